@@ -1,0 +1,78 @@
+"""The front door for chores: `nox --list` shows them, `nox -s tests` runs one, what follows `--` goes to its tool."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, extras: str, *groups: str) -> None:
+    session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups), silent=True)
+
+
+def ensure_rabbitmq(session: nox.Session) -> None:
+    """Installs RabbitMQ if it is missing and that is possible unasked; else ends the session, saying what to do."""
+    session.run("python", "-m", "rabbitry.testing.install")
+
+
+def run_tests(session: nox.Session) -> None:
+    install(session, "loadtest", "test")
+    if "RABBITMQ_URL" not in os.environ:
+        ensure_rabbitmq(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the Python that runs nox, against a private RabbitMQ (installed if missing)."""
+    run_tests(session)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def tests_all(session: nox.Session) -> None:
+    """Run the tests on every CPython from 3.11 on that is found here."""
+    run_tests(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the code with ruff, its async rules included."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"), silent=True)
+    session.run("ruff", "check", *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the packages' types with mypy (strict) and pyright."""
+    install(session, "loadtest", "types", "bench")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def loadtest(session: nox.Session) -> None:
+    """Run the load tester, e.g. `-- --clients 10000`, against a private RabbitMQ (installed if missing) or `--url`."""
+    install(session, "loadtest")
+    starts_a_node = not session.posargs or session.posargs[0].startswith("-")
+    names_a_broker = any(word.split("=")[0] in ("--url", "--help", "-h") for word in session.posargs)
+    if starts_a_node and not names_a_broker and "RABBITMQ_URL" not in os.environ:
+        ensure_rabbitmq(session)
+    session.run("python", "-m", "loadtest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure rabbitry beside other clients on one private RabbitMQ."""
+    install(session, "loadtest", "bench")
+    if "RABBITMQ_URL" not in os.environ:
+        ensure_rabbitmq(session)
+    session.run("python", "-m", "tests.bench", *session.posargs)

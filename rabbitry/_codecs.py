@@ -1,0 +1,81 @@
+"""How objects become bodies and back, chosen by content type: JSON, MessagePack, text, raw bytes.
+
+The same codecs serve `Message.encode`, `Delivery.decode` and RPC. Whatever goes wrong in decoding is a `DecodeError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from rabbitry._errors import DecodeError
+
+__all__ = ["Codec", "codec_named", "decode_body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A body format: its name in this library, the content type it is sent with, and the two functions."""
+
+    name: str
+    content_type: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+def _encode_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _encode_msgpack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, datetime=True)
+    return packed
+
+
+def _decode_msgpack(body: bytes) -> Any:
+    return msgpack.unpackb(body, timestamp=3, strict_map_key=False)
+
+
+_CODECS = (
+    Codec("json", "application/json", _encode_json, json.loads),
+    Codec("msgpack", "application/msgpack", _encode_msgpack, _decode_msgpack),
+    Codec("text", "text/plain", str.encode, lambda body: body.decode()),
+    Codec("raw", "application/octet-stream", bytes, bytes),
+)
+_BY_NAME = {codec.name: codec for codec in _CODECS}
+_BY_CONTENT_TYPE = {codec.content_type: codec for codec in _CODECS}
+_BY_CONTENT_TYPE |= {"application/x-msgpack": _BY_NAME["msgpack"], "application/vnd.msgpack": _BY_NAME["msgpack"]}
+
+
+def codec_named(codec: str | Codec) -> Codec:
+    """The codec of that name ("json", "msgpack", "text", "raw"); a `Codec` is itself. `ValueError` names the valid ones."""
+    if isinstance(codec, Codec):
+        return codec
+    try:
+        return _BY_NAME[codec]
+    except KeyError:
+        raise ValueError(f"no codec named {codec!r}; there are {', '.join(_BY_NAME)}") from None
+
+
+def decode_body(body: bytes, content_type: str | None, codec: str | Codec | None) -> Any:
+    """The object a body stands for, by `codec` or else by its content type. `DecodeError` if that can't be done."""
+    if codec is not None:
+        chosen = codec_named(codec)
+    else:
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        found = _BY_CONTENT_TYPE.get(kind)
+        if found is None and kind.startswith("text/"):
+            found = _BY_NAME["text"]
+        if found is None and kind.endswith("+json"):
+            found = _BY_NAME["json"]
+        if found is None:
+            raise DecodeError(f"no codec for content type {content_type!r}: name one, as in decode('json')")
+        chosen = found
+    try:
+        return chosen.decode(body)
+    except Exception as exc:
+        raise DecodeError(f"the body is not valid {chosen.name}: {exc}") from exc

@@ -1,0 +1,111 @@
+"""`Confirmation`: how one publish ended. It ends exactly once, whatever happens to the connection.
+
+Doubles as the protocol's token for the publish, so a confirmed publish costs one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+
+from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
+
+if TYPE_CHECKING:
+    from rabbitry._message import Message
+
+__all__ = ["Confirmation", "Outcome"]
+
+Outcome = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
+
+
+class Confirmation:
+    """The outcome of one publish on a confirm channel.
+
+    `outcome` is "pending" until the broker answered, then "confirmed" (it has taken responsibility), "nacked" (it
+    refused), "unroutable" (mandatory, and no queue bound), "unknown" (it was on its way when the connection or channel
+    ended) or "unsent" (it never left this process). `tag` is what `submit` was given. `message`, `exchange` and
+    `routing_key` are what was published.
+    """
+
+    __slots__ = ("_error", "_event", "_on_settled", "_returned", "exchange", "message", "outcome", "routing_key", "tag")
+
+    def __init__(
+        self,
+        message: Message | bytes,
+        exchange: str,
+        routing_key: str,
+        tag: Any = None,
+        on_settled: Callable[[Confirmation], None] | None = None,
+    ) -> None:
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.tag = tag
+        self.outcome: Outcome = "pending"
+        self._on_settled = on_settled
+        self._returned: tuple[int, str] | None = None
+        self._error: RabbitryError | None = None
+        self._event: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        tag = f" tag={self.tag!r}" if self.tag is not None else ""
+        return f"<Confirmation {self.outcome}{tag} exchange={self.exchange!r} routing_key={self.routing_key!r}>"
+
+    async def wait(self) -> None:
+        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `OutcomeUnknown` or `NotSent`.
+
+        Any number of tasks may wait, before and after the end. Cancelling stops the waiting only: the outcome still comes.
+        """
+        if self.outcome == "pending":
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
+        failure = self.failure()
+        if failure is not None:
+            raise failure
+
+    def failure(self) -> PublishFailed | None:
+        """The error that `wait` raises, None while pending or when confirmed."""
+        arguments = self.message, self.exchange, self.routing_key
+        failure: PublishFailed
+        match self.outcome:
+            case "pending" | "confirmed":
+                return None
+            case "nacked":
+                return Nacked(*arguments)
+            case "unroutable":
+                return Unroutable(*arguments, reply=self._returned or (312, "NO_ROUTE"))
+            case "unknown":
+                failure = OutcomeUnknown(*arguments, str(self._error))
+            case "unsent":
+                failure = NotSent(*arguments, str(self._error))
+        failure.__cause__ = self._error
+        return failure
+
+    def mark_returned(self, code: int, text: str) -> None:
+        """basic.return came; the broker's ack follows and makes it final."""
+        self._returned = code, text
+
+    def settle(self, acked: bool) -> None:
+        """The broker answered."""
+        if not acked:
+            self.outcome = "nacked"
+        elif self._returned is not None:
+            self.outcome = "unroutable"
+        else:
+            self.outcome = "confirmed"
+        self._finish()
+
+    def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+        """The channel ended first."""
+        self.outcome = outcome
+        self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._event is not None:
+            self._event.set()
+        if self._on_settled is not None:
+            self._on_settled(self)

@@ -1,0 +1,331 @@
+"""Where the protocol meets its transport: bytes in, events to their owners, back-pressure both ways, the bounded close.
+
+One per connection, callbacks only: it owns no task. What must stay true: nothing here awaits user code or raises into
+the transport; every token the protocol gave back is told how it ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from rabbitry._errors import ConnectionClosed, ConsumerCancelled, RabbitryError
+from rabbitry._waiting import Waiter
+from rabbitry.protocol import events
+from rabbitry.protocol.channel import Slot
+from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+
+if TYPE_CHECKING:
+    from rabbitry._consumer import Consumer
+    from rabbitry.transport import Transport
+
+__all__ = ["CLOSE_BOUND", "CLOSE_BOUND_BLOCKED", "HIGH_WATER", "Endpoint"]
+
+logger = logging.getLogger("rabbitry")
+
+HIGH_WATER = 262144
+"""Bytes queued on one connection above which publishing waits. Around 1,300 messages of 128 bytes: more gains nothing."""
+
+SEND_AHEAD = 65536
+"""Bytes queued in one turn above which a publish sends without waiting for the turn to end, while caches are warm."""
+
+CLOSE_BOUND = 5.0
+"""Seconds a close waits for the broker's close-ok."""
+
+CLOSE_BOUND_BLOCKED = 0.5
+"""The same on a blocked connection, which the broker does not read."""
+
+
+class Endpoint:
+    """The protocol and the transport of one connection. `transport` is set once the socket is connected."""
+
+    __slots__ = (
+        "_changed",
+        "_overfull",
+        "blocked_reason",
+        "closed",
+        "name",
+        "opened",
+        "protocol",
+        "stale_settlements",
+        "transport",
+        "unmatched_returns",
+    )
+
+    def __init__(self, protocol: ProtocolConnection, name: str) -> None:
+        self.protocol = protocol
+        self.name = name
+        self.transport: Transport = _NoTransport()
+        self.blocked_reason: str | None = None
+        self.opened = Waiter()
+        self.closed: list[Waiter] | None = []
+        self.unmatched_returns = 0
+        self.stale_settlements = 0
+        protocol.token = self
+        self._overfull: set[Consumer] | None = None
+        self._changed: anyio.Event | None = None
+
+    # --- called by the transport -----------------------------------------------------------------------------------
+
+    @property
+    def awaiting(self) -> int:
+        """Replies and confirms outstanding."""
+        return self.protocol.awaiting
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Parse a chunk and tell everybody concerned."""
+        protocol = self.protocol
+        protocol.receive_data(data)
+        if protocol.events:
+            self.dispatch()
+        if protocol.out_size or protocol.acking:
+            self.wrote()
+
+    def data_to_send(self) -> bytes:
+        """What is queued."""
+        return self.protocol.data_to_send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone."""
+        self.protocol.eof_received(error)
+        self.dispatch()
+
+    def handle_timer(self, now: float) -> float | None:
+        """Heartbeats."""
+        following = self.protocol.handle_timer(now, reading=not self.transport.is_reading_paused)
+        if self.protocol.events:
+            self.dispatch()
+        elif self.protocol.out_size:
+            self.wrote()
+        return following
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def wrote(self) -> None:
+        """Something was queued that somebody waits for: have it sent."""
+        transport = self.transport
+        if not transport.scheduled:
+            transport.send_now()
+        if self._overfull:
+            self._update_reading()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a publish may be queued now. Sends what is queued first if that may help."""
+        if self.blocked_reason is not None:
+            return False
+        protocol = self.protocol
+        if protocol.out_size < SEND_AHEAD:
+            return True
+        self.transport.flush()
+        return protocol.out_size < HIGH_WATER
+
+    async def wait_room(self) -> None:
+        """Return when `has_room` may be true again, or the connection has ended."""
+        if self.protocol.state is not ConnectionState.OPEN:
+            return
+        if self.blocked_reason is not None:
+            await self.wait_changed()
+        else:
+            await self.transport.wait_unstalled()
+
+    async def wait_changed(self) -> None:
+        """Return at the next blocked, unblocked or end."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    async def reply(self, slot: Slot, waiter: Waiter) -> Any:
+        """Wait for the reply to a request just queued. Cancelled: the slot stays, its effect is undone."""
+        self.wrote()
+        try:
+            return await waiter.wait()
+        except BaseException:
+            if not waiter.is_done:
+                slot.abandon()
+                self.wrote_if_any()
+            elif waiter.value is not None:  # cancelled in the very moment the reply came
+                slot.abandon(waiter.value)
+                self.wrote_if_any()
+            raise
+
+    def wrote_if_any(self) -> None:
+        """After an action that may have queued something or ended a channel."""
+        if self.protocol.events:
+            self.dispatch()
+        if self.protocol.out_size:
+            self.wrote()
+
+    # --- reading: back-pressure ------------------------------------------------------------------------------------
+
+    def set_overfull(self, consumer: Consumer, overfull: bool) -> None:
+        """A consumer holds more than it should, or has room again."""
+        if overfull:
+            if self._overfull is None:
+                self._overfull = set()
+            self._overfull.add(consumer)
+        elif self._overfull is not None:
+            self._overfull.discard(consumer)
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        """Pause while a consumer is overfull, but never while anybody awaits a reply: it would never come."""
+        if self._overfull and not self.protocol.awaiting:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Hand every event to its owner."""
+        protocol = self.protocol
+        while protocol.events:
+            batch, protocol.events = protocol.events, []
+            for event in batch:
+                handler = _HANDLERS.get(type(event))
+                if handler is None:
+                    event.consumer.put(event)  # a delivery
+                else:
+                    handler(self, event)
+        if self._overfull:
+            self._update_reading()
+
+    def _on_opened(self, event: events.Opened) -> None:
+        self.opened.set(True)
+        if self.protocol.heartbeat:
+            self.transport.start_timer(time.monotonic() + self.protocol.heartbeat / 2)
+
+    def _on_replied(self, event: events.Replied) -> None:
+        event.token.set(event.reply)
+
+    def _on_confirmed(self, event: events.Confirmed) -> None:
+        acked = event.acked
+        for confirmation in event.tokens:
+            confirmation.settle(acked)
+
+    def _on_returned(self, event: events.Returned) -> None:
+        if event.token is not None:
+            event.token.mark_returned(event.code, event.text)
+            return
+        on_return = event.channel.on_return
+        if on_return is None:
+            self.unmatched_returns += 1
+        else:
+            on_return(event.code, event.text, event.content)
+
+    def _on_consumer_cancelled(self, event: events.ConsumerCancelledByBroker) -> None:
+        consumer = event.token
+        consumer.end(ConsumerCancelled(consumer.consumer_tag, consumer.queue))
+
+    def _on_blocked(self, event: events.Blocked) -> None:
+        self.blocked_reason = event.reason or "the broker gave no reason"
+        logger.warning("connection %s is blocked: %s", self.name, self.blocked_reason)
+        self._notify()
+
+    def _on_unblocked(self, event: events.Unblocked) -> None:
+        self.blocked_reason = None
+        logger.info("connection %s is no longer blocked", self.name)
+        self._notify()
+
+    def _on_channel_ended(self, event: events.ChannelEnded) -> None:
+        copy: Callable[[], RabbitryError] = getattr(event.error, "copy", lambda: event.error)
+        for waiter in event.waiting:
+            waiter.fail(copy())
+        for confirmation in event.unknown:
+            confirmation.lose("unknown", event.error)
+        for confirmation in event.unsent:
+            confirmation.lose("unsent", event.error)
+        for consumer in event.consumers:
+            consumer.channel_ended(event.error)
+
+    def _on_connection_ended(self, event: events.ConnectionEnded) -> None:
+        copy: Callable[[], RabbitryError] = getattr(event.error, "copy", lambda: event.error)
+        self.transport.flush()  # our connection.close or close-ok
+        self.transport.abort()
+        for waiter in event.waiting:
+            waiter.fail(copy())
+        self.opened.fail(event.error)
+        closed, self.closed = self.closed, None
+        for waiter in closed or ():
+            waiter.set(event.error)
+        self._notify()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    # --- closing ---------------------------------------------------------------------------------------------------
+
+    async def wait_closed(self) -> RabbitryError:
+        """Return the cause once the connection has ended."""
+        if self.closed is not None:
+            waiter = Waiter()
+            self.closed.append(waiter)
+            try:
+                await waiter.wait()
+            finally:
+                if self.closed is not None:
+                    self.closed.remove(waiter)
+        error = self.protocol.error
+        assert error is not None
+        return error
+
+    def start_close(self) -> None:
+        """Queue and send connection.close."""
+        self.protocol.close()
+        self.wrote_if_any()
+
+    async def close(self, bound: float | None = None) -> None:
+        """Close with a handshake, shielded and bounded, then drop the socket. Harmless when the connection has ended."""
+        if self.protocol.state is ConnectionState.CLOSED:
+            return
+        if bound is None:
+            bound = CLOSE_BOUND if self.blocked_reason is None else CLOSE_BOUND_BLOCKED
+        self.start_close()
+        with anyio.move_on_after(bound, shield=True):
+            await self.wait_closed()
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection without asking the broker."""
+        self.protocol.abort(ConnectionClosed("the connection was closed by this program"))
+        self.dispatch()
+        self.transport.abort()
+
+
+class _NoTransport:
+    """Stands in until the socket is connected, so that nothing has to ask."""
+
+    scheduled = True
+    is_stalled = False
+    is_reading_paused = False
+
+    def send_now(self) -> None: ...
+    def send_later(self) -> None: ...
+    def flush(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def start_timer(self, when: float) -> None: ...
+    def abort(self) -> None: ...
+    async def wait_unstalled(self) -> None: ...
+    def describe(self) -> str:
+        return "not connected"
+
+
+_HANDLERS: dict[type, Callable[[Endpoint, Any], None]] = {
+    events.Opened: Endpoint._on_opened,
+    events.Replied: Endpoint._on_replied,
+    events.Confirmed: Endpoint._on_confirmed,
+    events.Returned: Endpoint._on_returned,
+    events.ConsumerCancelledByBroker: Endpoint._on_consumer_cancelled,
+    events.Blocked: Endpoint._on_blocked,
+    events.Unblocked: Endpoint._on_unblocked,
+    events.ChannelEnded: Endpoint._on_channel_ended,
+    events.ConnectionEnded: Endpoint._on_connection_ended,
+}

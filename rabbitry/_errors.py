@@ -1,0 +1,267 @@
+"""Every error rabbitry raises, and which reply code of the broker becomes which class.
+
+The bottom of the package: it imports nothing of it. Errors carry fields and build their own message, so that callers
+never parse text; none of them ever holds a password. Timeouts stay the builtin `TimeoutError`, raised by cancel scopes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+__all__ = [
+    "AccessRefused",
+    "AlreadySettled",
+    "AuthenticationFailed",
+    "ChannelClosed",
+    "Closed",
+    "ConnectFailed",
+    "ConnectionBlocked",
+    "ConnectionClosed",
+    "ConsumerCancelled",
+    "ConsumerOverrun",
+    "DecodeError",
+    "LocalProtocolError",
+    "Nacked",
+    "NotConnected",
+    "NotFound",
+    "NotSent",
+    "OutcomeUnknown",
+    "PreconditionFailed",
+    "ProtocolError",
+    "PublishFailed",
+    "PublishesFailed",
+    "RabbitryError",
+    "RemoteError",
+    "RemoteProtocolError",
+    "ResourceLocked",
+    "StaleDelivery",
+    "Unroutable",
+]
+
+
+class RabbitryError(Exception):
+    """The root of everything this library raises on its own account."""
+
+
+# --- connections and channels that ended ---------------------------------------------------------------------------
+
+
+class ConnectFailed(RabbitryError, ConnectionError):
+    """No connection could be opened; the text says what answered, if anything did."""
+
+
+class AuthenticationFailed(ConnectFailed):
+    """The broker refused the credentials, the mechanism or the virtual host."""
+
+
+class Closed(RabbitryError):
+    """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it objected to.
+
+    An instance is kept as the recorded cause of an end and raised by every later operation, each time as a fresh copy.
+    """
+
+    what: ClassVar[str] = "closed"
+
+    def __init__(self, text: str, *, code: int = 0, method: str = "") -> None:
+        RabbitryError.__init__(self, text)  # not OSError's, which would read the fields as errno and filename
+        self.code = code
+        self.text = text
+        self.method = method
+
+    def __str__(self) -> str:
+        code = f" ({self.code})" if self.code else ""
+        method = f", caused by {self.method}" if self.method else ""
+        return f"{self.what}{code}: {self.text}{method}"
+
+    def copy(self) -> Closed:
+        """The same end as a new exception object: one object raised in several tasks would mix their tracebacks."""
+        fresh = type(self)(self.text, code=self.code, method=self.method)
+        fresh.__cause__ = self.__cause__
+        return fresh
+
+
+class ConnectionClosed(Closed, ConnectionError):
+    """The connection ended. From a publish: the message was certainly not sent."""
+
+    what = "connection closed"
+
+
+class ChannelClosed(Closed):
+    """The channel ended, by either side or with its connection; open a new one."""
+
+    what = "channel closed"
+
+
+class AccessRefused(ChannelClosed):
+    """403: the user lacks the permission, or another consumer holds the queue exclusively."""
+
+
+class NotFound(ChannelClosed):
+    """404: no such exchange, queue or virtual host."""
+
+
+class ResourceLocked(ChannelClosed):
+    """405: the queue is exclusive to another connection."""
+
+
+class PreconditionFailed(ChannelClosed):
+    """406: an entity exists with other properties, a delivery tag is unknown, a delivery was not acknowledged in time."""
+
+
+CHANNEL_ERRORS: dict[int, type[ChannelClosed]] = {
+    403: AccessRefused,
+    404: NotFound,
+    405: ResourceLocked,
+    406: PreconditionFailed,
+}
+"""AMQP 0-9-1 reply codes of soft errors (specification §1.5.2.5, `constants`) and the class each becomes."""
+
+
+class NotConnected(RabbitryError, ConnectionError):
+    """There is no connection at the moment. From a publish: the message was certainly not sent."""
+
+
+class ConnectionBlocked(RabbitryError):
+    """The broker has blocked publishing on this connection (a memory or disk alarm); its reason is the text."""
+
+
+# --- consuming -----------------------------------------------------------------------------------------------------
+
+
+class ConsumerCancelled(RabbitryError):
+    """The broker cancelled the consumer: its queue was deleted, or its node went away."""
+
+    def __init__(self, consumer_tag: str, queue: str) -> None:
+        super().__init__(consumer_tag, queue)
+        self.consumer_tag = consumer_tag
+        self.queue = queue
+
+    def __str__(self) -> str:
+        return f"the broker cancelled the consumer of queue {self.queue!r}: was the queue deleted?"
+
+
+class ConsumerOverrun(RabbitryError):
+    """Deliveries piled up past the hard mark while reading could not pause. Set a `prefetch`, or iterate faster."""
+
+    def __init__(self, queue: str, buffered_bytes: int) -> None:
+        super().__init__(queue, buffered_bytes)
+        self.queue = queue
+        self.buffered_bytes = buffered_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"consumer of queue {self.queue!r} was ended with {self.buffered_bytes} bytes of deliveries not yet iterated: "
+            "set a prefetch, or iterate faster"
+        )
+
+
+class StaleDelivery(RabbitryError):
+    """The delivery's channel has ended (or was recovered): the broker has requeued it, settling it means nothing now."""
+
+
+class AlreadySettled(RabbitryError):
+    """The delivery was acknowledged, negatively acknowledged or rejected before."""
+
+
+# --- publishing ----------------------------------------------------------------------------------------------------
+
+
+class PublishFailed(RabbitryError):
+    """A publish ended without the broker taking responsibility. `message`, `exchange` and `routing_key` are as given."""
+
+    reason: ClassVar[str] = "publish failed"
+
+    def __init__(self, message: Any, exchange: str, routing_key: str, detail: str = "") -> None:
+        RabbitryError.__init__(self, message, exchange, routing_key, detail)  # not OSError's: see NotSent
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.detail = detail
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.reason} (exchange {self.exchange!r}, routing key {self.routing_key!r}){detail}"
+
+
+class Nacked(PublishFailed):
+    """The broker refused the message (a queue's length limit with reject-publish, or an internal failure)."""
+
+    reason = "the broker refused the message"
+
+
+class Unroutable(PublishFailed):
+    """A mandatory message reached no queue. `reply` is the broker's (code, text)."""
+
+    reason = "no queue is bound for the message"
+
+    def __init__(self, message: Any, exchange: str, routing_key: str, reply: tuple[int, str] = (312, "NO_ROUTE")) -> None:
+        super().__init__(message, exchange, routing_key, f"{reply[0]} {reply[1]}")
+        self.reply = reply
+
+
+class OutcomeUnknown(PublishFailed):
+    """The message was on its way when the connection or channel ended: it may or may not have arrived."""
+
+    reason = "the message was sent but its outcome is unknown"
+
+
+class NotSent(PublishFailed, NotConnected):
+    """The connection ended before the message left this process: it was certainly not sent."""
+
+    reason = "the connection ended before the message was sent"
+
+
+class PublishesFailed(RabbitryError):
+    """Some publishes of a publisher failed. `failures` holds the first 1,000, `count` counts all of them."""
+
+    def __init__(self, failures: Sequence[PublishFailed], count: int) -> None:
+        super().__init__(failures, count)
+        self.failures = tuple(failures)
+        self.count = count
+
+    def __str__(self) -> str:
+        first = f"; the first: {self.failures[0]}" if self.failures else ""
+        return f"{self.count} publish{'es' if self.count != 1 else ''} failed{first}"
+
+
+# --- contents and RPC ----------------------------------------------------------------------------------------------
+
+
+class DecodeError(RabbitryError):
+    """A body could not be decoded: its content type is unknown, or the bytes do not match it."""
+
+
+class RemoteError(RabbitryError):
+    """An RPC handler raised. `type_name` is the class name of its exception, `text` its message."""
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(type_name, text)
+        self.type_name = type_name
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"the server's handler raised {self.type_name}: {self.text}"
+
+
+# --- violations of the protocol ------------------------------------------------------------------------------------
+
+
+class ProtocolError(RabbitryError):
+    """Somebody broke the protocol: see the two subclasses for who."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our caller asked for something AMQP or RabbitMQ does not allow. Nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that is not legal AMQP. `code` is the reply code we close the connection with."""
+
+    def __init__(self, text: str, code: int = 501) -> None:
+        super().__init__(text, code)
+        self.text = text
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,167 @@
+"""`Publisher`: pipelined publishing with a bounded window of unconfirmed messages.
+
+What must stay true: never more than `window` publishes without their confirm; every publish is counted exactly once as
+confirmed or failed; memory stays bounded however long the run (the first 1,000 failures are kept, the rest counted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from rabbitry._confirmation import Confirmation
+from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
+from rabbitry._waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
+
+if TYPE_CHECKING:
+    from rabbitry._channel import Channel
+    from rabbitry._message import Message
+
+__all__ = ["Publisher"]
+
+FAILURES_KEPT = 1000
+
+
+class Publisher:
+    """Publishes on a confirm channel, up to `window` messages ahead of their confirms; made by `channel.publisher`.
+
+    Leaving the block waits for all of them and raises `PublishesFailed` if any `submit` failed, unless `on_outcome` was
+    given, which then has been told. A body that raises or is cancelled leaves at once. `sent`, `confirmed`, `failed` and
+    `pending` are live counts; publishes made through `publish` raise their own failure and are not listed again.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_channel",
+        "_changed",
+        "_exchange",
+        "_failures",
+        "_on_outcome",
+        "_unreported",
+        "_window",
+        "confirmed",
+        "failed",
+        "sent",
+    )
+
+    def __init__(
+        self, channel: Channel, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
+    ) -> None:
+        if window < 1:
+            raise LocalProtocolError(f"window must be at least 1, not {window}")
+        self._channel = channel
+        self._exchange = exchange
+        self._window = window
+        self._on_outcome = on_outcome
+        self._failures: list[PublishFailed] = []
+        self._unreported = 0
+        self._calls = 0
+        self._changed: anyio.Event | None = None
+        self.sent = 0
+        self.confirmed = 0
+        self.failed = 0
+
+    def __repr__(self) -> str:
+        return f"<Publisher sent={self.sent} confirmed={self.confirmed} failed={self.failed} window={self._window}>"
+
+    @property
+    def pending(self) -> int:
+        """Publishes whose outcome is not known yet."""
+        return self.sent - self.confirmed - self.failed
+
+    async def __aenter__(self) -> Self:
+        """Check that the channel confirms."""
+        await checkpoint_if_cancelled()
+        self._channel._require_confirms("a publisher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return
+        await self.flush()
+        if self._unreported and self._on_outcome is None:
+            raise PublishesFailed(self._failures, self._unreported)
+
+    async def submit(
+        self,
+        message: Message | bytes,
+        *,
+        routing_key: str = "",
+        exchange: str | None = None,
+        mandatory: bool = False,
+        tag: Any = None,
+    ) -> Confirmation:
+        """Publish and return as soon as there is room in the window; `tag` is yours, kept on the `Confirmation`.
+
+        Raises `ConnectionClosed` or `ChannelClosed` if the message was not sent because the channel has ended.
+        Cancelling it while it waits for room means: not sent.
+        """
+        self._calls += 1
+        if self._calls & GIVE_WAY:
+            await checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+        confirmation = Confirmation(
+            message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
+        )
+        await self._queue(confirmation, mandatory)
+        return confirmation
+
+    async def publish(
+        self, message: Message | bytes, *, routing_key: str = "", exchange: str | None = None, mandatory: bool = False
+    ) -> None:
+        """Publish within the window and return once confirmed; raises as `Channel.publish`, and cancelling means the same."""
+        await checkpoint_if_cancelled()
+        confirmation = Confirmation(
+            message, self._exchange if exchange is None else exchange, routing_key, None, self._settled
+        )
+        await self._queue(confirmation, mandatory)
+        await confirmation.wait()
+
+    async def flush(self) -> None:
+        """Return once nothing is pending. Cancelling it stops the waiting only."""
+        await checkpoint_if_cancelled()
+        while self.pending:
+            await self._wait_changed()
+
+    async def _queue(self, confirmation: Confirmation, mandatory: bool) -> None:
+        """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""
+        channel = self._channel
+        while True:
+            if self.sent - self.confirmed - self.failed >= self._window:
+                await self._wait_changed()
+            elif channel._queue_confirmed(confirmation, mandatory):
+                self.sent += 1
+                return
+            else:
+                await channel._endpoint.wait_room()
+
+    async def _wait_changed(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _submitted_settled(self, confirmation: Confirmation) -> None:
+        if confirmation.outcome != "confirmed":
+            self._unreported += 1
+            if len(self._failures) < FAILURES_KEPT:
+                failure = confirmation.failure()
+                assert failure is not None
+                self._failures.append(failure)
+        self._settled(confirmation)
+
+    def _settled(self, confirmation: Confirmation) -> None:
+        if confirmation.outcome == "confirmed":
+            self.confirmed += 1
+        else:
+            self.failed += 1
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+        if self._on_outcome is not None:
+            self._on_outcome(confirmation)

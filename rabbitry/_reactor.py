@@ -1,0 +1,206 @@
+"""`open_reactor` and `connect`: the only places of the raw layer that hold a task group across a `yield`.
+
+The order of the end is the point of this file: close every connection under one shared deadline, stop the poller, let its
+tasks end, then close the sockets and the selector. The poller runs shielded, so that a cancelled body still closes well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from rabbitry._connection import (
+    DEFAULT_CHANNEL_MAX,
+    DEFAULT_CONNECT_TIMEOUT,
+    DEFAULT_FRAME_MAX,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    Connection,
+    Dial,
+    Settings,
+    default_name,
+)
+from rabbitry._endpoint import CLOSE_BOUND, CLOSE_BOUND_BLOCKED, Endpoint
+from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
+from rabbitry._message import seconds
+from rabbitry._scopes import background
+from rabbitry._uri import Address, parse_uri
+from rabbitry.protocol.constants import FRAME_MIN_SIZE
+from rabbitry.transport import Poller, StreamTransport, Transport
+
+__all__ = ["Reactor", "connect", "open_reactor"]
+
+DEFAULT_URL = "amqp://guest:guest@localhost/"
+
+
+class Reactor:
+    """One poller shared by any number of connections; made by `open_reactor`."""
+
+    __slots__ = ("_endpoints", "_is_closed", "_poller", "_tg")
+
+    def __init__(self, poller: Poller, tg: TaskGroup) -> None:
+        self._poller = poller
+        self._tg = tg
+        self._endpoints: set[Endpoint] = set()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Reactor with {len(self._endpoints)} connections>"
+
+    def connect(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        name: str | None = None,
+        heartbeat: float | timedelta | None = None,
+        connect_timeout: float | timedelta | None = None,
+        frame_max: int | None = None,
+        channel_max: int | None = None,
+        max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        client_properties: Mapping[str, Any] | None = None,
+        dial: Dial | None = None,
+    ) -> Connection:
+        """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
+        if self._is_closed:
+            raise NotConnected("the reactor is closed: connect inside its 'async with' block")
+        settings = _settings(
+            url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
+        )
+        return Connection(settings, self)
+
+    def _remember(self, endpoint: Endpoint) -> None:
+        if self._is_closed:
+            raise NotConnected("the reactor is closed: connect inside its 'async with' block")
+        self._endpoints.add(endpoint)
+
+    def _forget(self, endpoint: Endpoint) -> None:
+        self._endpoints.discard(endpoint)
+
+    async def _dial(self, address: Address, dial: Dial | None, endpoint: Endpoint) -> Transport:
+        """A connected transport. TLS over the poller's sockets will be chosen here."""
+        if dial is not None:
+            stream = await dial(address.host, address.port)
+            transport = StreamTransport(stream, endpoint)
+            await self._tg.start(transport.run)
+            return transport
+        if address.tls:
+            raise ConnectFailed("amqps:// is not supported yet: pass dial= with a function that opens a TLS stream")
+        if address.unix_path:
+            return await self._poller.connect_unix(address.unix_path, endpoint)
+        return await self._poller.connect_tcp(address.host, address.port, endpoint)
+
+    async def _close(self) -> None:
+        """End what is still connected, all under one deadline."""
+        self._is_closed = True
+        endpoints = list(self._endpoints)
+        self._endpoints.clear()
+        for endpoint in endpoints:
+            endpoint.start_close()
+        blocked = [endpoint for endpoint in endpoints if endpoint.blocked_reason is not None]
+        for bound, waited in ((CLOSE_BOUND_BLOCKED, blocked), (CLOSE_BOUND, [e for e in endpoints if e not in set(blocked)])):
+            with anyio.move_on_after(bound, shield=True):
+                for endpoint in waited:
+                    if endpoint.protocol.error is None or endpoint.closed is not None:
+                        await endpoint.wait_closed()
+        for endpoint in endpoints:
+            endpoint.drop()
+
+
+@asynccontextmanager
+async def open_reactor() -> AsyncIterator[Reactor]:
+    """One poller for many connections: `async with rabbitry.open_reactor() as reactor: reactor.connect(url)`.
+
+    Leaving the block closes the connections still open, within 5 s altogether. What the body raises leaves unchanged.
+    """
+    poller = Poller()
+    try:
+        async with background() as tg:
+            await tg.start(poller.run)
+            reactor = Reactor(poller, tg)
+            try:
+                yield reactor
+            finally:
+                try:
+                    await reactor._close()
+                finally:
+                    poller.stop()
+    finally:
+        poller.close()
+
+
+def connect(
+    url: str = DEFAULT_URL,
+    *,
+    name: str | None = None,
+    heartbeat: float | timedelta | None = None,
+    connect_timeout: float | timedelta | None = None,
+    frame_max: int | None = None,
+    channel_max: int | None = None,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    client_properties: Mapping[str, Any] | None = None,
+    dial: Dial | None = None,
+) -> Connection:
+    """One connection, one TCP life: it raises when the connection ends, and does not reconnect.
+
+        async with rabbitry.connect("amqp://guest:guest@localhost") as connection:
+            async with connection.channel() as channel: ...
+
+    `url` follows the RabbitMQ URI specification; an empty path is the virtual host "/". `name` is shown in the broker's
+    list of connections. `heartbeat` in whole seconds (default 30, 0 none): lowered to the broker's. `connect_timeout`
+    bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default 131,072; 0 leaves it to the
+    broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger than `max_message_size`
+    bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the broker is told. `dial`
+    opens the byte stream itself, given host and port: a tunnel, TLS. Arguments given here win over the URL's.
+
+    Entering it raises `AuthenticationFailed` (credentials, virtual host) or `ConnectFailed`, saying what answered.
+    """
+    settings = _settings(
+        url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
+    )
+    return Connection(settings, None)
+
+
+def _settings(
+    url: str,
+    name: str | None,
+    heartbeat: float | timedelta | None,
+    connect_timeout: float | timedelta | None,
+    frame_max: int | None,
+    channel_max: int | None,
+    max_message_size: int,
+    client_properties: Mapping[str, Any] | None,
+    dial: Dial | None,
+) -> Settings:
+    """The arguments of `connect`, checked, over the URI's, over the defaults."""
+    address = parse_uri(url)
+    settings = Settings(
+        address=address,
+        name=_first(name, address.name, default_name()),
+        heartbeat=round(seconds(_first(heartbeat, address.heartbeat, DEFAULT_HEARTBEAT))),
+        connect_timeout=seconds(_first(connect_timeout, address.connection_timeout, DEFAULT_CONNECT_TIMEOUT)),
+        frame_max=_first(frame_max, address.frame_max, DEFAULT_FRAME_MAX),
+        channel_max=_first(channel_max, address.channel_max, DEFAULT_CHANNEL_MAX),
+        max_message_size=max_message_size,
+        client_properties=tuple((client_properties or {}).items()),
+        dial=dial,
+    )
+    if not 0 <= settings.heartbeat <= 65535:
+        raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {heartbeat}")
+    if settings.connect_timeout <= 0:
+        raise LocalProtocolError(f"connect_timeout must be positive, not {connect_timeout}")
+    if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= 0xFFFFFFFF:
+        raise LocalProtocolError(f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {frame_max}")
+    if not 0 <= settings.channel_max <= 65535:
+        raise LocalProtocolError(f"channel_max must be 0 (the broker's) to 65,535, not {channel_max}")
+    if max_message_size < 1:
+        raise LocalProtocolError(f"max_message_size must be positive, not {max_message_size}")
+    return settings
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,574 @@
+"""The connection's state machine: handshake, tuning, frames in and out, heartbeats, the end.
+
+Four verbs: `receive_data`, `data_to_send`, take `events`, and the actions (`open_channel`, `close`, …). What must stay
+true: `receive_data` never raises, whatever the peer sends; a peer's fault ends the connection with one connection.close
+that says what was wrong; after the end nothing more is queued. Time comes in as `now`, seconds on any monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from struct import Struct
+from typing import Any
+
+from rabbitry._errors import (
+    AuthenticationFailed,
+    ConnectFailed,
+    ConnectionClosed,
+    LocalProtocolError,
+    RabbitryError,
+    RemoteProtocolError,
+)
+from rabbitry.protocol import events, methods
+from rabbitry.protocol.channel import ChannelState, ProtocolChannel, Slot
+from rabbitry.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER
+from rabbitry.protocol.content import Content
+from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
+
+__all__ = ["ConnectionState", "ProtocolConnection"]
+
+_unpack_frame = Struct(">BHI").unpack_from
+_unpack_content_header = Struct(">BHIHHQ").unpack_from
+_unpack_ack = Struct(">QB").unpack_from
+
+_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
+_DELIVER = methods.BasicDeliver.key
+_ACK = methods.BasicAck.key
+_HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+_FIRST_BYTES_SHOWN = 60
+
+_UNTUNED_FRAME_MAX = 131072
+"""Bound of the frames before connection.tune. The specification (4.2.3) guarantees 4,096 only; a broker may say more of itself."""
+
+
+class ConnectionState(Enum):
+    """What the connection waits for."""
+
+    START = "connection.start"
+    TUNE = "connection.tune"
+    OPEN_OK = "connection.open-ok"
+    OPEN = "open"
+    CLOSING = "connection.close-ok"
+    CLOSED = "closed"
+
+
+class ProtocolConnection:
+    """The client's side of one connection.
+
+    `mechanisms` are (SASL name, initial response) in order of preference; they are forgotten once used. `heartbeat` is
+    in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. Messages larger
+    than `max_message_size` bytes end the connection. Received messages become instances of `delivery_type`.
+    """
+
+    __slots__ = (
+        "_channels",
+        "_client_properties",
+        "_mechanisms",
+        "_missed",
+        "_next_number",
+        "_received",
+        "_sent",
+        "_slots",
+        "_tail",
+        "_virtual_host",
+        "acking",
+        "awaiting",
+        "body_max",
+        "channel_max",
+        "delivery_type",
+        "ended_here",
+        "error",
+        "events",
+        "frame_max",
+        "heartbeat",
+        "max_message_size",
+        "out",
+        "out_size",
+        "server_properties",
+        "state",
+        "token",
+    )
+
+    def __init__(
+        self,
+        *,
+        mechanisms: Sequence[tuple[str, bytes]],
+        virtual_host: str = "/",
+        client_properties: Mapping[str, Any] | None = None,
+        heartbeat: int = 30,
+        frame_max: int = 131072,
+        channel_max: int = 2047,
+        max_message_size: int = 134217728,
+        delivery_type: type[Content] = Content,
+    ) -> None:
+        self.state = ConnectionState.START
+        self.ended_here = False  # whether it was this program that ended it
+        self.token: Any = None  # the caller's: for what reaches it through a received message
+        self.error: RabbitryError | None = None
+        self.events: list[Any] = []
+        self.server_properties: Mapping[str, Any] = {}
+        self.heartbeat = heartbeat
+        self.frame_max = frame_max
+        self.body_max = _UNTUNED_FRAME_MAX - 8
+        self.channel_max = channel_max
+        self.max_message_size = max_message_size
+        self.delivery_type = delivery_type
+        # Requests and publishes not answered yet, over all channels.
+        self.awaiting = 1  # the handshake
+        self.out: list[bytes] = [PROTOCOL_HEADER]
+        self.out_size = len(PROTOCOL_HEADER)
+        self.acking: list[ProtocolChannel] = []
+        self._mechanisms = tuple(mechanisms)
+        self._virtual_host = virtual_host
+        self._client_properties = client_properties or {}
+        self._channels: dict[int, ProtocolChannel] = {}
+        self._next_number = 1
+        self._slots: list[Slot] = []
+        self._tail = b""
+        # Heartbeats: whether anything came or went since the last tick, and how many ticks nothing came.
+        self._received = False
+        self._sent = False
+        self._missed = 0
+
+    # --- bytes out -------------------------------------------------------------------------------------------------
+
+    def queue(self, frame: bytes) -> None:
+        """Append whole frames."""
+        self.out.append(frame)
+        self.out_size += len(frame)
+
+    def data_to_send(self) -> bytes:
+        """Take everything queued, pending acknowledgements included."""
+        if self.acking:
+            acking, self.acking = self.acking, []
+            for channel in acking:
+                channel.flush_acks()
+        out = self.out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self.out_size = 0
+        self._sent = True
+        return data
+
+    # --- bytes in --------------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Take in a chunk as it came. Never raises; what it meant is in `events`."""
+        if self.state is ConnectionState.CLOSED:
+            return
+        self._received = True
+        try:
+            self._parse(data)
+        except RemoteProtocolError as exc:
+            self._fail(exc)
+        except Exception as exc:  # a defect of ours must not escape into whoever reads the socket
+            error = RemoteProtocolError(f"internal error of the client: {exc!r}", 541)
+            error.__cause__ = exc
+            self._fail(error)
+
+    def _parse(self, data: bytes) -> None:
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if self.state is ConnectionState.START and data[:1] != b"\x01":
+            self._refuse_greeting(data)
+            return
+        position, size = 0, len(data)
+        channels, longest = self._channels, self.body_max
+        while size - position >= 8:
+            kind, number, length = _unpack_frame(data, position)
+            start = position + 7
+            end = start + length
+            if length > longest:
+                raise RemoteProtocolError(f"a frame of {length} bytes exceeds frame_max ({self.frame_max})", 501)
+            if end >= size:
+                break
+            if data[end] != 0xCE:
+                raise RemoteProtocolError("a frame does not end with the frame-end octet", 501)
+            position = end + 1
+            if kind == _METHOD:
+                key = data[start : start + 4]
+                channel = channels.get(number)
+                if key == _DELIVER and channel is not None:
+                    # hot: deliver, header and body of one message in one step when all three are here (1.9 us a
+                    # message against 9 one by one). Anything unusual falls through to the general way.
+                    if size - position >= 22:
+                        kind2, number2, length2, class_id, _weight, body_size = _unpack_content_header(data, position)
+                        body = position + length2 + 8  # the body frame, if there is one
+                        if (
+                            kind2 == _HEADER
+                            and number2 == number
+                            and class_id == 60
+                            and 12 < length2 <= longest
+                            and size - body >= 8
+                        ):
+                            kind3, number3, length3 = _unpack_frame(data, body)
+                            stop = body + 7 + length3
+                            if (
+                                kind3 == _BODY
+                                and number3 == number
+                                and length3 == body_size
+                                and stop < size
+                                and data[stop] == 0xCE
+                                and data[body - 1] == 0xCE
+                                and length3 <= self.max_message_size
+                                and channel.state is ChannelState.OPEN
+                                and channel.assembly is None
+                            ):
+                                channel.receive_delivery(
+                                    data[start + 4 : end], data[position + 19 : body - 1], data[body + 7 : stop]
+                                )
+                                position = stop + 1
+                                continue
+                elif key == _ACK and channel is not None and length == 13 and channel.state is ChannelState.OPEN:
+                    # hot: a confirm without a Method object, 0.6 us against 3
+                    tag, multiple = _unpack_ack(data, start + 4)
+                    channel.settle_confirms(tag, multiple & 1 == 1, True)
+                    continue
+                if number == 0:
+                    self._receive_method(decode_method(data[start:end]))
+                elif channel is None:
+                    raise RemoteProtocolError(f"a method for channel {number}, which is not open", 504)
+                else:
+                    channel.receive_method(decode_method(data[start:end]))
+                longest = self.body_max
+                if self.state is ConnectionState.CLOSED:
+                    return
+            elif kind == _HEADER or kind == _BODY:
+                channel = channels.get(number)
+                if self.state is ConnectionState.CLOSING:
+                    continue
+                if channel is None:
+                    raise RemoteProtocolError(f"content for channel {number}, which is not open", 504)
+                if kind == _HEADER:
+                    channel.receive_header(data[start:end])
+                else:
+                    channel.receive_body(data[start:end])
+            elif kind == _HEARTBEAT:
+                if number or length:
+                    raise RemoteProtocolError("a heartbeat frame must be empty and on channel 0", 501)
+            else:
+                raise RemoteProtocolError(f"unknown frame type {kind}", 501)
+        self._tail = data[position:] if position else data
+
+    def _refuse_greeting(self, data: bytes) -> None:
+        """The first byte is no method frame: another protocol version, or no AMQP server at all."""
+        if not data:
+            return
+        if b"AMQP".startswith(data[:4]):
+            if len(data) < 8:
+                self._tail = data
+                return
+            version = ".".join(str(byte) for byte in data[5:8])
+            self._end(ConnectFailed(f"the server refused protocol version 0-9-1, it speaks AMQP {version}"))
+            return
+        self._end(ConnectFailed(f"not an AMQP server: it began with {_shown(data)}{_guess(data)}"))
+
+    def eof_received(self, error: Exception | None) -> None:
+        """The peer closed the stream, or the transport failed with `error`."""
+        if self.state is ConnectionState.CLOSED:
+            return
+        state = self.state
+        detail = f"{error}" if error is not None else "the peer closed the connection"
+        ended: RabbitryError
+        if state is ConnectionState.START:
+            began = f" after {_shown(self._tail)}" if self._tail else " before a byte came"
+            ended = ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
+        elif state is ConnectionState.TUNE:
+            ended = AuthenticationFailed(
+                f"the handshake was cut off after the credentials were sent: {detail}; were they refused?"
+            )
+        elif state is ConnectionState.OPEN_OK:
+            ended = ConnectFailed(
+                f"the handshake was cut off at connection.open: {detail}; does virtual host "
+                f"{self._virtual_host!r} exist, and may the user use it?"
+            )
+        elif state is ConnectionState.CLOSING:
+            ended = ConnectionClosed("the connection was closed by this program")
+        else:
+            ended = ConnectionClosed(f"connection lost: {detail}")
+        ended.__cause__ = error
+        self._end(ended)
+
+    # --- methods of channel 0 --------------------------------------------------------------------------------------
+
+    def _receive_method(self, method: Method) -> None:
+        handler = _LEGAL.get((self.state, type(method)))
+        if handler is not None:
+            handler(self, method)
+        elif self.state is not ConnectionState.CLOSING:  # then everything else is discarded (specification 1.4.2.10)
+            raise RemoteProtocolError(f"unexpected {method.name} while waiting for {self.state.value}", 503)
+
+    def _on_start(self, method: Method) -> None:
+        assert isinstance(method, methods.ConnectionStart)
+        if (method.version_major, method.version_minor) != (0, 9):
+            raise RemoteProtocolError(
+                f"the server speaks AMQP {method.version_major}-{method.version_minor}, not 0-9-1", 503
+            )
+        self.server_properties = method.server_properties
+        offered = method.mechanisms.split()
+        for mechanism, response in self._mechanisms:
+            if mechanism.encode() in offered:
+                break
+        else:
+            ours = " ".join(name for name, _ in self._mechanisms)
+            self._end(
+                AuthenticationFailed(
+                    f"no common authentication mechanism: the server offers {method.mechanisms.decode('ascii', 'replace')}, "
+                    f"this client would use {ours}"
+                )
+            )
+            return
+        self._mechanisms = ()
+        self.queue(
+            encode_method_frame(
+                0,
+                methods.ConnectionStartOk(
+                    client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
+                ),
+            )
+        )
+        self.state = ConnectionState.TUNE
+
+    def _on_secure(self, method: Method) -> None:
+        self._end(
+            AuthenticationFailed(
+                "the server asked a challenge (connection.secure), which PLAIN, AMQPLAIN and EXTERNAL have no answer to"
+            )
+        )
+
+    def _on_tune(self, method: Method) -> None:
+        assert isinstance(method, methods.ConnectionTune)
+        # Zero means "no limit" for either side (specification 1.4.2.5).
+        self.channel_max = min(self.channel_max or 65535, method.channel_max or 65535)
+        frame_max = min(self.frame_max or 0xFFFFFFFF, method.frame_max or 0xFFFFFFFF)
+        if frame_max < FRAME_MIN_SIZE:
+            raise RemoteProtocolError(f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", 501)
+        self.frame_max = frame_max
+        self.body_max = frame_max - 8
+        ours, theirs = self.heartbeat, method.heartbeat
+        self.heartbeat = min(ours, theirs) if ours and theirs else (ours if not theirs else 0)
+        tune_ok = methods.ConnectionTuneOk(channel_max=self.channel_max, frame_max=frame_max, heartbeat=self.heartbeat)
+        self.queue(
+            encode_method_frame(0, tune_ok)
+            + encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
+        )
+        self.state = ConnectionState.OPEN_OK
+
+    def _on_open_ok(self, method: Method) -> None:
+        self.state = ConnectionState.OPEN
+        self.awaiting -= 1
+        self._client_properties = {}
+        self.events.append(events.Opened())
+
+    def _on_blocked(self, method: Method) -> None:
+        assert isinstance(method, methods.ConnectionBlocked)
+        self.events.append(events.Blocked(method.reason))
+
+    def _on_unblocked(self, method: Method) -> None:
+        self.events.append(events.Unblocked())
+
+    def _on_update_secret_ok(self, method: Method) -> None:
+        if not self._slots:
+            raise RemoteProtocolError(f"unexpected {method.name}", 503)
+        slot = self._slots.pop(0)
+        self.awaiting -= 1
+        if slot.token is not None:
+            self.events.append(events.Replied(slot.token, method))
+
+    def _on_close(self, method: Method) -> None:
+        assert isinstance(method, methods.ConnectionClose)
+        self.queue(encode_method_frame(0, methods.ConnectionCloseOk()))
+        code, text = method.reply_code, method.reply_text
+        error: RabbitryError
+        if self.state is ConnectionState.TUNE:
+            error = AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
+        elif self.state is ConnectionState.OPEN_OK and code in (403, 530):
+            error = AuthenticationFailed(f"the broker refused virtual host {self._virtual_host!r} ({code}): {text}")
+        elif self.state is not ConnectionState.OPEN:
+            error = ConnectFailed(f"the broker refused the connection ({code}): {text}")
+        else:
+            blamed = methods.method_name(method.failing_class_id, method.failing_method_id)
+            error = ConnectionClosed(text, code=code, method=blamed)
+        self._end(error)
+
+    def _on_close_while_closing(self, method: Method) -> None:
+        self.queue(encode_method_frame(0, methods.ConnectionCloseOk()))
+        self._end(ConnectionClosed("the connection was closed by this program"))
+
+    def _on_close_ok(self, method: Method) -> None:
+        self._end(ConnectionClosed("the connection was closed by this program"))
+
+    # --- actions ---------------------------------------------------------------------------------------------------
+
+    def open_channel(self, token: Any) -> tuple[ProtocolChannel, Slot]:
+        """Queue channel.open on a free number."""
+        if self.state is not ConnectionState.OPEN:
+            raise self.end_error()
+        channel = ProtocolChannel(self, self._free_number())
+        slot = channel.request(methods.ChannelOpen(), token)
+        self._channels[channel.number] = channel
+        return channel, slot
+
+    def _free_number(self) -> int:
+        channels = self._channels
+        if len(channels) >= self.channel_max:
+            raise LocalProtocolError(f"all {self.channel_max} channels of this connection are open (channel_max)")
+        number = self._next_number
+        while number in channels:
+            number = number % self.channel_max + 1
+        self._next_number = number % self.channel_max + 1
+        return number
+
+    def release(self, channel: ProtocolChannel) -> None:
+        """The channel's number is free again."""
+        if self._channels.get(channel.number) is channel:
+            del self._channels[channel.number]
+
+    def update_secret(self, secret: bytes, reason: str, token: Any) -> Slot:
+        """Queue connection.update-secret: a new token for a connection that authenticated with one."""
+        if self.state is not ConnectionState.OPEN:
+            raise self.end_error()
+        method = methods.ConnectionUpdateSecret(new_secret=secret, reason=reason)
+        frame = encode_method_frame(0, method)
+        slot = Slot(None, method, token)
+        self._slots.append(slot)
+        self.awaiting += 1
+        self.queue(frame)
+        return slot
+
+    def close(self, code: int = 200, text: str = "closed by the client") -> None:
+        """Queue connection.close; the end comes with close-ok. From now on everything else received is discarded."""
+        if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
+            return
+        self.ended_here = True
+        if self.state is not ConnectionState.OPEN:
+            self._end(ConnectionClosed("the connection was closed by this program before it was open"))
+            return
+        for channel in self._channels.values():
+            channel.flush_acks()
+        method = methods.ConnectionClose(reply_code=code, reply_text=text, failing_class_id=0, failing_method_id=0)
+        self.queue(encode_method_frame(0, method))
+        self.state = ConnectionState.CLOSING
+        self.awaiting += 1
+        self._end_channels(ConnectionClosed("the connection was closed by this program"), {})
+
+    def abort(self, error: RabbitryError) -> None:
+        """The connection is given up; nothing more will be sent."""
+        self.ended_here = self.ended_here or self.state is not ConnectionState.CLOSED
+        self._end(error)
+
+    def end_error(self) -> RabbitryError:
+        """Why the connection can't be used, as a fresh exception."""
+        error = self.error
+        if error is None:
+            return ConnectionClosed("the connection was closed by this program")
+        copy: Callable[[], RabbitryError] | None = getattr(error, "copy", None)
+        return copy() if copy is not None else error
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def handle_timer(self, now: float, *, reading: bool = True) -> float | None:
+        """To be called at the time the last call returned, first right after `Opened`; None: no timer is needed.
+
+        Sends a heartbeat when half an interval passed without sending, and ends the connection when nothing came for
+        two intervals (specification 4.2.7). `reading=False`: we have paused reading ourselves, so silence means nothing.
+        """
+        if not self.heartbeat or self.state is ConnectionState.CLOSED:
+            return None
+        if not self._sent and not self.out:
+            self.queue(_HEARTBEAT_FRAME)
+        self._sent = False
+        # Ticks without data are counted, not seconds: a process that slept through two intervals counts one tick.
+        self._missed = 0 if self._received or not reading else self._missed + 1
+        self._received = False
+        if self._missed > 4:
+            self._end(
+                ConnectionClosed(f"no heartbeat: nothing came from the broker for {2 * self.heartbeat} s", code=320)
+            )
+            return None
+        return now + self.heartbeat / 2
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        """The peer broke the protocol: tell it so, and end."""
+        if self.state not in (ConnectionState.START, ConnectionState.CLOSED):
+            text = str(error).encode()[:255].decode("utf-8", "ignore")
+            method = methods.ConnectionClose(
+                reply_code=error.code, reply_text=text, failing_class_id=0, failing_method_id=0
+            )
+            self.queue(encode_method_frame(0, method))
+        ended: RabbitryError
+        if self.state in (ConnectionState.OPEN, ConnectionState.CLOSING):
+            ended = ConnectionClosed(f"the broker broke the protocol: {error}", code=error.code)
+        else:
+            ended = ConnectFailed(f"the server broke the protocol: {error}")
+        ended.__cause__ = error
+        self._end(ended)
+
+    def _end(self, error: RabbitryError) -> None:
+        if self.state is ConnectionState.CLOSED:
+            return
+        if self.error is None:
+            self.error = error
+        self.state = ConnectionState.CLOSED
+        self._mechanisms = ()
+        self._tail = b""
+        self._end_channels(error, _count_publishes(self.out))
+        self._channels = {}
+        self.acking = []
+        waiting = [slot.token for slot in self._slots if slot.token is not None]
+        self._slots = []
+        self.awaiting = 0
+        self.events.append(events.ConnectionEnded(self.error, waiting))
+
+    def _end_channels(self, error: RabbitryError, unsent: Mapping[int, int]) -> None:
+        for channel in list(self._channels.values()):
+            if channel.state is not ChannelState.CLOSED:
+                channel.connection_ended(error, unsent.get(channel.number, 0))
+
+
+def _count_publishes(frames: list[bytes]) -> dict[int, int]:
+    """How many messages of each channel are still queued: those were certainly not sent."""
+    counts: dict[int, int] = {}
+    for chunk in frames:
+        if chunk[7:11] == methods.BasicPublish.key and chunk[0] == _METHOD:
+            number = int.from_bytes(chunk[1:3], "big")
+            counts[number] = counts.get(number, 0) + 1
+    return counts
+
+
+def _shown(data: bytes) -> str:
+    more = "…" if len(data) > _FIRST_BYTES_SHOWN else ""
+    return f"{bytes(data[:_FIRST_BYTES_SHOWN])!r}{more}"
+
+
+def _guess(data: bytes) -> str:
+    """What else may listen there, by its first bytes."""
+    if data[:5] == b"HTTP/":
+        return " (an HTTP server: the management port is not the AMQP port)"
+    if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+        return " (a TLS server: use amqps://)"
+    return ""
+
+
+_LEGAL: dict[tuple[ConnectionState, type[Method]], Callable[[ProtocolConnection, Any], None]] = {
+    (ConnectionState.START, methods.ConnectionStart): ProtocolConnection._on_start,
+    (ConnectionState.TUNE, methods.ConnectionSecure): ProtocolConnection._on_secure,
+    (ConnectionState.TUNE, methods.ConnectionTune): ProtocolConnection._on_tune,
+    (ConnectionState.TUNE, methods.ConnectionClose): ProtocolConnection._on_close,
+    (ConnectionState.OPEN_OK, methods.ConnectionOpenOk): ProtocolConnection._on_open_ok,
+    (ConnectionState.OPEN_OK, methods.ConnectionClose): ProtocolConnection._on_close,
+    (ConnectionState.OPEN, methods.ConnectionBlocked): ProtocolConnection._on_blocked,
+    (ConnectionState.OPEN, methods.ConnectionUnblocked): ProtocolConnection._on_unblocked,
+    (ConnectionState.OPEN, methods.ConnectionUpdateSecretOk): ProtocolConnection._on_update_secret_ok,
+    (ConnectionState.OPEN, methods.ConnectionClose): ProtocolConnection._on_close,
+    (ConnectionState.CLOSING, methods.ConnectionClose): ProtocolConnection._on_close_while_closing,
+    (ConnectionState.CLOSING, methods.ConnectionCloseOk): ProtocolConnection._on_close_ok,
+}
+"""The connection's states and what the broker may say in each. A missing key is an illegal move."""

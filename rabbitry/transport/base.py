@@ -1,0 +1,125 @@
+"""The two contracts of this layer: a `Transport` moves the bytes of one connection, its `Endpoint` makes sense of them.
+
+Both sides are synchronous, so that queueing, sending and receiving never straddle an `await`. An endpoint is called
+by the event loop's own turn (by a pump, or by a stream's tasks) and never from inside a transport's method, with one
+exception: `data_to_send`. Neither contract knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Endpoint(Protocol):
+    """What a transport calls. Its methods should not raise: an exception ends this connection, and nothing else."""
+
+    @property
+    def awaiting(self) -> int:
+        """How many replies or confirms are outstanding. While it is positive the poller may spin for a few turns."""
+        ...
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take what arrived, of any length but zero; `now` is on the clock of `time.monotonic`."""
+        ...
+
+    def data_to_send(self) -> bytes:
+        """Give everything that is queued, and forget it; `b""` when there is nothing."""
+        ...
+
+    def handle_timer(self, now: float) -> float | None:
+        """A deadline set by `start_timer` has passed. Return the next one, absolute, or None if none is wanted."""
+        ...
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection has ended by itself, cleanly if None. Called at most once, and then nothing else is."""
+        ...
+
+
+class Transport(Protocol):
+    """Moves the bytes of one connection. No method raises for the connection's fault: `connection_lost` tells of it."""
+
+    @property
+    def scheduled(self) -> bool:
+        """True when there is no need to call `send_now`: a flush is arranged, or comes with writability, or never will.
+
+        The hot path reads `if not transport.scheduled: transport.send_now()`.
+        """
+        ...
+
+    @property
+    def is_stalled(self) -> bool:
+        """True while the kernel takes no more and a part of the last send waits for it. False once it has ended."""
+        ...
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """True between `pause_reading` and `resume_reading`."""
+        ...
+
+    def send_now(self) -> None:
+        """Something was queued: send it at once if nothing was sent in this turn yet, else when the turn ends."""
+        ...
+
+    def send_later(self) -> None:
+        """Something was queued that can wait for the end of this turn."""
+        ...
+
+    def flush(self) -> None:
+        """Send everything that is queued now, as much as the kernel takes.
+
+        While stalled it takes nothing from the endpoint, whose own queue so is the measure of back-pressure.
+        """
+        ...
+
+    async def wait_unstalled(self) -> None:
+        """Wait until the part that was stuck has left, or the connection has ended; at once if nothing is stuck.
+
+        When it returns the transport may be stalled again: look at the queue, not at `is_stalled`. Any number of
+        tasks may wait. Cancelling a wait has no effect on anything else.
+        """
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop calling `receive_data`. Idempotent. The peer's end may go unnoticed until reading resumes or a send fails."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Call `receive_data` again. Idempotent."""
+        ...
+
+    def start_timer(self, when: float) -> None:
+        """Have `handle_timer` called at or after `when`, on the clock of `time.monotonic`.
+
+        There is one deadline: an earlier one replaces a later one, a later one is ignored while one is pending.
+        """
+        ...
+
+    def abort(self) -> None:
+        """End the connection now and drop what was not sent. Idempotent. The endpoint is never called again."""
+        ...
+
+    def describe(self) -> str:
+        """The peer's name for messages: `127.0.0.1:5672`, `[::1]:5672`, or the path of a Unix socket."""
+        ...
+
+
+class _Gone:
+    """Replaces the endpoint of a transport that has ended: nothing reaches the real one, no cycle keeps it alive."""
+
+    __slots__ = ()
+    awaiting = 0
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        pass
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+    def handle_timer(self, now: float) -> float | None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        pass
+
+
+GONE: Endpoint = _Gone()
