@@ -42,11 +42,12 @@ class QueueInfo:
 
 
 class Channel:
-    """A channel, made by `connection.channel(...)` and open inside its `async with` block, which any task may enter or leave.
+    """A channel, made by `connection.channel(...)` and open inside its `async with` block, which any task may enter
+    or leave.
 
-    All operations raise the `ChannelClosed` or `ConnectionClosed` that ended the channel, and `NotConnected` outside the
-    block. Cancelling one before its request was queued means that nothing happened; later, its reply is swallowed and its
-    effect undone where it would be left behind (a consumer, a message got, a server-named queue).
+    All operations raise the `ChannelClosed` or `ConnectionClosed` that ended the channel, and `NotConnected` outside
+    the block. Cancelling one before its request was queued means that nothing happened; later, its reply is swallowed
+    and its effect undone where it would be left behind (a consumer, a message got, a server-named queue).
     """
 
     __slots__ = ("_calls", "_confirm", "_connection", "_endpoint", "_prefetch", "_prefetch_sent", "_protocol")
@@ -179,16 +180,16 @@ class Channel:
         if protocol is None or mandatory:
             self._refuse_publish(mandatory)
             return False
-        if (
-            endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD
-        ) and not endpoint.has_room:
+        if (endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD) and not endpoint.has_room:
             protocol.check_open()
             return False
         if type(message) is bytes:
             protocol.publish(PERSISTENT_HEADER, message, exchange, routing_key, False)
         else:
             message = _checked_message(message)
-            protocol.publish(message._encoded or message.encoded_properties(), message.body, exchange, routing_key, False)
+            protocol.publish(
+                message._encoded or message.encoded_properties(), message.body, exchange, routing_key, False
+            )
         transport = endpoint.transport
         if not transport.scheduled:
             transport.send_now()
@@ -197,9 +198,7 @@ class Channel:
     def _queue_confirmed(self, confirmation: Confirmation, mandatory: bool) -> bool:
         """Queue with confirm; False if there is no room."""
         protocol, endpoint = self._live, self._endpoint
-        if (
-            endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD
-        ) and not endpoint.has_room:
+        if (endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD) and not endpoint.has_room:
             protocol.check_open()
             return False
         message = confirmation.message
@@ -229,12 +228,15 @@ class Channel:
     def _refuse_publish(self, mandatory: bool) -> None:
         self._live.check_open()
         if mandatory:
-            raise LocalProtocolError("mandatory needs a channel with confirm=True: without confirms nobody learns of a return")
+            raise LocalProtocolError(
+                "mandatory needs a channel with confirm=True: without confirms nobody learns of a return"
+            )
 
     def publisher(
         self, *, exchange: str = "", window: int = 1000, on_outcome: Callable[[Confirmation], None] | None = None
     ) -> Publisher:
-        """A `Publisher` with up to `window` unconfirmed messages; `on_outcome` is called with each `Confirmation` as it ends.
+        """A `Publisher` with up to `window` unconfirmed messages; `on_outcome` is called with each `Confirmation` as
+        it ends.
 
         `on_outcome` runs while the connection is being read: it must be quick, and not raise.
         """
@@ -258,7 +260,8 @@ class Channel:
         priority: int | None = None,
         arguments: Mapping[str, Any] | None = None,
     ) -> Consumer:
-        """A `Consumer` of `queue`: `async with channel.consume("jobs") as deliveries: async for delivery in deliveries`.
+        """A `Consumer` of `queue`: `async with channel.consume("jobs") as deliveries: async for delivery in
+        deliveries`.
 
         `prefetch` (0 to 65,535; the channel's unless given) bounds the deliveries not settled yet; 0 means unlimited.
         `no_ack` deliveries count as settled when they were sent. `exclusive`: no other consumer may have the queue.
@@ -319,7 +322,8 @@ class Channel:
         await self._endpoint.reply(slot, waiter)
 
     async def flow(self, active: bool) -> None:
-        """channel.flow: only `flow(True)` exists in RabbitMQ, and does nothing. To pause deliveries use `prefetch` or `stop`.
+        """channel.flow: only `flow(True)` exists in RabbitMQ, and does nothing. To pause deliveries use `prefetch` or
+        `stop`.
 
         Cancelling it changes nothing.
         """
@@ -342,9 +346,11 @@ class Channel:
         passive: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Declare an exchange: "direct", "fanout", "topic", "headers" or a plugin's type. `passive` only checks that it exists.
+        """Declare an exchange: "direct", "fanout", "topic", "headers" or a plugin's type. `passive` only checks that
+        it exists.
 
-        `PreconditionFailed` if it exists otherwise, `NotFound` if passive and missing. Cancelled, it may have been declared.
+        `PreconditionFailed` if it exists otherwise, `NotFound` if passive and missing. Cancelled, it may have been
+        declared.
         """
         await self._call(
             methods.ExchangeDeclare(
@@ -439,7 +445,9 @@ class Channel:
     ) -> None:
         """Remove a binding of a queue. Cancelled, it may have been removed."""
         await self._call(
-            methods.QueueUnbind(queue=queue, exchange=exchange, routing_key=routing_key, arguments=dict(arguments or {}))
+            methods.QueueUnbind(
+                queue=queue, exchange=exchange, routing_key=routing_key, arguments=dict(arguments or {})
+            )
         )
 
     # --- transactions ----------------------------------------------------------------------------------------------
@@ -454,7 +462,9 @@ class Channel:
         await self._call(methods.TxSelect())
 
     async def commit_tx(self) -> None:
-        """Commit what was published and settled since the last commit. Cancelled, the outcome is unknown and the channel closes."""
+        """Commit what was published and settled since the last commit. Cancelled, the outcome is unknown and the
+        channel closes.
+        """
         self._require_transaction()
         await self._call(methods.TxCommit())
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from rabbitry._errors import DecodeError
 
@@ -52,7 +52,9 @@ _BY_CONTENT_TYPE |= {"application/x-msgpack": _BY_NAME["msgpack"], "application/
 
 
 def codec_named(codec: str | Codec) -> Codec:
-    """The codec of that name ("json", "msgpack", "text", "raw"); a `Codec` is itself. `ValueError` names the valid ones."""
+    """The codec of that name ("json", "msgpack", "text", "raw"); a `Codec` is itself. `ValueError` names the valid
+    ones.
+    """
     if isinstance(codec, Codec):
         return codec
     try:

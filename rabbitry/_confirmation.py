@@ -56,7 +56,8 @@ class Confirmation:
     async def wait(self) -> None:
         """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `OutcomeUnknown` or `NotSent`.
 
-        Any number of tasks may wait, before and after the end. Cancelling stops the waiting only: the outcome still comes.
+        Any number of tasks may wait, before and after the end. Cancelling stops the waiting only: the outcome still
+        comes.
         """
         if self.outcome == "pending":
             if self._event is None:

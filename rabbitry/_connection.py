@@ -1,7 +1,7 @@
 """`Connection`: one TCP life, from the dial to the close handshake, and what is asked of it as a whole.
 
-What must stay true: entering either gives an open connection or raises `ConnectFailed` with nothing left behind; leaving
-is bounded, closes with a handshake where the broker still answers, and never changes what the body raised.
+What must stay true: entering either gives an open connection or raises `ConnectFailed` with nothing left behind;
+leaving is bounded, closes with a handshake where the broker still answers, and never changes what the body raised.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Connection:
     # --- the block -------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Dial and shake hands. Raises `ConnectFailed` or `AuthenticationFailed`; cancelling it leaves nothing behind."""
+        """Dial and shake hands. Raises `ConnectFailed` or `AuthenticationFailed`; cancelling it leaves nothing
+        behind.
+        """
         if self._endpoint_or_none is not None:
             raise LocalProtocolError("this connection was entered before: call connect(...) again")
         if self._reactor is not None:
@@ -149,7 +151,9 @@ class Connection:
         return Channel(self, confirm, prefetch)
 
     def rpc(self, *, codec: str = "msgpack") -> RPC:
-        """An `RPC` caller over direct reply-to, to be entered; payloads in `codec`: "msgpack", "json", "text" or "raw"."""
+        """An `RPC` caller over direct reply-to, to be entered; payloads in `codec`: "msgpack", "json", "text" or
+        "raw".
+        """
         return RPC(self.channel(confirm=False), codec)
 
     async def serve(
@@ -164,8 +168,8 @@ class Connection:
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
 
-        `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. A request is
-        acknowledged once its reply is queued. Cancelling it cancels the handlers and puts their requests back.
+        `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. A request
+        is acknowledged once its reply is queued. Cancelling it cancels the handlers and puts their requests back.
         """
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
         await serve(channel, queue, handler, concurrency=concurrency, codec=codec, raw=raw)
@@ -246,7 +250,9 @@ def _mechanisms(address: Address) -> list[tuple[str, bytes]]:
     wanted = [name.upper() for name in address.auth_mechanism] or ["PLAIN", "AMQPLAIN"]
     unknown = [name for name in wanted if name not in responses]
     if unknown:
-        raise LocalProtocolError(f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}")
+        raise LocalProtocolError(
+            f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
+        )
     return [(name, responses[name]) for name in wanted]
 
 

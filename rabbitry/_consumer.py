@@ -31,7 +31,9 @@ SOFT_MARK = 8 * 1024 * 1024
 """Bytes waiting to be iterated above which the connection stops reading, where nobody awaits a reply on it."""
 
 HARD_MARK = 256 * 1024 * 1024
-"""Bytes waiting to be iterated that end the consumer with `ConsumerOverrun`: reading could not pause, memory is finite."""
+"""Bytes waiting to be iterated that end the consumer with `ConsumerOverrun`: reading could not pause, memory is
+finite.
+"""
 
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting delivery takes beside its body, about: the object, its route and properties."""
@@ -115,7 +117,9 @@ class Consumer:
         self._leave(None)
 
     def _leave(self, waiter: Waiter | None) -> bool:
-        """Queue the cancel, then the nacks: in this order nothing is delivered here again. False if there was no need."""
+        """Queue the cancel, then the nacks: in this order nothing is delivered here again. False if there was no
+        need.
+        """
         registration = self._registration
         if registration is None:
             return False
@@ -158,7 +162,9 @@ class Consumer:
             self._overrun()
 
     def _overrun(self) -> None:
-        """Past the hard mark: this consumer alone ends. What it holds can still be iterated; what still comes goes back."""
+        """Past the hard mark: this consumer alone ends. What it holds can still be iterated; what still comes goes
+        back.
+        """
         error = ConsumerOverrun(self.queue, self._buffered)
         assert self._registration is not None
         channel = self._channel._live
@@ -171,7 +177,9 @@ class Consumer:
         self._finish(error)
 
     def channel_ended(self, error: RabbitryError) -> None:
-        """The channel is over. The broker has put back what was not acknowledged, so it must not be handed out here too."""
+        """The channel is over. The broker has put back what was not acknowledged, so it must not be handed out here
+        too.
+        """
         if not self._method.no_ack:
             self._buffer.clear()
             self._buffered = 0

@@ -64,12 +64,15 @@ class Delivery(Content):
             transport.send_later()
 
     def nack(self, *, requeue: bool = True) -> None:
-        """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as `ack`."""
+        """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
+        `ack`.
+        """
         self._channel.nack(self.delivery_tag, requeue)
         self._wrote()
 
     def reject(self, *, requeue: bool = False) -> None:
-        """Say "failed": dead-lettered where the queue says so, else dropped; `requeue=True` puts it back. Errors as `ack`.
+        """Say "failed": dead-lettered where the queue says so, else dropped; `requeue=True` puts it back. Errors as
+        `ack`.
 
         Newer RabbitMQ counts only rejects towards a quorum queue's delivery limit, not nacks.
         """
@@ -96,8 +99,9 @@ class Delivery(Content):
 
         Returned: ack. Raised an `Exception`: by `on_error` — "requeue" (reject with requeue; logged, not raised),
         "reject" (reject without; logged, not raised), "raise" (nack with requeue, and the exception goes on), or a
-        function of (delivery, exception) that returns one of these. Cancelled, or any other `BaseException`: nack with
-        requeue, and it goes on. What the block settled itself stays so; a stale delivery is counted and logged, not raised.
+        function of (delivery, exception) that returns one of these. Cancelled, or any other `BaseException`: nack
+        with requeue, and it goes on. What the block settled itself stays so; a stale delivery is counted and logged,
+        not raised.
         """
         return ProcessDelivery(self, on_error)
 

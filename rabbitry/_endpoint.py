@@ -28,7 +28,9 @@ __all__ = ["CLOSE_BOUND", "CLOSE_BOUND_BLOCKED", "HIGH_WATER", "Endpoint"]
 logger = logging.getLogger("rabbitry")
 
 HIGH_WATER = 262144
-"""Bytes queued on one connection above which publishing waits. Around 1,300 messages of 128 bytes: more gains nothing."""
+"""Bytes queued on one connection above which publishing waits. Around 1,300 messages of 128 bytes: more gains
+nothing.
+"""
 
 SEND_AHEAD = 65536
 """Bytes queued in one turn above which a publish sends without waiting for the turn to end, while caches are warm."""
@@ -282,7 +284,7 @@ class Endpoint:
         self.wrote_if_any()
 
     async def close(self, bound: float | None = None) -> None:
-        """Close with a handshake, shielded and bounded, then drop the socket. Harmless when the connection has ended."""
+        """Close with a handshake, shielded and bounded, then drop the socket. Harmless if the connection has ended."""
         if self.protocol.state is ConnectionState.CLOSED:
             return
         if bound is None:

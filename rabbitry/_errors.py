@@ -56,7 +56,8 @@ class AuthenticationFailed(ConnectFailed):
 
 
 class Closed(RabbitryError):
-    """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it objected to.
+    """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it
+    objected to.
 
     An instance is kept as the recorded cause of an end and raised by every later operation, each time as a fresh copy.
     """
@@ -106,7 +107,9 @@ class ResourceLocked(ChannelClosed):
 
 
 class PreconditionFailed(ChannelClosed):
-    """406: an entity exists with other properties, a delivery tag is unknown, a delivery was not acknowledged in time."""
+    """406: an entity exists with other properties, a delivery tag is unknown, a delivery was not acknowledged in
+    time.
+    """
 
 
 CHANNEL_ERRORS: dict[int, type[ChannelClosed]] = {
@@ -151,13 +154,13 @@ class ConsumerOverrun(RabbitryError):
 
     def __str__(self) -> str:
         return (
-            f"consumer of queue {self.queue!r} was ended with {self.buffered_bytes} bytes of deliveries not yet iterated: "
+            f"consumer of queue {self.queue!r} was ended with {self.buffered_bytes} bytes not yet iterated: "
             "set a prefetch, or iterate faster"
         )
 
 
 class StaleDelivery(RabbitryError):
-    """The delivery's channel has ended (or was recovered): the broker has requeued it, settling it means nothing now."""
+    """The delivery's channel has ended or was recovered: the broker has requeued it, settling means nothing now."""
 
 
 class AlreadySettled(RabbitryError):
@@ -168,7 +171,7 @@ class AlreadySettled(RabbitryError):
 
 
 class PublishFailed(RabbitryError):
-    """A publish ended without the broker taking responsibility. `message`, `exchange` and `routing_key` are as given."""
+    """A publish the broker took no responsibility for. `message`, `exchange` and `routing_key` are as given."""
 
     reason: ClassVar[str] = "publish failed"
 
@@ -195,7 +198,9 @@ class Unroutable(PublishFailed):
 
     reason = "no queue is bound for the message"
 
-    def __init__(self, message: Any, exchange: str, routing_key: str, reply: tuple[int, str] = (312, "NO_ROUTE")) -> None:
+    def __init__(
+        self, message: Any, exchange: str, routing_key: str, reply: tuple[int, str] = (312, "NO_ROUTE")
+    ) -> None:
         super().__init__(message, exchange, routing_key, f"{reply[0]} {reply[1]}")
         self.reply = reply
 

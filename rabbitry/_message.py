@@ -31,9 +31,10 @@ class Message:
     """A message to publish. Frozen: use `replace` for a variant.
 
     `body` is copied if it is mutable. The rest are AMQP's fourteen properties (specification 1.8.2 and RabbitMQ's
-    "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0 to 255; `expiration` the
-    time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware `datetime`, stored in whole
-    seconds; `user_id` must be the connection's user, or the broker closes the channel. Strings are at most 255 bytes.
+    "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0 to 255; `expiration`
+    the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware `datetime`, stored
+    in whole seconds; `user_id` must be the connection's user, or the broker closes the channel. Strings are at most
+    255 bytes.
     """
 
     body: bytes = field(kw_only=False)
@@ -106,7 +107,9 @@ def wire_properties(message: Message) -> Properties:
     if message.expiration is not None:
         milliseconds = math.ceil(seconds(message.expiration) * 1000 - 1e-6)
         if not 0 <= milliseconds <= _MAX_EXPIRATION_MS:
-            raise LocalProtocolError(f"expiration must be 0 to {_MAX_EXPIRATION_MS / 1000} seconds, not {message.expiration}")
+            raise LocalProtocolError(
+                f"expiration must be 0 to {_MAX_EXPIRATION_MS / 1000} seconds, not {message.expiration}"
+            )
         properties.expiration = str(milliseconds)
     return properties
 

@@ -28,15 +28,16 @@ FAILURES_KEPT = 1000
 class Publisher:
     """Publishes on a confirm channel, up to `window` messages ahead of their confirms; made by `channel.publisher`.
 
-    Leaving the block waits for all of them and raises `PublishesFailed` if any `submit` failed, unless `on_outcome` was
-    given, which then has been told. A body that raises or is cancelled leaves at once. `sent`, `confirmed`, `failed` and
-    `pending` are live counts; publishes made through `publish` raise their own failure and are not listed again.
+    Leaving the block waits for all of them and raises `PublishesFailed` if any `submit` failed, unless `on_outcome`
+    was given, which then has been told. A body that raises or is cancelled leaves at once. `sent`, `confirmed`,
+    `failed` and `pending` are live counts; publishes made through `publish` raise their own failure and are not
+    listed again.
     """
 
     __slots__ = (
         "_calls",
-        "_channel",
         "_changed",
+        "_channel",
         "_exchange",
         "_failures",
         "_on_outcome",
@@ -115,7 +116,9 @@ class Publisher:
     async def publish(
         self, message: Message | bytes, *, routing_key: str = "", exchange: str | None = None, mandatory: bool = False
     ) -> None:
-        """Publish within the window and return once confirmed; raises as `Channel.publish`, and cancelling means the same."""
+        """Publish within the window and return once confirmed; raises as `Channel.publish`, and cancelling means the
+        same.
+        """
         await checkpoint_if_cancelled()
         confirmation = Confirmation(
             message, self._exchange if exchange is None else exchange, routing_key, None, self._settled

@@ -1,7 +1,8 @@
 """`open_reactor` and `connect`: the only places of the raw layer that hold a task group across a `yield`.
 
-The order of the end is the point of this file: close every connection under one shared deadline, stop the poller, let its
-tasks end, then close the sockets and the selector. The poller runs shielded, so that a cancelled body still closes well.
+The order of the end is the point of this file: close every connection under one shared deadline, stop the poller, let
+its tasks end, then close the sockets and the selector. The poller runs shielded, so that a cancelled body still
+closes well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rabbitry._message import seconds
 from rabbitry._scopes import background
 from rabbitry._uri import Address, parse_uri
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
+from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamTransport, Transport
 
 __all__ = ["Reactor", "connect", "open_reactor"]
@@ -102,7 +104,10 @@ class Reactor:
         for endpoint in endpoints:
             endpoint.start_close()
         blocked = [endpoint for endpoint in endpoints if endpoint.blocked_reason is not None]
-        for bound, waited in ((CLOSE_BOUND_BLOCKED, blocked), (CLOSE_BOUND, [e for e in endpoints if e not in set(blocked)])):
+        for bound, waited in (
+            (CLOSE_BOUND_BLOCKED, blocked),
+            (CLOSE_BOUND, [e for e in endpoints if e not in set(blocked)]),
+        ):
             with anyio.move_on_after(bound, shield=True):
                 for endpoint in waited:
                     if endpoint.protocol.error is None or endpoint.closed is not None:
@@ -194,9 +199,12 @@ def _settings(
     if settings.connect_timeout <= 0:
         raise LocalProtocolError(f"connect_timeout must be positive, not {connect_timeout}")
     if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= 0xFFFFFFFF:
-        raise LocalProtocolError(f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {frame_max}")
+        raise LocalProtocolError(
+            f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {frame_max}"
+        )
     if not 0 <= settings.channel_max <= 65535:
         raise LocalProtocolError(f"channel_max must be 0 (the broker's) to 65,535, not {channel_max}")
+    encode_table(client_properties or {})  # refuses what can't be sent, here rather than amid the handshake
     if max_message_size < 1:
         raise LocalProtocolError(f"max_message_size must be positive, not {max_message_size}")
     return settings

@@ -1,7 +1,7 @@
 """RPC in its simplest complete form: calls over direct reply-to, and a server that answers them.
 
-What must stay true: a correlation id never outlives its call; replies are matched while they are parsed, without a task;
-late and unknown replies are counted and dropped; a request is acknowledged after its reply was queued.
+What must stay true: a correlation id never outlives its call; replies are matched while they are parsed, without a
+task; late and unknown replies are counted and dropped; a request is acknowledged after its reply was queued.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class RPC:
         """Send a request and return the reply's payload, decoded by its content type; with `raw` both are bytes.
 
         Raises `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised,
-        `OutcomeUnknown` when the channel ended meanwhile. Its time-out is the caller's cancel scope: the request expires
-        with it; cancelled, a late reply is dropped and counted.
+        `OutcomeUnknown` when the channel ended meanwhile. Its time-out is the caller's cancel scope: the request
+        expires with it; cancelled, a late reply is dropped and counted.
         """
         await checkpoint_if_cancelled()
         channel, endpoint = self._channel._live, self._channel._endpoint
@@ -182,9 +182,7 @@ class _CallLost(Exception):
         self.cause = cause
 
 
-async def serve(
-    channel: Channel, queue: str, handler: Handler, *, concurrency: int, codec: str, raw: bool
-) -> None:
+async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: int, codec: str, raw: bool) -> None:
     """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
     if concurrency < 1:
         raise LocalProtocolError(f"concurrency must be at least 1, not {concurrency}")

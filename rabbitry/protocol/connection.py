@@ -40,7 +40,9 @@ _HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _FIRST_BYTES_SHOWN = 60
 
 _UNTUNED_FRAME_MAX = 131072
-"""Bound of the frames before connection.tune. The specification (4.2.3) guarantees 4,096 only; a broker may say more of itself."""
+"""Bound of the frames before connection.tune. The specification (4.2.3) guarantees 4,096 only; a broker may say more
+of itself.
+"""
 
 
 class ConnectionState(Enum):
@@ -311,18 +313,17 @@ class ProtocolConnection:
             )
         self.server_properties = method.server_properties
         offered = method.mechanisms.split()
-        for mechanism, response in self._mechanisms:
-            if mechanism.encode() in offered:
-                break
-        else:
+        chosen = next((ours for ours in self._mechanisms if ours[0].encode() in offered), None)
+        if chosen is None:
+            theirs = method.mechanisms.decode("ascii", "replace")
             ours = " ".join(name for name, _ in self._mechanisms)
             self._end(
                 AuthenticationFailed(
-                    f"no common authentication mechanism: the server offers {method.mechanisms.decode('ascii', 'replace')}, "
-                    f"this client would use {ours}"
+                    f"no common authentication mechanism: the server offers {theirs}, this client would use {ours}"
                 )
             )
             return
+        mechanism, response = chosen
         self._mechanisms = ()
         self.queue(
             encode_method_frame(
@@ -347,7 +348,9 @@ class ProtocolConnection:
         self.channel_max = min(self.channel_max or 65535, method.channel_max or 65535)
         frame_max = min(self.frame_max or 0xFFFFFFFF, method.frame_max or 0xFFFFFFFF)
         if frame_max < FRAME_MIN_SIZE:
-            raise RemoteProtocolError(f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", 501)
+            raise RemoteProtocolError(
+                f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", 501
+            )
         self.frame_max = frame_max
         self.body_max = frame_max - 8
         ours, theirs = self.heartbeat, method.heartbeat
@@ -476,7 +479,8 @@ class ProtocolConnection:
         """To be called at the time the last call returned, first right after `Opened`; None: no timer is needed.
 
         Sends a heartbeat when half an interval passed without sending, and ends the connection when nothing came for
-        two intervals (specification 4.2.7). `reading=False`: we have paused reading ourselves, so silence means nothing.
+        two intervals (specification 4.2.7). `reading=False`: we have paused reading ourselves, so silence means
+        nothing.
         """
         if not self.heartbeat or self.state is ConnectionState.CLOSED:
             return None
@@ -498,7 +502,7 @@ class ProtocolConnection:
     def _fail(self, error: RemoteProtocolError) -> None:
         """The peer broke the protocol: tell it so, and end."""
         if self.state not in (ConnectionState.START, ConnectionState.CLOSED):
-            text = str(error).encode()[:255].decode("utf-8", "ignore")
+            text = str(error).encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
             method = methods.ConnectionClose(
                 reply_code=error.code, reply_text=text, failing_class_id=0, failing_method_id=0
             )

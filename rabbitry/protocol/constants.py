@@ -49,7 +49,7 @@ PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 FRAME_METHOD: Final = 1
 FRAME_HEADER: Final = 2
 FRAME_BODY: Final = 3
-# The specification contradicts itself: the grammar of 4.2.1 says 8, the prose of 4.2.3 says 4. Everybody sends 8 (errata).
+# The specification contradicts itself: 8 in the grammar of 4.2.1, 4 in the prose of 4.2.3. Everybody sends 8 (errata).
 FRAME_HEARTBEAT: Final = 8
 
 FRAME_END: Final = 0xCE

@@ -1,6 +1,7 @@
 """A received message as it came off the wire: what is cheap is decoded, the rest when somebody asks.
 
-Owns the lazy decoding of exchange, routing key and properties. Knows nothing of settling: the public `Delivery` adds it.
+Owns the lazy decoding of exchange, routing key and properties. Knows nothing of settling: the public `Delivery` adds
+it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ __all__ = ["Content"]
 
 
 class Content:
-    """One message: `body` is complete, `route` and `header` are the undecoded bytes of exchange + routing key and properties.
+    """One message: `body` is complete, `route` and `header` are the undecoded bytes of exchange + routing key and
+    properties.
 
-    `consumer` is the token given to `ProtocolChannel.consume`, None for a get or a return. `redelivered` is the broker's flag.
+    `consumer` is the token given to `ProtocolChannel.consume`, None for a get or a return. `redelivered` is the
+    broker's flag.
     """
 
     __slots__ = ("_channel", "_header", "_route", "body", "consumer", "delivery_tag", "redelivered")

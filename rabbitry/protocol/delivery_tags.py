@@ -1,7 +1,7 @@
 """Which deliveries of a channel are outstanding, and which acknowledgements still wait to be sent.
 
-What must stay true: one table serves all consumers and gets of a channel; a tag is settled once; acknowledgements become
-one `multiple=True` only up to a tag below which nothing is outstanding. Pure bookkeeping: it knows no frames.
+What must stay true: one table serves all consumers and gets of a channel; a tag is settled once; acknowledgements
+become one `multiple=True` only up to a tag below which nothing is outstanding. Pure bookkeeping: it knows no frames.
 """
 
 from __future__ import annotations
@@ -66,4 +66,4 @@ class DeliveryTags:
 
 
 NO_TAGS = DeliveryTags()
-"""Shared by all channels that have not consumed or got anything: most channels only publish, and there may be 10,000."""
+"""Shared by the channels that have not consumed or got anything: most only publish, and there may be 10,000."""

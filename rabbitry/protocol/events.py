@@ -92,8 +92,9 @@ class Unblocked:
 
 
 class ChannelEnded:
-    """A channel is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers, `unknown` of
-    publishes that may have arrived, `unsent` of publishes whose frames never left."""
+    """A channel is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers,
+    `unknown` of publishes that may have arrived, `unsent` of publishes whose frames never left.
+    """
 
     __slots__ = ("channel", "consumers", "error", "unknown", "unsent", "waiting")
 
@@ -125,5 +126,13 @@ class ConnectionEnded:
 
 
 Event = (
-    Opened | Replied | Confirmed | Returned | ConsumerCancelledByBroker | Blocked | Unblocked | ChannelEnded | ConnectionEnded
+    Opened
+    | Replied
+    | Confirmed
+    | Returned
+    | ConsumerCancelledByBroker
+    | Blocked
+    | Unblocked
+    | ChannelEnded
+    | ConnectionEnded
 )

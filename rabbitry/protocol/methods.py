@@ -290,7 +290,7 @@ class ExchangeUnbindOk(Method):
 
 @method(50, 10, replies=("QueueDeclareOk",))
 class QueueDeclare(Method):
-    """Creates a queue, or checks that it exists: as described, or, if `passive`, at all. The broker names a nameless one."""
+    """Creates a queue, its name made up if empty, or checks that it exists: as described, or if `passive` at all."""
 
     ticket: Short = 0  # ignored
     queue: ShortStr = ""
@@ -383,7 +383,7 @@ class QueueUnbindOk(Method):
 
 @method(60, 10, replies=("BasicQosOk",))
 class BasicQos(Method):
-    """Limits unacknowledged deliveries: of each later consumer, or, if `global_`, of the channel (RabbitMQ's meaning)."""
+    """Limits unacknowledged deliveries: of each later consumer; if `global_`, of the channel (as RabbitMQ has it)."""
 
     prefetch_size: Long = 0  # RabbitMQ refuses others than 0
     prefetch_count: Short = 0
@@ -492,7 +492,7 @@ class BasicGetEmpty(Method):
 
 @method(60, 80)
 class BasicAck(Method):
-    """Settles a delivery as processed; from the broker, confirms a publish. `multiple`: and all before it, 0 for all."""
+    """Settles a delivery as processed; from the broker, confirms a publish. `multiple`: and all before; tag 0: all."""
 
     delivery_tag: LongLong
     multiple: Bit = False

@@ -3,10 +3,10 @@
 What must stay true: encoding raises `LocalProtocolError` and nothing else, decoding `RemoteProtocolError` and nothing
 else, whatever the input; what was decoded encodes again to an equal value. Knows nothing of methods, frames or sockets.
 
-The types are those RabbitMQ reads and writes (errata, section 3), which differ from the specification's grammar (4.2.1):
+The types are those RabbitMQ reads and writes (errata, section 3), not those of the specification's grammar (4.2.1):
 
-    t bool     b B 8 bit     s u 16 bit     I i 32 bit     l L 64 bit     (the first of each pair signed, and both l and L)
-    f d float of 32 and 64 bit     D decimal     S string     x bytes     T timestamp     F table     A array     V nothing
+    t bool     b s I l signed of 8, 16, 32, 64 bits; L the same as l     B u i unsigned of 8, 16, 32 bits
+    f d float of 32, 64 bits     D decimal     S string     x bytes     T timestamp     F table   A array   V nothing
 
 Strings are UTF-8 by convention only: the broker passes on whatever a publisher wrote. So octets that are not UTF-8
 become lone surrogates (PEP 383, as in file names), and those become the same octets again. One odd header must not make
@@ -22,7 +22,7 @@ from decimal import Decimal
 from math import isfinite
 from struct import Struct
 from struct import error as StructError
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 from rabbitry._errors import LocalProtocolError, RemoteProtocolError
 from rabbitry.protocol.constants import SYNTAX_ERROR
@@ -40,10 +40,20 @@ __all__ = [
     "encode_timestamp",
 ]
 
-FieldValue: TypeAlias = (
-    "None | bool | int | float | Decimal | str | bytes | bytearray | memoryview | datetime"
-    " | Sequence[FieldValue] | Mapping[str, FieldValue]"
-)
+FieldValue: TypeAlias = Union[
+    bool,
+    int,
+    float,
+    Decimal,
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    datetime,
+    "Sequence[FieldValue]",
+    "Mapping[str, FieldValue]",
+    None,
+]
 """What a table may hold. Decoding gives `bytes` for any octets, `list` for arrays and `dict` for tables."""
 
 MAX_DEPTH = 64
@@ -71,7 +81,7 @@ def encode_shortstr(value: str, errors: str = "surrogateescape") -> bytes:
     return _OCTETS[size] + data
 
 
-def encode_longstr(value: bytes) -> bytes:
+def encode_longstr(value: bytes | bytearray | memoryview) -> bytes:
     """A long string: four octets of length, then the octets as given."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise LocalProtocolError(f"must be bytes, not {type(value).__name__}")
@@ -153,7 +163,7 @@ def _encode_float(value: float, depth: int) -> bytes:
 
 
 def _encode_decimal(value: Decimal, depth: int) -> bytes:
-    """A scale and an unscaled integer. By the grammar that is unsigned, in the Java and Go clients signed, and so here."""
+    """A scale and an unscaled integer. Unsigned by the grammar, signed in the Java and Go clients, and so here."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise LocalProtocolError(f"is {value}, which AMQP can't represent")

@@ -5,8 +5,9 @@ standard input is the lifeline: when that closes - because the node was closed, 
 SIGKILL included - it kills everything it started, removes the directory and leaves. It knows nothing about AMQP and
 imports nothing of rabbitry, so it starts in milliseconds.
 
-Arguments: directory, descriptor limit, parent's pid, epmd's port, epmd, command... (the server). The environment is the
-server's. On standard output it says `pid N` once the server is started, and `exit N` when that ends by itself.
+Arguments: directory, descriptor limit, parent's pid, epmd's port, epmd, command... (the server). The environment is
+the server's. On standard output it says `pid N` once the server is started, and `exit server N` or `exit epmd N` if
+that ends by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 # <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -45,13 +47,23 @@ def start(command: list[str], log: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=before_exec)
 
 
-def wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(500):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        if process.poll() is not None:
+def wait_listening(port: int) -> None:
+    """Half a second at most; if nobody listens then, the server's own log will say so."""
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
             return
         time.sleep(0.005)
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    """Pid and exit code of every child that has ended: also of orphans, such as the epmd that RabbitMQ starts each
+    minute in case there is none."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            yield pid, os.waitstatus_to_exitcode(status)
 
 
 def children() -> list[int]:
@@ -95,19 +107,18 @@ def main() -> None:
         log = os.open(os.path.join(directory, "output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         # In the foreground: an epmd that Erlang starts for itself becomes a daemon and stays for ever.
         started.append(start([epmd, "-port", epmd_port, "-address", "127.0.0.1"], log))
-        wait_listening(int(epmd_port), started[0])
-        server = start(command, log)
-        started.append(server)
-        print("pid", server.pid, flush=True)
+        wait_listening(int(epmd_port))
+        started.append(start(command, log))
+        names = dict(zip([process.pid for process in started], ("epmd", "server"), strict=True))
+        print("pid", started[1].pid, flush=True)
 
         lifeline = select.poll()
         lifeline.register(0, select.POLLIN | select.POLLHUP)
-        reported = False
         # A parent that forked without exec leaves a copy of the lifeline in its children: so its pid is watched too.
-        while os.getppid() == int(parent) and not lifeline.poll(1000 if reported else 100):
-            if not reported and server.poll() is not None:
-                reported = True
-                print("exit", server.returncode, flush=True)
+        while os.getppid() == int(parent) and not lifeline.poll(100):
+            for pid, code in reap():
+                if pid in names:
+                    print("exit", names[pid], code, flush=True)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end(started, directory)

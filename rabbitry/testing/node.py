@@ -35,8 +35,8 @@ CLOSE_TIMEOUT = 15.0  # seconds
 POLL_INTERVAL = 0.02  # seconds
 GUARDIAN = Path(__file__).with_name("_guardian.py")
 
-# How the listener, the distribution port's check and epmd word it.
-PORT_TAKEN_WORDS = ("eaddrinuse", "in use by another node", "Address already in use")
+# How RabbitMQ's AMQP listener and its check of the distribution port word it.
+PORT_TAKEN_WORDS = ("eaddrinuse", "dist_port_already_used")
 
 
 class PortTaken(NodeError):
@@ -260,18 +260,22 @@ class PrivateNode:
         guardian = self._guardian
         assert guardian is not None and guardian.stdout is not None
         for line in _lines_at_hand(guardian.stdout):
-            word, _, value = line.partition(" ")
-            if word == "exit":
-                raise self._failure(f"ended by itself while starting (status {value})")
-            self.pid = int(value)
+            match line.split():
+                case ["pid", pid]:
+                    self.pid = int(pid)
+                case ["exit", "epmd", _]:
+                    # As it does, silently, where it finds another one listening.
+                    raise PortTaken(f"another epmd took the port of the private RabbitMQ node {self.name}")
+                case ["exit", _, status]:
+                    raise self._failure(f"ended by itself while starting (status {status})")
         if guardian.poll() is not None:
             raise self._failure(f"could not be started (status {guardian.returncode})")
         return self.pid != 0 and answers_amqp(self.host, self.port)
 
     def _failure(self, what: str) -> NodeError:
-        log = self.log_tail()
+        log = self.log_tail(200)
         kind = PortTaken if any(words in log for words in PORT_TAKEN_WORDS) else NodeError
-        return kind(f"the private RabbitMQ node {self.name} {what}. Its log ends:\n{log}")
+        return kind(f"the private RabbitMQ node {self.name} {what}. Its log says:\n{_gist(log.splitlines())}")
 
 
 def answers_amqp(host: str, port: int) -> bool:
@@ -295,6 +299,12 @@ def _end_guardian(guardian: subprocess.Popen[bytes]) -> None:
         # The kernel then kills the broker (PR_SET_PDEATHSIG).
         guardian.kill()
         guardian.wait()
+
+
+def _gist(lines: list[str]) -> str:
+    """From the first error on, because Erlang's crash reports repeat it over many pages; without an error, the end."""
+    first = next((i for i, line in enumerate(lines) if "[error]" in line or line.startswith("ERROR")), len(lines) - 20)
+    return "\n".join(lines[max(first, 0) :][:20])
 
 
 def _lines_at_hand(stream: IO[bytes]) -> Iterator[str]:

@@ -80,7 +80,7 @@ class Transport(Protocol):
         ...
 
     def pause_reading(self) -> None:
-        """Stop calling `receive_data`. Idempotent. The peer's end may go unnoticed until reading resumes or a send fails."""
+        """Stop calling `receive_data`. Idempotent. The peer's end may go unnoticed meanwhile."""
         ...
 
     def resume_reading(self) -> None:

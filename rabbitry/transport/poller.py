@@ -11,7 +11,6 @@ End it in this order: end the connections, `stop`, let `run` return, `close`.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 from heapq import heapify, heappop, heappush
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import TASK_STATUS_IGNORED
 
+from .addresses import first_to_answer, os_error
 from .pump import Pump, pump_for_backend
-from .socket import SocketTransport
+from .socket import EPOLLIN, EPOLLONESHOT, EPOLLOUT, SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,6 @@ SOCKETS_PER_PASS = 256
 TIMERS_PER_PASS = 256
 BUFFER_SIZE = 256 * 1024  # what one socket may deliver in one pass
 FEW = 4  # a pass that touched more sockets than this has work enough; spinning would only delay it
-ADDRESS_SECONDS = 5.0  # for each address of a name but the last: one that swallows packets leaves time for the next
 BACKLOG_SECONDS = 0.01  # between attempts at a Unix socket whose backlog is full
 STALE_TIMERS = 64  # fewer are not worth rebuilding the heap for
 
@@ -113,21 +112,9 @@ class Poller:
         Raises OSError, of the class that fits the last failure and naming every address tried. Cancelled, it leaves
         nothing behind.
         """
-        addresses = await _resolve(host, port)
-        errors: list[OSError] = []
-        for family, address in addresses:
-            limit = ADDRESS_SECONDS if len(errors) + 1 < len(addresses) else inf
-            peer = f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
-            with anyio.move_on_after(limit):
-                try:
-                    return await self._connect(family, address, endpoint, peer)
-                except OSError as error:
-                    errors.append(error)
-                    continue
-            errors.append(_os_error(errno.ETIMEDOUT, peer))
-        if len(errors) == 1:
-            raise errors[0]
-        raise OSError(errors[-1].errno, "; ".join(str(error.strerror) for error in errors))
+        return await first_to_answer(
+            host, port, lambda family, address, peer: self._connect(family, address, endpoint, peer)
+        )
 
     async def connect_unix(self, path: str, endpoint: Endpoint) -> SocketTransport:
         """Connect to a Unix socket. As `connect_tcp`."""
@@ -154,7 +141,7 @@ class Poller:
             if not code and self.epoll.closed:
                 code = errno.ECONNABORTED
             if code:
-                raise _os_error(code, peer)
+                raise os_error(code, peer)
             transport = SocketTransport(self, sock, endpoint, peer)
             self._transports[transport.fd] = transport
             transport.watch()
@@ -168,7 +155,7 @@ class Poller:
         descriptor = sock.fileno()
         if self.epoll.closed:
             raise OSError(errno.ECONNABORTED, "the poller was closed")
-        self.epoll.register(descriptor, select.EPOLLOUT | select.EPOLLONESHOT)
+        self.epoll.register(descriptor, EPOLLOUT | EPOLLONESHOT)
         event = self._connecting[descriptor] = anyio.Event()
         try:
             await event.wait()
@@ -195,7 +182,7 @@ class Poller:
                     waiter.set()
             else:
                 touched.append(transport)
-                if event == select.EPOLLIN:
+                if event == EPOLLIN:
                     transport.receive(now)
                 else:
                     transport.handle_event(event, now)
@@ -280,24 +267,3 @@ class Poller:
                 self._timers = [timer for timer in self._timers if timer[2].deadline == timer[0]]
                 heapify(self._timers)
                 self._stale_timers = 0
-
-
-async def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
-    """The addresses of a host, in the resolver's order; a literal address asks no resolver."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, host)
-        except (OSError, ValueError):
-            continue
-        return [(family, (host, port))]
-    try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise socket.gaierror(error.errno, f"{host}: {error.strerror}") from error
-    except UnicodeError as error:  # from the IDNA codec
-        raise socket.gaierror(socket.EAI_NONAME, f"{host}: not a host name: {error}") from error
-    return [(family, (address[0], address[1])) for family, _, _, _, address in found]
-
-
-def _os_error(code: int, peer: str) -> OSError:
-    return OSError(code, f"{peer}: {os.strerror(code)}")

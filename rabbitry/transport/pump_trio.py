@@ -27,7 +27,7 @@ class TrioPump(TaskPump):
         self._parked_task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
-        if self._parked_task is not None:
+        if self._parked_task is not None and not self._spins:
             trio.lowlevel.reschedule(self._parked_task)
             self._parked_task = None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
     from .poller import Poller
 
+# epoll_ctl(2); the select module has them on Linux only, and this module must load everywhere
+EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLONESHOT = 0x1, 0x4, 0x8, 0x10, 1 << 30
 READABLE = EPOLLIN | EPOLLHUP | EPOLLERR  # the last two can't be masked, and reading is what tells their cause
 WRITABLE = EPOLLOUT | EPOLLHUP | EPOLLERR
 DRAIN_READS = 32  # of the poller's buffer: more than the kernel's largest receive queue (6 MiB) holds

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, SocketAttribute
 
+from .addresses import os_error, peer_name
 from .base import GONE, Endpoint
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class StreamTransport:
                     tg.start_soon(self._write)
                     tg.start_soon(self._keep_time)
         finally:
-            self._lose(OSError(errno.ECONNABORTED, f"{self._peer}: {os.strerror(errno.ECONNABORTED)}"))
+            self.lose(os_error(errno.ECONNABORTED, self._peer))
             try:
                 await anyio.aclose_forcefully(self._stream)
             except Exception:
@@ -176,7 +176,7 @@ class StreamTransport:
                 if data:
                     self._endpoint.receive_data(data, monotonic())
             except Exception as error:
-                self._lose(_translate(error, self._peer))
+                self.lose(_translate(error, self._peer))
 
     # Time
 
@@ -197,7 +197,7 @@ class StreamTransport:
                 try:
                     following = self._endpoint.handle_timer(now)
                 except Exception as error:
-                    self._lose(error)
+                    self.lose(error)
                 else:
                     if following is not None:
                         self.start_timer(following)
@@ -221,8 +221,8 @@ class StreamTransport:
         if self._scope is not None:
             self._scope.cancel()
 
-    def _lose(self, error: Exception | None) -> None:
-        """End the connection and tell the endpoint, unless it has ended before."""
+    def lose(self, error: Exception | None) -> None:
+        """End the connection and tell the endpoint, unless it has ended before. For this layer only."""
         endpoint, failure = self._endpoint, self._failure
         if endpoint is GONE:
             return
@@ -246,7 +246,7 @@ def _translate(error: Exception, peer: str) -> Exception | None:
         return error
     if isinstance(error.__cause__, OSError):
         return error.__cause__
-    translated = OSError(code, f"{peer}: {os.strerror(code)}")
+    translated = os_error(code, peer)
     translated.__cause__ = error
     return translated
 
@@ -256,11 +256,7 @@ def _peer_name(stream: ByteStream) -> str:
         address = stream.extra(SocketAttribute.remote_address, None)
     except OSError:  # not connected any more
         address = None
-    if address is None:
-        return type(stream).__name__
-    if isinstance(address, str):
-        return address
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return type(stream).__name__ if address is None else peer_name(address)
 
 
 def _loop_time(when: float) -> float:
