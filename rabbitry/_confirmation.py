@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio
-
 from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
+from rabbitry._waiting import Signal, new_signal
 
 if TYPE_CHECKING:
     from rabbitry._message import Message
@@ -29,7 +28,17 @@ class Confirmation:
     `routing_key` are what was published.
     """
 
-    __slots__ = ("_error", "_event", "_on_settled", "_returned", "exchange", "message", "outcome", "routing_key", "tag")
+    __slots__ = (
+        "_error",
+        "_on_settled",
+        "_returned",
+        "_signals",
+        "exchange",
+        "message",
+        "outcome",
+        "routing_key",
+        "tag",
+    )
 
     def __init__(
         self,
@@ -47,7 +56,7 @@ class Confirmation:
         self._on_settled = on_settled
         self._returned: tuple[int, str] | None = None
         self._error: RabbitryError | None = None
-        self._event: anyio.Event | None = None
+        self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
 
     def __repr__(self) -> str:
         tag = f" tag={self.tag!r}" if self.tag is not None else ""
@@ -60,9 +69,9 @@ class Confirmation:
         comes.
         """
         if self.outcome == "pending":
-            if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
+            signal = new_signal()
+            self._signals += (signal,)
+            await signal.wait()
         failure = self.failure()
         if failure is not None:
             raise failure
@@ -106,7 +115,7 @@ class Confirmation:
         self._finish()
 
     def _finish(self) -> None:
-        if self._event is not None:
-            self._event.set()
+        for signal in self._signals:
+            signal.set()
         if self._on_settled is not None:
             self._on_settled(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import anyio
@@ -33,7 +34,7 @@ from rabbitry._scopes import background
 from rabbitry._uri import Address, parse_uri
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
-from rabbitry.transport import Poller, StreamTransport, Transport
+from rabbitry.transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
 
 __all__ = ["Reactor", "connect", "open_reactor"]
 
@@ -45,7 +46,7 @@ class Reactor:
 
     __slots__ = ("_endpoints", "_is_closed", "_poller", "_tg")
 
-    def __init__(self, poller: Poller, tg: TaskGroup) -> None:
+    def __init__(self, poller: Poller | StreamPoller, tg: TaskGroup) -> None:
         self._poller = poller
         self._tg = tg
         self._endpoints: set[Endpoint] = set()
@@ -87,7 +88,7 @@ class Reactor:
         """A connected transport. TLS over the poller's sockets will be chosen here."""
         if dial is not None:
             stream = await dial(address.host, address.port)
-            transport = StreamTransport(stream, endpoint)
+            endpoint.transport = transport = StreamTransport(stream, endpoint)
             await self._tg.start(transport.run)
             return transport
         if address.tls:
@@ -122,7 +123,7 @@ async def open_reactor() -> AsyncIterator[Reactor]:
 
     Leaving the block closes the connections still open, within 5 s altogether. What the body raises leaves unchanged.
     """
-    poller = Poller()
+    poller = make_poller()
     try:
         async with background() as tg:
             await tg.start(poller.run)
@@ -170,6 +171,12 @@ def connect(
     return Connection(settings, None)
 
 
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> Address:
+    """Thousands of connections to one URL share what it says."""
+    return parse_uri(url)
+
+
 def _settings(
     url: str,
     name: str | None,
@@ -182,7 +189,7 @@ def _settings(
     dial: Dial | None,
 ) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
-    address = parse_uri(url)
+    address = _parsed(url)
     settings = Settings(
         address=address,
         name=_first(name, address.name, default_name()),

@@ -24,6 +24,8 @@ from rabbitry.protocol import events, methods
 from rabbitry.protocol.channel import ChannelState, ProtocolChannel, Slot
 from rabbitry.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER
 from rabbitry.protocol.content import Content
+from rabbitry.protocol.framing import HEARTBEAT_FRAME
+from rabbitry.protocol.greeting import shown, what_answered
 from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
 
 __all__ = ["ConnectionState", "ProtocolConnection"]
@@ -35,10 +37,6 @@ _unpack_ack = Struct(">QB").unpack_from
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER = methods.BasicDeliver.key
 _ACK = methods.BasicAck.key
-_HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-
-_FIRST_BYTES_SHOWN = 60
-
 _UNTUNED_FRAME_MAX = 131072
 """Bound of the frames before connection.tune. The specification (4.2.3) guarantees 4,096 only; a broker may say more
 of itself.
@@ -268,7 +266,7 @@ class ProtocolConnection:
             version = ".".join(str(byte) for byte in data[5:8])
             self._end(ConnectFailed(f"the server refused protocol version 0-9-1, it speaks AMQP {version}"))
             return
-        self._end(ConnectFailed(f"not an AMQP server: it began with {_shown(data)}{_guess(data)}"))
+        self._end(ConnectFailed(f"not an AMQP server: {what_answered(data)}"))
 
     def eof_received(self, error: Exception | None) -> None:
         """The peer closed the stream, or the transport failed with `error`."""
@@ -278,7 +276,7 @@ class ProtocolConnection:
         detail = f"{error}" if error is not None else "the peer closed the connection"
         ended: RabbitryError
         if state is ConnectionState.START:
-            began = f" after {_shown(self._tail)}" if self._tail else " before a byte came"
+            began = f" after {shown(self._tail)}" if self._tail else " before a byte came"
             ended = ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
         elif state is ConnectionState.TUNE:
             ended = AuthenticationFailed(
@@ -485,7 +483,7 @@ class ProtocolConnection:
         if not self.heartbeat or self.state is ConnectionState.CLOSED:
             return None
         if not self._sent and not self.out:
-            self.queue(_HEARTBEAT_FRAME)
+            self.queue(HEARTBEAT_FRAME)
         self._sent = False
         # Ticks without data are counted, not seconds: a process that slept through two intervals counts one tick.
         self._missed = 0 if self._received or not reading else self._missed + 1
@@ -545,20 +543,6 @@ def _count_publishes(frames: list[bytes]) -> dict[int, int]:
             number = int.from_bytes(chunk[1:3], "big")
             counts[number] = counts.get(number, 0) + 1
     return counts
-
-
-def _shown(data: bytes) -> str:
-    more = "…" if len(data) > _FIRST_BYTES_SHOWN else ""
-    return f"{bytes(data[:_FIRST_BYTES_SHOWN])!r}{more}"
-
-
-def _guess(data: bytes) -> str:
-    """What else may listen there, by its first bytes."""
-    if data[:5] == b"HTTP/":
-        return " (an HTTP server: the management port is not the AMQP port)"
-    if data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
-        return " (a TLS server: use amqps://)"
-    return ""
 
 
 _LEGAL: dict[tuple[ConnectionState, type[Method]], Callable[[ProtocolConnection, Any], None]] = {

@@ -110,9 +110,9 @@ def settings(port: int, connections: int) -> dict[str, str | int]:
     if connections > MANY_CONNECTIONS:
         settings |= {
             "tcp_listen_options.backlog": 4096,  # default 128; the kernel caps it at net.core.somaxconn
-            # Twice loopback's segment of 64 KiB. With the 32 KiB that RabbitMQ's guide advises for many connections, the
-            # window is smaller than a segment: a full one opens again only by TCP's timer, 200 ms later (measured:
-            # publishing fell from 70,000 to 1,000 messages a second).
+            # Twice loopback's segment of 64 KiB. With the 32 KiB that RabbitMQ's guide advises for many connections
+            # the window is smaller than a segment: a full one opens again only by TCP's timer, 200 ms later
+            # (measured: publishing fell from 70,000 to 1,000 messages a second).
             "tcp_listen_options.sndbuf": 131_072,
             "tcp_listen_options.recbuf": 131_072,
             "handshake_timeout": 60_000,  # ms, default 10 s: a storm of connections takes longer

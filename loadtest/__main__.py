@@ -1,0 +1,169 @@
+"""The program: settings, preflight, broker, run, result, exit code.
+
+0 all well, 1 messages lost or connections failed, 2 wrong usage, 130 interrupted. The first Ctrl-C or SIGTERM ends the
+run in order and reports what was measured; the second drops everything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+from anyio.abc import TaskStatus
+from rich.console import Console
+
+from loadtest.chart import draw_chart
+from loadtest.conductor import Conductor, Report
+from loadtest.drivers import DriverMissing, load_driver
+from loadtest.drivers.base import Driver
+from loadtest.environment import describe_environment
+from loadtest.preflight import Demand, Refused, prepare
+from loadtest.progress import Progress
+from loadtest.resources import Meter, find_broker
+from loadtest.result import build_result, failures
+from loadtest.run import Run
+from loadtest.settings import Settings, parse_settings, with_vhost
+from loadtest.summary import render_summary
+from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Unreachable(Exception):
+    """There is no broker to test."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the load tester with these arguments, the command line's by default; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    settings = parse_settings(words, os.environ)
+    logging.basicConfig(
+        handlers=[logging.NullHandler()]
+    )  # errors are counted and reported, not logged a thousand times
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = errors if settings.json == "-" else Console(soft_wrap=True, highlight=False)
+    try:
+        driver = load_driver(settings.driver)
+        prepare(_demand(settings, driver))
+        environment = describe_environment(driver.packages, settings.backend)
+        run = Run(settings)
+        with Progress(console, quiet=settings.quiet) as progress:
+            report = anyio.run(_execute, run, driver, progress, backend=settings.backend)
+    except (DriverMissing, Refused, RabbitMQNotFound) as error:
+        errors.print(f"loadtest: {error}", markup=False)
+        return USAGE
+    except (Unreachable, NodeError) as error:
+        errors.print(f"loadtest: {error}", markup=False)
+        return FAILED
+    if report is None:
+        errors.print("loadtest: interrupted before anything was measured", markup=False)
+        return INTERRUPTED
+    result = build_result(run, report, environment, words)
+    found = failures(result)
+    if not settings.quiet:
+        console.print(render_summary(result, found))
+    for path in write_result(result, settings):
+        if not settings.quiet:
+            console.print(f"written   {path}", markup=False)
+    return INTERRUPTED if run.is_interrupted else FAILED if found else OK
+
+
+def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
+    """Writes the result wherever it was asked for, and returns the files."""
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    written = []
+    if settings.json == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    elif settings.json:
+        written.append(Path(settings.json))
+        written[-1].write_text(text, encoding="utf-8")
+    if settings.output is not None:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        for suffix, content in ((".json", text), (".svg", draw_chart(result))):
+            written.append(settings.output / f"{result['run_id']}{suffix}")
+            written[-1].write_text(content, encoding="utf-8")
+    return written
+
+
+def _demand(settings: Settings, driver: Driver) -> Demand:
+    return Demand(
+        connections=settings.connections + settings.servers,
+        destinations=max(1, len(settings.urls)),
+        client_bytes=driver.client_bytes,
+        clients=settings.clients + settings.servers,
+        has_private_node=not settings.urls,
+    )
+
+
+async def _execute(run: Run, driver: Driver, progress: Progress) -> Report | None:
+    """The run inside its event loop; None if it was interrupted before or without an orderly end."""
+    report: Report | None = None
+    failure: Unreachable | None = None
+    async with anyio.create_task_group() as tg:
+        interruption = _Interruption(tg.cancel_scope)
+        await tg.start(interruption.watch)
+        try:
+            async with _broker(run.settings, progress) as broker, driver.open() as session:
+                meter = Meter(broker.process)
+                conductor = Conductor(run, session, broker.urls, meter, progress, is_private=broker.is_private)
+                interruption.conductor = conductor
+                report = await conductor.conduct()
+        except OSError as error:  # every failure to connect is one
+            failure = Unreachable(f"no broker to test: {error}")
+        tg.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return report
+
+
+class _Interruption:
+    """What Ctrl-C and SIGTERM do."""
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self.conductor: Conductor | None = None
+
+    async def watch(self, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if self.conductor is None or self.conductor.is_interrupted:
+                    self._scope.cancel()
+                else:
+                    self.conductor.interrupt()
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    urls: tuple[str, ...]
+    process: psutil.Process | None
+    is_private: bool
+
+
+@asynccontextmanager
+async def _broker(settings: Settings, progress: Progress) -> AsyncIterator[_Broker]:
+    """The broker named in the settings, or a private node for as long as the block lasts."""
+    if settings.urls:
+        yield _Broker(settings.urls, find_broker(settings.urls), is_private=False)
+        return
+    progress.say("starting a private RabbitMQ node")
+    async with PrivateNode(connections=settings.connections + settings.servers + 16) as node:
+        if settings.vhost is not None:
+            node.rabbitmqctl("add_vhost", settings.vhost)
+            node.rabbitmqctl("set_permissions", "-p", settings.vhost, "guest", ".*", ".*", ".*")
+        yield _Broker((with_vhost(node.url, settings.vhost),), psutil.Process(node.pid), is_private=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

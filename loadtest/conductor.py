@@ -1,0 +1,280 @@
+"""Leads a run through its phases: connect, warmup, measure, drain, close.
+
+It alone moves the run's state on. However a run ends (time, Ctrl-C, the last client gone), producers stop first,
+consumers take what is left, everybody hands back what they hold, and only then the queues are counted: so the ledger
+closes.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic, monotonic_ns
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from loadtest.caller import serve
+from loadtest.crowd import Crowd
+from loadtest.drivers.base import Administrator, Session
+from loadtest.environment import describe_broker
+from loadtest.probe import CollectorPauses, LoopProbe
+from loadtest.resources import Meter, Usage
+from loadtest.run import Phase, Run
+from loadtest.sampler import Display, Sampler
+from loadtest.schedule import NANOSECONDS
+from loadtest.tally import Tally
+
+CONNECT_PATIENCE = 60.0
+"""Seconds without any new connection after which those still missing count as failed."""
+INTERRUPTED_DRAIN = 3.0
+STALL = 2.0
+"""Seconds without a delivery after which the drain asks the broker whether anything is left."""
+CLOSE_BOUND = 60.0
+COUNT_BOUND = 30.0
+QUEUE_EXPIRY_MARGIN = 600.0
+"""Queues outlive their run by so many seconds at most, should it be killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What was used and done from one moment to another."""
+
+    usage: tuple[Usage, Usage]
+    work: tuple[dict[str, int], dict[str, int]]
+
+    @property
+    def seconds(self) -> float:
+        return self.usage[1].seconds - self.usage[0].seconds
+
+    def count(self, name: str) -> int:
+        """How often something of the tally happened."""
+        return self.work[1][name] - self.work[0][name]
+
+    def used(self, name: str) -> float | None:
+        """How much of a usage was added; None if it is not known."""
+        before, after = getattr(self.usage[0], name), getattr(self.usage[1], name)
+        return None if before is None or after is None else after - before
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run leaves behind, beside the run's own state."""
+
+    sampler: Sampler
+    probe: LoopProbe
+    pauses: CollectorPauses
+    meter: Meter
+    broker: dict[str, Any]
+    measured: Interval | None = None
+    connect_seconds: float = 0.0
+    bytes_per_connection: float | None = None
+    backlog: int | None = None
+
+
+class Conductor:
+    """Conducts one run."""
+
+    def __init__(
+        self, run: Run, session: Session, urls: Sequence[str], meter: Meter, display: Display, *, is_private: bool
+    ) -> None:
+        self._run = run
+        self._session = session
+        self._urls = urls
+        self._meter = meter
+        self._is_private = is_private
+        self._crowd = Crowd(run, session, urls)
+        self.report = Report(
+            sampler=Sampler(run, meter, display),
+            probe=LoopProbe(self._is_measuring),
+            pauses=CollectorPauses(self._is_measuring),
+            meter=meter,
+            broker={},
+        )
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the end was asked for."""
+        return self._run.is_interrupted
+
+    def interrupt(self) -> None:
+        """Ends the run early, in order."""
+        self._run.is_interrupted = True
+        self._run.enough.set()
+
+    async def conduct(self) -> Report:
+        """The whole run. Raises what the first connection raises, if the broker can't be reached at all.
+
+        Cancelled, it drops everything and reports nothing.
+        """
+        queues = (*self._run.plan.queues, *self._run.plan.server_queues)
+        async with self._administrator() as administrator:
+            for queue in queues:
+                await administrator.declare_queue(queue, self._queue_arguments(queue))
+        try:
+            await self._perform()
+        finally:
+            with anyio.move_on_after(COUNT_BOUND, shield=True):
+                await self._clear(queues)
+        return self.report
+
+    async def _perform(self) -> None:
+        run, report = self._run, self.report
+        with report.pauses.watched():
+            async with anyio.create_task_group() as staff:
+                for watcher in (run.timetable.run, report.sampler.watch, report.probe.run):
+                    staff.start_soon(watcher)
+                for number, queue in enumerate(run.plan.server_queues):
+                    staff.start_soon(serve, run, self._session, self._urls[number % len(self._urls)], queue)
+                async with anyio.create_task_group() as crowd:
+                    await self._connect(crowd)
+                    await self._work()
+                    await self._drain()
+                    self._begin_phase("close")
+                    run.over.set()
+                    for consumer in list(run.consumers):
+                        consumer.stop()
+                    crowd.cancel_scope.deadline = anyio.current_time() + CLOSE_BOUND
+                staff.cancel_scope.cancel()
+        self._end_phase()
+        report.sampler.add_row()
+        gc.unfreeze()
+
+    # --- phases -----------------------------------------------------------------------------------------------------
+
+    async def _connect(self, tg: TaskGroup) -> None:
+        self._begin_phase("connect")
+        gc.collect()
+        rss = self._meter.client_rss()
+        tg.start_soon(self._crowd.gather, tg)
+        await self._wait_for_arrivals()
+        self.report.connect_seconds = (self._crowd.last_arrival - self._run.phases[-1].began) / 1e9
+        gc.collect()
+        gc.freeze()  # what lives now lives to the end: the collector need not look at it again
+        if self._run.tally.connected:
+            self.report.bytes_per_connection = (self._meter.client_rss() - rss) / self._run.tally.connected
+        if self._run.enough.is_set():
+            self._run.is_stopping = True
+
+    async def _wait_for_arrivals(self) -> None:
+        """Until everyone is there or has failed; who makes no progress for too long has failed."""
+        run, crowd = self._run, self._crowd
+        arrived, impatient_at = -1, 0.0
+        while not (crowd.everyone_arrived.is_set() or run.enough.is_set()):
+            if crowd.arrived != arrived:
+                arrived, impatient_at = crowd.arrived, monotonic() + CONNECT_PATIENCE
+            elif monotonic() > impatient_at:
+                crowd.give_up_waiting()
+            await anyio.sleep(0.02)
+
+    async def _work(self) -> None:
+        """Warm up, then measure."""
+        run = self._run
+        settings = run.settings
+        self._begin_phase("warmup")
+        run.begun_at = monotonic_ns()
+        run.begin.set()
+        await self._pause(settings.warmup)
+        if not self._run.enough.is_set():
+            self.report.sampler.add_row()
+            self._begin_phase("measure")
+            before = self._meter.read(), _copy(run.tally)
+            start = monotonic_ns()
+            run.window = start, start + int(settings.duration * NANOSECONDS)
+            await self._pause(settings.duration)
+            run.window = start, min(run.window[1], monotonic_ns())
+            after = self._meter.read(), _copy(run.tally)
+            self.report.measured = Interval((before[0], after[0]), (before[1], after[1]))
+            self.report.sampler.add_row()
+        run.is_stopping = True
+        run.timetable.wake_everyone()
+
+    async def _drain(self) -> None:
+        """Until everything confirmed was received, or the queues are empty, or time is up."""
+        run = self._run
+        self._begin_phase("drain")
+        settings = run.settings
+        deadline = monotonic() + (min(settings.drain, INTERRUPTED_DRAIN) if run.is_interrupted else settings.drain)
+        received, stalled_at = -1, monotonic() + STALL
+        while monotonic() < deadline and not self._is_drained():
+            await anyio.sleep(0.05)
+            if run.tally.received != received:
+                received, stalled_at = run.tally.received, monotonic() + STALL
+            elif monotonic() > stalled_at:
+                stalled_at = monotonic() + STALL
+                if not run.consumers or await self._count_backlog() == 0:
+                    return
+
+    def _is_drained(self) -> bool:
+        """Nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
+        tally = self._run.tally
+        settled = tally.confirmed + tally.nacked + tally.returned + tally.unknown
+        answered = tally.replies + tally.rpc_timeouts + tally.rpc_errors
+        if settled < tally.sent or answered < tally.calls:
+            return False
+        return self._run.ledger.unique >= tally.confirmed or not self._run.consumers
+
+    # --- the broker -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _administrator(self) -> AsyncIterator[Administrator]:
+        """A connection of its own each time: it must work when others don't."""
+        async with (
+            self._session.connect(self._urls[0], f"{self._run.prefix} administrator") as connection,
+            connection.administrator() as administrator,
+        ):
+            self.report.broker = describe_broker(connection.server_properties, self._is_private)
+            yield administrator
+
+    def _queue_arguments(self, queue: str) -> dict[str, Any]:
+        settings = self._run.settings
+        longest = CONNECT_PATIENCE + settings.warmup + settings.duration + settings.drain + QUEUE_EXPIRY_MARGIN
+        arguments: dict[str, Any] = {"x-expires": int(longest * 1000)}
+        if queue in self._run.plan.queues:
+            arguments |= {"x-queue-type": settings.queue_type, **settings.queue_arguments}
+        return arguments
+
+    async def _count_backlog(self) -> int | None:
+        """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
+        try:
+            async with self._administrator() as administrator:
+                return sum([await administrator.count_messages(queue) for queue in self._run.plan.queues])
+        except Exception as error:
+            self._run.errors.note(error, " (counting)")
+            return None
+
+    async def _clear(self, queues: Sequence[str]) -> None:
+        self.report.backlog = await self._count_backlog()
+        try:
+            async with self._administrator() as administrator:
+                for queue in queues:
+                    await administrator.delete_queue(queue)
+        except Exception as error:
+            self._run.errors.note(error, " (deleting queues)")
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def _is_measuring(self) -> bool:
+        start, end = self._run.window
+        return start <= monotonic_ns() < end
+
+    def _begin_phase(self, name: str) -> None:
+        self._end_phase()
+        self._run.phases.append(Phase(name, monotonic_ns()))
+
+    def _end_phase(self) -> None:
+        if self._run.phases:
+            phase = self._run.phases[-1]
+            phase.seconds = (monotonic_ns() - phase.began) / 1e9
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but not after the run was interrupted."""
+        with anyio.move_on_after(seconds):
+            await self._run.enough.wait()
+
+
+def _copy(tally: Tally) -> dict[str, int]:
+    return {name: getattr(tally, name) for name in Tally.__slots__}

@@ -1,0 +1,285 @@
+"""aiormq's driver, asyncio only: written the way aiormq's users write it, so that the comparison is fair.
+
+aiormq ends what waits on a lost connection with `CancelledError`, which structured concurrency must not mistake for
+its own: `_own_cancellation` tells them apart. It has no window of publishes; a task for each one in flight makes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import aiormq
+import aiormq.exceptions
+import anyio
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+
+from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+
+CLOSE_BOUND = 5.0
+
+T = TypeVar("T")
+
+
+class ConnectionLost(ConnectionError):
+    """aiormq's connection or channel ended without an exception of its own."""
+
+
+class AiormqDriver:
+    """See `loadtest.drivers.base.Driver`."""
+
+    name = "aiormq"
+    packages: tuple[str, ...] = ("aiormq", "pamqp", "anyio")
+    client_bytes = 60_000
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_Session]:
+        """Nothing is shared."""
+        yield _Session()
+
+
+class _Session:
+    @asynccontextmanager
+    async def connect(self, url: str, name: str) -> AsyncIterator[_Connection]:
+        connection = await _own_cancellation(aiormq.connect(url, client_properties={"connection_name": name}))
+        try:
+            yield _Connection(connection)
+        finally:
+            with anyio.move_on_after(CLOSE_BOUND, shield=True):
+                await _own_cancellation(connection.close())
+
+
+class _Connection:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        return self._connection.server_properties
+
+    @property
+    def is_blocked(self) -> bool | None:
+        return None  # aiormq notes it for itself only
+
+    @asynccontextmanager
+    async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
+        channel = await _own_cancellation(self._connection.channel(publisher_confirms=True))
+        producer = _Producer(channel, queue, options, settled)
+        try:
+            yield producer
+        finally:
+            for task in producer.in_flight:
+                task.cancel()
+
+    @asynccontextmanager
+    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
+        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
+        consumer = _Consumer(channel, options.ack_every)
+        await _own_cancellation(channel.basic_consume(queue, consumer.deliver))
+        try:
+            yield consumer
+        finally:
+            with anyio.move_on_after(CLOSE_BOUND, shield=True):
+                await _own_cancellation(channel.close())
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[_Caller]:
+        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        caller = _Caller(channel)
+        await _own_cancellation(channel.basic_consume("amq.rabbitmq.reply-to", caller.deliver, no_ack=True))
+        yield caller
+
+    @asynccontextmanager
+    async def administrator(self) -> AsyncIterator[_Administrator]:
+        yield _Administrator(await _own_cancellation(self._connection.channel(publisher_confirms=False)))
+
+    async def serve(self, queue: str) -> None:
+        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        await _own_cancellation(channel.basic_qos(prefetch_count=100))
+
+        async def answer(message: DeliveredMessage) -> None:
+            request = message.header.properties
+            await channel.basic_publish(
+                message.body,
+                routing_key=request.reply_to or "",
+                properties=aiormq.spec.Basic.Properties(correlation_id=request.correlation_id),
+            )
+            await channel.basic_ack(_tag(message))
+
+        await _own_cancellation(channel.basic_consume(queue, answer))
+        await _own_cancellation(channel.closing)
+
+
+class _Producer:
+    def __init__(self, channel: AbstractChannel, queue: str, options: ProducerOptions, settled: Settled) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._mode = 2 if options.persistent else 1
+        self._mandatory = options.mandatory
+        self._settled = settled
+        self._window = asyncio.Semaphore(options.window)
+        self.in_flight: set[asyncio.Task[None]] = set()
+
+    async def publish(self, body: bytes) -> Outcome:
+        if self._channel.is_closed:
+            raise ConnectionLost("the channel is closed")
+        try:
+            confirmation = await _own_cancellation(
+                self._channel.basic_publish(
+                    body,
+                    routing_key=self._queue,
+                    mandatory=self._mandatory,
+                    properties=aiormq.spec.Basic.Properties(delivery_mode=self._mode),
+                )
+            )
+        except aiormq.exceptions.PublishError:
+            return Outcome.RETURNED
+        except aiormq.exceptions.DeliveryError:
+            return Outcome.NACKED
+        except Exception:  # aiormq doesn't tell whether the message had left
+            return Outcome.UNKNOWN
+        return Outcome.RETURNED if isinstance(confirmation, DeliveredMessage) else Outcome.CONFIRMED
+
+    async def submit(self, body: bytes, token: object) -> None:
+        await self._window.acquire()
+        if self._channel.is_closed:
+            self._window.release()
+            raise ConnectionLost("the channel is closed")
+        task = asyncio.create_task(self._settle(body, token))
+        self.in_flight.add(task)
+        task.add_done_callback(self.in_flight.discard)
+
+    async def flush(self) -> None:
+        while self.in_flight:
+            await asyncio.wait(self.in_flight)
+
+    async def _settle(self, body: bytes, token: object) -> None:
+        outcome = Outcome.UNKNOWN
+        try:
+            outcome = await self.publish(body)
+        except ConnectionLost:
+            pass
+        finally:
+            self._window.release()
+            self._settled(token, outcome)
+
+
+class _Consumer:
+    def __init__(self, channel: AbstractChannel, ack_every: int) -> None:
+        self._channel = channel
+        self._ack_every = ack_every
+        self._held = 0
+        self._last = 0
+        self._stopped = asyncio.Event()
+        self._receive: Receive | None = None
+        self._early: list[DeliveredMessage] = []
+
+    async def deliver(self, message: DeliveredMessage) -> None:
+        """aiormq calls it for each delivery, in a task of its own."""
+        if self._stopped.is_set():
+            return  # closing the channel puts it back
+        if self._receive is None:
+            self._early.append(message)
+            return
+        self._receive(message.body, bool(message.redelivered))
+        self._held += 1
+        self._last = _tag(message)
+        if self._held == self._ack_every:
+            self._held = 0
+            await self._channel.basic_ack(self._last, multiple=self._ack_every > 1)
+
+    async def run(self, receive: Receive) -> None:
+        self._receive = receive
+        early, self._early = self._early, []
+        for message in early:
+            await self.deliver(message)
+        closing = self._channel.closing
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait((closing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            lost = closing.done()
+            closing.cancel()
+        if lost and not self._stopped.is_set():
+            raise ConnectionLost("the channel was closed")
+        if self._held:
+            await _own_cancellation(self._channel.basic_ack(self._last, multiple=True))
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class _Caller:
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+
+    async def deliver(self, message: DeliveredMessage) -> None:
+        """aiormq calls it for each reply."""
+        waiter = self._waiting.pop(message.header.properties.correlation_id or "", None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(message.body)
+
+    async def call(self, queue: str, body: bytes) -> bytes:
+        if self._channel.is_closed:
+            raise ConnectionLost("the channel is closed")
+        correlation_id = uuid4().hex
+        waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation_id] = waiter
+        closing = self._channel.closing
+        try:
+            await _own_cancellation(
+                self._channel.basic_publish(
+                    body,
+                    routing_key=queue,
+                    properties=aiormq.spec.Basic.Properties(
+                        delivery_mode=1, reply_to="amq.rabbitmq.reply-to", correlation_id=correlation_id
+                    ),
+                )
+            )
+            await asyncio.wait((waiter, closing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiting.pop(correlation_id, None)
+            closing.cancel()
+        if not waiter.done():
+            raise ConnectionLost("the channel was closed")
+        return waiter.result()
+
+
+class _Administrator:
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+
+    async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        await _own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
+
+    async def count_messages(self, name: str) -> int:
+        declared = await _own_cancellation(self._channel.queue_declare(name, passive=True))
+        return declared.message_count or 0
+
+    async def delete_queue(self, name: str) -> None:
+        await _own_cancellation(self._channel.queue_delete(name))
+
+
+async def _own_cancellation(awaitable: Awaitable[T]) -> T:
+    """Awaits it, and turns a CancelledError that nobody asked of this task into ConnectionLost."""
+    task = asyncio.current_task()
+    try:
+        return await awaitable
+    except asyncio.CancelledError:
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionLost("the connection was lost") from None
+
+
+def _tag(message: DeliveredMessage) -> int:
+    tag: int | None = message.delivery_tag
+    assert tag is not None
+    return tag

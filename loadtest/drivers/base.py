@@ -1,0 +1,153 @@
+"""What the load tester needs from a client library: a small interface, filled by each library in its own best way.
+way.
+
+The contract: a driver keeps one confirmed publish for each `publish` awaited, acknowledges every delivery after
+`receive` returned, and raises only when its channel or connection is of no more use. It measures nothing and counts
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+
+class Outcome(Enum):
+    """How one publish ended."""
+
+    CONFIRMED = "confirmed"
+    NACKED = "nacked"
+    RETURNED = "returned"
+    UNKNOWN = "unknown"
+
+
+Receive = Callable[[bytes, bool], None]
+"""Called with the body and whether the broker says it was delivered before."""
+
+Settled = Callable[[Any, Outcome], None]
+"""Called with what `submit` was given, once, when the outcome is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerOptions:
+    """How a producer publishes."""
+
+    window: int
+    persistent: bool
+    mandatory: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerOptions:
+    """How a consumer consumes. prefetch 0 is unlimited."""
+
+    prefetch: int
+    ack_every: int
+
+
+class Producer(Protocol):
+    """A channel with confirms, publishing to one queue through the default exchange."""
+
+    async def publish(self, body: bytes) -> Outcome:
+        """Publishes one message and returns how it ended. An exception means that it was certainly not sent."""
+        ...
+
+    async def submit(self, body: bytes, token: object) -> None:
+        """Publishes one message as soon as fewer than `window` are in flight; `settled` hears of the outcome.
+
+        An exception means that it was certainly not sent, and that `settled` will not hear of it.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Returns once nothing submitted is in flight any more."""
+        ...
+
+
+class Consumer(Protocol):
+    """A subscription to one queue."""
+
+    async def run(self, receive: Receive) -> None:
+        """Hands over and acknowledges deliveries until `stop`; raises if the subscription ends otherwise."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the subscription; what was not handed over goes back to the queue."""
+        ...
+
+
+class Caller(Protocol):
+    """A caller of RPC, over direct reply-to."""
+
+    async def call(self, queue: str, body: bytes) -> bytes:
+        """The server's reply. Waits for ever: the caller's cancel scope says for how long."""
+        ...
+
+
+class Administrator(Protocol):
+    """What the run itself asks the broker."""
+
+    async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Declares a durable queue."""
+        ...
+
+    async def count_messages(self, name: str) -> int:
+        """How many messages are ready in the queue."""
+        ...
+
+    async def delete_queue(self, name: str) -> None:
+        """Deletes the queue, whatever is in it."""
+        ...
+
+
+class Connection(Protocol):
+    """One open AMQP connection."""
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        """What the broker said of itself."""
+        ...
+
+    @property
+    def is_blocked(self) -> bool | None:
+        """Whether the broker has blocked publishing here; None if the library doesn't tell."""
+        ...
+
+    def producer(
+        self, queue: str, options: ProducerOptions, settled: Settled
+    ) -> AbstractAsyncContextManager[Producer]: ...
+
+    def consumer(self, queue: str, options: ConsumerOptions) -> AbstractAsyncContextManager[Consumer]: ...
+
+    def caller(self) -> AbstractAsyncContextManager[Caller]: ...
+
+    def administrator(self) -> AbstractAsyncContextManager[Administrator]: ...
+
+    async def serve(self, queue: str) -> None:
+        """Answers each request from the queue with its own body, until cancelled."""
+        ...
+
+
+class Session(Protocol):
+    """A driver at work, inside its event loop."""
+
+    def connect(self, url: str, name: str) -> AbstractAsyncContextManager[Connection]:
+        """One new TCP connection, closed at the block's end in bounded time."""
+        ...
+
+
+class Driver(Protocol):
+    """A client library under test."""
+
+    name: str
+    packages: tuple[str, ...]
+    """The distributions whose versions belong into the result."""
+    client_bytes: int
+    """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
+
+    def open(self) -> AbstractAsyncContextManager[Session]:
+        """Whatever the library shares among connections."""
+        ...

@@ -1,0 +1,193 @@
+"""rabbitry's driver: one reactor for all connections, public names only.
+
+One publish at a time is `channel.publish`; a window is `channel.publisher`. Acknowledging is synchronous and coalesces
+in the library, so `ack_every` above 1 only holds deliveries back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import rabbitry
+from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+
+_OUTCOMES = {
+    "confirmed": Outcome.CONFIRMED,
+    "nacked": Outcome.NACKED,
+    "unroutable": Outcome.RETURNED,
+    "unknown": Outcome.UNKNOWN,
+    "unsent": Outcome.UNKNOWN,
+}
+_TRANSIENT = 1
+
+
+class RabbitryDriver:
+    """See `loadtest.drivers.base.Driver`."""
+
+    name = "rabbitry"
+    packages: tuple[str, ...] = ("rabbitry", "anyio")
+    client_bytes = 20_000
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_Session]:
+        """One reactor."""
+        async with rabbitry.open_reactor() as reactor:
+            yield _Session(reactor)
+
+
+class _Session:
+    def __init__(self, reactor: rabbitry.Reactor) -> None:
+        self._reactor = reactor
+
+    @asynccontextmanager
+    async def connect(self, url: str, name: str) -> AsyncIterator[_Connection]:
+        async with self._reactor.connect(url, name=name) as connection:
+            yield _Connection(connection)
+
+
+class _Connection:
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: rabbitry.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        return self._connection.server_properties
+
+    @property
+    def is_blocked(self) -> bool | None:
+        return self._connection.is_blocked
+
+    @asynccontextmanager
+    async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
+        async with self._connection.channel(confirm=True) as channel:
+            if options.window == 1:
+                yield _Producer(channel, queue, options, None)
+                return
+
+            def on_outcome(confirmation: rabbitry.Confirmation) -> None:
+                settled(confirmation.tag, _OUTCOMES[confirmation.outcome])
+
+            async with channel.publisher(window=options.window, on_outcome=on_outcome) as publisher:
+                yield _Producer(channel, queue, options, publisher)
+
+    @asynccontextmanager
+    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
+        async with (
+            self._connection.channel(prefetch=options.prefetch) as channel,
+            channel.consume(queue) as deliveries,
+        ):
+            yield _Consumer(deliveries, options.ack_every)
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[_Caller]:
+        async with self._connection.rpc() as rpc:
+            yield _Caller(rpc)
+
+    @asynccontextmanager
+    async def administrator(self) -> AsyncIterator[_Administrator]:
+        async with self._connection.channel() as channel:
+            yield _Administrator(channel)
+
+    async def serve(self, queue: str) -> None:
+        await self._connection.serve(queue, _echo, concurrency=100)
+
+
+class _Producer:
+    __slots__ = ("_channel", "_mandatory", "_mode", "_publisher", "_queue")
+
+    def __init__(
+        self, channel: rabbitry.Channel, queue: str, options: ProducerOptions, publisher: rabbitry.Publisher | None
+    ) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._mandatory = options.mandatory
+        self._mode = 2 if options.persistent else _TRANSIENT
+        self._publisher = publisher
+
+    async def publish(self, body: bytes) -> Outcome:
+        try:
+            await self._channel.publish(self._message(body), routing_key=self._queue, mandatory=self._mandatory)
+        except rabbitry.Nacked:
+            return Outcome.NACKED
+        except rabbitry.Unroutable:
+            return Outcome.RETURNED
+        except rabbitry.OutcomeUnknown:
+            return Outcome.UNKNOWN
+        return Outcome.CONFIRMED
+
+    async def submit(self, body: bytes, token: object) -> None:
+        assert self._publisher is not None
+        await self._publisher.submit(self._message(body), routing_key=self._queue, mandatory=self._mandatory, tag=token)
+
+    async def flush(self) -> None:
+        if self._publisher is not None:
+            await self._publisher.flush()
+
+    def _message(self, body: bytes) -> rabbitry.Message | bytes:
+        return body if self._mode != _TRANSIENT else rabbitry.Message(body, delivery_mode=_TRANSIENT)
+
+
+class _Consumer:
+    __slots__ = ("_ack_every", "_deliveries")
+
+    def __init__(self, deliveries: rabbitry.Consumer, ack_every: int) -> None:
+        self._deliveries = deliveries
+        self._ack_every = ack_every
+
+    async def run(self, receive: Receive) -> None:
+        if self._ack_every > 1:
+            return await self._run_in_batches(receive)
+        async for delivery in self._deliveries:
+            receive(delivery.body, delivery.redelivered)
+            delivery.ack()
+
+    async def _run_in_batches(self, receive: Receive) -> None:
+        held: list[rabbitry.Delivery] = []
+        async for delivery in self._deliveries:
+            receive(delivery.body, delivery.redelivered)
+            held.append(delivery)
+            if len(held) == self._ack_every:
+                _ack_all(held)
+        _ack_all(held)
+
+    def stop(self) -> None:
+        self._deliveries.stop()
+
+
+class _Caller:
+    __slots__ = ("_rpc",)
+
+    def __init__(self, rpc: rabbitry.RPC) -> None:
+        self._rpc = rpc
+
+    async def call(self, queue: str, body: bytes) -> bytes:
+        reply: bytes = await self._rpc.call(queue, body)
+        return reply
+
+
+class _Administrator:
+    def __init__(self, channel: rabbitry.Channel) -> None:
+        self._channel = channel
+
+    async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        await self._channel.declare_queue(name, arguments=dict(arguments))
+
+    async def count_messages(self, name: str) -> int:
+        return (await self._channel.declare_queue(name, passive=True)).message_count
+
+    async def delete_queue(self, name: str) -> None:
+        await self._channel.delete_queue(name)
+
+
+async def _echo(payload: Any) -> Any:
+    return payload
+
+
+def _ack_all(held: list[rabbitry.Delivery]) -> None:
+    for delivery in held:
+        delivery.ack()
+    held.clear()

@@ -1,0 +1,123 @@
+"""Latencies of one kind, counted in buckets of three significant digits from 1 µs to one hour.
+
+It owns the fast recorder, the percentiles and the export in the HDR histogram's own format (V2, compressed, base64), so
+that runs can be merged exactly: histograms add up, percentiles don't. A sample beyond the range is clamped and counted,
+never dropped. The buckets are those of HdrHistogram(1, 3_600_000_000, 3), and a test holds both equal.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from math import ceil
+from typing import TypedDict
+
+LONGEST = 3_600_000_000
+"""The longest latency that is told apart, in microseconds."""
+
+_HALF_BITS = 10  # 2 × 1,024 sub-buckets hold three significant digits
+_BITS = _HALF_BITS + 1
+_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+_SAMPLES_BEYOND = 10
+"""A percentile is told only if about this many samples lie above it: p99 needs 1,000 of them, p99.9 needs 10,000."""
+
+Counts = Mapping[int, int]
+"""Samples by the index of their bucket."""
+
+
+class Latency(TypedDict):
+    """A distribution of latencies as the result file has it: milliseconds, None where samples are too few."""
+
+    count: int
+    min: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+class Histogram:
+    """A recorder for one kind of latency: for a whole run, not for each client."""
+
+    __slots__ = ("clamped", "counts", "largest", "smallest")
+
+    def __init__(self) -> None:
+        self.counts: defaultdict[int, int] = defaultdict(int)
+        self.smallest = LONGEST
+        self.largest = 0
+        self.clamped = 0
+
+    def record(self, nanoseconds: int) -> None:
+        """Counts one sample; less than nothing counts as nothing."""
+        # hot: once or twice for each message. 0.17 µs, against 1.1 for hdrh's record_value, which drops what is out of
+        # range besides. HDR's bucket index without its divisions: the top 11 bits of the value, and how many follow.
+        value = nanoseconds // 1000
+        if not 0 <= value <= LONGEST:
+            value = 0 if value < 0 else LONGEST
+            self.clamped += 1
+        shift = (value >> _BITS).bit_length()
+        self.counts[(shift << _HALF_BITS) + (value >> shift)] += 1
+        if value > self.largest:
+            self.largest = value
+        if value < self.smallest:
+            self.smallest = value
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return sum(self.counts.values())
+
+    def percentile(self, fraction: float) -> float | None:
+        """The latency, in milliseconds, that this fraction of the samples doesn't exceed; None with too few samples."""
+        return percentile_of(self.counts, fraction)
+
+    def latency(self) -> Latency:
+        """The distribution as the result file has it."""
+        count = self.count
+        total = sum(_middle_of(index) * number for index, number in self.counts.items())
+        told = {name: self.percentile(fraction) for name, fraction in _PERCENTILES.items()}
+        return {
+            "count": count,
+            "min": self.smallest / 1000 if count else None,
+            "mean": round(total / count / 1000, 4) if count else None,
+            "p50": told["p50"],
+            "p90": told["p90"],
+            "p99": told["p99"],
+            "p999": told["p999"],
+            "max": self.largest / 1000 if count else None,
+        }
+
+    def encode(self) -> str:
+        """The whole histogram as HdrHistogram V2: compressed, base64, in microseconds."""
+        from hdrh.histogram import HdrHistogram  # the format's own library; needed at a run's end only
+
+        exported = HdrHistogram(1, LONGEST, 3)
+        for index, number in self.counts.items():
+            exported.record_value(int(_middle_of(index)), number)
+        encoded: bytes = exported.encode()
+        return encoded.decode("ascii")
+
+
+def percentile_of(counts: Counts, fraction: float) -> float | None:
+    """The percentile, in milliseconds, of a histogram's counts, or of the difference between two readings of them."""
+    total = sum(counts.values())
+    if total * (1 - fraction) < _SAMPLES_BEYOND - 1e-6:
+        return None
+    wanted = ceil(total * fraction - 1e-6)
+    reached = 0
+    for index in sorted(counts):
+        reached += counts[index]
+        if reached >= wanted:
+            return round(_middle_of(index) / 1000, 4)
+    raise AssertionError("counts end below their own sum")
+
+
+def _middle_of(index: int) -> float:
+    """The middle of a bucket, in microseconds; exact up to 2,047 µs, where a bucket is one microsecond."""
+    if index < 1 << _BITS:
+        return float(index)
+    shift = (index >> _HALF_BITS) - 1
+    lowest = (index - (shift << _HALF_BITS)) << shift
+    return lowest + ((1 << shift) - 1) / 2

@@ -1,0 +1,156 @@
+"""Can this machine bear the run? The arithmetic, done before the first connection, and shown when the answer is no.
+
+`look_at_machine` is the only part that touches the machine; the rest turns a plan and a machine into sentences. The
+soft limit of descriptors is raised as far as needed and allowed, never lowered.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from rabbitry.testing import connections_admitted
+
+SPARE_DESCRIPTORS = 64
+"""Standard streams, event loop, signals, log and result files, the administrator's connection."""
+
+CLIENT_BYTES = 80_000_000
+"""This process before its first connection."""
+
+BROKER_BYTES = 200_000_000
+BROKER_BYTES_PER_CONNECTION = 135_000
+"""RabbitMQ's own published figure: 5.41 GB for 40,000 connections with two channels each."""
+
+KERNEL_BYTES_PER_SOCKET = 4_000
+"""Two sockets for each connection when the broker is on this machine; idle ones, whose buffers are empty."""
+
+
+class Refused(Exception):
+    """The run is impossible here; the message has the arithmetic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What there is."""
+
+    soft_descriptors: int
+    hard_descriptors: int
+    ports: int
+    """Of the range that outgoing connections draw from, for each address and port of a broker."""
+    memory_bytes: int
+    """Available now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What the run needs."""
+
+    connections: int
+    """Of clients and servers."""
+    destinations: int
+    """Different brokers to connect to."""
+    client_bytes: int
+    """Each client's memory in this process."""
+    clients: int
+    has_private_node: bool
+
+    @property
+    def descriptors(self) -> int:
+        """Of this process."""
+        return self.connections + SPARE_DESCRIPTORS
+
+
+def look_at_machine() -> Machine:
+    """Reads the limits of this process and the machine's free memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        low, high = 49152, 65535  # IANA's range, which other systems use
+    return Machine(
+        soft_descriptors=_bounded(soft),
+        hard_descriptors=_bounded(hard),
+        ports=high - low + 1,
+        memory_bytes=psutil.virtual_memory().available,
+    )
+
+
+def _bounded(limit: int) -> int:
+    return 2**31 if limit == resource.RLIM_INFINITY else limit
+
+
+def find_obstacles(demand: Demand, machine: Machine) -> list[str]:
+    """Why the run is impossible, each with its arithmetic; empty if it is possible."""
+    return [
+        *_missing_descriptors(demand, machine),
+        *_missing_sockets(demand, machine),
+        *_missing_ports(demand, machine),
+        *_missing_memory(demand, machine),
+    ]
+
+
+def prepare(demand: Demand) -> None:
+    """Raises this process's soft limit of descriptors where needed. Refused if the run is impossible."""
+    machine = look_at_machine()
+    if obstacles := find_obstacles(demand, machine):
+        raise Refused("\n".join(("this machine can't bear the run:", *(f"  - {text}" for text in obstacles))))
+    if demand.descriptors > machine.soft_descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (demand.descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _missing_descriptors(demand: Demand, machine: Machine) -> list[str]:
+    if demand.descriptors <= machine.hard_descriptors:
+        return []
+    return [
+        f"descriptors: {demand.connections:,} connections + {SPARE_DESCRIPTORS} others = {demand.descriptors:,}, and "
+        f"the hard limit is {machine.hard_descriptors:,} (ulimit -Hn): raise it, or share sockets with --connections"
+    ]
+
+
+def _missing_sockets(demand: Demand, machine: Machine) -> list[str]:
+    admitted = connections_admitted(machine.hard_descriptors)
+    if not demand.has_private_node or demand.connections + 1 <= admitted:
+        return []
+    return [
+        f"the private node's sockets: {demand.connections:,} connections and one to administer; under a hard limit of "
+        f"{machine.hard_descriptors:,} descriptors RabbitMQ admits ({machine.hard_descriptors:,} − 100) × 0.9 − 2 = "
+        f"{admitted:,}: raise the limit, use --connections, or a broker of your own with --url"
+    ]
+
+
+def _missing_ports(demand: Demand, machine: Machine) -> list[str]:
+    available = machine.ports * demand.destinations
+    if demand.connections <= available:
+        return []
+    return [
+        f"ports: {demand.connections:,} connections, and {machine.ports:,} ports (net.ipv4.ip_local_port_range) × "
+        f"{demand.destinations} broker address(es) = {available:,}: widen the range, use --connections, or name more "
+        "addresses of the broker with --url"
+    ]
+
+
+def _missing_memory(demand: Demand, machine: Machine) -> list[str]:
+    here = CLIENT_BYTES + demand.clients * demand.client_bytes
+    broker = BROKER_BYTES + demand.connections * BROKER_BYTES_PER_CONNECTION if demand.has_private_node else 0
+    kernel = demand.connections * KERNEL_BYTES_PER_SOCKET * (2 if demand.has_private_node else 1)
+    total = here + broker + kernel
+    if total <= machine.memory_bytes:
+        return []
+    parts = [
+        f"here {_mb(CLIENT_BYTES)} + {demand.clients:,} clients × {_kb(demand.client_bytes)} = {_mb(here)}",
+        f"the broker {_mb(BROKER_BYTES)} + {demand.connections:,} × {_kb(BROKER_BYTES_PER_CONNECTION)} = {_mb(broker)}",
+        f"the kernel's sockets {_mb(kernel)}",
+    ]
+    told = ", ".join(parts if demand.has_private_node else parts[::2])
+    return [f"memory: {told}; together {_mb(total)}, and {_mb(machine.memory_bytes)} are available: use fewer clients"]
+
+
+def _kb(size: int) -> str:
+    return f"{size / 1e3:,.0f} kB"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

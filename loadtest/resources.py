@@ -1,0 +1,89 @@
+"""What a run costs: processor time and memory of this process, and of the broker's where it runs on this machine.
+
+The broker is found by its process id (a private node) or by the port it listens on (a loopback URL); a broker
+elsewhere has no figures, and None says so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psutil
+
+_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+
+
+def find_broker(urls: Sequence[str]) -> psutil.Process | None:
+    """The process that listens where the first URL points, if that is on this machine and we may know."""
+    parts = urlsplit(urls[0])
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    if not _is_loopback(parts.hostname or "localhost"):
+        return None
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Everything counted up to one moment; two of them give what was used in between."""
+
+    seconds: float
+    client_cpu: float
+    broker_cpu: float | None
+    machine_busy: float
+    machine_stolen: float
+
+
+class Meter:
+    """Reads this process and the broker's."""
+
+    def __init__(self, broker: psutil.Process | None) -> None:
+        self._client = psutil.Process()
+        self._broker = broker
+        self.broker_rss_peak: int | None = None
+
+    def read(self) -> Usage:
+        """Processor time so far."""
+        broker_cpu = None
+        if self._broker is not None:
+            with suppress(psutil.Error):
+                times = self._broker.cpu_times()
+                broker_cpu = times.user + times.system
+        machine = psutil.cpu_times()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        return Usage(
+            time.monotonic(), time.process_time(), broker_cpu, sum(machine[:8]) - idle, getattr(machine, "steal", 0.0)
+        )
+
+    def sample(self) -> None:
+        """Notes the broker's memory if it is larger than ever."""
+        if self._broker is not None:
+            with suppress(psutil.Error):
+                self.broker_rss_peak = max(self.broker_rss_peak or 0, self._broker.memory_info().rss)
+
+    def client_rss(self) -> int:
+        """This process's memory now, in bytes."""
+        rss: int = self._client.memory_info().rss
+        return rss
+
+    @staticmethod
+    def client_rss_peak() -> int:
+        """The most memory this process has had, in bytes."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

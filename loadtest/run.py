@@ -1,0 +1,120 @@
+"""What all clients of a run share: its settings and plan, its counters, and where in its phases it is.
+
+It holds state and decides nothing: the conductor moves it from phase to phase, clients read it and count into it. A
+sample belongs to the measurement if it was *intended* inside the measured window, whenever it ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from random import Random
+
+import anyio
+
+from loadtest.body import BodyMaker
+from loadtest.drivers.base import Connection, Consumer, ConsumerOptions, ProducerOptions
+from loadtest.histogram import Histogram
+from loadtest.ledger import Ledger
+from loadtest.plan import make_plan
+from loadtest.schedule import NANOSECONDS, make_schedules
+from loadtest.settings import Settings
+from loadtest.tally import Errors, Tally
+from loadtest.timetable import Timetable
+
+_NEVER = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """One histogram for each kind of latency.
+
+    Of a publish: `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two.
+    """
+
+    connect: Histogram = field(default_factory=Histogram)
+    confirm: Histogram = field(default_factory=Histogram)
+    service: Histogram = field(default_factory=Histogram)
+    lag: Histogram = field(default_factory=Histogram)
+    end_to_end: Histogram = field(default_factory=Histogram)
+    rpc: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class Phase:
+    """A phase that began, and how long it took."""
+
+    name: str
+    began: int
+    seconds: float = 0.0
+
+
+class Run:
+    """The state of one run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.started_at = datetime.now(UTC)
+        self.run_id = f"{self.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self.prefix = f"loadtest.{self.run_id}"
+        self.tag = secrets.randbits(32)
+        self.random = Random(settings.seed)
+        self.plan = make_plan(
+            settings.shares,
+            queues=settings.queues,
+            servers=settings.servers,
+            connections=settings.connections,
+            prefix=self.prefix,
+        )
+        self.schedules = (
+            make_schedules(settings.producers, settings.rate, self.random)
+            if settings.rate and settings.producers
+            else None
+        )
+        self.offsets = [self.random.uniform(0, settings.ramp) for _ in range(max(settings.producers, settings.callers))]
+        self.make_body = BodyMaker(self.tag, settings.size)
+        self.producer_options = ProducerOptions(
+            window=settings.window, persistent=not settings.transient, mandatory=settings.mandatory
+        )
+        self.consumer_options = ConsumerOptions(prefetch=settings.prefetch, ack_every=settings.ack_every)
+
+        self.ledger = Ledger(settings.producers)
+        self.tally = Tally()
+        self.errors = Errors()
+        self.measured = Latencies()
+        self.unmeasured = Latencies()
+        self.timetable = Timetable()
+        self.phases: list[Phase] = []
+
+        self.begin = anyio.Event()
+        self.enough = anyio.Event()
+        self.over = anyio.Event()
+        self.begun_at = 0
+        self.is_stopping = False
+        self.is_interrupted = False
+        self.window = (_NEVER, _NEVER)
+        self.consumers: set[Consumer] = set()
+        self.publishing: dict[int, Connection] = {}
+
+    def latencies(self, intended: int) -> Latencies:
+        """Where a sample intended at that time belongs."""
+        start, end = self.window
+        return self.measured if start <= intended < end else self.unmeasured
+
+    def start_of(self, index: int) -> int:
+        """When the producer or caller of that number starts to work."""
+        return self.begun_at + int(self.offsets[index] * NANOSECONDS)
+
+    def count_planned(self) -> int | None:
+        """How many messages the schedules ask for until the measured window's end; None in a closed loop."""
+        if self.schedules is None or not self.begun_at:
+            return None
+        end = self.window[1]
+        return sum(schedule.planned(self.start_of(index), end) for index, schedule in enumerate(self.schedules))
+
+    def some_publishing(self, limit: int) -> Iterator[Connection]:
+        """A few of the connections that publish."""
+        return islice(self.publishing.values(), limit)

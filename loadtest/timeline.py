@@ -1,0 +1,76 @@
+"""What happened in each second of a run, in bounded memory.
+
+A row holds the counts since the row before it, and the percentiles of that interval alone. When there are more rows
+than `LIMIT`, each two neighbours become one: counts add up, and of two percentiles the worse stays, because
+percentiles can't be merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from loadtest.histogram import Histogram, percentile_of
+from loadtest.run import Latencies
+from loadtest.tally import Tally
+
+LIMIT = 3600
+COUNTED = {"published": "sent", "confirmed": "confirmed", "consumed": "received", "rpc": "replies"}
+"""The counts of a row, and what they are called in the tally."""
+TIMED = ("confirm", "end_to_end", "rpc")
+"""The latencies of a row, by their histograms: p50 and p99 of each, in milliseconds."""
+
+Row = dict[str, Any]
+"""One interval; `t_seconds` is its end, counted from when the run began to connect."""
+
+
+class Timeline:
+    """The rows of one run."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.rows: list[Row] = []
+        self._limit = limit
+        self._before = dict.fromkeys(COUNTED, 0)
+        self._readings = {name: _Reading() for name in TIMED}
+
+    def add(self, t_seconds: float, phase: str, tally: Tally, latencies: Latencies) -> None:
+        """Adds the interval that ends now."""
+        row: Row = {"t_seconds": round(t_seconds, 3), "phase": phase, "connections": tally.connected - tally.dropped}
+        for name, source in COUNTED.items():
+            now = getattr(tally, source)
+            row[name] = now - self._before[name]
+            self._before[name] = now
+        for name, reading in self._readings.items():
+            row |= reading.take(name, getattr(latencies, name))
+        self.rows.append(row)
+        if len(self.rows) > self._limit:
+            self.rows = list(_merge_neighbours(self.rows))
+
+
+class _Reading:
+    """Takes the difference between one look at a histogram and the next."""
+
+    __slots__ = ("_before", "_histogram")
+
+    def __init__(self) -> None:
+        self._histogram: Histogram | None = None
+        self._before: dict[int, int] = {}
+
+    def take(self, name: str, histogram: Histogram) -> dict[str, float | None]:
+        before = self._before if histogram is self._histogram else {}
+        self._histogram, self._before = histogram, dict(histogram.counts)
+        recent = {index: number - before.get(index, 0) for index, number in self._before.items()}
+        return {f"{name}_p50_ms": percentile_of(recent, 0.5), f"{name}_p99_ms": percentile_of(recent, 0.99)}
+
+
+def _merge_neighbours(rows: list[Row]) -> Iterator[Row]:
+    for first, second in zip(rows[::2], rows[1::2], strict=False):
+        merged = dict(second)
+        for name in COUNTED:
+            merged[name] = first[name] + second[name]
+        for name in merged:
+            if name.endswith("_ms"):
+                merged[name] = max((row[name] for row in (first, second) if row[name] is not None), default=None)
+        yield merged
+    if len(rows) % 2:
+        yield rows[-1]

@@ -1,0 +1,84 @@
+"""Quantities as people write and read them: ``1KiB``, ``10m``, ``4,500/s``.
+
+It owns the suffixes of the command line and the rounding of the summary. Inside the program a size is always bytes and
+a duration always seconds; nothing else parses or prints a unit.
+"""
+
+from __future__ import annotations
+
+import re
+
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+_DURATIONS = {"us": 1e-6, "ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
+_SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+_COUNTS = {"": 1, "k": 1000, "m": 10**6}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from ``20``, ``20s``, ``500ms``, ``10m``, ``2h`` or ``1d``; ValueError for anything else."""
+    return _parse(text, _DURATIONS, "duration", "20, 500ms, 20s, 10m, 2h")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``128``, ``16kB`` (thousands) or ``1KiB`` (1,024); ValueError for anything else."""
+    return _whole(text, _parse(text, _SIZES, "size", "128, 16kB, 1KiB"))
+
+
+def parse_count(text: str) -> int:
+    """A whole number from ``10000``, ``10k`` or ``1m`` (a million); ValueError for anything else."""
+    return _whole(text, _parse(text, _COUNTS, "number", "10000, 10k, 1m"))
+
+
+def parse_rate(text: str) -> float:
+    """Messages each second from ``2500``, ``0.5`` or ``10k``; ValueError for anything else, zero too."""
+    rate = _parse(text, _COUNTS, "rate", "2500, 0.5, 10k")
+    if not rate:
+        raise ValueError("a rate must be above 0")
+    return rate
+
+
+def format_count(value: float) -> str:
+    """``12,345``; one decimal only where the number is small and broken."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
+
+
+def format_milliseconds(value: float | None) -> str:
+    """A latency with three significant digits and its unit; a dash where there were too few samples."""
+    if value is None:
+        return "–"
+    shown, unit = (value * 1000, "µs") if value < 1 else (value, "ms") if value < 1000 else (value / 1000, "s")
+    return f"{shown:.{2 if shown < 10 else 1 if shown < 100 else 0}f} {unit}"
+
+
+def format_bytes(value: float | None) -> str:
+    """``1.4 GiB``, ``5.3 KiB``; a dash for None."""
+    if value is None:
+        return "–"
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def format_duration(seconds: float) -> str:
+    """``7.3 s``, ``2 m 05 s``, ``1 h 02 m``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} m {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+def _parse(text: str, units: dict[str, float] | dict[str, int], kind: str, examples: str) -> float:
+    match = _QUANTITY.fullmatch(text)
+    unit = match and units.get(match[2].lower())
+    if match is None or unit is None:
+        raise ValueError(f"{text!r} is no {kind} (write for example {examples})")
+    return float(match[1]) * unit
+
+
+def _whole(text: str, value: float) -> int:
+    if value != int(value):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(value)

@@ -1,0 +1,47 @@
+"""Which publishes of a channel still wait for their confirm.
+
+What must stay true: tags rise by one with each publish, in step with the broker's own count; each is settled once; a
+`multiple` confirm settles all up to its tag. Pure bookkeeping: it knows no frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["PublishTags"]
+
+
+class PublishTags:
+    """The tokens of unconfirmed publishes by tag, oldest first."""
+
+    __slots__ = ("_oldest", "following", "pending")
+
+    def __init__(self) -> None:
+        self.following = 1
+        self._oldest = 1  # every tag below is settled; it only rises, so a `multiple` looks at each tag once
+        self.pending: dict[int, Any] = {}
+
+    def add(self, token: Any) -> None:
+        """The next message was published."""
+        self.pending[self.following] = token
+        self.following += 1
+
+    def settle(self, tag: int, multiple: bool) -> list[Any]:
+        """Take the tokens that a confirm of `tag` answers; an unknown tag answers none."""
+        pending = self.pending
+        if not multiple:
+            token = pending.pop(tag, None)
+            return [] if token is None else [token]
+        # Tag 0 means "all messages so far" (specification 1.8.3.13).
+        last = self.following - 1
+        tag = last if tag == 0 else min(tag, last)
+        tokens = [pending.pop(each) for each in range(self._oldest, tag + 1) if each in pending]
+        self._oldest = max(self._oldest, tag + 1)
+        return tokens
+
+    def take_all(self, unsent: int) -> tuple[list[Any], list[Any]]:
+        """At the end: the tokens of publishes that may have arrived, and of the last `unsent` that never left."""
+        tokens = list(self.pending.values())
+        self.pending.clear()
+        boundary = len(tokens) - min(unsent, len(tokens))
+        return tokens[:boundary], tokens[boundary:]

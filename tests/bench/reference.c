@@ -1,0 +1,209 @@
+/* The C client beside which rabbitry is measured: librabbitmq, used the plain way, one job per process.
+ *
+ *     reference publish|consume|one|window HOST PORT COUNT      (or: reference version)
+ *
+ * What must stay true: ours.py does the same work (same queue, body and properties, same beginning and end of the clocks),
+ * and every answer of the broker is checked, so that no figure is printed for work that failed. Prints one line of JSON. */
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/amqp.h>
+#include <rabbitmq-c/tcp_socket.h>
+#else
+#include <amqp.h>
+#include <amqp_tcp_socket.h>
+#endif
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum { CHANNEL = 1, BODY_SIZE = 128, PREFETCH = 500, WINDOW = 1000 };
+
+static amqp_connection_state_t connection;
+static amqp_bytes_t queue, body;
+static amqp_basic_properties_t properties;
+static double started, started_cpu;
+static struct rusage started_usage;
+
+static void fail(const char *what, const char *why) {
+    fprintf(stderr, "reference: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void check(const char *what) {
+    amqp_rpc_reply_t reply = amqp_get_rpc_reply(connection);
+    if (reply.reply_type == AMQP_RESPONSE_LIBRARY_EXCEPTION) fail(what, amqp_error_string2(reply.library_error));
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail(what, "refused by the broker");
+}
+
+static void check_status(const char *what, int status) {
+    if (status != AMQP_STATUS_OK) fail(what, amqp_error_string2(status));
+}
+
+static double seconds(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return time.tv_sec + time.tv_nsec * 1e-9;
+}
+
+static void start_clocks(void) {
+    getrusage(RUSAGE_SELF, &started_usage);
+    started = seconds(CLOCK_MONOTONIC);
+    started_cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static void print_figures(int count) {
+    double wall = seconds(CLOCK_MONOTONIC) - started, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - started_cpu;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    double system = usage.ru_stime.tv_sec - started_usage.ru_stime.tv_sec;
+    system += (usage.ru_stime.tv_usec - started_usage.ru_stime.tv_usec) * 1e-6;
+    printf("{\"messages\": %d, \"seconds\": %.6f, \"cpu_seconds\": %.6f", count, wall, cpu);
+    printf(", \"system_seconds\": %.6f, \"sleeps\": %ld", system, usage.ru_nvcsw - started_usage.ru_nvcsw);
+}
+
+/* --- the jobs ---------------------------------------------------------------------------------------------------- */
+
+static void publish(void) {
+    check_status("publish", amqp_basic_publish(connection, CHANNEL, amqp_empty_bytes, queue, 0, 0, &properties, body));
+}
+
+/* Its reply says that the broker has dealt with all that was sent before. */
+static void declare_passively(void) {
+    amqp_queue_declare(connection, CHANNEL, queue, 1, 1, 0, 0, amqp_empty_table);
+    check("passive declare");
+}
+
+static void publish_all(int count) {
+    for (int i = 0; i < count; i++) publish();
+    declare_passively();
+}
+
+static void consume_all(int count) {
+    amqp_basic_qos(connection, CHANNEL, 0, PREFETCH, 0);
+    check("qos");
+    start_clocks();
+    amqp_basic_consume(connection, CHANNEL, queue, amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+    check("consume");
+    for (int i = 0; i < count; i++) {
+        amqp_envelope_t envelope;
+        amqp_maybe_release_buffers(connection);
+        amqp_rpc_reply_t reply = amqp_consume_message(connection, &envelope, NULL, 0);
+        if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("consume", "no delivery");
+        check_status("ack", amqp_basic_ack(connection, CHANNEL, envelope.delivery_tag, 0));
+        amqp_destroy_envelope(&envelope);
+    }
+    declare_passively();
+}
+
+/* The next basic.ack of the broker; anything else ends the run. */
+static amqp_basic_ack_t *next_confirm(void) {
+    amqp_frame_t frame;
+    amqp_maybe_release_buffers(connection);
+    check_status("confirm", amqp_simple_wait_frame(connection, &frame));
+    if (frame.frame_type != AMQP_FRAME_METHOD || frame.payload.method.id != AMQP_BASIC_ACK_METHOD) {
+        fail("confirm", "another frame than basic.ack");
+    }
+    return frame.payload.method.decoded;
+}
+
+static void publish_one_at_a_time(int count, double *latencies) {
+    for (int i = 0; i < count; i++) {
+        double before = seconds(CLOCK_MONOTONIC);
+        publish();
+        next_confirm();
+        latencies[i] = seconds(CLOCK_MONOTONIC) - before;
+    }
+}
+
+static void publish_with_window(int count) {
+    int sent = 0, confirmed = 0;
+    while (confirmed < count) {
+        while (sent < count && sent - confirmed < WINDOW) {
+            publish();
+            sent++;
+        }
+        /* One queue confirms in order, so what `multiple` covers is known by its tag alone. */
+        amqp_basic_ack_t *ack = next_confirm();
+        confirmed = ack->multiple ? (int)ack->delivery_tag : confirmed + 1;
+    }
+}
+
+/* --- the program ------------------------------------------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void open_channel(const char *host, int port) {
+    connection = amqp_new_connection();
+    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
+    if (!socket) fail("connect", "no memory");
+    check_status("connect", amqp_socket_open(socket, host, port));
+    amqp_rpc_reply_t reply = amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("login", "refused");
+    amqp_channel_open(connection, CHANNEL);
+    check("channel.open");
+    amqp_queue_delete(connection, CHANNEL, queue, 0, 0);
+    check("queue.delete");
+    amqp_queue_declare(connection, CHANNEL, queue, 0, 1, 0, 0, amqp_empty_table);
+    check("queue.declare");
+}
+
+static void select_confirms(void) {
+    amqp_confirm_select(connection, CHANNEL);
+    check("confirm.select");
+}
+
+int main(int argc, char **argv) {
+    static char octets[BODY_SIZE];
+    if (argc == 2 && !strcmp(argv[1], "version")) {
+        puts(amqp_version());
+        return 0;
+    }
+    if (argc != 5) fail("usage", "publish|consume|one|window HOST PORT COUNT");
+    const char *job = argv[1];
+    int count = atoi(argv[4]);
+    if (count < 1) fail("usage", "COUNT must be positive");
+    queue = amqp_cstring_bytes("rabbitry.bench");
+    memset(octets, 'x', sizeof octets);
+    body.bytes = octets;
+    body.len = sizeof octets;
+    properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG;
+    properties.delivery_mode = 1;
+
+    open_channel(argv[2], atoi(argv[3]));
+    if (!strcmp(job, "publish")) {
+        start_clocks();
+        publish_all(count);
+        print_figures(count);
+    } else if (!strcmp(job, "consume")) {
+        publish_all(count);
+        consume_all(count);
+        print_figures(count);
+    } else if (!strcmp(job, "window")) {
+        select_confirms();
+        start_clocks();
+        publish_with_window(count);
+        print_figures(count);
+    } else if (!strcmp(job, "one")) {
+        double *latencies = malloc(sizeof *latencies * count);
+        if (!latencies) fail("one", "no memory");
+        select_confirms();
+        start_clocks();
+        publish_one_at_a_time(count, latencies);
+        print_figures(count);
+        qsort(latencies, count, sizeof *latencies, ascending);
+        printf(", \"p50_us\": %.2f, \"p99_us\": %.2f", latencies[count / 2] * 1e6, latencies[count * 99L / 100] * 1e6);
+        free(latencies);
+    } else {
+        fail("usage", "publish|consume|one|window HOST PORT COUNT");
+    }
+    puts("}");
+    amqp_queue_delete(connection, CHANNEL, queue, 0, 0);
+    check("queue.delete");
+    amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
+    amqp_destroy_connection(connection);
+    return 0;
+}

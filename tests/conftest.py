@@ -1,0 +1,40 @@
+"""Fixtures for all tests: one private broker for the whole run, and both backends for every async test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from rabbitry.testing import PrivateNode, RabbitMQNotFound
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Overrides AnyIO's: every async test runs natively on both."""
+    backend: str = request.param
+    return backend
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[PrivateNode]:
+    """The broker of this run, for tests that also steer it (`node.rabbitmqctl`). Tests share it: use names of your own,
+    and put back what you set. A test that stops or starves it starts its own PrivateNode."""
+    try:
+        with PrivateNode() as node:
+            yield node
+    except RabbitMQNotFound as missing:
+        if "RABBITMQ_URL" not in os.environ:
+            raise
+        pytest.skip(f"needs a private node. {missing}")
+
+
+@pytest.fixture(scope="session")
+def amqp_url(request: pytest.FixtureRequest) -> str:
+    """A broker's URL: RABBITMQ_URL if that is set, else the private node's."""
+    url = os.environ.get("RABBITMQ_URL")
+    if url:
+        return url
+    node: PrivateNode = request.getfixturevalue("node")
+    return node.url

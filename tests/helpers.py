@@ -1,0 +1,71 @@
+"""What the behavioural tests share: a channel to work on, queues of their own, and a proof that a channel is still right."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+import rabbitry
+
+
+def unique(prefix: str = "test") -> str:
+    """A name nobody else uses: the tests share one broker."""
+    return f"{prefix}-{secrets.token_hex(6)}"
+
+
+@asynccontextmanager
+async def open_channel(url: str, **options: Any) -> AsyncIterator[rabbitry.Channel]:
+    """A channel on a connection of its own."""
+    async with rabbitry.connect(url) as connection, connection.channel(**options) as channel:
+        yield channel
+
+
+async def exclusive_queue(channel: rabbitry.Channel, bodies: Iterable[bytes] = (), **arguments: Any) -> str:
+    """A queue that goes with the channel's connection, filled with `bodies`; `arguments` are RabbitMQ's, `_` for `-`."""
+    table = {name.replace("_", "-"): value for name, value in arguments.items()}
+    queue = (await channel.declare_queue(exclusive=True, arguments=table)).name
+    for body in bodies:
+        await channel.publish(body, routing_key=queue)
+    return queue
+
+
+async def counts(channel: rabbitry.Channel, queue: str) -> tuple[int, int]:
+    """Messages ready and consumers. Asked on the channel whose acts are to be seen, it sees all of them."""
+    info = await channel.declare_queue(queue, passive=True)
+    return info.message_count, info.consumer_count
+
+
+async def drain(channel: rabbitry.Channel, queue: str) -> list[bytes]:
+    """Take everything that is ready."""
+    bodies = []
+    while (delivery := await channel.get(queue, no_ack=True)) is not None:
+        bodies.append(delivery.body)
+    return bodies
+
+
+async def until(condition: Any, seconds: float = 5) -> None:
+    """Return when `condition()` is true."""
+    with anyio.fail_after(seconds):
+        while not condition():
+            await anyio.sleep(0.002)
+
+
+async def check_channel(channel: rabbitry.Channel) -> None:
+    """Requests still get their own replies and publishes their own confirms, and nothing strays in."""
+    queue = await channel.declare_queue(exclusive=True)
+    assert queue.name.startswith("amq.gen-")
+    assert (queue.message_count, queue.consumer_count) == (0, 0)
+    bodies = [b"first", b"second", b"third"]
+    for body in bodies:
+        await channel.publish(body, routing_key=queue.name)
+    deliveries = [await channel.get(queue.name) for _ in bodies]
+    assert [delivery and delivery.body for delivery in deliveries] == bodies
+    assert await channel.get(queue.name) is None
+    for delivery in deliveries:
+        assert delivery is not None
+        delivery.ack()
+    assert await channel.delete_queue(queue.name) == 0

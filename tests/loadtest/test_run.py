@@ -1,0 +1,269 @@
+"""Whole runs, small ones, against a real broker: what comes out, with which exit code, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from loadtest.__main__ import main
+from rabbitry.testing import PrivateNode
+
+Result = dict[str, Any]
+SHORT = ("--duration", "1", "--warmup", "0.5", "--drain", "10")
+BACKENDS = ("asyncio", "trio")
+WAYS = [("asyncio", "rabbitry"), ("trio", "rabbitry"), ("asyncio", "aiormq")]
+
+pytestmark = pytest.mark.usefixtures("_no_broker_from_outside")
+
+
+@pytest.fixture
+def _no_broker_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Result]:
+    """A run's exit code and its result, which must be all there is on the standard output."""
+    code = main([*SHORT, "--quiet", "--json", "-", *words])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    result: Result = json.loads(captured.out)
+    return code, result
+
+
+def add_up(result: Result) -> None:
+    """The ledger's identities, which hold however a run went."""
+    publish, consume, rpc = result["publish"], result["consume"], result["rpc"]
+    if publish:
+        assert publish["sent"] == sum(publish[name] for name in ("confirmed", "nacked", "returned", "unknown"))
+        assert consume["received"] == consume["unique"] + consume["duplicates"]
+        if consume["lost"] is not None and not result["connect"]["dropped"]:
+            arrived = consume["unique"] + consume["lost"] + consume["backlog"]
+            assert publish["confirmed"] + consume["resurrected"] == arrived
+    if rpc:
+        assert rpc["calls"] == rpc["replies"] + rpc["timeouts"] + rpc["errors"]
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "40", "--seed", "7", "--label", "why=test")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    assert set(result) >= {
+        *("schema", "run_id", "started_at", "loop", "verdict", "scenario", "environment", "phases", "connect"),
+        *("publish", "consume", "rpc", "resources", "errors", "timeline", "histograms", "trials"),
+    }
+    assert (result["schema"], result["loop"], result["trials"], result["errors"]) == (1, "closed", None, {})
+    assert [phase["name"] for phase in result["phases"]] == ["connect", "warmup", "measure", "drain", "close"]
+    assert result["verdict"]["evidence"]
+    connect, publish, consume, rpc = (result[name] for name in ("connect", "publish", "consume", "rpc"))
+    assert (connect["connections"], connect["failed"], connect["dropped"]) == (40, 0, 0)
+    assert (publish["planned"], publish["skipped"], publish["lag_ms"]) == (None, None, None)
+    assert publish["confirmed"] == publish["sent"] == consume["unique"] > 100
+    assert (consume["duplicates"], consume["lost"], consume["backlog"], consume["foreign"]) == (0, 0, 0, 0)
+    assert rpc["replies"] == rpc["calls"] > 10
+    for rate in (publish["rate"], consume["rate"], rpc["rate"]):
+        assert rate > 10
+    latency = publish["confirm_latency_ms"]
+    assert set(latency) == {"count", "min", "mean", "p50", "p90", "p99", "p999", "max"}
+    assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["max"]
+    assert latency["p999"] is None or latency["count"] >= 10_000
+    assert HdrHistogram.decode(result["histograms"]["confirm"]).get_total_count() == latency["count"]
+    assert result["histograms"]["lag"] is None
+    assert sum(row["confirmed"] for row in result["timeline"]) == publish["confirmed"]
+    assert result["resources"]["client_cpu_us_per_message"] > 0
+    environment, scenario = result["environment"], result["scenario"]
+    assert (environment["seed"], environment["backend"], scenario["driver"]) == (7, backend, driver)
+    assert environment["broker"]["product"] == "RabbitMQ"
+    assert driver in environment["packages"]
+    assert scenario["labels"] == {"why": "test"}
+    assert "guest:guest" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "40", "--callers", "0", "--rate", "400", "--warmup", "1")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    publish = result["publish"]
+    assert result["loop"] == "open"
+    assert publish["planned"] == pytest.approx(800, rel=0.05)
+    assert publish["planned"] == publish["sent"] + publish["skipped"]
+    assert result["rpc"] is None
+    response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
+    assert response["count"] == service["count"] == lag["count"] > 300
+    assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_windows_shared_sockets_and_batches_of_acks(
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "--clients 30 --connections 4 --window 20 --ack-every 7 --size 1KiB --transient --mandatory --ramp 0.3"
+    words = line.split()
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    assert result["connect"]["connections"] == 4
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] > 100
+
+
+def test_messages_the_broker_drops_are_lost(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--producers", "3", "--queue-arg", "x-max-length=10", "--drain", "0")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend)
+    add_up(result)
+    assert code == 1
+    assert result["consume"]["backlog"] == 10
+    assert result["consume"]["lost"] == result["publish"]["confirmed"] - 10 > 0
+    assert result["consume"]["rate"] is None
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("window", ["1", "5"])
+def test_refused_messages_are_not_lost(
+    backend: str, driver: str, window: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--producers", "3", "--queue-arg", "x-max-length=10", "--queue-arg", "x-overflow=reject-publish")
+    code, result = run(capsys, *words, "--window", window, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    add_up(result)
+    assert code == 0
+    assert result["publish"]["nacked"] > 10
+    assert result["consume"]["lost"] == 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"]
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("window", ["1", "5"])
+def test_dropped_connections_are_counted_and_end_the_run(
+    backend: str, driver: str, window: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drop() -> None:
+        time.sleep(2.0)
+        node.rabbitmqctl("close_all_connections", "test")
+
+    dropper = threading.Thread(target=drop)
+    dropper.start()
+    began = time.monotonic()
+    words = ("--clients", "30", "--window", window, "--duration", "60")
+    code, result = run(capsys, *words, "--url", node.url, "--backend", backend, "--driver", driver)
+    dropper.join()
+    add_up(result)
+    assert code == 1
+    assert time.monotonic() - began < 30
+    assert result["connect"]["connections"] == 30
+    assert result["connect"]["dropped"] >= 30
+    assert sum(result["errors"].values()) >= 30
+    assert result["consume"]["lost"] == 0
+    assert not result["interrupted"]
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([*SHORT, "--url", "amqp://guest:secret@127.0.0.1:1", "--backend", backend, "--driver", driver])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "no broker to test" in captured.err
+    assert "secret" not in captured.out + captured.err
+
+
+def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    assert main(["--clients", "10m"]) == 2
+    assert time.monotonic() - began < 3
+    assert "10,000,000 connections + 64 others" in capsys.readouterr().err.replace("10,000,008", "10,000,000")
+
+
+def test_a_private_node_is_started_and_gone_afterwards(
+    backend: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--clients", "20", "--backend", backend, "--vhost", "a b", "--output", str(tmp_path))
+    code, result = run(capsys, *words)
+    assert code == 0, result["errors"]
+    assert result["environment"]["broker"]["private_node"]
+    assert result["resources"]["broker_cpu_seconds"] > 0
+    files = sorted(path.suffix for path in tmp_path.iterdir())
+    assert files == [".json", ".svg"]
+    written = json.loads((tmp_path / f"{result['run_id']}.json").read_text())
+    assert written == result
+    assert (tmp_path / f"{result['run_id']}.svg").read_text().startswith("<svg ")
+
+
+def test_the_summary_is_for_people(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for part in ("20 clients", "nothing was lost", "confirmed", "end to end", "RPC", "verdict", "0 lost"):
+        assert part in captured.out
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_reports_what_was_measured(
+    backend: str, driver: str, number: signal.Signals, amqp_url: str
+) -> None:
+    words = [
+        "--clients",
+        "20",
+        "--duration",
+        "60",
+        "--warmup",
+        "0.2",
+        "--url",
+        amqp_url,
+        "--json",
+        "-",
+        "--driver",
+        driver,
+    ]
+    process = start(*words, "--backend", backend)
+    time.sleep(4)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    result = json.loads(out)
+    add_up(result)
+    assert result["interrupted"]
+    assert 0.3 < result["phases"][2]["seconds"] < 20
+    assert result["publish"]["rate"] > 0
+    assert result["consume"]["lost"] == 0
+    assert "interrupted" in err
+
+
+def test_interrupted_at_any_time_it_ends_cleanly(backend: str, amqp_url: str) -> None:
+    """Before the broker, while connecting, just after: never a traceback, always 130."""
+    processes = []
+    for delay in (1.0, 1.3, 1.6, 1.9):
+        process = start("--clients", "100", "--duration", "60", "--url", amqp_url, "--backend", backend)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        processes.append(process)
+    for process in processes:
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 130, err
+        assert "Traceback" not in out + err
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtest", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )

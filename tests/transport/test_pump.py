@@ -1,0 +1,153 @@
+"""The pumps: which one runs, that any of them drives the poller, how long they spin, and who gets Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import anyio
+import pytest
+
+from rabbitry.transport import Poller
+from rabbitry.transport.pump import SPINS, AsyncioPump, TaskPump
+from tests.transport.fakes import Listener, Peer, Recorder, Spy, connected, running_poller, turns, until
+
+
+async def test_the_backend_decides(anyio_backend_name: str) -> None:
+    async with running_poller() as poller:
+        if anyio_backend_name == "trio":
+            from rabbitry.transport.pump_trio import TrioPump
+
+            assert type(poller._pump) is TrioPump
+        else:
+            assert type(poller._pump) is AsyncioPump
+
+
+@pytest.mark.parametrize("pump", [None, TaskPump])
+async def test_any_pump_drives_the_poller(pump: Any) -> None:
+    async with connected(pump) as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        for _ in range(3):
+            endpoint.write(b"one")
+            endpoint.write(b"two")
+            assert await peer.read(6) == b"onetwo"
+            peer.send(b"reply")
+            await until(lambda: endpoint.received == b"reply")
+            endpoint.chunks.clear()
+            await until(lambda: not endpoint.transport.scheduled)
+        assert spy.sent == [b"one", b"two"] * 3
+        endpoint.transport.start_timer(0.0)
+        await until(lambda: endpoint.fired)
+        endpoint.following = [0.0]
+        endpoint.transport.start_timer(0.0)
+        await until(lambda: len(endpoint.fired) == 3)
+        peer.reset()
+        await until(lambda: endpoint.lost)
+
+
+class Counter:
+    """Counts the passes of a poller; optionally does something in each."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.poll = poller.poll
+        self.passes: list[bool] = []
+        poller.poll = self  # type: ignore[method-assign]
+
+    def __call__(self) -> bool:
+        self.passes.append(self.poll())
+        return self.passes[-1]
+
+
+async def ping(endpoint: Recorder, peer: Peer) -> None:
+    endpoint.chunks.clear()
+    peer.send(b"ping")
+    await until(lambda: endpoint.chunks)
+    await anyio.sleep(0.005)
+
+
+@pytest.mark.parametrize("pump", [None, TaskPump])
+async def test_spinning_while_a_reply_is_outstanding(pump: Any) -> None:
+    async with connected(pump) as (poller, endpoint, peer):
+        endpoint.outstanding = 1
+        counter = Counter(poller)
+        await ping(endpoint, peer)
+        assert counter.passes == [True] + [False] * SPINS
+
+
+@pytest.mark.parametrize("pump", [None, TaskPump])
+async def test_no_spinning_without_a_reply_to_wait_for(pump: Any) -> None:
+    async with connected(pump) as (poller, endpoint, peer):
+        counter = Counter(poller)
+        await ping(endpoint, peer)
+        assert counter.passes[0] and len(counter.passes) <= 2
+
+
+async def test_spinning_starts_again_with_each_reply() -> None:
+    async with connected() as (poller, endpoint, peer):
+        endpoint.outstanding = 1
+        counter = Counter(poller)
+        endpoint.on_data = lambda data: len(endpoint.chunks) < 3 and peer.send(b"more")
+        await ping(endpoint, peer)
+        assert counter.passes.count(True) == 3
+        assert counter.passes[-SPINS:] == [False] * SPINS
+        assert len(counter.passes) <= 3 + SPINS + 3  # the event loop may call once more for each
+
+
+async def test_no_spinning_after_a_pass_that_touched_many() -> None:
+    with Listener() as listener:
+        async with running_poller() as poller:
+            pairs = [await listener.connect(poller) for _ in range(20)]
+            counter = Counter(poller)
+            for endpoint, peer in pairs:
+                endpoint.outstanding = 1
+                peer.send(b"x")
+            await until(lambda: all(endpoint.chunks for endpoint, _ in pairs))
+            await anyio.sleep(0.005)
+            assert counter.passes == [False]
+
+
+async def test_a_bug_in_awaiting_does_not_stop_the_pump() -> None:
+    with Listener() as listener:
+        async with running_poller() as poller:
+            bad, bad_peer = await listener.connect(poller)
+            good, peer = await listener.connect(poller)
+            bad.errors["awaiting"] = ValueError("a bug")
+            bad_peer.send(b"x")
+            await until(lambda: bad.lost)
+            await ping(good, peer)
+
+
+async def test_tasks_woken_by_data_write_together() -> None:
+    """A reply that wakes many tasks costs two sends at most, not one for each task."""
+    async with connected() as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        replied = anyio.Event()
+        endpoint.on_data = lambda _: replied.set()
+
+        async def publish() -> None:
+            await replied.wait()
+            endpoint.write(b"x")
+
+        async with anyio.create_task_group() as tg:
+            for _ in range(100):
+                tg.start_soon(publish)
+            await turns()
+            peer.send(b"confirm")
+        await until(lambda: not endpoint.transport.scheduled)
+        assert len(b"".join(spy.sent)) == 100 and len(spy.sent) <= 2
+
+
+async def test_ctrl_c_goes_to_the_main_task(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "trio":
+        pytest.skip("asyncio's runner cancels the main task by itself")
+    async with connected() as (_, endpoint, peer):
+        endpoint.on_data = lambda _: signal.raise_signal(signal.SIGINT)
+        interrupted = False
+        try:
+            peer.send(b"x")
+            await anyio.sleep(5)
+        except KeyboardInterrupt:
+            interrupted = True
+        assert interrupted and endpoint.chunks and not endpoint.lost
+        endpoint.on_data = None
+        await ping(endpoint, peer)
