@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Unreachable, NodeError) as error:
         errors.print(f"loadtest: {error}", markup=False)
         return FAILED
+    except KeyboardInterrupt:  # before the event loop, or after it
+        report = None
     if report is None:
         errors.print("loadtest: interrupted before anything was measured", markup=False)
         return INTERRUPTED

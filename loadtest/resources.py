@@ -28,7 +28,7 @@ def find_broker(urls: Sequence[str]) -> psutil.Process | None:
         return None
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port and connection.pid:
                 return psutil.Process(connection.pid)
     return None
 

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -65,10 +65,16 @@ class Connection:
 
     __slots__ = ("_endpoint_or_none", "_private", "_reactor", "_settings")
 
-    def __init__(self, settings: Settings, reactor: Reactor | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Reactor | None,
+        private: AbstractAsyncContextManager[Reactor] | None = None,
+    ) -> None:
+        """On `reactor`, or on the one that `private` opens, which is then entered and left with the connection."""
         self._settings = settings
         self._reactor = reactor
-        self._private: AbstractAsyncContextManager[Reactor] | None = None
+        self._private = private
         self._endpoint_or_none: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -93,34 +99,33 @@ class Connection:
         """
         if self._endpoint_or_none is not None:
             raise LocalProtocolError("this connection was entered before: call connect(...) again")
-        if self._reactor is not None:
+        if self._private is None:
+            assert self._reactor is not None
             await self._connect(self._reactor)
             return self
-        from rabbitry._reactor import open_reactor  # the reactor makes connections, so it is imported late
-
-        private = open_reactor()
-        self._reactor = await private.__aenter__()
-        try:
+        async with AsyncExitStack() as stack:
+            self._reactor = await stack.enter_async_context(self._private)
             await self._connect(self._reactor)
-        except BaseException:
-            if not await private.__aexit__(*sys.exc_info()):
-                raise
-        self._private = private
+            stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        endpoint, reactor, private = self._endpoint, self._reactor, self._private
-        assert reactor is not None
+        if self._private is None:
+            await self._leave()
+            return None
+        stack = AsyncExitStack()
+        stack.push_async_exit(self._private)
+        stack.push_async_callback(self._leave)
+        return await stack.__aexit__(kind, error, traceback)
+
+    async def _leave(self) -> None:
+        assert self._reactor is not None
         try:
-            await endpoint.close()
+            await self._endpoint.close()
         finally:
-            reactor._forget(endpoint)
-            self._reactor = self._private = None
-        if private is not None:
-            return await private.__aexit__(kind, error, traceback)
-        return None
+            self._reactor._forget(self._endpoint)
 
     async def _connect(self, reactor: Reactor) -> None:
         settings = self._settings

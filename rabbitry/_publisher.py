@@ -6,6 +6,7 @@ confirmed or failed; memory stays bounded however long the run (the first 1,000 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rabbitry._message import Message
 
 __all__ = ["Publisher"]
+
+logger = logging.getLogger("rabbitry")
 
 FAILURES_KEPT = 1000
 
@@ -110,7 +113,10 @@ class Publisher:
         confirmation = Confirmation(
             message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
         )
-        await self._queue(confirmation, mandatory)
+        if self.pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
+            self.sent += 1
+        else:
+            await self._queue(confirmation, mandatory)
         return confirmation
 
     async def publish(
@@ -167,4 +173,7 @@ class Publisher:
             self._changed.set()
             self._changed = None
         if self._on_outcome is not None:
-            self._on_outcome(confirmation)
+            try:
+                self._on_outcome(confirmation)
+            except Exception:  # it must not take the connection with it
+                logger.exception("on_outcome failed for %r", confirmation)

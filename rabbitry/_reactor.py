@@ -168,7 +168,7 @@ def connect(
     settings = _settings(
         url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
     )
-    return Connection(settings, None)
+    return Connection(settings, None, open_reactor())
 
 
 @lru_cache(maxsize=64)
