@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -13,6 +15,21 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def find_pythons() -> list[str]:
+    """Every CPython from 3.11 on: those on the PATH, and pyenv's, which are added to it so that nox finds them."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = []
+    for version in (f"3.{minor}" for minor in range(11, 20)):
+        folders = [path.parent for path in pyenv.glob(f"versions/{version}.*/bin/python{version}")]
+        on_path = shutil.which(f"python{version}")
+        if on_path and Path(on_path).parent != pyenv / "shims":  # a shim may stand for a version that is not selected
+            found.append(version)
+        elif folders:
+            os.environ["PATH"] += os.pathsep + str(max(folders))
+            found.append(version)
+    return found
 
 
 def install(session: nox.Session, extras: str, *groups: str) -> None:
@@ -37,7 +54,7 @@ def tests(session: nox.Session) -> None:
     run_tests(session)
 
 
-@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+@nox.session(python=find_pythons())
 def tests_all(session: nox.Session) -> None:
     """Run the tests on every CPython from 3.11 on that is found here."""
     run_tests(session)

@@ -47,37 +47,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the load tester with these arguments, the command line's by default; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse_settings(words, os.environ)
-    logging.basicConfig(
-        handlers=[logging.NullHandler()]
-    )  # errors are counted and reported, not logged a thousand times
+    logging.basicConfig(handlers=[logging.NullHandler()])  # errors are counted and reported, not logged by the thousand
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     console = errors if settings.json == "-" else Console(soft_wrap=True, highlight=False)
     try:
-        driver = load_driver(settings.driver)
-        prepare(_demand(settings, driver))
-        environment = describe_environment(driver.packages, settings.backend)
-        run = Run(settings)
-        with Progress(console, quiet=settings.quiet) as progress:
-            report = anyio.run(_execute, run, driver, progress, backend=settings.backend)
+        return _run(settings, words, console)
     except (DriverMissing, Refused, RabbitMQNotFound) as error:
-        errors.print(f"loadtest: {error}", markup=False)
-        return USAGE
+        code, text = USAGE, str(error)
     except (Unreachable, NodeError) as error:
-        errors.print(f"loadtest: {error}", markup=False)
-        return FAILED
-    except KeyboardInterrupt:  # before the event loop, or after it
-        report = None
-    if report is None:
-        errors.print("loadtest: interrupted before anything was measured", markup=False)
-        return INTERRUPTED
+        code, text = FAILED, str(error)
+    except KeyboardInterrupt:
+        code, text = INTERRUPTED, "interrupted before anything was measured"
+    errors.print(f"loadtest: {text}", markup=False)
+    return code
+
+
+def _run(settings: Settings, words: list[str], console: Console) -> int:
+    driver = load_driver(settings.driver)
+    check_destinations(settings)
+    prepare(_demand(settings, driver))
+    environment = describe_environment(driver.packages, settings.backend)
+    run = Run(settings)
+    with Progress(console, quiet=settings.quiet) as progress:
+        report = anyio.run(_execute, run, driver, progress, backend=settings.backend)
     result = build_result(run, report, environment, words)
     found = failures(result)
+    written = write_result(result, settings)
     if not settings.quiet:
         console.print(render_summary(result, found))
-    for path in write_result(result, settings):
-        if not settings.quiet:
+        for path in written:
             console.print(f"written   {path}", markup=False)
     return INTERRUPTED if run.is_interrupted else FAILED if found else OK
+
+
+def check_destinations(settings: Settings) -> None:
+    """Refused if the result could not be written in the end: better now than after an hour."""
+    try:
+        if settings.output is not None:
+            settings.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"--output: {error}") from None
+    for flag, directory in (("--output", settings.output), ("--json", _directory(settings.json))):
+        if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
+            raise Refused(f"{flag}: can't write into {directory}")
+
+
+def _directory(file: str | None) -> Path | None:
+    return None if file in (None, "-") else Path(file).absolute().parent
 
 
 def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
@@ -108,8 +124,8 @@ def _demand(settings: Settings, driver: Driver) -> Demand:
     )
 
 
-async def _execute(run: Run, driver: Driver, progress: Progress) -> Report | None:
-    """The run inside its event loop; None if it was interrupted before or without an orderly end."""
+async def _execute(run: Run, driver: Driver, progress: Progress) -> Report:
+    """The run inside its event loop. KeyboardInterrupt if it was interrupted without an orderly end."""
     report: Report | None = None
     failure: Unreachable | None = None
     async with anyio.create_task_group() as tg:
@@ -126,6 +142,8 @@ async def _execute(run: Run, driver: Driver, progress: Progress) -> Report | Non
         tg.cancel_scope.cancel()
     if failure is not None:
         raise failure
+    if report is None:
+        raise KeyboardInterrupt
     return report
 
 

@@ -26,7 +26,7 @@ Scale = Callable[[float], float]
 
 def draw_chart(result: Mapping[str, Any]) -> str:
     """The picture, as the text of an SVG file."""
-    rows = result["timeline"]
+    rows = _whole_rows(result["timeline"])
     phases = result["phases"]
     end = max([sum(phase["seconds"] for phase in phases), *(row["t_seconds"] for row in rows), 1e-3])
 
@@ -63,16 +63,18 @@ def _bands(phases: Sequence[Mapping[str, Any]], across: Scale) -> Iterator[str]:
             yield f'<text x="{start + 4:.1f}" y="{_TOP + 14}" fill="#777777">{phase["name"]}</text>'
 
 
+def _whole_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their lengths; without the stubs at the end of phases, whose rates and latencies are chance."""
+    starts = [0.0, *(row["t_seconds"] for row in rows)]
+    measured = ({**row, "seconds": row["t_seconds"] - start} for row, start in zip(rows, starts, strict=False))
+    return [row for row in measured if row["seconds"] > 0.25]
+
+
 def _rates(rows: Sequence[Mapping[str, Any]], across: Scale, top: int) -> Iterator[str]:
-    series: dict[str, Points] = {}
-    for name in ("confirmed", "consumed", "rpc"):
-        points: Points = []
-        before = 0.0
-        for row in rows:
-            if row["t_seconds"] - before > 0.25:  # the last row of a phase may be a stub
-                points.append((row["t_seconds"], row[name] / (row["t_seconds"] - before)))
-            before = row["t_seconds"]
-        series[name] = points
+    names = ("confirmed", "consumed", "rpc")
+    series: dict[str, Points] = {
+        name: [(row["t_seconds"], row[name] / row["seconds"]) for row in rows] for name in names
+    }
     highest = max((value for points in series.values() for _, value in points), default=0.0)
     step = _step(highest)
     ceiling = max(1, ceil(highest / step)) * step

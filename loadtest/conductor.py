@@ -33,7 +33,9 @@ CONNECT_PATIENCE = 60.0
 INTERRUPTED_DRAIN = 3.0
 STALL = 2.0
 """Seconds without a delivery after which the drain asks the broker whether anything is left."""
-CLOSE_BOUND = 60.0
+CLOSE_BOUND = 15.0
+CLOSES_PER_SECOND = 200
+"""Closing may take 15 s, and a second more for each 200 connections; what is still open then is dropped."""
 COUNT_BOUND = 30.0
 QUEUE_EXPIRY_MARGIN = 600.0
 """Queues outlive their run by so many seconds at most, should it be killed."""
@@ -137,7 +139,8 @@ class Conductor:
                     run.over.set()
                     for consumer in list(run.consumers):
                         consumer.stop()
-                    crowd.cancel_scope.deadline = anyio.current_time() + CLOSE_BOUND
+                    bound = CLOSE_BOUND + run.settings.connections / CLOSES_PER_SECOND
+                    crowd.cancel_scope.deadline = anyio.current_time() + bound
                 staff.cancel_scope.cancel()
         self._end_phase()
         report.sampler.add_row()
@@ -204,18 +207,22 @@ class Conductor:
             if run.tally.received != received:
                 received, stalled_at = run.tally.received, monotonic() + STALL
             elif monotonic() > stalled_at:
+                with anyio.move_on_after(deadline - monotonic()):
+                    if self._is_settled() and await self._count_backlog() == 0:
+                        return
                 stalled_at = monotonic() + STALL
-                if not run.consumers or await self._count_backlog() == 0:
-                    return
 
-    def _is_drained(self) -> bool:
-        """Nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
+    def _is_settled(self) -> bool:
+        """No publish and no call is in flight."""
         tally = self._run.tally
         settled = tally.confirmed + tally.nacked + tally.returned + tally.unknown
         answered = tally.replies + tally.rpc_timeouts + tally.rpc_errors
-        if settled < tally.sent or answered < tally.calls:
-            return False
-        return self._run.ledger.unique >= tally.confirmed or not self._run.consumers
+        return settled >= tally.sent and answered >= tally.calls
+
+    def _is_drained(self) -> bool:
+        """Nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
+        run = self._run
+        return self._is_settled() and (run.ledger.unique >= run.tally.confirmed or not run.consumers)
 
     # --- the broker -------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class _Production:
                 await run.timetable.sleep_until(intended)
                 if run.is_stopping:
                     return
+                run.latencies(intended).wake.record(monotonic_ns() - intended)
             await self._publish(producer, intended)
             number += 1
 

@@ -28,7 +28,8 @@ def find_broker(urls: Sequence[str]) -> psutil.Process | None:
         return None
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port and connection.pid:
+            is_listening = connection.status == psutil.CONN_LISTEN and port in tuple(connection.laddr)
+            if is_listening and connection.pid:
                 return psutil.Process(connection.pid)
     return None
 

@@ -40,7 +40,7 @@ def build_result(run: Run, report: Report, environment: Mapping[str, Any], argum
         "publish": _publish(run, report) if run.settings.producers else None,
         "consume": _consume(run, report) if run.settings.consumers or run.settings.producers else None,
         "rpc": _rpc(run, report) if run.settings.callers else None,
-        "resources": _resources(report),
+        "resources": _resources(run, report),
         "errors": dict(run.errors.counts),
         "error_examples": dict(run.errors.examples),
         "timeline": report.sampler.timeline.rows,
@@ -146,7 +146,7 @@ def _rpc(run: Run, report: Report) -> dict[str, Any]:
     }
 
 
-def _resources(report: Report) -> dict[str, Any]:
+def _resources(run: Run, report: Report) -> dict[str, Any]:
     interval = report.measured
     client = interval.used("client_cpu") if interval else None
     broker = interval.used("broker_cpu") if interval else None
@@ -159,6 +159,7 @@ def _resources(report: Report) -> dict[str, Any]:
         "broker_cpu_us_per_message": None if broker is None or not messages else round(broker / messages * 1e6, 2),
         "broker_rss_peak_bytes": report.meter.broker_rss_peak,
         "loop_lateness_ms": _latency(report, report.probe.lateness),
+        "wake_lateness_ms": _latency(report, run.measured.wake) if run.schedules is not None else None,
         "collector_longest_ms": round(report.pauses.longest / 1e6, 3),
         "collector_total_ms": round(report.pauses.total / 1e6, 3),
     }
@@ -182,7 +183,8 @@ def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | 
         stolen_share=(interval.used("machine_stolen") or 0.0) / seconds / cores,
         probe_p99_ms=report.probe.lateness.percentile(0.99),
         collector_longest_ms=report.pauses.longest / 1e6,
-        lag_p99_ms=run.measured.lag.percentile(0.99),
+        wake_p99_ms=run.measured.wake.percentile(0.99),
+        waiting_share=1 - run.measured.wake.count / lag if (lag := run.measured.lag.count) else None,
         response_p99_ms=run.measured.confirm.percentile(0.99),
         planned=run.count_planned(),
         sent=run.tally.sent,

@@ -33,12 +33,14 @@ class Latencies:
     """One histogram for each kind of latency.
 
     Of a publish: `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two.
+    Of the lag, `wake` is what is this program's own: how late it woke producers that had nothing in their way.
     """
 
     connect: Histogram = field(default_factory=Histogram)
     confirm: Histogram = field(default_factory=Histogram)
     service: Histogram = field(default_factory=Histogram)
     lag: Histogram = field(default_factory=Histogram)
+    wake: Histogram = field(default_factory=Histogram)
     end_to_end: Histogram = field(default_factory=Histogram)
     rpc: Histogram = field(default_factory=Histogram)
 
@@ -95,7 +97,7 @@ class Run:
         self.begun_at = 0
         self.is_stopping = False
         self.is_interrupted = False
-        self.window = (_NEVER, _NEVER)
+        self.window: tuple[int, int] = (_NEVER, _NEVER)
         self.consumers: set[Consumer] = set()
         self.publishing: dict[int, Connection] = {}
 

@@ -64,6 +64,8 @@ class Sampler:
         self.timeline.add((now - self._began) / 1e9, phase, run.tally, latencies)
 
     def _look_for_blocking(self, seconds: float) -> None:
+        if self._run.over.is_set():
+            return  # everybody is leaving
         told = [connection.is_blocked for connection in self._run.some_publishing(_BLOCKED_SAMPLE)]
         known = [blocked for blocked in told if blocked is not None]
         if known:

@@ -35,7 +35,10 @@ class Facts:
     stolen_share: float
     probe_p99_ms: float | None
     collector_longest_ms: float
-    lag_p99_ms: float | None
+    wake_p99_ms: float | None
+    """How late the generator woke a producer that had nothing in its way."""
+    waiting_share: float | None
+    """Of the messages of an open loop, those that had to wait for the one before."""
     response_p99_ms: float | None
     planned: int | None
     sent: int
@@ -79,10 +82,10 @@ def _generator(facts: Facts) -> Iterator[str]:
         yield f"generator: its process used {facts.client_share:.0%} of a core (limit {BUSY:.0%})"
     if facts.probe_p99_ms is not None and facts.probe_p99_ms > LATE_MS:
         yield f"generator: its event loop ran {facts.probe_p99_ms:.1f} ms late at p99 (limit {LATE_MS:g} ms)"
-    lag, response = facts.lag_p99_ms, facts.response_p99_ms
-    if lag is not None and response is not None and lag > max(TIMER_MS, LAG_SHARE * response):
-        share = f"{lag / response:.0%} of the response time (limit {LAG_SHARE:.0%})"
-        yield f"generator: messages left {lag:.1f} ms late at p99, {share}"
+    wake, response = facts.wake_p99_ms, facts.response_p99_ms
+    if wake is not None and response is not None and wake > max(TIMER_MS, LAG_SHARE * response):
+        share = f"{wake / response:.0%} of the response time (limit {LAG_SHARE:.0%})"
+        yield f"generator: it woke its producers {wake:.1f} ms late at p99, {share}"
     if response is not None and facts.collector_longest_ms > response:
         pause = f"a garbage collection of {facts.collector_longest_ms:.1f} ms"
         yield f"generator: {pause} exceeds the response time's p99 of {response:.1f} ms"
@@ -122,6 +125,8 @@ def _doubts(facts: Facts) -> Iterator[str]:
 
 
 def _shortfall(facts: Facts) -> Iterator[str]:
+    if facts.waiting_share is not None and facts.waiting_share > 1 - ACHIEVED:
+        yield f"{facts.waiting_share:.1%} of the messages were due before there was room for them (--window)"
     if facts.planned and facts.sent < ACHIEVED * facts.planned:
         share = f"{facts.sent:,} of {facts.planned:,} messages were sent ({facts.sent / facts.planned:.1%})"
         yield f"the plan was not met: {share}"

@@ -96,7 +96,11 @@ class Consumer:
         await channel._set_prefetch(self._prefetch)
         waiter = Waiter()
         self._registration, slot = channel._live.consume(self._method, self, waiter)
-        await channel._endpoint.reply(slot, waiter)
+        try:
+            await channel._endpoint.reply(slot, waiter)
+        except BaseException:
+            self._leave(None)  # deliveries may have come with the reply
+            raise
         return self
 
     async def __aexit__(

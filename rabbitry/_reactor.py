@@ -32,6 +32,7 @@ from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
 from rabbitry._message import seconds
 from rabbitry._scopes import background
 from rabbitry._uri import Address, parse_uri
+from rabbitry._waiting import checkpoint_if_cancelled
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
@@ -89,7 +90,8 @@ class Reactor:
         if dial is not None:
             stream = await dial(address.host, address.port)
             endpoint.transport = transport = StreamTransport(stream, endpoint)
-            await self._tg.start(transport.run)
+            with anyio.CancelScope(shield=True):  # as in open_reactor
+                await self._tg.start(transport.run)
             return transport
         if address.tls:
             raise ConnectFailed("amqps:// is not supported yet: pass dial= with a function that opens a TLS stream")
@@ -126,7 +128,10 @@ async def open_reactor() -> AsyncIterator[Reactor]:
     poller = make_poller()
     try:
         async with background() as tg:
-            await tg.start(poller.run)
+            await checkpoint_if_cancelled()
+            # A cancelled start() waits for its task, and the poller's is shielded: it would never end. Nor does it wait.
+            with anyio.CancelScope(shield=True):
+                await tg.start(poller.run)
             reactor = Reactor(poller, tg)
             try:
                 yield reactor

@@ -34,9 +34,20 @@ async def exclusive_queue(channel: rabbitry.Channel, bodies: Iterable[bytes] = (
 
 
 async def counts(channel: rabbitry.Channel, queue: str) -> tuple[int, int]:
-    """Messages ready and consumers. Asked on the channel whose acts are to be seen, it sees all of them."""
+    """Messages ready and consumers, now. RabbitMQ's queues answer this ahead of messages and settlements just sent."""
     info = await channel.declare_queue(queue, passive=True)
     return info.message_count, info.consumer_count
+
+
+async def has_counts(channel: rabbitry.Channel, queue: str, ready: int, consumers: int = 0) -> bool:
+    """Whether the queue comes to have as many within five seconds; prints what it had, if not."""
+    deadline = anyio.current_time() + 5
+    while (found := await counts(channel, queue)) != (ready, consumers):
+        if anyio.current_time() > deadline:
+            print(f"{queue}: (ready, consumers) are {found}, not {(ready, consumers)}")
+            return False
+        await anyio.sleep(0.002)
+    return True
 
 
 async def drain(channel: rabbitry.Channel, queue: str) -> list[bytes]:

@@ -50,7 +50,8 @@ class Assembly:
             raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) > self._remaining:
             raise RemoteProtocolError("a content body is longer than its header says", FRAME_ERROR)
-        self._parts.append(payload)
+        if payload:  # or an endless row of empty frames would fill the memory
+            self._parts.append(payload)
         self._remaining -= len(payload)
         return not self._remaining
 

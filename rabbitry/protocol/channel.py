@@ -29,7 +29,7 @@ from rabbitry.protocol.constants import UNEXPECTED_FRAME
 from rabbitry.protocol.content import Content
 from rabbitry.protocol.delivery_tags import NO_TAGS, DeliveryTags
 from rabbitry.protocol.framing import ACK, NACK, REJECT, message_frames, settlement_frame
-from rabbitry.protocol.methods import Method, encode_method_frame
+from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
 from rabbitry.protocol.properties import Properties, decode_properties, encode_properties
 from rabbitry.protocol.publish_tags import PublishTags
 
@@ -43,6 +43,7 @@ PUBLISH_TAG_HEADER = "x-rabbitry-publish-tag"
 answers.
 """
 
+_pack_deliver = Struct(">QB").pack
 _unpack_deliver = Struct(">QB").unpack_from
 
 _HEADS_KEPT = 256
@@ -90,15 +91,19 @@ class Slot:
 
 
 class ProtocolConsumer:
-    """A consumer's entry in its channel. `discard` sends what still arrives back to the queue."""
+    """A consumer's entry in its channel. `discard` sends what still arrives back to the queue.
 
-    __slots__ = ("consumer_tag", "discard", "no_ack", "token")
+    `is_started` once consume-ok has come.
+    """
+
+    __slots__ = ("consumer_tag", "discard", "is_started", "no_ack", "token")
 
     def __init__(self, consumer_tag: bytes, no_ack: bool, token: Any) -> None:
         self.consumer_tag = consumer_tag
         self.no_ack = no_ack
         self.token = token
         self.discard = False
+        self.is_started = False
 
 
 class ProtocolChannel:
@@ -144,16 +149,26 @@ class ProtocolChannel:
         """Queue a synchronous method and take its place in the order of replies."""
         self.check_open()
         slot = Slot(self, method, token)
-        frame = encode_method_frame(self.number, method)  # may refuse bad input: before anything changes
+        frame = method_frame(self.number, method, self.connection.body_max)  # may refuse: before anything changes
         self._slots.append(slot)
         self.connection.awaiting += 1
         self._queue(frame)
+        if method.class_id == methods.TxSelect.class_id:
+            self._mark_transaction(method)
         return slot
 
     def send(self, method: Method) -> None:
         """Queue a method that has no reply."""
         self.check_open()
-        self._queue(encode_method_frame(self.number, method))
+        self._queue(method_frame(self.number, method, self.connection.body_max))
+
+    def _mark_transaction(self, method: Method) -> None:
+        """What is settled after this request belongs to the next transaction, whenever the reply comes."""
+        tags = self._own_tags()
+        if tags.transaction is None:
+            tags.transaction = []
+        if not isinstance(method, methods.TxSelect):
+            tags.transaction.append(0)
 
     def _own_tags(self) -> DeliveryTags:
         """This channel's own table, made when it is first needed."""
@@ -234,14 +249,18 @@ class ProtocolChannel:
             return
         if isinstance(request, methods.BasicGet) and isinstance(reply, Content):
             if not request.no_ack:
-                self.nack(reply.delivery_tag, True)
+                if self.is_outstanding(reply.delivery_tag):
+                    self.nack(reply.delivery_tag, True)
                 return
             if self._kept is None:
                 self._kept = {}
             self._kept.setdefault(request.queue, []).append(reply)
         elif isinstance(request, methods.QueueDeclare) and not request.queue and not request.passive:
             # nobody will ever learn the name the broker chose
-            self.send(methods.QueueDelete(queue=reply.queue, if_unused=True, if_empty=True, nowait=True))
+            try:
+                self.send(methods.QueueDelete(queue=reply.queue, if_unused=True, if_empty=True, nowait=True))
+            except LocalProtocolError:
+                raise RemoteProtocolError(f"the broker named a queue {reply.queue!r}", 502) from None
 
     def _undo_consume(self, request: Method) -> None:
         assert isinstance(request, methods.BasicConsume)
@@ -275,6 +294,12 @@ class ProtocolChannel:
         if consumer.discard or self.consumers.get(consumer.consumer_tag) is not consumer:
             return None
         consumer.discard = True
+        if not consumer.is_started:
+            # RabbitMQ 3.10 crashes (541) where a cancel overtakes consume-ok in its channel: `_on_consume_ok` sends it.
+            return None
+        return self._request_cancel(consumer, waiter)
+
+    def _request_cancel(self, consumer: ProtocolConsumer, waiter: Any) -> Slot:
         slot = self.request(methods.BasicCancel(consumer_tag=consumer.consumer_tag.decode(), nowait=False), waiter)
         slot.abandoned = waiter is None
         return slot
@@ -325,13 +350,13 @@ class ProtocolChannel:
         self._settle(tag, REJECT, 1 if requeue else 0)
 
     def _settle(self, tag: int, method_id: int, bits: int) -> None:
-        try:
-            self.tags.outstanding.remove(tag)
-        except KeyError:
-            raise self.settle_error(tag) from None
+        if tag not in self.tags.outstanding:
+            raise self.settle_error(tag)
+        self.flush_acks()  # while this one still counts as outstanding: no `multiple` may reach over it
+        self.tags.outstanding.remove(tag)
         if self.tags.transaction is not None:
             self.tags.transaction.append(tag)
-        self._queue(settlement_frame(self.number, method_id, tag, bits))
+        self.connection.queue(settlement_frame(self.number, method_id, tag, bits))
 
     def flush_acks(self) -> None:
         """Turn the pending acknowledgements into as few frames as possible."""
@@ -351,7 +376,8 @@ class ProtocolChannel:
 
     def is_stale(self, tag: int) -> bool:
         """Whether the delivery belongs to a life of this channel that is over."""
-        return self.state is not ChannelState.OPEN or tag <= self.tags.stale_up_to
+        tags = self.tags
+        return self.state is not ChannelState.OPEN or (tag <= tags.stale_up_to and tag not in tags.outstanding)
 
     def is_outstanding(self, tag: int) -> bool:
         """Whether the delivery still has to be settled."""
@@ -417,14 +443,23 @@ class ProtocolChannel:
         else:
             self._on_reply(method)
 
+    def _answered(self, method: Method) -> int:
+        """The index of the slot that a reply answers: the oldest, but for those that RabbitMQ answers late."""
+        reply = type(method).__name__
+        for index, slot in enumerate(self._slots):
+            request = slot.request
+            if reply in type(request).replies and _tag_of(request) == _tag_of(method):
+                return index
+            if type(request) not in _ANSWERED_LATE:
+                break
+        raise RemoteProtocolError(f"unexpected {method.name} on channel {self.number}", 503)
+
     def _on_reply(self, method: Method) -> None:
-        slots = self._slots
-        if not slots or type(method).__name__ not in type(slots[0].request).replies:
-            raise RemoteProtocolError(f"unexpected {method.name} on channel {self.number}", 503)
+        index = self._answered(method)
         if method.has_content:
             self.assembly = Assembly(method)
             return
-        slot = slots.pop(0)
+        slot = self._slots.pop(index)
         self.connection.awaiting -= 1
         effect = _EFFECTS.get(type(method))
         if effect is not None:
@@ -438,6 +473,14 @@ class ProtocolChannel:
     def _on_open_ok(self, slot: Slot, method: Method) -> None:
         self.state = ChannelState.OPEN
 
+    def _on_consume_ok(self, slot: Slot, method: Method) -> None:
+        assert isinstance(slot.request, methods.BasicConsume)
+        consumer = self.consumers.get(slot.request.consumer_tag.encode())
+        if consumer is not None:
+            consumer.is_started = True
+            if consumer.discard:  # abandoned or stopped meanwhile
+                self._request_cancel(consumer, None)
+
     def _on_cancel_ok(self, slot: Slot, method: Method) -> None:
         assert isinstance(slot.request, methods.BasicCancel)
         self.consumers.pop(slot.request.consumer_tag.encode(), None)
@@ -447,17 +490,17 @@ class ProtocolChannel:
 
     def _on_tx_select_ok(self, slot: Slot, method: Method) -> None:
         self.mode = Mode.TRANSACTION
-        self._own_tags().transaction = []
 
     def _on_commit_ok(self, slot: Slot, method: Method) -> None:
-        self._own_tags().transaction = []
+        self._own_tags().finish_transaction()
 
     def _on_rollback_ok(self, slot: Slot, method: Method) -> None:
         self._own_tags().rollback()
 
     def _on_recover_ok(self, slot: Slot, method: Method) -> None:
         """The broker requeued every outstanding delivery, also those on their way since: all are stale."""
-        self._own_tags().make_stale()
+        if not any(isinstance(later.request, methods.BasicRecover) for later in self._slots):
+            self._own_tags().make_stale()
 
     def _on_declare_ok(self, slot: Slot, method: Method) -> None:
         if slot.abandoned:
@@ -466,7 +509,7 @@ class ProtocolChannel:
     def recover(self, token: Any) -> Slot:
         """basic.recover(requeue=True): everything outstanding now becomes stale."""
         slot = self.request(methods.BasicRecover(requeue=True), token)
-        self._own_tags().make_stale()
+        self._own_tags().start_recover()
         return slot
 
     def _on_close(self, method: Method) -> None:
@@ -519,8 +562,10 @@ class ProtocolChannel:
 
     def _on_broker_cancel(self, method: Method) -> None:
         assert isinstance(method, methods.BasicCancel)
-        consumer = self.consumers.pop(method.consumer_tag.encode(), None)
-        if consumer is not None and not consumer.discard:
+        tag = method.consumer_tag.encode("utf-8", "surrogateescape")
+        consumer = self.consumers.get(tag)
+        if consumer is not None and not consumer.discard:  # else our cancel has crossed it, and cancel-ok follows
+            del self.consumers[tag]
             consumer.discard = True
             self.connection.events.append(events.ConsumerCancelledByBroker(consumer.token))
 
@@ -570,9 +615,10 @@ class ProtocolChannel:
             route = payload[position + 9 :]
             end = 1 + route[0]
             if end + 1 + route[end] != len(route):
-                raise RemoteProtocolError("malformed basic.deliver", 502)
-        except (IndexError, ValueError, StructError) as exc:
-            raise RemoteProtocolError("truncated basic.deliver", 502) from exc
+                raise IndexError
+        except (IndexError, StructError):
+            decode_method(methods.BasicDeliver.key + payload)  # raises, and says what is wrong
+            raise
         if consumer is None:
             raise RemoteProtocolError(f"basic.deliver for an unknown consumer on channel {self.number}", 503)
         if not consumer.no_ack:  # (direct reply-to numbers all its deliveries 1, and nobody settles them)
@@ -582,7 +628,7 @@ class ProtocolChannel:
             tags.last = tag
             tags.outstanding.add(tag)
         if consumer.discard:
-            if not consumer.no_ack:
+            if not consumer.no_ack and self.is_outstanding(tag):
                 self.nack(tag, True)
             return
         connection = self.connection
@@ -591,12 +637,17 @@ class ProtocolChannel:
         )
 
     def _finish_deliver(self, method: Method, header: bytes, body: bytes) -> None:
-        self.receive_delivery(method.encode()[4:], header, body)
+        assert isinstance(method, methods.BasicDeliver)
+        tag = method.consumer_tag.encode("utf-8", "surrogateescape")  # any octets may come, only UTF-8 is ever sent
+        numbers = _pack_deliver(method.delivery_tag, method.redelivered)
+        self.receive_delivery(
+            bytes((len(tag),)) + tag + numbers + _route(method.exchange, method.routing_key), header, body
+        )
 
     def _finish_get(self, method: Method, header: bytes, body: bytes) -> None:
         assert isinstance(method, methods.BasicGetOk)
-        slot = self._slots.pop(0)
-        self.connection.awaiting -= 1
+        index = self._answered(method)
+        slot = self._slots[index]
         request = slot.request
         assert isinstance(request, methods.BasicGet)
         tag = method.delivery_tag
@@ -609,6 +660,8 @@ class ProtocolChannel:
         content = self.connection.delivery_type(
             self, None, tag, method.redelivered, _route(method.exchange, method.routing_key), header, body
         )
+        del self._slots[index]
+        self.connection.awaiting -= 1
         if slot.abandoned:
             self.undo_late(request, content)
         else:
@@ -625,6 +678,19 @@ class ProtocolChannel:
             self, None, 0, False, _route(method.exchange, method.routing_key), header, body
         )
         self.connection.events.append(events.Returned(self, token, method.reply_code, method.reply_text, content))
+
+
+def method_frame(number: int, method: Method, payload_max: int) -> bytes:
+    """A method's frame. Only content can be cut into several (specification 4.2.6), so its size is checked here."""
+    frame = encode_method_frame(number, method)
+    if len(frame) - 8 > payload_max:
+        raise LocalProtocolError(f"{method.name}: its {len(frame)} bytes exceed frame_max ({payload_max + 8})")
+    return frame
+
+
+def _tag_of(method: Method) -> str | None:
+    """The consumer tag that ties consume-ok and cancel-ok to their requests; None for everything else."""
+    return getattr(method, "consumer_tag", None)
 
 
 def _route(exchange: str, routing_key: str) -> bytes:
@@ -645,6 +711,10 @@ _UNASKED: dict[type[Method], _Handler] = {
 }
 """What the broker may send without being asked; everything else must answer the oldest request."""
 
+_ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel, methods.TxCommit)
+"""RabbitMQ answers these from the queue's process through the channel's mailbox (rabbit_channel's handle_cast of
+`command`), a commit when the queues have confirmed: the replies to requests behind them may come before."""
+
 _CLOSING: dict[type[Method], _Handler] = {
     methods.ChannelClose: ProtocolChannel._on_close_while_closing,
     methods.ChannelCloseOk: ProtocolChannel._on_close_ok,
@@ -653,6 +723,7 @@ _CLOSING: dict[type[Method], _Handler] = {
 
 _EFFECTS: dict[type[Method], Callable[[ProtocolChannel, Slot, Method], None]] = {
     methods.ChannelOpenOk: ProtocolChannel._on_open_ok,
+    methods.BasicConsumeOk: ProtocolChannel._on_consume_ok,
     methods.BasicCancelOk: ProtocolChannel._on_cancel_ok,
     methods.ConfirmSelectOk: ProtocolChannel._on_confirm_ok,
     methods.TxSelectOk: ProtocolChannel._on_tx_select_ok,

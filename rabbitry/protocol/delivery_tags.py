@@ -11,6 +11,21 @@ from collections.abc import Iterator
 __all__ = ["NO_TAGS", "DeliveryTags"]
 
 
+_STEPS = 10_000
+"""Tags looked at one by one when the floor is raised. A peer that jumps by 2**60 must not keep us counting."""
+
+_EVERY_TAG = 2**64
+
+
+class _Requeued(set[int]):
+    """The outstanding deliveries while basic.recover is under way: none, whatever comes."""
+
+    __slots__ = ()
+
+    def add(self, tag: int) -> None:
+        """The broker sent it before it saw the recover, and then put it back."""
+
+
 class DeliveryTags:
     """Tags rise by one with each delivery of the channel. Those of `no_ack` deliveries are never outstanding."""
 
@@ -23,7 +38,7 @@ class DeliveryTags:
         self.pending: list[int] = []
         # Tags up to this one belong to a former life: the broker has put their messages back.
         self.stale_up_to = 0
-        # Settled since the last commit; None outside transaction mode.
+        # Settled since the last commit, a 0 where tx.commit or tx.rollback was sent; None outside transaction mode.
         self.transaction: list[int] | None = None
         # Every tag below is settled. It only rises (but for a rollback), so finding it costs one step per delivery.
         self._floor = 1
@@ -44,25 +59,39 @@ class DeliveryTags:
                     yield tag, False
 
     def _raised_floor(self) -> int:
-        floor, last, outstanding = self._floor, self.last, self.outstanding
-        while floor <= last and floor not in outstanding:
-            floor += 1
+        beyond, outstanding = self.last + 1, self.outstanding
+        for floor in range(self._floor, min(beyond, self._floor + _STEPS)):
+            if floor in outstanding:
+                break
+        else:
+            floor = min(outstanding, default=beyond)
         self._floor = floor
         return floor
 
     def make_stale(self) -> None:
-        """The broker puts everything outstanding back."""
+        """The broker has put everything outstanding back."""
         self.stale_up_to = self.last
-        self.outstanding.clear()
+        self.outstanding = set()
         self.pending.clear()
 
+    def start_recover(self) -> None:
+        """The broker will put back what is outstanding, and what arrives until it has said so (by `make_stale`)."""
+        self.stale_up_to = _EVERY_TAG
+        self.outstanding = _Requeued()
+        self.pending.clear()
+
+    def finish_transaction(self) -> list[int]:
+        """tx.commit or tx.rollback was answered: take what was settled before it was sent."""
+        settled = self.transaction or [0]
+        end = settled.index(0)
+        self.transaction = settled[end + 1 :]
+        return settled[:end]
+
     def rollback(self) -> None:
-        """What the transaction settled is unsettled again."""
-        settled, self.transaction = self.transaction or [], []
-        for tag in settled:
-            if tag > self.stale_up_to:
-                self.outstanding.add(tag)
-                self._floor = min(self._floor, tag)
+        """What the transaction settled is unsettled again, also what a basic.recover amid it therefore left alone."""
+        for tag in self.finish_transaction():
+            self.outstanding.add(tag)
+            self._floor = min(self._floor, tag)
 
 
 NO_TAGS = DeliveryTags()

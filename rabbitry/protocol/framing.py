@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from struct import Struct
 
+from rabbitry._errors import LocalProtocolError
+
 __all__ = ["ACK", "HEARTBEAT_FRAME", "NACK", "REJECT", "message_frames", "settlement_frame"]
 
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -25,20 +27,24 @@ def message_frames(number: int, publish: bytes, properties: bytes, body: bytes, 
 
     hot: one join for the three frames of an ordinary message, 0.6 us against 7 through `Method` objects.
     """
-    size = len(body)
-    if 0 < size <= body_max:
+    size, header_size = len(body), 12 + len(properties)
+    if 0 < size <= body_max and header_size <= body_max:
         return b"".join(
             (
                 publish,
-                _pack_content_header(2, number, 12 + len(properties), 60, 0, size),
+                _pack_content_header(2, number, header_size, 60, 0, size),
                 properties,
                 _pack_body_head(0xCE, 3, number, size),
                 body,
                 b"\xce",
             )
         )
+    if header_size > body_max:
+        raise LocalProtocolError(
+            f"the message's properties take a frame of {header_size + 8} bytes, which exceeds frame_max ({body_max + 8})"
+        )
     # No body frame for an empty body (specification 4.2.6.2), several for one larger than a frame.
-    parts = [publish, _pack_content_header(2, number, 12 + len(properties), 60, 0, size), properties, b"\xce"]
+    parts = [publish, _pack_content_header(2, number, header_size, 60, 0, size), properties, b"\xce"]
     for start in range(0, size, body_max):
         piece = body[start : start + body_max]
         parts += (_pack_frame_head(3, number, len(piece)), piece, b"\xce")

@@ -175,6 +175,23 @@ def test_dropped_connections_are_counted_and_end_the_run(
     assert not result["interrupted"]
 
 
+def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]) -> None:
+    def alarm() -> None:
+        time.sleep(1.5)
+        node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+        time.sleep(1.2)
+        node.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+
+    raiser = threading.Thread(target=alarm)
+    raiser.start()
+    code, result = run(capsys, "--clients", "20", "--duration", "4", "--url", node.url, "--backend", backend)
+    raiser.join()
+    add_up(result)
+    assert code == 0
+    assert result["publish"]["blocked_seconds"] > 0
+    assert any("an alarm" in text for text in result["verdict"]["evidence"])
+
+
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([*SHORT, "--url", "amqp://guest:secret@127.0.0.1:1", "--backend", backend, "--driver", driver])

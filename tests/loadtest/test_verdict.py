@@ -13,7 +13,8 @@ CALM = Facts(
     stolen_share=0.0,
     probe_p99_ms=1.2,
     collector_longest_ms=0.1,
-    lag_p99_ms=None,
+    wake_p99_ms=None,
+    waiting_share=None,
     response_p99_ms=5.0,
     planned=None,
     sent=1000,
@@ -21,7 +22,7 @@ CALM = Facts(
     in_flight=50,
     rates=[100.0] * 20,
 )
-OPEN = replace(CALM, lag_p99_ms=1.1, planned=1000, in_flight=None)
+OPEN = replace(CALM, wake_p99_ms=1.1, waiting_share=0.0, planned=1000, in_flight=None)
 
 
 def test_neither_end_at_its_limit() -> None:
@@ -36,7 +37,7 @@ def test_generator_bound() -> None:
         replace(CALM, client_share=0.97),
         replace(CALM, probe_p99_ms=9.0),
         replace(CALM, collector_longest_ms=8.0),
-        replace(OPEN, lag_p99_ms=4.0),
+        replace(OPEN, wake_p99_ms=4.0),
     ):
         verdict = judge(facts)
         assert verdict.status == "generator-bound"
@@ -44,7 +45,7 @@ def test_generator_bound() -> None:
 
 
 def test_the_timers_own_lateness_is_no_evidence() -> None:
-    assert judge(replace(OPEN, lag_p99_ms=1.9)).status == "inconclusive"
+    assert judge(replace(OPEN, wake_p99_ms=1.9)).status == "inconclusive"
 
 
 def test_broker_bound() -> None:
@@ -67,6 +68,7 @@ def test_a_plan_that_was_not_met_is_told() -> None:
     verdict = judge(replace(OPEN, sent=900, client_share=0.95))
     assert verdict.status == "generator-bound"
     assert "900 of 1,000" in verdict.evidence[-1]
+    assert "12.0% of the messages" in judge(replace(OPEN, waiting_share=0.12)).evidence[-1]
 
 
 def test_drift_and_long_warmups_are_unsteady() -> None:

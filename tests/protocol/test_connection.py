@@ -15,7 +15,17 @@ from rabbitry._errors import (
 from rabbitry.protocol import methods
 from rabbitry.protocol.channel import ChannelState
 from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
-from tests.protocol.broker import HEARTBEAT, PLAIN, Dialogue, body_frame, deliver, get_ok, header_frame, method_frame
+from tests.protocol.broker import (
+    HEARTBEAT,
+    PLAIN,
+    Dialogue,
+    body_frame,
+    content_frames,
+    deliver,
+    get_ok,
+    header_frame,
+    method_frame,
+)
 
 CLOSE_OK = method_frame(0, methods.ConnectionCloseOk())
 OPEN_OK = method_frame(0, methods.ConnectionOpenOk())
@@ -325,15 +335,16 @@ def test_closing_discards_everything_else(split: str) -> None:
     first.request(methods.QueueDeclare(queue="q"), "declare")
     first.get(methods.BasicGet(queue="q"), "get")
     second.publish(b"\0\0", b"body", "", "q", False, "message")
-    delivery = deliver(1, 1)
-    half = len(delivery) // 2
-    assert dialogue.feed(delivery[:half]) == []
+    delivery, header, body = content_frames(
+        1, methods.BasicDeliver(consumer_tag="c", delivery_tag=1, exchange="", routing_key="q"), b"body"
+    )
+    assert dialogue.feed(delivery, header) == []
     dialogue.connection.close()
     dialogue.events()
     dialogue.sent()
     assert (
         dialogue.feed(
-            delivery[half:],
+            body,
             method_frame(1, methods.QueueDeclareOk(queue="q", message_count=0, consumer_count=0)),
             get_ok(1, 2),
             deliver(1, 3, consumer_tag="unknown"),
@@ -572,7 +583,7 @@ def test_what_fits_no_frame_is_refused() -> None:
     for body in (b"", b"body", b"a" * 10000):
         with pytest.raises(LocalProtocolError, match=r"properties.*frame_max \(4096\)"):
             channel.publish(b"\0" * 4077, body, "", "q", False, "message")
-    assert (connection.awaiting, channel.next_publish_tag, channel._slots, channel.confirms) == (0, 1, [], {})
+    assert (connection.awaiting, channel.confirms.following, channel._slots, channel.confirms.pending) == (0, 1, [], {})
     assert dialogue.sent() == []
     channel.publish(b"\0" * 4076, b"body", "", "q", False, "message")
     assert len(dialogue.sent()[1][2]) == 4088

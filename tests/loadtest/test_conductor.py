@@ -1,0 +1,302 @@
+"""Runs against a broker that misbehaves on demand: an in-memory driver that can refuse, hang, lose, repeat and drop."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from loadtest import conductor as conductor_module
+from loadtest.conductor import Conductor, Report
+from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.environment import describe_environment
+from loadtest.resources import Meter
+from loadtest.result import build_result, failures
+from loadtest.run import Run
+from loadtest.settings import parse_settings
+from loadtest.timeline import Row
+
+Result = dict[str, Any]
+
+
+class Broker:
+    """Queues in memory; what goes wrong is set by the test."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, deque[bytes]] = {}
+        self.published = 0
+        self.open = 0
+        self.opened = 0
+        self.most_opening = 0
+        self.opening = 0
+        self.refuse_every = 0
+        self.hang_every = 0
+        self.lose_every = 0
+        self.repeat_every = 0
+        self.unknown_every = 0
+        self.drop_consumers_after = 0
+        self.received = 0
+        self.in_flight: Counter[int] = Counter()
+
+    @asynccontextmanager
+    async def connect(self, url: str, name: str) -> AsyncIterator[Connection]:
+        if not name.endswith("administrator"):
+            self.opened += 1
+            self.opening += 1
+            self.most_opening = max(self.most_opening, self.opening)
+            try:
+                await anyio.sleep(0.001)
+                if self.hang_every and self.opened % self.hang_every == 0:
+                    await anyio.sleep_forever()
+                if self.refuse_every and self.opened % self.refuse_every == 0:
+                    raise ConnectionRefusedError("the broker refuses")
+            finally:
+                self.opening -= 1
+        self.open += 1
+        try:
+            yield Connection(self)
+        finally:
+            self.open -= 1
+
+
+class Connection:
+    server_properties: Mapping[str, Any] = {"product": "Fake", "version": "1"}
+    is_blocked = False
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    @asynccontextmanager
+    async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[Producer]:
+        yield Producer(self.broker, queue)
+
+    @asynccontextmanager
+    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[Consumer]:
+        yield Consumer(self.broker, queue)
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[Caller]:
+        yield Caller()
+
+    @asynccontextmanager
+    async def administrator(self) -> AsyncIterator[Connection]:
+        yield self
+
+    async def serve(self, queue: str) -> None:
+        await anyio.sleep_forever()
+
+    async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        self.broker.queues[name] = deque()
+
+    async def count_messages(self, name: str) -> int:
+        return len(self.broker.queues[name])
+
+    async def delete_queue(self, name: str) -> None:
+        del self.broker.queues[name]
+
+
+class Producer:
+    def __init__(self, broker: Broker, queue: str) -> None:
+        self.broker = broker
+        self.queue = broker.queues[queue]
+
+    async def publish(self, body: bytes) -> Outcome:
+        broker = self.broker
+        broker.in_flight[id(self)] += 1
+        assert broker.in_flight[id(self)] == 1
+        await anyio.sleep(0.002)
+        broker.in_flight[id(self)] -= 1
+        broker.published += 1
+        if not (broker.lose_every and broker.published % broker.lose_every == 0):
+            self.queue.append(body)
+        if broker.unknown_every and broker.published % broker.unknown_every == 0:
+            return Outcome.UNKNOWN
+        return Outcome.CONFIRMED
+
+    async def submit(self, body: bytes, token: object) -> None:
+        raise NotImplementedError
+
+    async def flush(self) -> None: ...
+
+
+class Consumer:
+    def __init__(self, broker: Broker, queue: str) -> None:
+        self.broker = broker
+        self.queue = broker.queues[queue]
+        self.stopped = False
+
+    async def run(self, receive: Receive) -> None:
+        broker = self.broker
+        while not self.stopped:
+            while self.queue:
+                body = self.queue.popleft()
+                receive(body, False)
+                broker.received += 1
+                if broker.repeat_every and broker.received % broker.repeat_every == 0:
+                    receive(body, True)
+            if broker.drop_consumers_after and broker.received > broker.drop_consumers_after:
+                raise ConnectionResetError("the broker dropped it")
+            await anyio.sleep(0.002)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Caller:
+    async def call(self, queue: str, body: bytes) -> bytes:
+        await anyio.sleep(0.002)
+        return body
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.looks: defaultdict[str, int] = defaultdict(int)
+
+    def update(self, run: Run, row: Row | None, now: float) -> None:
+        self.looks[run.phases[-1].name] += 1
+
+
+async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
+    """A whole run against the fake; also checks that nothing is left behind."""
+    words = line.split()
+    settings = parse_settings(["--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words], {})
+    run = Run(settings)
+    conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    reports: list[Report] = []
+
+    async def play() -> None:
+        reports.append(await conductor.conduct())
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(play)
+            if interrupt_after is not None:
+                await anyio.sleep(interrupt_after)
+                conductor.interrupt()
+    assert broker.open == 0
+    assert not broker.queues
+    return build_result(run, reports[0], describe_environment((), "fake"), words)
+
+
+async def test_all_is_well() -> None:
+    broker = Broker()
+    result = await conduct(broker, "--clients 30 --handshakes 4")
+    assert failures(result) == []
+    assert result["connect"]["connections"] == 30
+    assert 1 < broker.most_opening <= 4 + 1  # and the server's own
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] == broker.published > 100
+    assert result["rpc"]["replies"] > 10
+    assert result["publish"]["fairness"] > 0.9
+    assert [phase["name"] for phase in result["phases"]] == ["connect", "warmup", "measure", "drain", "close"]
+    assert result["phases"][2]["seconds"] == pytest.approx(0.6, abs=0.2)
+
+
+async def test_refused_connections_fail_the_run_but_not_the_others() -> None:
+    broker = Broker()
+    broker.refuse_every = 4
+    result = await conduct(broker, "--producers 10 --consumers 10")
+    assert result["connect"]["failed"] == 5
+    assert result["connect"]["connections"] == 15
+    assert result["errors"] == {"ConnectionRefusedError": 5}
+    assert failures(result) == ["5 connections failed"]
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] > 0
+
+
+async def test_if_nobody_can_connect_the_run_ends() -> None:
+    broker = Broker()
+    broker.refuse_every = 1
+    result = await conduct(broker, "--producers 3 --consumers 3 --duration 60")
+    assert result["connect"]["failed"] == 6
+    assert result["connect"]["client_bytes_per_connection"] is None
+    assert result["publish"]["rate"] is None
+    assert result["publish"]["confirm_latency_ms"] is None
+
+
+async def test_who_hangs_while_connecting_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conductor_module, "CONNECT_PATIENCE", 0.3)
+    monkeypatch.setattr(conductor_module, "CLOSE_BOUND", 0.5)
+    broker = Broker()
+    broker.hang_every = 5
+    result = await conduct(broker, "--producers 10 --consumers 10 --handshakes 2")
+    # two that hang take both places: those behind them are never tried
+    assert result["connect"]["connections"] == 8
+    assert result["connect"]["failed"] == 12
+    assert result["errors"] == {"ConnectTimeout": 12}
+
+
+async def test_the_ledger_finds_what_is_lost_and_what_comes_twice() -> None:
+    broker = Broker()
+    broker.lose_every, broker.repeat_every = 10, 7
+    result = await conduct(broker, "--producers 5 --consumers 5 --drain 0.3")
+    assert result["consume"]["lost"] == broker.published // 10 > 0
+    assert result["consume"]["duplicates"] == result["consume"]["redelivered"] == broker.received // 7 > 0
+    assert result["consume"]["unique"] == broker.received
+    assert failures(result) == [f"{broker.published // 10:,} messages lost"]
+
+
+async def test_unknown_outcomes_are_no_losses_and_may_arrive() -> None:
+    broker = Broker()
+    broker.unknown_every = 10
+    result = await conduct(broker, "--producers 5 --consumers 5")
+    assert failures(result) == []
+    assert result["publish"]["unknown"] == result["consume"]["resurrected"] == broker.published // 10 > 0
+    assert result["publish"]["confirmed"] + result["consume"]["resurrected"] == result["consume"]["unique"]
+
+
+async def test_without_consumers_the_backlog_is_what_was_confirmed() -> None:
+    result = await conduct(Broker(), "--producers 5")
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_dropped_clients_end_alone_and_their_messages_are_still_there() -> None:
+    broker = Broker()
+    broker.drop_consumers_after = 50
+    result = await conduct(broker, "--producers 5 --consumers 5 --callers 2")
+    assert result["connect"]["dropped"] == 5
+    assert result["errors"] == {"ConnectionResetError": 5}
+    assert failures(result) == ["5 connections dropped"]
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - result["consume"]["unique"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_shared_sockets_drop_once() -> None:
+    broker = Broker()
+    broker.drop_consumers_after = 50
+    result = await conduct(broker, "--producers 6 --consumers 6 --connections 3")
+    assert result["connect"]["dropped"] == 3
+    assert result["errors"] == {"ConnectionResetError": 6}
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.01, 0.1, 0.3, 0.5])
+async def test_interrupted_at_any_time_it_ends_in_order(delay: float) -> None:
+    result = await conduct(Broker(), "--clients 20 --handshakes 1 --duration 60 --ramp 0.2", interrupt_after=delay)
+    assert result["interrupted"]
+    assert failures(result) == []
+    assert result["phases"][-1]["name"] == "close"
+
+
+async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
+    broker = Broker()
+    result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
+    publish = result["publish"]
+    assert publish["planned"] == pytest.approx(500 * 0.7, rel=0.1)  # half a ramp of 0.2 s, then 0.6 s
+    assert publish["sent"] == publish["planned"] - publish["skipped"] == broker.published
+    assert publish["skipped"] <= 5
+    assert publish["confirm_service_ms"]["min"] >= 2.0
+    assert publish["confirm_latency_ms"]["mean"] >= publish["confirm_service_ms"]["mean"]
+
+
+async def test_an_impossible_schedule_is_told_not_hidden() -> None:
+    result = await conduct(Broker(), "--producers 2 --consumers 2 --rate 5000")
+    publish = result["publish"]
+    assert publish["skipped"] > 1000
+    assert publish["lag_ms"]["max"] > 100
+    assert publish["confirm_latency_ms"]["p50"] > 20 * publish["confirm_service_ms"]["p50"]
+    told = "\n".join(result["verdict"]["evidence"])
+    assert "the plan was not met" in told
+    assert "before there was room" in told
