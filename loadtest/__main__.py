@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import psutil
 from anyio.abc import TaskStatus
 from rich.console import Console
 
 from loadtest.chart import draw_chart
-from loadtest.conductor import Conductor, Report
+from loadtest.conductor import Conductor, QueueRefused, Report
 from loadtest.drivers import DriverMissing, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.environment import describe_environment
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = errors if settings.json == "-" else Console(soft_wrap=True, highlight=False)
     try:
         return _run(settings, words, console)
-    except (DriverMissing, Refused, RabbitMQNotFound) as error:
+    except (DriverMissing, Refused, RabbitMQNotFound, QueueRefused) as error:
         code, text = USAGE, str(error)
     except (Unreachable, NodeError) as error:
         code, text = FAILED, str(error)
@@ -125,43 +126,36 @@ def _demand(settings: Settings, driver: Driver) -> Demand:
 
 
 async def _execute(run: Run, driver: Driver, progress: Progress) -> Report:
-    """The run inside its event loop. KeyboardInterrupt if it was interrupted without an orderly end."""
+    """The run inside its event loop. KeyboardInterrupt if it was interrupted before it began."""
     report: Report | None = None
-    failure: Unreachable | None = None
+    failure: Exception | None = None
     async with anyio.create_task_group() as tg:
-        interruption = _Interruption(tg.cancel_scope)
-        await tg.start(interruption.watch)
+        await tg.start(_heed_signals, run, tg.cancel_scope)
         try:
             async with _broker(run.settings, progress) as broker, driver.open() as session:
                 meter = Meter(broker.process)
                 conductor = Conductor(run, session, broker.urls, meter, progress, is_private=broker.is_private)
-                interruption.conductor = conductor
-                report = await conductor.conduct()
+                report = conductor.report
+                await conductor.conduct()
         except OSError as error:  # every failure to connect is one
             failure = Unreachable(f"no broker to test: {error}")
+        except (NodeError, QueueRefused) as error:
+            failure = error
         tg.cancel_scope.cancel()
-    if failure is not None:
+    if failure is not None:  # raised here, it is in no group
         raise failure
-    if report is None:
+    if report is None or not run.phases:
         raise KeyboardInterrupt
     return report
 
 
-class _Interruption:
-    """What Ctrl-C and SIGTERM do."""
-
-    def __init__(self, scope: anyio.CancelScope) -> None:
-        self._scope = scope
-        self.conductor: Conductor | None = None
-
-    async def watch(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                if self.conductor is None or self.conductor.is_interrupted:
-                    self._scope.cancel()
-                else:
-                    self.conductor.interrupt()
+async def _heed_signals(run: Run, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            if run.is_interrupted or not run.phases:
+                scope.cancel()
+            run.interrupt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +174,9 @@ async def _broker(settings: Settings, progress: Progress) -> AsyncIterator[_Brok
     progress.say("starting a private RabbitMQ node")
     async with PrivateNode(connections=settings.connections + settings.servers + 16) as node:
         if settings.vhost is not None:
-            node.rabbitmqctl("add_vhost", settings.vhost)
-            node.rabbitmqctl("set_permissions", "-p", settings.vhost, "guest", ".*", ".*", ".*")
+            await anyio.to_thread.run_sync(node.rabbitmqctl, "add_vhost", settings.vhost)
+            rights = ("set_permissions", "-p", settings.vhost, "guest", ".*", ".*", ".*")
+            await anyio.to_thread.run_sync(node.rabbitmqctl, *rights)
         yield _Broker((with_vhost(node.url, settings.vhost),), psutil.Process(node.pid), is_private=True)
 
 

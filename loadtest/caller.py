@@ -5,26 +5,25 @@ A call that gets no reply in time counts as a timeout, one that the run cut off 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic_ns
 
 import anyio
 
 from loadtest.drivers.base import Caller, Connection, Session
 from loadtest.plan import Place
-from loadtest.run import Run
+from loadtest.run import Attendance, Run
 
 
-async def call(run: Run, place: Place, connection: Connection, arrived: Callable[[], None]) -> None:
+async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Calls from the begin until the run stops, then stays connected until it is over."""
     async with connection.caller() as caller:
-        arrived()
+        attendance.arrive()
         await run.begin.wait()
         await run.timetable.sleep_until(run.start_of(place.index))
         payload = bytes(run.settings.size)
         while not run.is_stopping:
             await _call_once(run, caller, place.queue, payload)
-        await run.over.wait()
+        await attendance.leave()
 
 
 async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes) -> None:
@@ -48,7 +47,8 @@ async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes) -> No
         run.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
     else:
         tally.replies += 1
-        run.latencies(started).rpc.record(monotonic_ns() - started)
+        now = monotonic_ns()
+        run.latencies(started, now).rpc.record(now - started)
 
 
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:

@@ -12,12 +12,13 @@ from itertools import accumulate
 from math import ceil, floor, log10
 from typing import Any
 
+from loadtest.timeline import STUB
 from loadtest.units import format_count, format_milliseconds
 
 _WIDTH, _LEFT, _RIGHT = 960, 70, 150
 _PANEL, _TOP, _GAP = 200, 40, 50
 _HEIGHT = _TOP + 2 * _PANEL + _GAP + 40
-_COLOURS = ("#1b6ca8", "#c4541d", "#3a7d44", "#7a4a99", "#1b6ca8", "#c4541d", "#3a7d44")
+_COLOURS = ("#1b6ca8", "#c4541d", "#3a7d44")
 _BANDS = {"connect": "#eef3f8", "warmup": "#faf3e6", "measure": "#ffffff", "drain": "#f1f1f1", "close": "#e8e8e8"}
 
 Points = list[tuple[float, float]]
@@ -26,7 +27,7 @@ Scale = Callable[[float], float]
 
 def draw_chart(result: Mapping[str, Any]) -> str:
     """The picture, as the text of an SVG file."""
-    rows = _whole_rows(result["timeline"])
+    rows = [row for row in result["timeline"] if row["seconds"] > STUB]
     phases = result["phases"]
     end = max([sum(phase["seconds"] for phase in phases), *(row["t_seconds"] for row in rows), 1e-3])
 
@@ -61,13 +62,6 @@ def _bands(phases: Sequence[Mapping[str, Any]], across: Scale) -> Iterator[str]:
             )
         if across(end) - start > 45:
             yield f'<text x="{start + 4:.1f}" y="{_TOP + 14}" fill="#777777">{phase["name"]}</text>'
-
-
-def _whole_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with their lengths; without the stubs at the end of phases, whose rates and latencies are chance."""
-    starts = [0.0, *(row["t_seconds"] for row in rows)]
-    measured = ({**row, "seconds": row["t_seconds"] - start} for row, start in zip(rows, starts, strict=False))
-    return [row for row in measured if row["seconds"] > 0.25]
 
 
 def _rates(rows: Sequence[Mapping[str, Any]], across: Scale, top: int) -> Iterator[str]:
@@ -108,7 +102,7 @@ def _latencies(rows: Sequence[Mapping[str, Any]], across: Scale, top: int) -> It
     for exponent in range(low, high + 1):
         yield from _gridline(down(10.0**exponent), format_milliseconds(10.0**exponent))
     for index, (name, points) in enumerate(series.items()):
-        yield from _line(points, across, down, name, index, top, dashed=name.endswith("p99"), colour=index % 3)
+        yield from _line(points, across, down, name, index, top, dashed=name.endswith("p99"))
 
 
 def _line(
@@ -120,11 +114,10 @@ def _line(
     top: int,
     *,
     dashed: bool = False,
-    colour: int | None = None,
 ) -> Iterator[str]:
     if not points:
         return
-    stroke = _COLOURS[index if colour is None else colour]
+    stroke = _COLOURS[index % len(_COLOURS)]
     path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
     y = top + 14 + 18 * index

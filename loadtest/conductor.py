@@ -77,6 +77,10 @@ class Report:
     backlog: int | None = None
 
 
+class QueueRefused(Exception):
+    """The broker doesn't declare such a queue."""
+
+
 class Conductor:
     """Conducts one run."""
 
@@ -97,28 +101,17 @@ class Conductor:
             broker={},
         )
 
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether the end was asked for."""
-        return self._run.is_interrupted
-
-    def interrupt(self) -> None:
-        """Ends the run early, in order."""
-        self._run.is_interrupted = True
-        self._run.enough.set()
-
     async def conduct(self) -> Report:
-        """The whole run. Raises what the first connection raises, if the broker can't be reached at all.
+        """The whole run. OSError if the broker can't be reached at all, QueueRefused if it doesn't take our queues.
 
-        Cancelled, it drops everything and reports nothing.
+        Cancelled, it drops everything; `report` then has what was measured.
         """
         queues = (*self._run.plan.queues, *self._run.plan.server_queues)
-        async with self._administrator() as administrator:
-            for queue in queues:
-                await administrator.declare_queue(queue, self._queue_arguments(queue))
+        await self._declare(queues)
         try:
             await self._perform()
         finally:
+            gc.unfreeze()
             with anyio.move_on_after(COUNT_BOUND, shield=True):
                 await self._clear(queues)
         return self.report
@@ -144,7 +137,6 @@ class Conductor:
                 staff.cancel_scope.cancel()
         self._end_phase()
         report.sampler.add_row()
-        gc.unfreeze()
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
@@ -199,15 +191,17 @@ class Conductor:
         """Until everything confirmed was received, or the queues are empty, or time is up."""
         run = self._run
         self._begin_phase("drain")
-        settings = run.settings
-        deadline = monotonic() + (min(settings.drain, INTERRUPTED_DRAIN) if run.is_interrupted else settings.drain)
-        received, stalled_at = -1, monotonic() + STALL
-        while monotonic() < deadline and not self._is_drained():
-            await anyio.sleep(0.05)
+        began = monotonic()
+        received, stalled_at = -1, began + STALL
+        while not self._is_drained():
+            patience = min(run.settings.drain, INTERRUPTED_DRAIN) if run.is_interrupted else run.settings.drain
+            if (left := began + patience - monotonic()) < 0:
+                return
+            await anyio.sleep(min(left, 0.05))
             if run.tally.received != received:
                 received, stalled_at = run.tally.received, monotonic() + STALL
             elif monotonic() > stalled_at:
-                with anyio.move_on_after(deadline - monotonic()):
+                with anyio.move_on_after(left):
                     if self._is_settled() and await self._count_backlog() == 0:
                         return
                 stalled_at = monotonic() + STALL
@@ -235,6 +229,16 @@ class Conductor:
         ):
             self.report.broker = describe_broker(connection.server_properties, self._is_private)
             yield administrator
+
+    async def _declare(self, queues: Sequence[str]) -> None:
+        try:
+            async with self._administrator() as administrator:
+                for queue in queues:
+                    await administrator.declare_queue(queue, self._queue_arguments(queue))
+        except OSError:
+            raise
+        except Exception as error:
+            raise QueueRefused(f"the broker refuses the queues: {error}") from error
 
     def _queue_arguments(self, queue: str) -> dict[str, Any]:
         settings = self._run.settings

@@ -6,27 +6,27 @@ what the producers left. The end-to-end latency counts from the intended time th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
 
 from loadtest.body import read_stamp
 from loadtest.drivers.base import Connection
 from loadtest.plan import Place
-from loadtest.run import Run
+from loadtest.run import Attendance, Run
 
 
-async def consume(run: Run, place: Place, connection: Connection, arrived: Callable[[], None]) -> None:
+async def consume(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Consumes until the conductor stops it."""
     async with connection.consumer(place.queue, run.consumer_options) as consumer:
         run.consumers.add(consumer)
         try:
-            arrived()
+            attendance.arrive()
             if run.over.is_set():  # it arrived too late for the conductor to stop it
                 consumer.stop()
             await consumer.run(partial(receive, run))
         finally:
             run.consumers.discard(consumer)
+        await attendance.leave()
 
 
 def receive(run: Run, body: bytes, redelivered: bool) -> None:
@@ -42,4 +42,4 @@ def receive(run: Run, body: bytes, redelivered: bool) -> None:
     if redelivered:
         tally.redelivered += 1
     if run.ledger.receive(producer, number):
-        run.latencies(intended).end_to_end.record(now - intended)
+        run.latencies(intended, now).end_to_end.record(now - intended)

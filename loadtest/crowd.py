@@ -30,7 +30,7 @@ class Crowd:
         self._session = session
         self._urls = urls
         self._opening = anyio.Semaphore(run.settings.handshakes)
-        self._closing = anyio.Semaphore(run.settings.handshakes)
+        self.closing = anyio.Semaphore(run.settings.handshakes)
         self._expected = len(run.plan.sockets)
         self._left = 0
         self.everyone_arrived = anyio.Event()
@@ -55,7 +55,7 @@ class Crowd:
             self._run.errors.note_name("ConnectTimeout", "the connection was not ready in time")
         self.everyone_arrived.set()
 
-    def let_go(self, has_arrived: bool) -> None:
+    def let_in(self, has_arrived: bool) -> None:
         """A handshake is over."""
         self._opening.release()
         if not self.everyone_arrived.is_set():
@@ -75,35 +75,29 @@ class Crowd:
 
     async def _use_socket(self, number: int, places: tuple[Place, ...]) -> None:
         run = self._run
-        socket = _Socket(self, run, len(places))
+        socket = _Socket(run, self, len(places))
         started = monotonic_ns()
-        is_closing = False
         try:
             url = self._urls[number % len(self._urls)]
             async with self._session.connect(url, _name(run, places)) as connection:
                 run.measured.connect.record(monotonic_ns() - started)
-                await self._use_connection(connection, places, socket)
-                await self._closing.acquire()  # leaving the block is what takes turns
-                is_closing = True
+                if len(places) == 1:  # a task and a task group less for each client
+                    await self._use_client(places[0], connection, socket)
+                else:
+                    async with anyio.create_task_group() as tg:
+                        for place in places:
+                            tg.start_soon(self._use_client, place, connection, socket)
         except Exception as error:
             socket.fail(error)
         finally:
-            if is_closing:
-                self._closing.release()
+            socket.close()
             self._left += 1
             if self._left == self._expected:
                 run.enough.set()  # nobody is left to wait for
 
-    async def _use_connection(self, connection: Connection, places: tuple[Place, ...], socket: _Socket) -> None:
-        if len(places) == 1:  # a task and a task group less for each client
-            return await self._use_client(places[0], connection, socket)
-        async with anyio.create_task_group() as tg:
-            for place in places:
-                tg.start_soon(self._use_client, place, connection, socket)
-
     async def _use_client(self, place: Place, connection: Connection, socket: _Socket) -> None:
         try:
-            await _WORK[place.role](self._run, place, connection, socket.arrive)
+            await _WORK[place.role](self._run, place, connection, socket)
         except Exception as error:
             socket.fail(error)
 
@@ -114,21 +108,32 @@ def _name(run: Run, places: tuple[Place, ...]) -> str:
 
 
 class _Socket:
-    """How one socket fares: it has its place among the handshakes until all its clients are ready or one has failed."""
+    """One socket's attendance: it has a turn while it opens, until all its clients are ready, and another to close."""
 
-    __slots__ = ("_awaited", "_crowd", "_has_failed", "_run")
+    __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_run")
 
-    def __init__(self, crowd: Crowd, run: Run, clients: int) -> None:
-        self._crowd = crowd
+    def __init__(self, run: Run, crowd: Crowd, clients: int) -> None:
         self._run = run
+        self._crowd = crowd
         self._awaited = clients
         self._has_failed = False
+        self._has_turn = False
 
     def arrive(self) -> None:
-        """One client is ready to work."""
         self._awaited -= 1
         if not self._awaited and not self._has_failed:
-            self._crowd.let_go(has_arrived=True)
+            self._crowd.let_in(has_arrived=True)
+
+    async def leave(self) -> None:
+        await self._run.over.wait()
+        if not self._has_turn:
+            await self._crowd.closing.acquire()
+            self._has_turn = True
+
+    def close(self) -> None:
+        """The socket is closed."""
+        if self._has_turn:
+            self._crowd.closing.release()
 
     def fail(self, error: Exception) -> None:
         """The socket, or one of its clients, came to an end that nobody asked for."""
@@ -139,6 +144,6 @@ class _Socket:
             return
         self._has_failed = True
         if self._awaited:
-            self._crowd.let_go(has_arrived=False)
+            self._crowd.let_in(has_arrived=False)
         else:
             self._run.tally.dropped += 1

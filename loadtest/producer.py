@@ -8,25 +8,24 @@ window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic_ns
 
 from loadtest.drivers.base import Connection, Outcome, Producer
 from loadtest.plan import Place
-from loadtest.run import Run
+from loadtest.run import Attendance, Run
 from loadtest.schedule import Schedule
 
 Token = tuple[int, int, int]
 """Of one message in flight: its number, when it was intended, when it was sent."""
 
 
-async def produce(run: Run, place: Place, connection: Connection, arrived: Callable[[], None]) -> None:
+async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Publishes from the begin until the run stops, then stays connected until it is over."""
     production = _Production(run, place.index)
     try:
         async with connection.producer(place.queue, run.producer_options, production.settle) as producer:
             run.publishing[place.index] = connection
-            arrived()
+            attendance.arrive()
             await run.begin.wait()
             await run.timetable.sleep_until(run.start_of(place.index))
             if run.schedules is None:
@@ -34,7 +33,7 @@ async def produce(run: Run, place: Place, connection: Connection, arrived: Calla
             else:
                 await production.publish_on_schedule(producer, run.schedules[place.index])
             await producer.flush()
-            await run.over.wait()
+            await attendance.leave()
     finally:
         run.publishing.pop(place.index, None)
         production.abandon()
@@ -63,11 +62,14 @@ class _Production:
         number = 0
         while not run.is_stopping:
             intended = schedule.due(start, number)
-            if monotonic_ns() < intended:
+            if monotonic_ns() >= intended:
+                run.tally.waited += 1
+            else:
                 await run.timetable.sleep_until(intended)
                 if run.is_stopping:
                     return
-                run.latencies(intended).wake.record(monotonic_ns() - intended)
+                now = monotonic_ns()
+                run.latencies(intended, now).wake.record(now - intended)
             await self._publish(producer, intended)
             number += 1
 
@@ -100,7 +102,7 @@ class _Production:
         if outcome is not Outcome.CONFIRMED:
             self._account.disown(number)
             return
-        latencies = self._run.latencies(intended)
+        latencies = self._run.latencies(intended, now)
         latencies.confirm.record(now - intended)
         if self._run.schedules is not None:
             latencies.service.record(now - sent)

@@ -50,43 +50,45 @@ class Progress:
 
 
 def render_progress(run: Run, row: Row | None, now: float) -> RenderableType:
-    """One picture of a run."""
+    """One picture of a run, ``now`` seconds after it began."""
+    return Group(_render_phase(run, now), _render_numbers(run, row))
+
+
+def _render_phase(run: Run, now: float) -> RenderableType:
+    settings, tally, phase = run.settings, run.tally, run.phases[-1]
+    in_phase = now - (phase.began - run.phases[0].began) / 1e9
+    done, total = {
+        "connect": (float(tally.connected + tally.failed), float(settings.connections)),
+        "warmup": (in_phase, settings.warmup),
+        "measure": (in_phase, settings.duration),
+    }.get(phase.name, (in_phase, 0.0))
+    line = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=total, completed=min(done, total), width=40) if total else format_duration(in_phase)
+    line.add_row(Text(f"{phase.name:<8}", style="bold"), bar, Text(format_duration(now), style="dim"))
+    return line
+
+
+def _render_numbers(run: Run, row: Row | None) -> RenderableType:
     settings, tally = run.settings, run.tally
-    phase = run.phases[-1]
-    began = now - (run.phases[-1].began - run.phases[0].began) / 1e9
-    limits = {"warmup": settings.warmup, "measure": settings.duration}
-    if phase.name == "connect":
-        done, total = float(tally.connected + tally.failed), float(settings.connections)
-    else:
-        total = limits.get(phase.name, 0.0)
-        done = min(began, total)
-
-    head = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=total or 1.0, completed=done, width=40) if total else Text(format_duration(began))
-    head.add_row(Text(f"{phase.name:<8}", style="bold"), bar, Text(format_duration(now), style="dim"))
-
+    lines = Table.grid(padding=(0, 3))
     gone = f", {format_count(tally.failed)} failed, {format_count(tally.dropped)} dropped"
     connections = f"{format_count(tally.connected - tally.dropped)} of {format_count(settings.connections)}"
-    lines = Table.grid(padding=(0, 3))
     lines.add_row("connections", connections + (gone if tally.failed or tally.dropped else ""))
-    if row is not None and phase.name != "connect":
-        if settings.producers:
+    if row is None or row["phase"] == "connect":
+        return lines
+    for is_done, label, name, latency, total in (
+        (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed),
+        (settings.consumers, "consumed", "consumed", "end_to_end", tally.received),
+        (settings.callers, "RPC", "rpc", "rpc", tally.replies),
+    ):
+        if is_done:
             lines.add_row(
-                "confirmed", *_flow(row["confirmed"], tally.confirmed, row["confirm_p50_ms"], row["confirm_p99_ms"])
+                label,
+                f"{format_count(round(row[name] / max(row['seconds'], 1e-3)))}/s",
+                f"{format_count(total)} in all",
+                f"p50 {format_milliseconds(row[f'{latency}_p50_ms'])}",
+                f"p99 {format_milliseconds(row[f'{latency}_p99_ms'])}",
             )
-        if settings.consumers:
-            ends = row["end_to_end_p50_ms"], row["end_to_end_p99_ms"]
-            lines.add_row("consumed", *_flow(row["consumed"], tally.received, *ends))
-        if settings.callers:
-            lines.add_row("RPC", *_flow(row["rpc"], tally.replies, row["rpc_p50_ms"], row["rpc_p99_ms"]))
-        if settings.producers:
-            lines.add_row("not yet received", format_count(max(0, tally.confirmed - run.ledger.unique)))
-    return Group(head, lines)
-
-
-def _flow(recent: int, total: int, p50: float | None, p99: float | None) -> tuple[str, str, str]:
-    return (
-        f"{format_count(recent)}/s",
-        f"{format_count(total)} in all",
-        f"p50 {format_milliseconds(p50)}  p99 {format_milliseconds(p99)}",
-    )
+    if settings.producers:
+        lines.add_row("not yet received", format_count(max(0, tally.confirmed - run.ledger.unique)))
+    return lines

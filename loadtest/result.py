@@ -18,6 +18,7 @@ from loadtest.histogram import Histogram, Latency
 from loadtest.ledger import count_lost
 from loadtest.run import Run
 from loadtest.settings import Settings, redact
+from loadtest.timeline import STUB
 from loadtest.verdict import Facts, judge
 
 SCHEMA = 1
@@ -173,8 +174,6 @@ def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | 
     cores = environment["cores"] or 1
     broker = interval.used("broker_cpu")
     settings = run.settings
-    rows = [row for row in report.sampler.timeline.rows if row["phase"] == "measure"]
-    times = [row["t_seconds"] for row in rows]
     return Facts(
         cores=cores,
         client_share=(interval.used("client_cpu") or 0.0) / seconds,
@@ -184,16 +183,16 @@ def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | 
         probe_p99_ms=report.probe.lateness.percentile(0.99),
         collector_longest_ms=report.pauses.longest / 1e6,
         wake_p99_ms=run.measured.wake.percentile(0.99),
-        waiting_share=1 - run.measured.wake.count / lag if (lag := run.measured.lag.count) else None,
+        waiting_share=interval.count("waited") / sent if run.schedules and (sent := interval.count("sent")) else None,
         response_p99_ms=run.measured.confirm.percentile(0.99),
         planned=run.count_planned(),
         sent=run.tally.sent,
         blocked_seconds=report.sampler.blocked_seconds,
         in_flight=settings.producers * settings.window + settings.callers if run.schedules is None else None,
         rates=[
-            (row["confirmed"] + row["consumed"] + row["rpc"]) / (end - start)
-            for row, start, end in zip(rows[1:], times, times[1:], strict=False)
-            if end - start > 0.5  # the last row of a phase may be a stub
+            (row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"]
+            for row in report.sampler.timeline.rows
+            if row["phase"] == "measure" and row["seconds"] > STUB
         ],
     )
 

@@ -1,7 +1,8 @@
 """What all clients of a run share: its settings and plan, its counters, and where in its phases it is.
 
 It holds state and decides nothing: the conductor moves it from phase to phase, clients read it and count into it. A
-sample belongs to the measurement if it was *intended* inside the measured window, whenever it ended.
+sample belongs to the measurement if any of its life, from when it was intended to when it ended, lies in the measured
+window: a stall at either edge is not hidden, nor is a backlog that an impossible rate has built up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from random import Random
+from typing import Protocol
 
 import anyio
 
@@ -52,6 +54,18 @@ class Phase:
     name: str
     began: int
     seconds: float = 0.0
+
+
+class Attendance(Protocol):
+    """How a client tells that it came and goes; each does both, in this order."""
+
+    def arrive(self) -> None:
+        """The client is ready to work."""
+        ...
+
+    async def leave(self) -> None:
+        """Returns when the run is over and it is the client's turn to close what it has opened."""
+        ...
 
 
 class Run:
@@ -101,10 +115,15 @@ class Run:
         self.consumers: set[Consumer] = set()
         self.publishing: dict[int, Connection] = {}
 
-    def latencies(self, intended: int) -> Latencies:
-        """Where a sample intended at that time belongs."""
+    def interrupt(self) -> None:
+        """Asks for an early end, in order."""
+        self.is_interrupted = True
+        self.enough.set()
+
+    def latencies(self, intended: int, ended: int) -> Latencies:
+        """Where a sample belongs that was intended and ended then."""
         start, end = self.window
-        return self.measured if start <= intended < end else self.unmeasured
+        return self.measured if intended < end and ended >= start else self.unmeasured
 
     def start_of(self, index: int) -> int:
         """When the producer or caller of that number starts to work."""

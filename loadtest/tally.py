@@ -30,6 +30,7 @@ class Tally:
         "rpc_timeouts",
         "sent",
         "unknown",
+        "waited",
     )
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Tally:
         self.nacked = 0
         self.returned = 0
         self.unknown = 0
+        self.waited = 0  # messages that were due while the window was full
         self.received = 0
         self.redelivered = 0
         self.foreign = 0

@@ -21,7 +21,9 @@ TIMED = ("confirm", "end_to_end", "rpc")
 """The latencies of a row, by their histograms: p50 and p99 of each, in milliseconds."""
 
 Row = dict[str, Any]
-"""One interval; `t_seconds` is its end, counted from when the run began to connect."""
+"""One interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to connect."""
+STUB = 0.25
+"""Seconds below which an interval (the last of a phase may be one) tells nothing of rates."""
 
 
 class Timeline:
@@ -30,12 +32,19 @@ class Timeline:
     def __init__(self, limit: int = LIMIT) -> None:
         self.rows: list[Row] = []
         self._limit = limit
+        self._ended = 0.0
         self._before = dict.fromkeys(COUNTED, 0)
         self._readings = {name: _Reading() for name in TIMED}
 
     def add(self, t_seconds: float, phase: str, tally: Tally, latencies: Latencies) -> None:
         """Adds the interval that ends now."""
-        row: Row = {"t_seconds": round(t_seconds, 3), "phase": phase, "connections": tally.connected - tally.dropped}
+        row: Row = {
+            "t_seconds": round(t_seconds, 3),
+            "seconds": round(t_seconds - self._ended, 3),
+            "phase": phase,
+            "connections": tally.connected - tally.dropped,
+        }
+        self._ended = t_seconds
         for name, source in COUNTED.items():
             now = getattr(tally, source)
             row[name] = now - self._before[name]
@@ -66,7 +75,7 @@ class _Reading:
 def _merge_neighbours(rows: list[Row]) -> Iterator[Row]:
     for first, second in zip(rows[::2], rows[1::2], strict=False):
         merged = dict(second)
-        for name in COUNTED:
+        for name in ("seconds", *COUNTED):
             merged[name] = first[name] + second[name]
         for name in merged:
             if name.endswith("_ms"):

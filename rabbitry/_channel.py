@@ -319,7 +319,17 @@ class Channel:
         await checkpoint_if_cancelled()
         waiter = Waiter()
         slot = self._live.recover(waiter)
-        await self._endpoint.reply(slot, waiter)
+        self._drop_stale()
+        try:
+            await self._endpoint.reply(slot, waiter)
+        finally:
+            self._drop_stale()  # what came meanwhile
+
+    def _drop_stale(self) -> None:
+        """After a recover: what consumers hold will be delivered again, so it must not be iterated too."""
+        for consumer in self._live.consumers.values():
+            if isinstance(consumer.token, Consumer):
+                consumer.token.drop_stale()
 
     async def flow(self, active: bool) -> None:
         """channel.flow: only `flow(True)` exists in RabbitMQ, and does nothing. To pause deliveries use `prefetch` or

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -32,8 +32,7 @@ def _encode_json(value: Any) -> bytes:
 
 
 def _encode_msgpack(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value, datetime=True)
-    return packed
+    return cast(bytes, msgpack.packb(value, datetime=True))
 
 
 def _decode_msgpack(body: bytes) -> Any:

@@ -136,15 +136,19 @@ class Consumer:
         self._channel._endpoint.wrote_if_any()
         return asked
 
-    def _put_back(self) -> None:
-        """Return what was never handed out to the queue."""
+    def _take_all(self) -> deque[Delivery]:
         buffer, self._buffer = self._buffer, deque()
         self._took(self._buffered)
+        return buffer
+
+    def _put_back(self) -> None:
+        """Return what was never handed out to the queue."""
+        buffer = self._take_all()
         if self._method.no_ack:
             return
         for delivery in buffer:
             if not delivery.is_stale and not delivery.is_settled:
-                delivery._channel.nack(delivery.delivery_tag, True)
+                delivery._channel.requeue(delivery.delivery_tag)
 
     # --- called when something arrives -----------------------------------------------------------------------------
 
@@ -188,6 +192,10 @@ class Consumer:
             self._buffer.clear()
             self._buffered = 0
         self._finish(error)
+
+    def drop_stale(self) -> None:
+        """The channel was recovered."""
+        self._return([delivery for delivery in self._take_all() if self._method.no_ack or not delivery.is_stale])
 
     def _finish(self, error: RabbitryError | None) -> None:
         if self._ended:

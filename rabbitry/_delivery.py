@@ -176,7 +176,11 @@ class ProcessDelivery:
         elif not isinstance(error, Exception):
             verdict = "raise"
         elif callable(self._on_error):
-            verdict = self._on_error(self._delivery, error)
+            try:
+                verdict = self._on_error(self._delivery, error)
+            except BaseException:
+                self._settle("raise")
+                raise
         else:
             verdict = self._on_error
         self._settle(verdict)

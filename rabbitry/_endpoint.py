@@ -159,7 +159,7 @@ class Endpoint:
         """After an action that may have queued something or ended a channel."""
         if self.protocol.events:
             self.dispatch()
-        if self.protocol.out_size:
+        if self.protocol.out_size or self.protocol.acking:
             self.wrote()
 
     # --- reading: back-pressure ------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ async def open_reactor() -> AsyncIterator[Reactor]:
     try:
         async with background() as tg:
             await checkpoint_if_cancelled()
-            # A cancelled start() waits for its task, and the poller's is shielded: it would never end. Nor does it wait.
+            # A cancelled start() waits for its task, and the poller's is shielded: it would never end.
             with anyio.CancelScope(shield=True):
                 await tg.start(poller.run)
             reactor = Reactor(poller, tg)

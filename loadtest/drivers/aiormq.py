@@ -1,7 +1,9 @@
-"""aiormq's driver, asyncio only: written the way aiormq's users write it, so that the comparison is fair.
+"""aiormq's driver, asyncio only, made as fast as aiormq allows, so that the comparison is fair.
 
-aiormq ends what waits on a lost connection with `CancelledError`, which structured concurrency must not mistake for
-its own: `_own_cancellation` tells them apart. It has no window of publishes; a task for each one in flight makes one.
+By default aiormq waits for the socket to drain after each publish and each ack; `wait=False` spares that, and gave
+half as much again in a closed loop of 300 clients. aiormq ends what waits on a lost connection with `CancelledError`,
+which structured concurrency must not mistake for its own: `_own_cancellation` tells them apart. It has no window of
+publishes; a task for each one in flight makes one.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from uuid import uuid4
 import aiormq
 import aiormq.exceptions
 import anyio
-from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractConnection, DeliveredMessage
+from aiormq.channel import Channel
 
 from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
 
@@ -66,9 +69,14 @@ class _Connection:
     def is_blocked(self) -> bool | None:
         return None  # aiormq notes it for itself only
 
+    async def _open_channel(self, *, confirms: bool = False) -> Channel:
+        channel = await _own_cancellation(self._connection.channel(publisher_confirms=confirms))
+        assert isinstance(channel, Channel)  # the abstract one doesn't know `wait`
+        return channel
+
     @asynccontextmanager
     async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
-        channel = await _own_cancellation(self._connection.channel(publisher_confirms=True))
+        channel = await self._open_channel(confirms=True)
         producer = _Producer(channel, queue, options, settled)
         try:
             yield producer
@@ -78,7 +86,7 @@ class _Connection:
 
     @asynccontextmanager
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
-        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        channel = await self._open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
         consumer = _Consumer(channel, options.ack_every)
         await _own_cancellation(channel.basic_consume(queue, consumer.deliver))
@@ -90,17 +98,17 @@ class _Connection:
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[_Caller]:
-        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        channel = await self._open_channel()
         caller = _Caller(channel)
         await _own_cancellation(channel.basic_consume("amq.rabbitmq.reply-to", caller.deliver, no_ack=True))
         yield caller
 
     @asynccontextmanager
     async def administrator(self) -> AsyncIterator[_Administrator]:
-        yield _Administrator(await _own_cancellation(self._connection.channel(publisher_confirms=False)))
+        yield _Administrator(await self._open_channel())
 
     async def serve(self, queue: str) -> None:
-        channel = await _own_cancellation(self._connection.channel(publisher_confirms=False))
+        channel = await self._open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=100))
 
         async def answer(message: DeliveredMessage) -> None:
@@ -109,15 +117,16 @@ class _Connection:
                 message.body,
                 routing_key=request.reply_to or "",
                 properties=aiormq.spec.Basic.Properties(correlation_id=request.correlation_id),
+                wait=False,
             )
-            await channel.basic_ack(_tag(message))
+            await channel.basic_ack(_tag(message), wait=False)
 
         await _own_cancellation(channel.basic_consume(queue, answer))
         await _own_cancellation(channel.closing)
 
 
 class _Producer:
-    def __init__(self, channel: AbstractChannel, queue: str, options: ProducerOptions, settled: Settled) -> None:
+    def __init__(self, channel: Channel, queue: str, options: ProducerOptions, settled: Settled) -> None:
         self._channel = channel
         self._queue = queue
         self._mode = 2 if options.persistent else 1
@@ -136,6 +145,7 @@ class _Producer:
                     routing_key=self._queue,
                     mandatory=self._mandatory,
                     properties=aiormq.spec.Basic.Properties(delivery_mode=self._mode),
+                    wait=False,
                 )
             )
         except aiormq.exceptions.PublishError:
@@ -171,7 +181,7 @@ class _Producer:
 
 
 class _Consumer:
-    def __init__(self, channel: AbstractChannel, ack_every: int) -> None:
+    def __init__(self, channel: Channel, ack_every: int) -> None:
         self._channel = channel
         self._ack_every = ack_every
         self._held = 0
@@ -192,7 +202,7 @@ class _Consumer:
         self._last = _tag(message)
         if self._held == self._ack_every:
             self._held = 0
-            await self._channel.basic_ack(self._last, multiple=self._ack_every > 1)
+            await self._channel.basic_ack(self._last, multiple=self._ack_every > 1, wait=False)
 
     async def run(self, receive: Receive) -> None:
         self._receive = receive
@@ -217,7 +227,7 @@ class _Consumer:
 
 
 class _Caller:
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
 
@@ -242,6 +252,7 @@ class _Caller:
                     properties=aiormq.spec.Basic.Properties(
                         delivery_mode=1, reply_to="amq.rabbitmq.reply-to", correlation_id=correlation_id
                     ),
+                    wait=False,
                 )
             )
             await asyncio.wait((waiter, closing), return_when=asyncio.FIRST_COMPLETED)
@@ -254,7 +265,7 @@ class _Caller:
 
 
 class _Administrator:
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:

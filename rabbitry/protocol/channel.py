@@ -189,7 +189,7 @@ class ProtocolChannel:
         return copy() if copy is not None else error
 
     def _queue(self, frame: bytes) -> None:
-        if self.tags.pending:
+        if self.tags.pending or self.tags.requeued:
             self.flush_acks()
         self.connection.queue(frame)
 
@@ -358,11 +358,25 @@ class ProtocolChannel:
             self.tags.transaction.append(tag)
         self.connection.queue(settlement_frame(self.number, method_id, tag, bits))
 
+    def requeue(self, tag: int) -> None:
+        """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acknowledgements."""
+        tags = self.tags
+        if tags.transaction is not None:
+            self.nack(tag, True)
+            return
+        if not tags.requeued:
+            self.connection.acking.append(self)
+        tags.requeued.append(tag)
+
     def flush_acks(self) -> None:
-        """Turn the pending acknowledgements into as few frames as possible."""
-        if self.tags.pending:
-            for tag, multiple in self.tags.take_acks():
+        """Turn the pending acknowledgements, and then the deliveries to put back, into as few frames as possible."""
+        tags = self.tags
+        if tags.pending:
+            for tag, multiple in tags.take_acks():
                 self.connection.queue(settlement_frame(self.number, ACK, tag, multiple))
+        if tags.requeued:
+            for tag, multiple in tags.take_requeued():
+                self.connection.queue(settlement_frame(self.number, NACK, tag, 3 if multiple else 2))
 
     def settle_error(self, tag: int) -> RabbitryError:
         """Why a delivery can't be settled."""
@@ -399,7 +413,7 @@ class ProtocolChannel:
             head = self._heads[exchange, routing_key, mandatory]
         except KeyError:
             head = self._publish_head(exchange, routing_key, mandatory)
-        if self.tags.pending:
+        if self.tags.pending or self.tags.requeued:
             self.flush_acks()
         connection = self.connection
         frame = message_frames(self.number, head, properties, body, connection.body_max)
@@ -629,7 +643,7 @@ class ProtocolChannel:
             tags.outstanding.add(tag)
         if consumer.discard:
             if not consumer.no_ack and self.is_outstanding(tag):
-                self.nack(tag, True)
+                self.requeue(tag)
             return
         connection = self.connection
         connection.events.append(
@@ -711,9 +725,9 @@ _UNASKED: dict[type[Method], _Handler] = {
 }
 """What the broker may send without being asked; everything else must answer the oldest request."""
 
-_ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel, methods.TxCommit)
+_ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel)
 """RabbitMQ answers these from the queue's process through the channel's mailbox (rabbit_channel's handle_cast of
-`command`), a commit when the queues have confirmed: the replies to requests behind them may come before."""
+`command`): the replies to requests behind them may come before."""
 
 _CLOSING: dict[type[Method], _Handler] = {
     methods.ChannelClose: ProtocolChannel._on_close_while_closing,

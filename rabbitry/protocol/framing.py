@@ -41,7 +41,7 @@ def message_frames(number: int, publish: bytes, properties: bytes, body: bytes, 
         )
     if header_size > body_max:
         raise LocalProtocolError(
-            f"the message's properties take a frame of {header_size + 8} bytes, which exceeds frame_max ({body_max + 8})"
+            f"the message's properties take {header_size + 8} bytes, which exceeds frame_max ({body_max + 8})"
         )
     # No body frame for an empty body (specification 4.2.6.2), several for one larger than a frame.
     parts = [publish, _pack_content_header(2, number, header_size, 60, 0, size), properties, b"\xce"]

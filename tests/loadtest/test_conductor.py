@@ -46,13 +46,14 @@ class Broker:
     async def connect(self, url: str, name: str) -> AsyncIterator[Connection]:
         if not name.endswith("administrator"):
             self.opened += 1
+            number = self.opened
             self.opening += 1
             self.most_opening = max(self.most_opening, self.opening)
             try:
                 await anyio.sleep(0.001)
-                if self.hang_every and self.opened % self.hang_every == 0:
+                if self.hang_every and number % self.hang_every == 0:
                     await anyio.sleep_forever()
-                if self.refuse_every and self.opened % self.refuse_every == 0:
+                if self.refuse_every and number % self.refuse_every == 0:
                     raise ConnectionRefusedError("the broker refuses")
             finally:
                 self.opening -= 1
@@ -176,7 +177,7 @@ async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = 
             tg.start_soon(play)
             if interrupt_after is not None:
                 await anyio.sleep(interrupt_after)
-                conductor.interrupt()
+                run.interrupt()
     assert broker.open == 0
     assert not broker.queues
     return build_result(run, reports[0], describe_environment((), "fake"), words)

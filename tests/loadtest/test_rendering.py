@@ -91,7 +91,9 @@ def result() -> dict[str, Any]:
         },
         "errors": {"ConnectFailed": 2},
         "error_examples": {"ConnectFailed": "no [answer]"},
-        "timeline": [{**row, "t_seconds": 1.0}, {**row, "t_seconds": 2.0}, {**row, "t_seconds": 2.01}],
+        "timeline": [
+            {**row, "t_seconds": end, "seconds": length} for end, length in ((1.0, 1.0), (2.0, 1.0), (2.01, 0.01))
+        ],
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from loadtest.__main__ import main
-from rabbitry.testing import PrivateNode
+from rabbitry.testing import PrivateNode, RabbitMQNotFound
 
 Result = dict[str, Any]
 SHORT = ("--duration", "1", "--warmup", "0.5", "--drain", "10")
@@ -201,6 +201,35 @@ def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]
     assert "secret" not in captured.out + captured.err
 
 
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_queue_that_the_broker_refuses(
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--clients", "5", "--queue-arg", "x-max-length=-1", "--url", amqp_url)
+    assert main([*SHORT, *words, "--backend", backend, "--driver", driver]) == 2
+    assert "the broker refuses the queues" in capsys.readouterr().err
+
+
+def test_no_rabbitmq_on_this_machine(
+    backend: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Missing(PrivateNode):
+        async def __aenter__(self) -> PrivateNode:
+            raise RabbitMQNotFound("install it, or use --url")
+
+    monkeypatch.setattr("loadtest.__main__.PrivateNode", Missing)
+    assert main([*SHORT, "--backend", backend]) == 2
+    assert capsys.readouterr().err == "loadtest: install it, or use --url\n"
+
+
+def test_a_result_that_can_not_be_written_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json", "/nowhere/at/all.json"]) == 2
+    assert main(["--output", "/proc/nowhere"]) == 2
+    told = capsys.readouterr().err
+    assert "--json: can't write into /nowhere/at" in told
+    assert "--output: " in told
+
+
 def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     assert main(["--clients", "10m"]) == 2
@@ -276,6 +305,18 @@ def test_interrupted_at_any_time_it_ends_cleanly(backend: str, amqp_url: str) ->
         out, err = process.communicate(timeout=20)
         assert process.returncode == 130, err
         assert "Traceback" not in out + err
+
+
+def test_a_second_interrupt_drops_everything_and_still_reports(backend: str, amqp_url: str) -> None:
+    process = start("--producers", "5", "--duration", "60", "--url", amqp_url, "--backend", backend, "--json", "-")
+    wait_for_connections(process, 5)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    if out:  # it may have been interrupted before it began
+        assert json.loads(out)["interrupted"]
 
 
 def wait_for_connections(process: subprocess.Popen[str], connections: int) -> None:
