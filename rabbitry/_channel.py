@@ -113,8 +113,7 @@ class Channel:
         """Close with a handshake, shielded and bounded; the number is reused only after close-ok."""
         protocol, endpoint = self._protocol, self._endpoint
         if protocol is None or protocol.state is not ChannelState.OPEN:
-            await checkpoint_if_cancelled()
-            return
+            return  # and no checkpoint: a cancellation would mask the error in flight
         waiter = Waiter()
         protocol.close(waiter)
         endpoint.wrote_if_any()

@@ -28,9 +28,12 @@ KINDS = ("start", "suspension", "before the reply", "after the reply", NATIVELY)
 
 @dataclass(frozen=True)
 class Moment:
-    """"start": cancelled before it begins. "suspension": at its `index`-th await point. "before the reply", "after the
-    reply": in the same turn as the `index`-th burst from the broker is parsed. "natively": by `asyncio.Task.cancel`,
-    which, unlike AnyIO's scopes, also hits a task whose reply is there already."""
+    """When to cancel.
+
+    "start": before it begins. "suspension": at its `index`-th await point. "before the reply", "after the reply": in
+    the turn in which the `index`-th burst is parsed. "natively": by `asyncio.Task.cancel`, which, unlike
+    AnyIO's scopes, also hits a task whose reply is there already.
+    """
 
     kind: str
     index: int
@@ -54,7 +57,9 @@ class Attempt:
         return not self.is_cancelled and self.error is None
 
     def __repr__(self) -> str:
-        state = "cancelled" if self.is_cancelled else f"raised {self.error!r}" if self.error else f"returned {self.value!r}"
+        state = (
+            "cancelled" if self.is_cancelled else f"raised {self.error!r}" if self.error else f"returned {self.value!r}"
+        )
         return f"<{state}, moment {self.moment}{'' if self.came else ' never came'}>"
 
 
@@ -111,7 +116,7 @@ def post(monkeypatch: pytest.MonkeyPatch) -> Post:
     return post
 
 
-class _Driven:
+class Driven:
     """Awaits a coroutine; calls `on_suspension` each time it gives way to the event loop."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], on_suspension: Callable[[], None]) -> None:
@@ -185,12 +190,12 @@ def _countdown(attempt: Attempt, cancel: Callable[[], Any]) -> Callable[[], None
 
 async def _run(coroutine: Coroutine[Any, Any, Any], attempt: Attempt, on_suspension: Callable[[], None]) -> None:
     try:
-        attempt.value = await _Driven(coroutine, on_suspension)
+        attempt.value = await Driven(coroutine, on_suspension)
     except Exception as exc:
         attempt.error = exc
     except BaseException as exc:
-        # a cancellation is one exception; a group of them would be of the library's own making
-        assert not isinstance(exc, BaseExceptionGroup), exc
+        if isinstance(exc, BaseExceptionGroup):  # of cancellations: it would be of the library's own making
+            raise AssertionError("a group left the operation") from exc
         raise
 
 

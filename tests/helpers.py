@@ -1,4 +1,4 @@
-"""What the behavioural tests share: a channel to work on, queues of their own, and a proof that a channel is still right."""
+"""What the behavioural tests share: a channel to work on, queues of their own, a proof that a channel is right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def open_channel(url: str, **options: Any) -> AsyncIterator[rabbitry.Chann
 
 
 async def exclusive_queue(channel: rabbitry.Channel, bodies: Iterable[bytes] = (), **arguments: Any) -> str:
-    """A queue that goes with the channel's connection, filled with `bodies`; `arguments` are RabbitMQ's, `_` for `-`."""
+    """A queue that goes with the connection, filled with `bodies`; `arguments` are RabbitMQ's, `_` for `-`."""
     table = {name.replace("_", "-"): value for name, value in arguments.items()}
     queue = (await channel.declare_queue(exclusive=True, arguments=table)).name
     for body in bodies:

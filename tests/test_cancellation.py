@@ -146,7 +146,7 @@ async def channel_exit(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     await channel.__aenter__()
     queue = await exclusive_queue(channel, BODIES)
     await channel.get(queue)
-    attempt = yield channel.__aexit__(None, None, None)
+    yield channel.__aexit__(None, None, None)
     assert not channel.is_open
     assert await drain(stage.channel, queue) == BODIES
 
@@ -564,7 +564,7 @@ async def consumer_exit(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     consumer = stage.channel.consume(queue)
     await consumer.__aenter__()
     taken = await anext(consumer)
-    attempt = yield consumer.__aexit__(None, None, None)
+    yield consumer.__aexit__(None, None, None)
     assert await has_counts(stage.channel, queue, 2)
     taken.ack()
     assert await drain(stage.channel, queue) == BODIES[1:]
@@ -655,7 +655,7 @@ async def connection_exit(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     await connection.__aenter__()
     channel = connection.channel()
     await channel.__aenter__()
-    attempt = yield connection.__aexit__(None, None, None)
+    yield connection.__aexit__(None, None, None)
     assert not connection.is_open
     with pytest.raises(rabbitry.ConnectionClosed, match="closed by this program"):
         await channel.publish(b"")
@@ -742,7 +742,7 @@ async def rpc_enter(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
 async def rpc_exit(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     rpc = stage.connection.rpc()
     await rpc.__aenter__()
-    attempt = yield rpc.__aexit__(None, None, None)
+    yield rpc.__aexit__(None, None, None)
     with pytest.raises(rabbitry.ChannelClosed):
         await rpc.call("x")
 
@@ -822,4 +822,6 @@ async def test_no_queue_is_left_behind(node: PrivateNode, post: Post, anyio_back
 
 
 def _generated_queues(node: PrivateNode) -> set[str]:
-    return {line.split()[0] for line in node.rabbitmqctl("list_queues", "name").splitlines() if line.startswith("amq.gen")}
+    return {
+        line.split()[0] for line in node.rabbitmqctl("list_queues", "name").splitlines() if line.startswith("amq.gen")
+    }

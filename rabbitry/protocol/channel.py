@@ -350,10 +350,11 @@ class ProtocolChannel:
         self._settle(tag, REJECT, 1 if requeue else 0)
 
     def _settle(self, tag: int, method_id: int, bits: int) -> None:
-        if tag not in self.tags.outstanding:
-            raise self.settle_error(tag)
         self.flush_acks()  # while this one still counts as outstanding: no `multiple` may reach over it
-        self.tags.outstanding.remove(tag)
+        try:
+            self.tags.outstanding.remove(tag)
+        except KeyError:
+            raise self.settle_error(tag) from None
         if self.tags.transaction is not None:
             self.tags.transaction.append(tag)
         self.connection.queue(settlement_frame(self.number, method_id, tag, bits))

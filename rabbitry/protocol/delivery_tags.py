@@ -55,7 +55,7 @@ class DeliveryTags:
 
         RabbitMQ takes a minute to requeue 27,000 messages one by one, and a moment when one nack does it.
         """
-        requeued, self.requeued = self.requeued, []
+        requeued, self.requeued = sorted(self.outstanding.intersection(self.requeued)), []
         self.outstanding.difference_update(requeued)
         return self._coalesced(requeued)
 

@@ -1,0 +1,340 @@
+"""RPC: each call gets its own reply, or learns why there is none; nothing of a call outlives it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+import pytest
+
+import rabbitry
+from tests.helpers import check_channel, exclusive_queue, has_counts, unique, until
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+async def test_calls(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, double)
+            async with connection.rpc() as rpc:
+                assert await rpc.call(queue, 21) == 42
+                assert [await rpc.call(queue, number) for number in range(50)] == [2 * number for number in range(50)]
+                assert "0 calls in flight, 0 late replies" in repr(rpc)
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+
+
+async def test_many_callers_at_once(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        running = most = 0
+
+        async def handler(number: int) -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await anyio.sleep(0.001 * (number % 3))  # replies overtake each other
+            running -= 1
+            return number
+
+        async with anyio.create_task_group() as servers:
+            for _ in range(2):
+                servers.start_soon(lambda: connection.serve(queue, handler, concurrency=10))
+            async with connection.rpc() as rpc, rabbitry.connect(amqp_url) as other, other.rpc() as remote:
+
+                async def call(rpc: rabbitry.RPC, number: int) -> None:
+                    for turn in range(5):
+                        assert await rpc.call(queue, number + turn) == number + turn
+
+                async with anyio.create_task_group() as tg:
+                    for number in range(50):
+                        tg.start_soon(call, rpc if number % 2 else remote, 100 * number)
+                assert rpc.late_replies == remote.late_replies == 0
+            servers.cancel_scope.cancel()
+        assert 2 < most <= 20
+
+
+@pytest.mark.parametrize("codec", ["msgpack", "json"])
+@pytest.mark.parametrize("payload", [None, True, 0, -1.5, "ž", [1, [2]], {"a": {"b": None}}])
+async def test_payloads(amqp_url: str, codec: str, payload: Any) -> None:
+    async def echo(payload: Any) -> Any:
+        return payload
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: connection.serve(queue, echo, codec=codec))
+            async with connection.rpc(codec=codec) as rpc:
+                assert await rpc.call(queue, payload) == payload
+            tg.cancel_scope.cancel()
+
+
+async def test_raw(amqp_url: str) -> None:
+    async def handler(delivery: rabbitry.Delivery) -> bytes | rabbitry.Message | None:
+        assert isinstance(delivery, rabbitry.Delivery)
+        match delivery.body:
+            case b"bytes":
+                return delivery.body + delivery.headers["suffix"].encode()
+            case b"message":
+                return rabbitry.Message.json({"as": "json"}, headers={"more": 1})
+        return None
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: connection.serve(queue, handler, raw=True))
+            async with connection.rpc() as rpc:
+                assert await rpc.call(queue, b"bytes", raw=True, headers={"suffix": "!"}) == b"bytes!"
+                assert await rpc.call(queue, b"message", raw=True) == b'{"as":"json"}'
+                assert await rpc.call(queue, b"", raw=True) == b""
+            tg.cancel_scope.cancel()
+
+
+async def test_by_exchange(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        await channel.bind_queue(queue, "amq.topic", f"{queue}.double")
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, double)
+            async with connection.rpc() as rpc:
+                assert await rpc.call(f"{queue}.double", 4, exchange="amq.topic") == 8
+            tg.cancel_scope.cancel()
+
+
+# --- when there is no reply ------------------------------------------------------------------------------------------
+
+
+async def test_the_handler_raises(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, double)
+            async with connection.rpc() as rpc:
+                with pytest.raises(rabbitry.RemoteError, match="TypeError: unsupported operand") as caught:
+                    await rpc.call(queue, None)
+                assert caught.value.type_name == "TypeError"
+                with pytest.raises(rabbitry.RemoteError, match="DecodeError"):
+                    await rpc.call(queue, b"\xc1", raw=True)  # never used in MessagePack
+                assert await rpc.call(queue, 1) == 2  # the server goes on
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+
+
+async def test_a_reply_that_can_not_be_encoded(amqp_url: str) -> None:
+    async def handler(payload: Any) -> object:
+        return object()
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            async with connection.rpc() as rpc:
+                with pytest.raises(rabbitry.RemoteError, match="TypeError"):
+                    await rpc.call(queue)
+            tg.cancel_scope.cancel()
+
+
+async def test_nobody_serves(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.rpc() as rpc:
+        nobody = unique()
+        with pytest.raises(rabbitry.Unroutable) as caught:
+            await rpc.call(nobody, 1)
+        assert caught.value.routing_key == nobody
+        assert caught.value.reply == (312, "NO_ROUTE")
+        with anyio.move_on_after(0.05) as scope:
+            await rpc.call(nobody, 1, mandatory=False)
+        assert scope.cancelled_caught
+        assert "0 calls in flight" in repr(rpc)
+
+
+async def test_late_replies_are_dropped_and_counted(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        release = anyio.Event()
+
+        async def handler(number: int) -> int:
+            if number:
+                await release.wait()
+            return number
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            async with connection.rpc() as rpc:
+                for number in range(1, 4):
+                    with pytest.raises(TimeoutError), anyio.fail_after(0.05):
+                        await rpc.call(queue, number)
+                assert "0 calls in flight" in repr(rpc)
+                release.set()
+                await until(lambda: rpc.late_replies == 3)
+                assert await rpc.call(queue, 0) == 0
+                assert rpc.late_replies == 3
+            tg.cancel_scope.cancel()
+
+
+async def test_a_request_expires_with_its_callers_deadline(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel, connection.rpc() as rpc:
+        queue = await exclusive_queue(channel)
+        with anyio.move_on_after(0.05):
+            await rpc.call(queue)
+        assert await has_counts(channel, queue, 0)  # nobody will handle it in vain
+
+        async def expiration(limit: float) -> str | None:
+            async def call() -> None:
+                with anyio.move_on_after(limit):
+                    await rpc.call(queue)
+
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(call)
+                assert await has_counts(channel, queue, 1)
+                request = await channel.get(queue, no_ack=True)
+                tg.cancel_scope.cancel()
+            assert request is not None
+            return request.properties.expiration
+
+        assert await expiration(math.inf) is None
+        assert 6000 < int(await expiration(7) or 0) <= 7000
+        assert await expiration(1e9) == "4294967295"  # more than that RabbitMQ refuses
+
+
+async def test_the_connection_ends(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with rabbitry.open_reactor() as reactor:
+            other = reactor.connect(amqp_url)
+            await other.__aenter__()
+            rpc = other.rpc()
+            await rpc.__aenter__()
+            await connection.channel().__aenter__()
+            async with other.channel() as mine:
+                theirs = await exclusive_queue(mine)
+            lost = []
+
+            async def call() -> None:
+                with pytest.raises(rabbitry.OutcomeUnknown) as caught:
+                    await rpc.call(theirs, 1)
+                lost.append(caught.value)
+
+            async with anyio.create_task_group() as tg:
+                for _ in range(3):
+                    tg.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+                await other.__aexit__(None, None, None)
+            assert len(lost) == 3
+            with pytest.raises(rabbitry.Closed):
+                await rpc.call(queue, 1)
+        await check_channel(channel)
+
+
+async def test_outside_of_its_block(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection:
+        rpc = connection.rpc()
+        with pytest.raises(rabbitry.NotConnected):
+            await rpc.call("x")
+        async with rpc:
+            pass
+        with pytest.raises(rabbitry.ChannelClosed):
+            await rpc.call("x")
+
+
+# --- serving ---------------------------------------------------------------------------------------------------------
+
+
+async def test_serving_a_queue_that_does_not_exist(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection:
+        with pytest.raises(rabbitry.NotFound):
+            await connection.serve(unique(), double)
+
+
+async def test_serving_ends_with_its_queue(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        with pytest.raises(rabbitry.ConsumerCancelled):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(delete_soon, channel, queue)
+                try:
+                    await connection.serve(queue, double)
+                except rabbitry.ConsumerCancelled as exc:
+                    ended = exc
+                    tg.cancel_scope.cancel()
+            raise ended
+
+
+async def delete_soon(channel: rabbitry.Channel, queue: str) -> None:
+    assert await has_counts(channel, queue, 0, 1)
+    await channel.delete_queue(queue)
+
+
+async def test_cancelled_serving_puts_requests_back(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel, [b"\x01"] * 5)
+        started = 0
+
+        async def handler(payload: Any) -> None:
+            nonlocal started
+            started += 1
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: connection.serve(queue, handler, concurrency=2))
+            await until(lambda: started == 2)
+            assert await has_counts(channel, queue, 1, 1)  # prefetch is twice the concurrency
+            tg.cancel_scope.cancel()
+        assert started == 2
+        assert await has_counts(channel, queue, 5)
+
+
+async def test_requests_without_reply_address(amqp_url: str) -> None:
+    handled = []
+
+    async def handler(payload: Any) -> None:
+        handled.append(payload)
+        if payload == 2:
+            raise ValueError("nobody to tell")
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            for number in (1, 2, 3):
+                await channel.publish(rabbitry.Message.msgpack(number), routing_key=queue)
+            await until(lambda: len(handled) == 3)
+            assert await has_counts(channel, queue, 0, 1)
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+        assert sorted(handled) == [1, 2, 3]
+
+
+async def test_a_caller_that_is_gone(amqp_url: str) -> None:
+    """Its reply address is, too: a reply to it must not end the server's channel."""
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        entered, release = anyio.Event(), anyio.Event()
+
+        async def handler(number: int) -> int:
+            if number:
+                entered.set()
+                await release.wait()
+            return number
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            async with rabbitry.connect(amqp_url) as other, other.rpc() as rpc, anyio.create_task_group() as calls:
+                calls.start_soon(rpc.call, queue, 1)
+                await entered.wait()
+                calls.cancel_scope.cancel()
+            release.set()
+            async with connection.rpc() as rpc:
+                assert await rpc.call(queue, 0) == 0
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+
+
+async def test_wrong_concurrency(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection:
+        with pytest.raises(rabbitry.LocalProtocolError, match="concurrency"):
+            await connection.serve("x", double, concurrency=0)
