@@ -149,4 +149,4 @@ def _step(highest: float) -> float:
     if highest <= 0:
         return 1.0
     magnitude: float = 10.0 ** floor(log10(highest))
-    return next(magnitude * part for part in (0.1, 0.2, 0.25, 0.5, 1.0) if highest / (magnitude * part) <= 8)
+    return next(magnitude * part for part in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if highest / (magnitude * part) <= 8)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from loadtest.chart import draw_chart
+from loadtest.chart import _step, draw_chart
 from loadtest.histogram import Histogram
 from loadtest.progress import Progress
 from loadtest.result import failures
@@ -159,3 +159,10 @@ async def test_the_live_picture_is_for_terminals_only() -> None:
                 assert all(part in text for part in (phase, "starting", "97 of 100", "3 failed"))
             else:
                 assert text == ""
+
+
+@pytest.mark.parametrize("highest", [0, 0.001, 0.99, 1, 7.99, 8.01, 9.99, 10, 94, 95.5, 8_500, 1e6 - 1])
+def test_gridlines_are_few_and_reach_the_top(highest: float) -> None:
+    step = _step(highest)
+    assert highest / step <= 8
+    assert highest == 0 or highest / step > 3
