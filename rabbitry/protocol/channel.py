@@ -360,7 +360,7 @@ class ProtocolChannel:
         self.connection.queue(settlement_frame(self.number, method_id, tag, bits))
 
     def requeue(self, tag: int) -> None:
-        """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acknowledgements."""
+        """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acks."""
         tags = self.tags
         if tags.transaction is not None:
             self.nack(tag, True)

@@ -20,7 +20,7 @@ from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
 from rabbitry.protocol.properties import Properties, encode_properties
 
 SPLITS = ("whole", "octets", "random-1", "random-2", "trailing")
-"""The ways to feed a client. "trailing": behind each chunk the beginning of a heartbeat, whose rest comes with the next."""
+"""The ways to feed a client. "trailing": behind each chunk the beginning of a heartbeat, the rest before the next."""
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 NO_PROPERTIES = encode_properties(Properties())
@@ -98,7 +98,7 @@ def nack(number: int, tag: int, multiple: bool = False) -> bytes:
 
 
 def parse(data: bytes) -> list[tuple[Any, ...]]:
-    """What a client sent: (number, method), (number, "header", payload), (number, "body", payload), (0, "heartbeat")."""
+    """What a client sent: (number, method), (number, "header" or "body", payload), (0, "heartbeat")."""
     found: list[tuple[Any, ...]] = []
     if data.startswith(PROTOCOL_HEADER):
         found.append(("protocol header",))
@@ -187,12 +187,13 @@ class Dialogue:
 
     def feed(self, *frames: bytes) -> list[tuple[Any, ...]]:
         """Have the client receive these octets; the events."""
-        for chunk in self._chunks(b"".join(frames)):
+        for chunk in self.cut(b"".join(frames)):
             self.connection.receive_data(chunk)
             check_bookkeeping(self.connection)
         return self.events()
 
-    def _chunks(self, data: bytes) -> list[bytes]:
+    def cut(self, data: bytes) -> list[bytes]:
+        """The octets in the pieces in which the client will get them."""
         if self._split == "octets":
             return [data[index : index + 1] for index in range(len(data))]
         if self._split.startswith("random"):
@@ -258,14 +259,15 @@ def reply_to(request: Method, **fields: Any) -> Method:
     if isinstance(request, methods.BasicConsume | methods.BasicCancel):
         fields = {"consumer_tag": request.consumer_tag, **fields}
     values: dict[str, Any] = {"queue": "amq.gen-1", "message_count": 0, "consumer_count": 0, "active": True}
-    given: Method = row(**{name: fields.get(name, values.get(name)) for name in row.__slots__ if name in fields or name in values})
-    return given
+    reply: Method = row(**{name: value for name, value in {**values, **fields}.items() if name in row.__slots__})
+    return reply
 
 
 def check_bookkeeping(connection: ProtocolConnection) -> None:
     """What must be true of a connection at any time."""
     channels = list(connection._channels.values())
-    outstanding = len(connection._slots) + sum(len(channel._slots) + len(channel.confirms.pending) for channel in channels)
+    outstanding = sum(len(channel._slots) + len(channel.confirms.pending) for channel in channels)
+    outstanding += len(connection._slots)
     match connection.state:
         case ConnectionState.CLOSED:
             assert not channels and not outstanding
@@ -278,5 +280,6 @@ def check_bookkeeping(connection: ProtocolConnection) -> None:
     assert connection.out_size == sum(map(len, connection.out))
     assert len(connection._tail) <= connection.body_max + 8
     for channel in channels:
-        assert all(channel in connection.acking for _ in channel.tags.pending[:1])
+        if channel.tags.pending or channel.tags.requeued:
+            assert channel in connection.acking
         assert not channel.tags.outstanding & set(channel.tags.pending)

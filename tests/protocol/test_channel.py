@@ -66,8 +66,8 @@ REQUESTS: list[Method] = [
 """Every request that has no method of its own in `ProtocolChannel`."""
 
 
-def content(token: Any, tag: int, body: bytes = b"body", *, redelivered: bool = False, key: str = "q") -> tuple[Any, ...]:
-    return ("content", token, tag, redelivered, "", key, body)
+def content(token: Any, tag: int, body: bytes = b"body", *, key: str = "q") -> tuple[Any, ...]:
+    return ("content", token, tag, False, "", key, body)
 
 
 def with_channel(split: str = "whole", *setup: Method, **tune: int) -> tuple[Dialogue, ProtocolChannel]:
@@ -150,32 +150,39 @@ def test_input_that_can_not_be_encoded_changes_nothing() -> None:
     assert dialogue.sent() == []
 
 
-@pytest.mark.parametrize(
-    ("late", "replies"),
-    [
-        (methods.BasicConsume(queue="q", consumer_tag="a"), [methods.BasicConsumeOk(consumer_tag="a")]),
-        (methods.TxCommit(), [methods.TxCommitOk()]),
-    ],
-    ids=["consume", "commit"],
-)
-def test_replies_that_others_may_overtake(split: str, late: Method, replies: list[Method]) -> None:
-    """RabbitMQ's queues answer some requests, its channel the others."""
+def test_replies_that_others_may_overtake(split: str) -> None:
+    """RabbitMQ's queues answer consume and cancel, its channel the others."""
     dialogue, channel = with_channel(split)
     consumer = dialogue.consume(channel, "c")
-    channel.request(late, "late")
+    channel.consume(methods.BasicConsume(queue="q", consumer_tag="late"), "late", "consume")
+    channel.consume(methods.BasicConsume(queue="r", consumer_tag="early"), "early", "other")
     channel.cancel(consumer, "cancel")
     channel.request(methods.QueueDeclare(queue="q"), "declare")
     channel.get(methods.BasicGet(queue="q"), "get")
+    late, early = methods.BasicConsumeOk(consumer_tag="late"), methods.BasicConsumeOk(consumer_tag="early")
     cancel_ok = methods.BasicCancelOk(consumer_tag="c")
     assert dialogue.feed(
-        method_frame(1, DECLARE_OK), method_frame(1, cancel_ok), get_ok(1, 1), method_frame(1, replies[0])
+        method_frame(1, DECLARE_OK),
+        method_frame(1, early),
+        method_frame(1, cancel_ok),
+        get_ok(1, 1),
+        method_frame(1, late),
     ) == [
         ("replied", "declare", DECLARE_OK),
+        ("replied", "other", early),
         ("replied", "cancel", cancel_ok),
         ("replied", "get", content(None, 1)),
-        ("replied", "late", replies[0]),
+        ("replied", "consume", late),
     ]
     assert dialogue.connection.awaiting == 0
+
+
+def test_other_replies_keep_their_order(split: str) -> None:
+    dialogue, channel = with_channel(split)
+    channel.request(methods.BasicQos(), "qos")
+    channel.request(methods.QueueDeclare(queue="q"), "declare")
+    [ended, _] = dialogue.feed(method_frame(1, DECLARE_OK))
+    assert ended[3] == ["qos", "declare"]
 
 
 # --- abandoned requests whose effect is undone ---------------------------------------------------------------------
@@ -340,10 +347,8 @@ def test_delivery(split: str, size: int) -> None:
     body = bytes(number % 251 for number in range(size))
     properties = Properties(content_type="text/plain", headers={"a": 1}, delivery_mode=2)
     dialogue.connection.events.clear()
-    for chunk in dialogue._chunks(
-        deliver(
-            1, 7, body, redelivered=True, exchange="e", routing_key="k", properties=encode_properties(properties)
-        )
+    for chunk in dialogue.cut(
+        deliver(1, 7, body, redelivered=True, exchange="e", routing_key="k", properties=encode_properties(properties))
     ):
         dialogue.connection.receive_data(chunk)
     [message] = dialogue.connection.events
@@ -376,9 +381,7 @@ def test_channels_and_heartbeats_between_the_frames_of_a_message(split: str) -> 
     rows = [
         content_frames(
             channel.number,
-            methods.BasicDeliver(
-                consumer_tag=f"c{channel.number}", delivery_tag=tag, exchange="", routing_key="q"
-            ),
+            methods.BasicDeliver(consumer_tag=f"c{channel.number}", delivery_tag=tag, exchange="", routing_key="q"),
             b"%d-%d" % (channel.number, tag) * 3,
             piece=4,
         )
@@ -390,6 +393,21 @@ def test_channels_and_heartbeats_between_the_frames_of_a_message(split: str) -> 
     assert dialogue.feed(blocked, mixed) == [
         ("blocked", "r"),
         *[content(f"c{number}", 1, b"%d-1" % number * 3) for number in (1, 2, 3)],
+    ]
+
+
+def test_bodies_that_change_places(split: str) -> None:
+    dialogue = Dialogue(split).open()
+    frames = []
+    for _ in range(2):
+        channel = dialogue.open_channel()
+        dialogue.consume(channel, f"c{channel.number}")
+        deliver = methods.BasicDeliver(consumer_tag=f"c{channel.number}", delivery_tag=1, exchange="", routing_key="q")
+        frames.append(content_frames(channel.number, deliver, b"%d" % channel.number))
+    (first, first_header, first_body), (second, second_header, second_body) = frames
+    assert dialogue.feed(second, second_header, first, first_header, second_body, first_body) == [
+        content("c2", 1, b"2"),
+        content("c1", 1, b"1"),
     ]
 
 
@@ -534,7 +552,8 @@ def test_confirms(split: str) -> None:
         ("confirmed", [9], True),
     ]
     assert dialogue.connection.awaiting == 2
-    assert dialogue.feed(ack(1, 0), ack(1, 0, multiple=True), ack(1, 0, multiple=True)) == [("confirmed", [8, 10], True)]
+    everything = ack(1, 0, multiple=True)
+    assert dialogue.feed(ack(1, 0), everything, everything) == [("confirmed", [8, 10], True)]
     publish(channel, b"11", 11)
     publish(channel, b"12", 12)
     assert dialogue.feed(nack(1, 0, multiple=True)) == [("confirmed", [11, 12], False)]
@@ -632,6 +651,52 @@ def test_neighbours_coalesce() -> None:
     assert dialogue.sent() == [(1, methods.BasicNack(delivery_tag=12))]
     assert settled_by(dialogue, channel, 14, 15) == [(15, True)]
     assert settled_by(dialogue, channel, 20, 16, 17, 18, 19) == [(20, True)]
+
+
+def test_no_multiple_reaches_over_a_nack_on_its_way() -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    dialogue.feed(*[deliver(1, tag) for tag in range(1, 6)])
+    channel.ack(1)
+    channel.ack(3)
+    channel.nack(2, True)
+    channel.ack(4)
+    channel.reject(5, True)
+    assert [method for _, method in dialogue.sent()] == [
+        methods.BasicAck(delivery_tag=1),
+        methods.BasicAck(delivery_tag=3),
+        methods.BasicNack(delivery_tag=2),
+        methods.BasicAck(delivery_tag=4),
+        methods.BasicReject(delivery_tag=5),
+    ]
+
+
+def test_what_is_put_back_coalesces() -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    dialogue.feed(*[deliver(1, tag) for tag in range(1, 11)])
+    channel.ack(1)
+    for tag in (2, 4, 3, 4):
+        channel.requeue(tag)
+    assert channel.tags.outstanding == {2, 3, 4, 5, 6, 7, 8, 9, 10}
+    channel.requeue(6)
+    channel.requeue(7)
+    channel.ack(7)  # nobody should; the first word that leaves counts, and only that
+    channel.nack(5, False)
+    with pytest.raises(AlreadySettled):
+        channel.nack(6, True)
+    assert [method for _, method in dialogue.sent()] == [
+        methods.BasicAck(delivery_tag=1),
+        methods.BasicAck(delivery_tag=7),
+        methods.BasicNack(delivery_tag=4, multiple=True),
+        methods.BasicNack(delivery_tag=6),
+        methods.BasicNack(delivery_tag=5, requeue=False),
+    ]
+    channel.requeue(8)
+    channel.recover("recover")
+    assert [method.name for _, method in dialogue.sent()] == ["basic.nack", "basic.recover"]
+    channel.requeue(9)
+    assert dialogue.sent() == []
 
 
 def test_all_consumers_and_gets_share_the_tags() -> None:
@@ -880,7 +945,8 @@ def test_closed_by_the_broker(split: str, code: int, error: type[ChannelClosed])
     dialogue.sent()
     close = methods.ChannelClose(reply_code=code, reply_text="reason", failing_class_id=50, failing_method_id=10)
     [ended] = dialogue.feed(method_frame(1, close))
-    assert ended == ("channel ended", 1, f"{error.__name__}: channel closed ({code}): reason, caused by queue.declare", ["declare"], ["c"], [], [])
+    words = f"{error.__name__}: channel closed ({code}): reason, caused by queue.declare"
+    assert ended == ("channel ended", 1, words, ["declare"], ["c"], [], [])
     assert dialogue.sent() == [(1, methods.ChannelCloseOk())]
     with pytest.raises(error) as raised:
         channel.request(methods.BasicQos(), "qos")
@@ -976,7 +1042,9 @@ def test_settlements_as_the_general_way(number: int, tag: int, requeue: bool) ->
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["a", "b", "free", "gone"]), st.booleans(), names, names, bodies, st.binary(max_size=40)),
+        st.tuples(
+            st.sampled_from(["a", "b", "free", "gone"]), st.booleans(), names, names, bodies, st.binary(max_size=40)
+        ),
         max_size=10,
     ),
     st.sampled_from([4088, 100]),
@@ -1013,7 +1081,7 @@ def test_deliveries_as_the_general_way(messages: list[tuple[str, bool, str, str,
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 12), st.integers(0, 255))
 def test_a_confirm_as_the_general_way(tag: int, bits: int) -> None:
-    """The hot path reads the octets of basic.ack itself; padding of its arguments forces the general one to see them."""
+    """The hot path reads the octets of basic.ack itself."""
     events = []
     for general in (False, True):
         dialogue, channel = with_channel("whole", methods.ConfirmSelect())

@@ -31,6 +31,8 @@ CLOSE_OK = method_frame(0, methods.ConnectionCloseOk())
 OPEN_OK = method_frame(0, methods.ConnectionOpenOk())
 CLOSED_BY_US = "ConnectionClosed: connection closed: the connection was closed by this program"
 
+CHANNEL_CLOSED_BY_US = "ChannelClosed: channel closed: the channel was closed by this program"
+
 
 def close_frame(code: int = 320, text: str = "CONNECTION_FORCED - shutdown", blamed: tuple[int, int] = (0, 0)) -> bytes:
     close = methods.ConnectionClose(
@@ -408,7 +410,7 @@ def test_the_end_tells_everybody(split: str) -> None:
     assert ended == [
         ("channel ended", 1, lost, ["declare"], ["c"], [], []),
         ("channel ended", 2, lost, [], [], ["sent"], ["queued", "empty, queued"]),
-        ("channel ended", 3, "ChannelClosed: channel closed: the channel was closed by this program", ["close"], [], [], []),
+        ("channel ended", 3, CHANNEL_CLOSED_BY_US, ["close"], [], [], []),
         ("channel ended", 4, lost, ["opening"], [], [], []),
         ("ended", lost, ["secret"]),
     ]
@@ -615,9 +617,7 @@ def test_a_number_is_free_after_close_ok_only(split: str) -> None:
     with pytest.raises(LocalProtocolError, match=r"all 2 channels .* are open"):
         connection.open_channel("third")
     assert connection.awaiting == 1
-    assert dialogue.feed(method_frame(1, methods.ChannelCloseOk())) == [
-        ("replied", "close", methods.ChannelCloseOk())
-    ]
+    assert dialogue.feed(method_frame(1, methods.ChannelCloseOk())) == [("replied", "close", methods.ChannelCloseOk())]
     third, _ = connection.open_channel("third")
     assert third.number == 1
     assert third.state is ChannelState.OPENING
@@ -640,6 +640,15 @@ def test_numbers_go_round() -> None:
         channel.close(None)
         dialogue.feed(method_frame(channel.number, methods.ChannelCloseOk()))
     assert numbers == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_the_search_for_a_number_stays_below_channel_max() -> None:
+    dialogue = Dialogue().open(channel_max=3)
+    channels = [dialogue.open_channel() for _ in range(3)]
+    for channel in (channels[1], channels[0]):
+        channel.close(None)
+        dialogue.feed(method_frame(channel.number, methods.ChannelCloseOk()))
+        assert dialogue.open_channel().number == channel.number
 
 
 def test_all_numbers() -> None:
