@@ -12,6 +12,7 @@ from rabbitry._errors import ConnectFailed, ConnectionClosed, DecodeError, Remot
 from rabbitry.protocol import methods
 from rabbitry.protocol.codec import Method
 from rabbitry.protocol.connection import ConnectionState
+from rabbitry.protocol.content import Content
 from rabbitry.protocol.methods import METHODS
 from tests.protocol.broker import (
     HEARTBEAT,
@@ -323,6 +324,35 @@ def test_headers_and_bodies_keep_to_their_channel(split: str) -> None:
     events = dialogue.feed(other, DELIVER_FRAME, header_frame(fourth.number, 4), body_frame(1, b"body"))
     assert {event[0] for event in events} == {"channel ended", "ended"}
     assert "a content body before its header" in events[-1][1]
+
+
+def test_whoever_waited_for_the_faulty_reply_is_told(split: str) -> None:
+    dialogue = ready(split)
+    channel = dialogue.connection._channels[1]
+    declare_ok = methods.QueueDeclareOk(queue="q", message_count=0, consumer_count=0)
+    dialogue.feed(method_frame(1, declare_ok), deliver(1, 5))
+    channel.get(methods.BasicGet(queue="q"), "get")
+    [ended, _] = dialogue.feed(get_ok(1, 5))
+    assert ended[3] == ["get"]
+    assert "delivery tag 5 after 5" in ended[2]
+
+
+def test_a_defect_of_ours_does_not_escape(split: str) -> None:
+    """Not the peer's fault, but whoever reads the socket serves ten thousand other connections."""
+
+    class Defective(Content):
+        def __init__(self, *arguments: Any) -> None:
+            raise ZeroDivisionError("oops")
+
+    dialogue = ready(split)
+    dialogue.connection.delivery_type = Defective
+    events = dialogue.feed(deliver(1, 1))
+    assert "internal error of the client: ZeroDivisionError('oops')" in events[-1][1]
+    [(_, close)] = dialogue.sent()
+    assert close.reply_code == 541
+    error = dialogue.connection.error
+    assert error is not None and error.__cause__ is not None
+    assert isinstance(error.__cause__.__cause__, ZeroDivisionError)
 
 
 def test_long_texts_fit_the_close(split: str) -> None:

@@ -118,7 +118,10 @@ async def test_a_bug_in_awaiting_does_not_stop_the_pump() -> None:
 
 
 async def test_tasks_woken_by_data_write_together() -> None:
-    """A reply that wakes many tasks costs two sends at most, not one for each task."""
+    """A reply that wakes many tasks costs a few sends, not one for each task: the first at once, then one a turn.
+
+    trio shuffles the tasks of a turn, so its flush may fall amid them, and the rest leaves with the next turn.
+    """
     async with connected() as (_, endpoint, peer):
         spy = Spy(endpoint.transport)
         replied = anyio.Event()
@@ -134,7 +137,7 @@ async def test_tasks_woken_by_data_write_together() -> None:
             await turns()
             peer.send(b"confirm")
         await until(lambda: not endpoint.transport.scheduled)
-        assert len(b"".join(spy.sent)) == 100 and len(spy.sent) <= 2
+        assert len(b"".join(spy.sent)) == 100 and len(spy.sent) <= 3
 
 
 async def test_ctrl_c_goes_to_the_main_task(anyio_backend_name: str) -> None:
