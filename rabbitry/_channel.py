@@ -278,11 +278,11 @@ class Channel:
     async def get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
         """One message of the queue, or None if it is empty.
 
-        Cancelled, a message that comes too late is put back; with `no_ack` it is kept for the next get of the queue.
+        Cancelled, a message that comes too late is put back; with `no_ack` it is kept for the next such get.
         """
         await checkpoint_if_cancelled()
         protocol = self._live
-        kept = protocol.take_kept(queue)
+        kept = protocol.take_kept(queue) if no_ack else None
         if kept is not None:
             assert isinstance(kept, Delivery)
             return kept

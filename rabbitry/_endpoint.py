@@ -244,6 +244,7 @@ class Endpoint:
             confirmation.lose("unsent", event.error)
         for consumer in event.consumers:
             consumer.channel_ended(event.error)
+        self._notify()  # publishes of this channel that wait for a blocked connection
 
     def _on_connection_ended(self, event: events.ConnectionEnded) -> None:
         copy: Callable[[], RabbitryError] = getattr(event.error, "copy", lambda: event.error)

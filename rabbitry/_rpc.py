@@ -102,6 +102,8 @@ class RPC:
         channel, endpoint = self._channel._live, self._channel._endpoint
         if self._error is not None:
             raise channel.end_error()
+        if anyio.current_effective_deadline() <= anyio.current_time():
+            await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
         correlation_id = str(next(self._ids))
         message = self._request(payload, raw, correlation_id, headers)
         while not endpoint.has_room:
@@ -124,7 +126,7 @@ class RPC:
 
     def _request(self, payload: Any, raw: bool, correlation_id: str, headers: Mapping[str, Any] | None) -> Message:
         remaining = anyio.current_effective_deadline() - anyio.current_time()
-        expiration = max(min(remaining, _MAX_EXPIRATION), 0) if remaining != math.inf else None
+        expiration = max(min(remaining, _MAX_EXPIRATION), 0.001) if remaining != math.inf else None
         properties: dict[str, Any] = {
             "correlation_id": correlation_id,
             "reply_to": REPLY_TO,
