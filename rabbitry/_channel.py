@@ -196,7 +196,7 @@ class Channel:
 
     def _queue_confirmed(self, confirmation: Confirmation, mandatory: bool) -> bool:
         """Queue with confirm; False if there is no room."""
-        protocol, endpoint = self._live, self._endpoint
+        protocol, endpoint = self._protocol or self._live, self._endpoint
         if (endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD) and not endpoint.has_room:
             protocol.check_open()
             return False

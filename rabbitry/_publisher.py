@@ -113,7 +113,8 @@ class Publisher:
         confirmation = Confirmation(
             message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
         )
-        if self.pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
+        pending = self.sent - self.confirmed - self.failed
+        if pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
             self.sent += 1
         else:
             await self._queue(confirmation, mandatory)
@@ -156,6 +157,13 @@ class Publisher:
         await self._changed.wait()
 
     def _submitted_settled(self, confirmation: Confirmation) -> None:
+        # hot: what nearly every confirm comes to, without the two calls below
+        if confirmation.outcome == "confirmed" and self._on_outcome is None:
+            self.confirmed += 1
+            if self._changed is not None:
+                self._changed.set()
+                self._changed = None
+            return
         if confirmation.outcome != "confirmed":
             self._unreported += 1
             if len(self._failures) < FAILURES_KEPT:
