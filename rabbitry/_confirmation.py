@@ -5,7 +5,7 @@ Doubles as the protocol's token for the publish, so a confirmed publish costs on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
@@ -69,12 +69,20 @@ class Confirmation:
         comes.
         """
         if self.outcome == "pending":
-            signal = new_signal()
-            self._signals += (signal,)
-            await signal.wait()
-        failure = self.failure()
-        if failure is not None:
-            raise failure
+            await self.told(new_signal())
+        self.check()
+
+    def told(self, signal: Signal) -> Awaitable[object]:
+        """What to await until the outcome is there; `signal` is one of the running event loop's."""
+        self._signals += (signal,)
+        return signal.wait()
+
+    def check(self) -> None:
+        """Raise what `wait` raises, now that the outcome is there."""
+        if self.outcome != "confirmed":
+            failure = self.failure()
+            if failure is not None:
+                raise failure
 
     def failure(self) -> PublishFailed | None:
         """The error that `wait` raises, None while pending or when confirmed."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from functools import cache
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-__all__ = ["GIVE_WAY", "Signal", "Waiter", "checkpoint", "checkpoint_if_cancelled", "new_signal"]
+__all__ = ["GIVE_WAY", "Signal", "Waiter", "checkpoint", "checkpoint_if_cancelled", "new_signal", "signal_maker"]
 
 GIVE_WAY = 31
 """`calls & GIVE_WAY == 0` on every 32nd call."""
@@ -29,8 +30,8 @@ class Signal(Protocol):
         """Wake the task, now or when it comes to wait. Harmless when done twice."""
         ...
 
-    async def wait(self) -> object:
-        """Return once set. Cancelling it harms nothing."""
+    def wait(self) -> Awaitable[object]:
+        """What to await, at once and in the task that asks, until it is set. Cancelling that harms nothing."""
         ...
 
 
@@ -46,21 +47,29 @@ class AsyncioSignal:
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        await self._future
+    def wait(self) -> Awaitable[None]:
+        return self._future
 
 
-def new_signal() -> Signal:
-    """A signal for the running task. trio is asked first: as a guest it runs inside asyncio."""
+def signal_maker() -> Callable[[], Signal]:
+    """What makes signals for the running event loop's tasks. trio is asked first: as a guest it runs inside asyncio.
+
+    hot: a connection keeps it, as asking costs 1 us (CPython 3.11 asks the system for the process id, too).
+    """
     if "trio" in sys.modules:
         trio = _waiting_trio()
         if trio.in_trio_task():
-            signal: Signal = trio.TrioSignal()
-            return signal
+            make: Callable[[], Signal] = trio.TrioSignal
+            return make
     try:
-        return AsyncioSignal(asyncio.get_running_loop())
+        return partial(AsyncioSignal, asyncio.get_running_loop())
     except RuntimeError:
-        return anyio.Event()
+        return anyio.Event
+
+
+def new_signal() -> Signal:
+    """A signal for the running task."""
+    return signal_maker()()
 
 
 @cache

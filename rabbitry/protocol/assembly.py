@@ -15,6 +15,9 @@ __all__ = ["Assembly"]
 
 _unpack_header = Struct(">HHQ").unpack_from
 
+_SMALL = 512
+"""Pieces below this many bytes are gathered: as objects of their own they would take up to 20 times their size."""
+
 
 class Assembly:
     """What has come so far of the content that `method` announced."""
@@ -24,7 +27,7 @@ class Assembly:
     def __init__(self, method: Method) -> None:
         self.method = method
         self.header: bytes | None = None
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._remaining = 0
 
     def add_header(self, payload: bytes, largest: int) -> bool:
@@ -50,12 +53,16 @@ class Assembly:
             raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) > self._remaining:
             raise RemoteProtocolError("a content body is longer than its header says", FRAME_ERROR)
-        if payload:  # or an endless row of empty frames would fill the memory
+        if len(payload) >= _SMALL:
             self._parts.append(payload)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += payload
+        elif payload:
+            self._parts.append(bytearray(payload))
         self._remaining -= len(payload)
         return not self._remaining
 
     @property
     def body(self) -> bytes:
         """The body so far."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return bytes(self._parts[0]) if len(self._parts) == 1 else b"".join(self._parts)

@@ -111,6 +111,7 @@ class ProtocolChannel:
 
     __slots__ = (
         "_heads",
+        "_held",
         "_kept",
         "_slots",
         "assembly",
@@ -134,6 +135,8 @@ class ProtocolChannel:
         self.on_return: Callable[[int, str, Content], None] | None = None
         self.error: RabbitryError | None = None
         self._slots: list[Slot] = []
+        # Frames that wait for tx.commit-ok, None while no commit is under way.
+        self._held: list[bytes] | None = None
         self.consumers: dict[bytes, ProtocolConsumer] = {}
         self.tags = NO_TAGS
         self._kept: dict[str, list[Content]] | None = None
@@ -152,6 +155,8 @@ class ProtocolChannel:
         frame = method_frame(self.number, method, self.connection.body_max)  # may refuse: before anything changes
         self._slots.append(slot)
         self.connection.awaiting += 1
+        if isinstance(method, methods.ChannelClose):
+            self._held = None  # what waits for a commit is given up, and close alone may overtake it
         self._queue(frame)
         if method.class_id == methods.TxSelect.class_id:
             self._mark_transaction(method)
@@ -191,7 +196,30 @@ class ProtocolChannel:
     def _queue(self, frame: bytes) -> None:
         if self.tags.pending or self.tags.requeued:
             self.flush_acks()
+        self._append(frame)
+
+    def _append(self, frame: bytes) -> None:
+        """Queue a frame, behind a commit only once that is answered.
+
+        RabbitMQ closes the connection (504) when anything but channel.close follows a tx.commit that it still works on.
+        """
+        if self._held is not None:
+            self._held.append(frame)
+            return
         self.connection.queue(frame)
+        if frame[7:11] == methods.TxCommit.key:
+            self._held = []
+
+    def _release_held(self) -> None:
+        """The commit was answered: what waited for that leaves, up to the next commit."""
+        held, self._held = self._held or [], None
+        for frame in held:
+            self._append(frame)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether a tx.commit has not been answered yet: what is sent now waits for that, here."""
+        return self._held is not None
 
     # --- closing ---------------------------------------------------------------------------------------------------
 
@@ -217,6 +245,7 @@ class ProtocolChannel:
         waiting = [slot.token for slot in self._slots if slot is not keep and slot.token is not None]
         self.connection.awaiting -= len(self._slots) - (keep is not None) + len(self.confirms.pending)
         self._slots = [keep] if keep is not None else []
+        self._held = None
         consumers = [consumer.token for consumer in self.consumers.values()]
         self.consumers = {}
         unknown, never_sent = self.confirms.take_all(unsent)
@@ -332,7 +361,7 @@ class ProtocolChannel:
         if tags.transaction is not None:
             # rollback makes it unsettled again, so a transaction sees each ack by itself
             tags.transaction.append(tag)
-            self.connection.queue(settlement_frame(self.number, ACK, tag, 0))
+            self._append(settlement_frame(self.number, ACK, tag, 0))
             return
         pending = tags.pending
         if not pending:
@@ -357,7 +386,7 @@ class ProtocolChannel:
             raise self.settle_error(tag) from None
         if self.tags.transaction is not None:
             self.tags.transaction.append(tag)
-        self.connection.queue(settlement_frame(self.number, method_id, tag, bits))
+        self._append(settlement_frame(self.number, method_id, tag, bits))
 
     def requeue(self, tag: int) -> None:
         """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acks."""
@@ -374,10 +403,10 @@ class ProtocolChannel:
         tags = self.tags
         if tags.pending:
             for tag, multiple in tags.take_acks():
-                self.connection.queue(settlement_frame(self.number, ACK, tag, multiple))
+                self._append(settlement_frame(self.number, ACK, tag, multiple))
         if tags.requeued:
             for tag, multiple in tags.take_requeued():
-                self.connection.queue(settlement_frame(self.number, NACK, tag, 3 if multiple else 2))
+                self._append(settlement_frame(self.number, NACK, tag, 3 if multiple else 2))
 
     def settle_error(self, tag: int) -> RabbitryError:
         """Why a delivery can't be settled."""
@@ -418,11 +447,20 @@ class ProtocolChannel:
             self.flush_acks()
         connection = self.connection
         frame = message_frames(self.number, head, properties, body, connection.body_max)
-        connection.out.append(frame)
-        connection.out_size += len(frame)
         if token is not None:
             self.confirms.add(token)
             connection.awaiting += 1
+        elif self.mode is not Mode.PLAIN:
+            self._publish_in_mode(frame)
+            return
+        # hot: `queue` without the call
+        connection.out.append(frame)
+        connection.out_size += len(frame)
+
+    def _publish_in_mode(self, frame: bytes) -> None:
+        if self.mode is Mode.CONFIRM:
+            raise LocalProtocolError("a publish on a confirm channel needs a token: the broker counts it")
+        self._append(frame)
 
     def publish_mandatory(self, source: Any, body: bytes, exchange: str, routing_key: str, token: Any) -> None:
         """Publish on a confirm channel with the header that lets a basic.return be matched to this publish."""
@@ -508,6 +546,7 @@ class ProtocolChannel:
 
     def _on_commit_ok(self, slot: Slot, method: Method) -> None:
         self._own_tags().finish_transaction()
+        self._release_held()
 
     def _on_rollback_ok(self, slot: Slot, method: Method) -> None:
         self._own_tags().rollback()
@@ -543,7 +582,7 @@ class ProtocolChannel:
 
     def _on_close_while_closing(self, method: Method) -> None:
         """Both sides closed at once: answer, and wait on for the reply to ours, which frees the number."""
-        self.connection.queue(encode_method_frame(self.number, methods.ChannelCloseOk()))
+        self.connection.queue_answer(encode_method_frame(self.number, methods.ChannelCloseOk()))
         for slot in self._slots:
             self._answer(slot, method)
             slot.token = None
@@ -587,7 +626,8 @@ class ProtocolChannel:
     def _on_flow(self, method: Method) -> None:
         """RabbitMQ never sends channel.flow (it blocks connections instead); answered, as the specification wants."""
         assert isinstance(method, methods.ChannelFlow)
-        self._queue(encode_method_frame(self.number, methods.ChannelFlowOk(active=method.active)))
+        self.flush_acks()
+        self.connection.queue_answer(encode_method_frame(self.number, methods.ChannelFlowOk(active=method.active)))
 
     def _on_content_method(self, method: Method) -> None:
         self.assembly = Assembly(method)
@@ -688,7 +728,7 @@ class ProtocolChannel:
             tag = (decode_properties(header).headers or {}).get(PUBLISH_TAG_HEADER)
         except RemoteProtocolError:
             tag = None
-        token = self.confirms.pending.get(tag) if isinstance(tag, int) else None
+        token = self.confirms.pending.get(tag) if type(tag) is int else None  # (True is an int, and equals 1)
         content = self.connection.delivery_type(
             self, None, 0, False, _route(method.exchange, method.routing_key), header, body
         )

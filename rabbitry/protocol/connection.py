@@ -17,6 +17,7 @@ from rabbitry._errors import (
     ConnectFailed,
     ConnectionClosed,
     LocalProtocolError,
+    NotConnected,
     RabbitryError,
     RemoteProtocolError,
 )
@@ -42,6 +43,9 @@ _UNTUNED_FRAME_MAX = 131072
 of itself.
 """
 
+_ANSWERS_MAX = 10_000
+"""Answers queued at once above which the connection ends: only a peer that asks without reading can come so far."""
+
 
 class ConnectionState(Enum):
     """What the connection waits for."""
@@ -63,10 +67,12 @@ class ProtocolConnection:
     """
 
     __slots__ = (
+        "_answers",
         "_channels",
         "_client_properties",
         "_mechanisms",
         "_missed",
+        "_needed",
         "_next_number",
         "_received",
         "_sent",
@@ -126,7 +132,10 @@ class ProtocolConnection:
         self._channels: dict[int, ProtocolChannel] = {}
         self._next_number = 1
         self._slots: list[Slot] = []
-        self._tail = b""
+        self._answers = 0
+        # An incomplete frame, and the size at which it can be looked at again.
+        self._tail: bytes | bytearray = b""
+        self._needed = 0
         # Heartbeats: whether anything came or went since the last tick, and how many ticks nothing came.
         self._received = False
         self._sent = False
@@ -138,6 +147,13 @@ class ProtocolConnection:
         """Append whole frames."""
         self.out.append(frame)
         self.out_size += len(frame)
+
+    def queue_answer(self, frame: bytes) -> None:
+        """Append an answer that the broker may ask for any number of times, and must then also read."""
+        self._answers += 1
+        if self._answers > _ANSWERS_MAX:
+            raise RemoteProtocolError(f"the peer asks on and on, and reads none of {_ANSWERS_MAX} answers", 506)
+        self.queue(frame)
 
     def data_to_send(self) -> bytes:
         """Take everything queued, pending acknowledgements included."""
@@ -151,6 +167,7 @@ class ProtocolConnection:
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self.out_size = 0
+        self._answers = 0
         self._sent = True
         return data
 
@@ -176,8 +193,10 @@ class ProtocolConnection:
 
     def _parse(self, data: bytes) -> None:
         if self._tail:
-            data = self._tail + data
-            self._tail = b""
+            self._tail += data  # in place: a large frame in small pieces takes linear time
+            if len(self._tail) < self._needed:
+                return
+            data, self._tail = bytes(self._tail), b""
         if self.state is ConnectionState.START and data[:1] != b"\x01":
             self._refuse_greeting(data)
             return
@@ -266,7 +285,9 @@ class ProtocolConnection:
                     raise RemoteProtocolError("a heartbeat frame must be empty and on channel 0", 501)
             else:
                 raise RemoteProtocolError(f"unknown frame type {kind}", 501)
-        self._tail = data[position:] if position else data
+        if position < size:
+            self._tail = bytearray(data[position:])
+            self._needed = 8 if size - position < 8 else 8 + _unpack_frame(data, position)[2]
 
     def _refuse_greeting(self, data: bytes) -> None:
         """The first byte is no method frame: another protocol version, or no AMQP server at all."""
@@ -274,7 +295,7 @@ class ProtocolConnection:
             return
         if b"AMQP".startswith(data[:4]):
             if len(data) < 8:
-                self._tail = data
+                self._tail, self._needed = bytearray(data), 0
                 return
             version = ".".join(str(byte) for byte in data[5:8])
             self._end(ConnectFailed(f"the server refused protocol version 0-9-1, it speaks AMQP {version}"))
@@ -289,7 +310,7 @@ class ProtocolConnection:
         detail = f"{error}" if error is not None else "the peer closed the connection"
         ended: RabbitryError
         if state is ConnectionState.START:
-            began = f" after {shown(self._tail)}" if self._tail else " before a byte came"
+            began = f" after {shown(bytes(self._tail))}" if self._tail else " before a byte came"
             ended = ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
         elif state is ConnectionState.TUNE:
             ended = AuthenticationFailed(
@@ -460,20 +481,21 @@ class ProtocolConnection:
         """Queue connection.close; the end comes with close-ok. From now on everything else received is discarded."""
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
+        method = methods.ConnectionClose(reply_code=code, reply_text=text, failing_class_id=0, failing_method_id=0)
+        frame = encode_method_frame(0, method)  # may refuse: before anything changes
         self.ended_here = True
         if self.state is not ConnectionState.OPEN:
             self._end(ConnectionClosed("the connection was closed by this program before it was open"))
             return
         for channel in self._channels.values():
             channel.flush_acks()
-        method = methods.ConnectionClose(reply_code=code, reply_text=text, failing_class_id=0, failing_method_id=0)
-        self.queue(encode_method_frame(0, method))
+        self.queue(frame)
         self.state = ConnectionState.CLOSING
         self.awaiting += 1
         self._end_channels(ConnectionClosed("the connection was closed by this program"), {})
 
     def abort(self, error: RabbitryError) -> None:
-        """The connection is given up; nothing more will be sent."""
+        """The connection is given up. What is queued may still leave, but for publishes and what came after them."""
         self.ended_here = self.ended_here or self.state is not ConnectionState.CLOSED
         self._end(error)
 
@@ -481,7 +503,9 @@ class ProtocolConnection:
         """Why the connection can't be used, as a fresh exception."""
         error = self.error
         if error is None:
-            return ConnectionClosed("the connection was closed by this program")
+            if self.state is ConnectionState.CLOSING:
+                return ConnectionClosed("the connection was closed by this program")
+            return NotConnected("the connection is not open yet")
         copy: Callable[[], RabbitryError] | None = getattr(error, "copy", None)
         return copy() if copy is not None else error
 
@@ -502,7 +526,7 @@ class ProtocolConnection:
         # Ticks without data are counted, not seconds: a process that slept through two intervals counts one tick.
         self._missed = 0 if self._received or not reading else self._missed + 1
         self._received = False
-        if self._missed > 4:
+        if self._missed >= 4:
             self._end(
                 ConnectionClosed(f"no heartbeat: nothing came from the broker for {2 * self.heartbeat} s", code=320)
             )
@@ -545,14 +569,18 @@ class ProtocolConnection:
         self.events.append(events.ConnectionEnded(self.error, waiting))
 
     def _drop_publishes(self) -> Mapping[int, int]:
-        """How many messages of each channel were still queued: they are certainly not sent, and won't be."""
+        """Count each channel's messages still queued: certainly not sent, and they won't be.
+
+        Nor will anything queued behind the first of them: the acknowledgement of a request must not arrive without the
+        result published before it. Channel 0's connection.close or close-ok is kept.
+        """
         counts: dict[int, int] = {}
         kept = []
         for chunk in self.out:
+            number = int.from_bytes(chunk[1:3], "big")
             if chunk[7:11] == methods.BasicPublish.key and chunk[0] == _METHOD:
-                number = int.from_bytes(chunk[1:3], "big")
                 counts[number] = counts.get(number, 0) + 1
-            else:
+            elif not counts or not number:
                 kept.append(chunk)
         self.out = kept
         self.out_size = sum(map(len, kept))

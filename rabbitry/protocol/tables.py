@@ -1,7 +1,8 @@
 """Field tables and strings: the values inside methods, headers and arguments, in every type RabbitMQ knows.
 
-What must stay true: encoding raises `LocalProtocolError` and nothing else, decoding `RemoteProtocolError` and nothing
-else, whatever the input; what was decoded encodes again to an equal value. Knows nothing of methods, frames or sockets.
+What must stay true: decoding raises `RemoteProtocolError` and nothing else, whatever the input; encoding refuses what
+AMQP can't carry by `LocalProtocolError`; what was decoded encodes again to an equal value, but for infinities and NaN,
+which RabbitMQ closes the connection over. Knows nothing of methods, frames or sockets.
 
 The types are those RabbitMQ reads and writes (errata, section 3), not those of the specification's grammar (4.2.1):
 

@@ -315,11 +315,40 @@ def test_an_abandoned_commit_closes_the_channel(split: str) -> None:
     slot = channel.request(methods.TxCommit(), "commit")
     channel.request(methods.QueueDeclare(queue="q"), "declare")
     slot.abandon()
-    assert [frame[1].name for frame in dialogue.sent()] == ["tx.commit", "queue.declare", "channel.close"]
+    assert [frame[1].name for frame in dialogue.sent()] == ["tx.commit", "channel.close"]
     assert dialogue.events() == [("channel ended", 1, CLOSED_BY_US, ["declare"], [], [], [])]
     commit_ok, declare_ok = method_frame(1, methods.TxCommitOk()), method_frame(1, DECLARE_OK)
     assert dialogue.feed(commit_ok, declare_ok, method_frame(1, methods.ChannelCloseOk())) == []
     assert channel.state is ChannelState.CLOSED
+
+
+def test_what_follows_a_commit_waits_for_its_answer(split: str) -> None:
+    dialogue, channel = with_channel(split, methods.TxSelect())
+    dialogue.consume(channel)
+    dialogue.feed(deliver(1, 1), deliver(1, 2))
+    channel.request(methods.TxCommit(), "first")
+    assert channel.is_committing
+    channel.request(methods.QueueDeclare(queue="q"), "declare")
+    channel.ack(1)
+    channel.publish(b"\0\0", b"", "", "q", False)
+    channel.request(methods.TxCommit(), "second")
+    channel.ack(2)
+    assert [frame[1].name for frame in dialogue.sent()] == ["tx.commit"]
+    commit_ok, declare_ok = method_frame(1, methods.TxCommitOk()), method_frame(1, DECLARE_OK)
+    dialogue.feed(commit_ok)
+    sent = [frame[1].name for frame in dialogue.sent() if isinstance(frame[1], Method)]
+    assert sent == ["queue.declare", "basic.ack", "basic.publish", "tx.commit"]
+    assert channel.is_committing
+    dialogue.feed(declare_ok, commit_ok)
+    assert [frame[1].name for frame in dialogue.sent()] == ["basic.ack"]
+    assert not channel.is_committing
+    assert dialogue.connection.awaiting == 0
+
+
+def test_confirms_need_a_token_each() -> None:
+    _, channel = with_channel("whole", methods.ConfirmSelect())
+    with pytest.raises(LocalProtocolError, match="needs a token"):
+        channel.publish(b"\0\0", b"", "", "q", False)
 
 
 @pytest.mark.parametrize("state", ["closing", "closed"])
@@ -619,6 +648,7 @@ def test_a_return_belongs_to_its_own_publish(split: str) -> None:
         NO_PROPERTIES,
         encode_properties(Properties(headers={PUBLISH_TAG_HEADER: 99})),
         encode_properties(Properties(headers={PUBLISH_TAG_HEADER: "1"})),
+        encode_properties(Properties(headers={PUBLISH_TAG_HEADER: True})),
         b"\xff\xff",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -416,6 +417,43 @@ def test_endless_empty_body_frames() -> None:
     assert growth(lambda: [dialogue.connection.receive_data(many) for _ in range(20)] and None) < 10_000
     [event] = dialogue.feed(body_frame(1, b"0123456789"))
     assert event[-1] == b"0123456789"
+
+
+def test_a_body_in_tiny_frames() -> None:
+    dialogue = ready("whole")
+    dialogue.feed(DELIVER_FRAME, header_frame(1, 200_000))
+    many = body_frame(1, b"ab") * 1000
+    grown = growth(lambda: [dialogue.connection.receive_data(many) for _ in range(99)] and None)
+    assert grown < 300_000  # two octets as an object of their own take 43
+    [event] = dialogue.feed(many)
+    assert event[-1] == b"ab" * 100_000
+
+
+@pytest.mark.parametrize(
+    "question",
+    [methods.ChannelFlow(active=False), methods.ChannelClose(reply_code=200, reply_text="")],
+    ids=["channel.flow", "channel.close"],
+)
+def test_a_peer_that_asks_and_does_not_read(question: Method) -> None:
+    dialogue = ready("whole")
+    number = 1 if isinstance(question, methods.ChannelFlow) else 3
+    many = method_frame(number, question) * 1000
+    assert growth(lambda: [dialogue.connection.receive_data(many) for _ in range(50)] and None) < 2_000_000
+    assert "reads none of" in str(dialogue.connection.error)
+
+
+def test_a_large_frame_in_pieces() -> None:
+    """Time grows with the frame, not with its square, which would be minutes here."""
+    dialogue = Dialogue("whole", frame_max=0).open(frame_max=0)
+    channel = dialogue.open_channel()
+    dialogue.consume(channel)
+    frames = deliver(1, 1, bytes(30_000_000), piece=30_000_000)
+    began = time.perf_counter()
+    for start in range(0, len(frames), 1000):
+        dialogue.connection.receive_data(frames[start : start + 1000])
+    assert time.perf_counter() - began < 5
+    [event] = dialogue.events()
+    assert event[-1] == bytes(30_000_000)
 
 
 def test_a_frame_that_never_ends() -> None:
