@@ -17,8 +17,8 @@ import anyio
 from rabbitry._confirmation import Confirmation
 from rabbitry._consumer import Consumer, consume_arguments
 from rabbitry._delivery import Delivery
-from rabbitry._endpoint import CLOSE_BOUND, CLOSE_BOUND_BLOCKED, SEND_AHEAD, Endpoint
-from rabbitry._errors import Closed, LocalProtocolError, NotConnected
+from rabbitry._endpoint import SEND_AHEAD, Endpoint
+from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._message import PERSISTENT_HEADER, Message, wire_properties
 from rabbitry._publisher import Publisher
 from rabbitry._waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
@@ -117,12 +117,7 @@ class Channel:
         waiter = Waiter()
         protocol.close(waiter)
         endpoint.wrote_if_any()
-        bound = CLOSE_BOUND if endpoint.blocked_reason is None else CLOSE_BOUND_BLOCKED
-        with anyio.move_on_after(bound, shield=True):
-            try:
-                await waiter.wait()
-            except Closed:
-                pass  # the connection ended first
+        await endpoint.wait_answered(waiter)
 
     async def _call(self, method: Method) -> Any:
         """One request and its reply."""
@@ -305,11 +300,14 @@ class Channel:
         `shared` is basic.qos's global flag, which RabbitMQ deprecates from 4.3 on. Cancelled, it may have taken effect.
         """
         prefetch = _checked_prefetch(prefetch)
-        await self._call(methods.BasicQos(prefetch_count=prefetch, global_=shared))
+        await checkpoint_if_cancelled()
+        waiter = Waiter()
+        slot = self._live.request(methods.BasicQos(prefetch_count=prefetch, global_=shared), waiter)
         if not shared:
             self._prefetch = self._prefetch_sent = prefetch
+        await self._endpoint.reply(slot, waiter)
 
-    async def _set_prefetch(self, prefetch: int | None) -> None:
+    def _set_prefetch(self, prefetch: int | None) -> None:
         """Queue basic.qos if the next consumer needs another value; nobody waits for its reply."""
         wanted = self._prefetch if prefetch is None else prefetch
         if wanted != (self._prefetch_sent or 0):
@@ -326,17 +324,9 @@ class Channel:
         await checkpoint_if_cancelled()
         waiter = Waiter()
         slot = self._live.recover(waiter)
-        self._drop_stale()
-        try:
-            await self._endpoint.reply(slot, waiter)
-        finally:
-            self._drop_stale()  # what came meanwhile
-
-    def _drop_stale(self) -> None:
-        """After a recover: what consumers hold will be delivered again, so it must not be iterated too."""
         for consumer in self._live.consumers.values():
-            if isinstance(consumer.token, Consumer):
-                consumer.token.drop_stale()
+            consumer.token.drop_stale()  # (what comes until recover-ok is dropped then)
+        await self._endpoint.reply(slot, waiter)
 
     async def flow(self, active: bool) -> None:
         """channel.flow: only `flow(True)` exists in RabbitMQ, and does nothing. To pause deliveries use `prefetch` or

@@ -69,7 +69,12 @@ class Confirmation:
         comes.
         """
         if self.outcome == "pending":
-            await self.told(new_signal())
+            signal = new_signal()
+            try:
+                await self.told(signal)
+            except BaseException:
+                self._signals = tuple(other for other in self._signals if other is not signal)
+                raise
         self.check()
 
     def told(self, signal: Signal) -> Awaitable[object]:

@@ -23,7 +23,7 @@ from anyio.abc import ByteStream
 from rabbitry._channel import Channel
 from rabbitry._delivery import Delivery
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
 from rabbitry._rpc import RPC, Handler, serve
 from rabbitry._uri import Address
 from rabbitry._waiting import Waiter, checkpoint_if_cancelled
@@ -63,18 +63,20 @@ class Settings:
 class Connection:
     """A connection, made by `connect` or `reactor.connect` and open inside its `async with` block."""
 
-    __slots__ = ("_endpoint_or_none", "_private", "_reactor", "_settings")
+    __slots__ = ("_endpoint_or_none", "_is_entered", "_open_reactor", "_private", "_reactor", "_settings")
 
     def __init__(
         self,
         settings: Settings,
         reactor: Reactor | None,
-        private: AbstractAsyncContextManager[Reactor] | None = None,
+        open_reactor: Callable[[], AbstractAsyncContextManager[Reactor]] | None = None,
     ) -> None:
-        """On `reactor`, or on the one that `private` opens, which is then entered and left with the connection."""
+        """On `reactor`, or on a private one that `open_reactor` gives, entered and left with the connection."""
         self._settings = settings
         self._reactor = reactor
-        self._private = private
+        self._open_reactor = open_reactor
+        self._private: AbstractAsyncContextManager[Reactor] | None = None
+        self._is_entered = False
         self._endpoint_or_none: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -95,19 +97,25 @@ class Connection:
 
     async def __aenter__(self) -> Self:
         """Dial and shake hands. Raises `ConnectFailed` or `AuthenticationFailed`; cancelling it leaves nothing
-        behind.
+        behind. After a failure it may be entered again.
         """
-        if self._endpoint_or_none is not None:
+        if self._is_entered:
             raise LocalProtocolError("this connection was entered before: call connect(...) again")
-        if self._private is None:
-            assert self._reactor is not None
-            await self._connect(self._reactor)
+        self._is_entered = True
+        try:
+            if self._open_reactor is None:
+                assert self._reactor is not None
+                await self._connect(self._reactor)
+                return self
+            async with AsyncExitStack() as stack:
+                self._private = self._open_reactor()
+                self._reactor = await stack.enter_async_context(self._private)
+                await self._connect(self._reactor)
+                stack.pop_all()
             return self
-        async with AsyncExitStack() as stack:
-            self._reactor = await stack.enter_async_context(self._private)
-            await self._connect(self._reactor)
-            stack.pop_all()
-        return self
+        except BaseException:
+            self._is_entered = False
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -145,7 +153,10 @@ class Connection:
         except BaseException as exc:
             endpoint.drop()
             reactor._forget(endpoint)
-            raise _translated(exc, address) from (exc if isinstance(exc, OSError) else exc.__cause__)
+            translated = _translated(exc, address)
+            if translated is exc:
+                raise
+            raise translated from (exc.__cause__ if isinstance(exc, RabbitryError) else exc)
         self._endpoint_or_none = endpoint
 
     # --- what it offers --------------------------------------------------------------------------------------------
@@ -299,6 +310,8 @@ def _where(address: Address) -> str:
 def _translated(exc: BaseException, address: Address) -> BaseException:
     """The one seam for the operating system's errors in connecting."""
     where = _where(address)
+    if isinstance(exc, ConnectionClosed):  # by the reactor that is being left
+        return ConnectFailed(f"{where}: {exc}")
     if isinstance(exc, RabbitryError):
         if isinstance(exc, ConnectFailed) and where not in str(exc):
             return type(exc)(f"{where}: {exc}")

@@ -7,7 +7,7 @@ lost when iteration is cancelled or left: it goes back to the queue. Any number 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from rabbitry._delivery import Delivery
-from rabbitry._endpoint import CLOSE_BOUND, CLOSE_BOUND_BLOCKED
-from rabbitry._errors import Closed, ConsumerOverrun, LocalProtocolError, RabbitryError
+from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
 from rabbitry._message import seconds
 from rabbitry._waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry.protocol import methods
@@ -93,7 +92,7 @@ class Consumer:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
         await checkpoint_if_cancelled()
         channel = self._channel
-        await channel._set_prefetch(self._prefetch)
+        channel._set_prefetch(self._prefetch)
         waiter = Waiter()
         self._registration, slot = channel._live.consume(self._method, self, waiter)
         try:
@@ -109,12 +108,7 @@ class Consumer:
         waiter = Waiter()
         if not self._leave(waiter):
             return
-        bound = CLOSE_BOUND if self._channel._endpoint.blocked_reason is None else CLOSE_BOUND_BLOCKED
-        with anyio.move_on_after(bound, shield=True):
-            try:
-                await waiter.wait()
-            except Closed:
-                pass  # the channel ended meanwhile: the broker has everything back
+        await self._channel._endpoint.wait_answered(waiter)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
@@ -131,7 +125,7 @@ class Consumer:
         asked = False
         if channel.state is ChannelState.OPEN and channel.cancel(registration, waiter) is not None:
             asked = waiter is not None
-        self._put_back()
+        self._put_back(self._take_all())
         self._finish(None)
         self._channel._endpoint.wrote_if_any()
         return asked
@@ -141,12 +135,11 @@ class Consumer:
         self._took(self._buffered)
         return buffer
 
-    def _put_back(self) -> None:
-        """Return what was never handed out to the queue."""
-        buffer = self._take_all()
+    def _put_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Return to the queue what was never handed out."""
         if self._method.no_ack:
             return
-        for delivery in buffer:
+        for delivery in deliveries:
             if not delivery.is_stale and not delivery.is_settled:
                 delivery._channel.requeue(delivery.delivery_tag)
 
@@ -154,6 +147,9 @@ class Consumer:
 
     def put(self, delivery: Delivery) -> None:
         """A delivery arrived."""
+        if self._ended:  # by what ran since this was parsed
+            self._put_back([delivery])
+            return
         self._buffer.append(delivery)
         self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
         if self._event is not None:
@@ -180,17 +176,16 @@ class Consumer:
             channel.cancel(self._registration, None)
         self._finish(error)
 
-    def end(self, error: RabbitryError) -> None:
-        """No more deliveries will come: the broker cancelled the consumer."""
-        self._finish(error)
+    def cancelled_by_broker(self) -> None:
+        """No more deliveries will come."""
+        self._finish(ConsumerCancelled(self.consumer_tag, self.queue))
 
     def channel_ended(self, error: RabbitryError) -> None:
         """The channel is over. The broker has put back what was not acknowledged, so it must not be handed out here
         too.
         """
         if not self._method.no_ack:
-            self._buffer.clear()
-            self._buffered = 0
+            self._take_all()
         self._finish(error)
 
     def drop_stale(self) -> None:
@@ -202,6 +197,9 @@ class Consumer:
             return
         self._ended = True
         self._error = error
+        if self._is_overfull:  # what it holds grows no more: the other consumers may go on
+            self._is_overfull = False
+            self._channel._endpoint.set_overfull(self, False)
         if self._event is not None:
             self._event.set()
             self._event = None
@@ -221,6 +219,9 @@ class Consumer:
                 await checkpoint()
         while not self._buffer:
             await self._wait()
+        return self._take()
+
+    def _take(self) -> Delivery:
         delivery = self._buffer.popleft()
         self._buffered -= len(delivery.body) + MESSAGE_OVERHEAD
         if self._is_overfull:
@@ -235,8 +236,7 @@ class Consumer:
             if self._error is None:
                 await checkpoint()
                 raise StopAsyncIteration
-            copy = getattr(self._error, "copy", None)
-            raise copy() if copy is not None else self._error
+            raise self._error.copy()
         if self._event is None:
             self._event = anyio.Event()
         await self._event.wait()
@@ -252,7 +252,7 @@ class Consumer:
         self._buffer.extendleft(reversed(taken))
         self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in taken)
         if self._ended and self._error is None:
-            self._put_back()
+            self._put_back(self._take_all())
             self._channel._endpoint.wrote_if_any()
 
     def batches(self, size: int, *, within: float | timedelta) -> Batches:
@@ -285,6 +285,8 @@ class Batches:
         """The next batch, never empty. Cancelling it puts what was collected back in front: nothing is lost."""
         consumer = self._consumer
         taken = [await consumer.__anext__()]
+        while len(taken) < self._size and consumer._buffer:
+            taken.append(consumer._take())
         try:
             with anyio.move_on_after(self._within):
                 while len(taken) < self._size:

@@ -87,11 +87,11 @@ class Delivery(Content):
     @property
     def is_settled(self) -> bool:
         """True once acknowledged, nacked or rejected, and from the start for a `no_ack` consumer's deliveries."""
-        return not self.is_stale and not self._channel.is_outstanding(self.delivery_tag)
+        return not self._channel.is_outstanding(self.delivery_tag) and not self.is_stale
 
     @property
     def is_stale(self) -> bool:
-        """True once the channel has ended or was recovered: the broker has put the message back."""
+        """True if the channel ended or was recovered before it was settled: the broker has put the message back."""
         return self._channel.is_stale(self.delivery_tag)
 
     def process(self, on_error: OnError = "requeue") -> ProcessDelivery:
@@ -142,13 +142,14 @@ class Delivery(Content):
 
 
 def _death(entry: dict[str, Any]) -> Death:
-    time = entry.get("time")
+    """One entry as the broker writes it. Publishers may forge it, so what has another type counts as not there."""
+    time, count, keys = entry.get("time"), entry.get("count"), entry.get("routing-keys")
     return Death(
         queue=str(entry.get("queue", "")),
         reason=str(entry.get("reason", "")),
-        count=int(entry.get("count", 1)),
+        count=count if isinstance(count, int) else 1,
         exchange=str(entry.get("exchange", "")),
-        routing_keys=tuple(str(key) for key in entry.get("routing-keys", ())),
+        routing_keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
         time=time if isinstance(time, datetime) else None,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from rabbitry._errors import ConnectionClosed, ConsumerCancelled, RabbitryError
+from rabbitry._errors import Closed, ConnectionClosed, RabbitryError
 from rabbitry._waiting import Signal, Waiter
 from rabbitry.protocol import events
 from rabbitry.protocol.channel import Slot
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rabbitry._consumer import Consumer
     from rabbitry.transport import Transport
 
-__all__ = ["CLOSE_BOUND", "CLOSE_BOUND_BLOCKED", "HIGH_WATER", "Endpoint"]
+__all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -39,10 +39,10 @@ With 100 tasks publishing, the broker then works on the first messages while the
 them than with 65,536. Sending each 4,096 gains nothing more, and a publish without confirms costs the same.
 """
 CLOSE_BOUND = 5.0
-"""Seconds a close waits for the broker's close-ok."""
+"""Seconds a close waits for the broker's answer."""
 
-CLOSE_BOUND_BLOCKED = 0.5
-"""The same on a blocked connection, which the broker does not read."""
+CLOSE_BOUND_SILENT = 0.5
+"""The same on a blocked connection, which the broker does not read, and on one where a close waited in vain before."""
 
 
 class Endpoint:
@@ -51,6 +51,7 @@ class Endpoint:
     __slots__ = (
         "_changed",
         "_overfull",
+        "_waited_in_vain",
         "blocked_reason",
         "closed",
         "name",
@@ -74,6 +75,7 @@ class Endpoint:
         self.stale_settlements = 0
         protocol.token = self
         self._overfull: set[Consumer] | None = None
+        self._waited_in_vain = False
         self._changed: anyio.Event | None = None
 
     # --- called by the transport -----------------------------------------------------------------------------------
@@ -194,11 +196,15 @@ class Endpoint:
         while protocol.events:
             batch, protocol.events = protocol.events, []
             for event in batch:
-                handler = _HANDLERS.get(type(event))
-                if handler is None:
-                    event.consumer.put(event)  # a delivery
-                else:
-                    handler(self, event)
+                try:
+                    handler = _HANDLERS.get(type(event))
+                    if handler is None:
+                        event.consumer.put(event)  # a delivery
+                    else:
+                        handler(self, event)
+                except Exception as exc:  # a defect of ours; the other events' owners must learn of them all the same
+                    logger.exception("connection %s: internal error", self.name)
+                    protocol.fail_internally(exc)
         if self._overfull:
             self._update_reading()
 
@@ -226,8 +232,11 @@ class Endpoint:
             on_return(event.code, event.text, event.content)
 
     def _on_consumer_cancelled(self, event: events.ConsumerCancelledByBroker) -> None:
-        consumer = event.token
-        consumer.end(ConsumerCancelled(consumer.consumer_tag, consumer.queue))
+        event.token.cancelled_by_broker()
+
+    def _on_recovered(self, event: events.Recovered) -> None:
+        for consumer in event.channel.consumers.values():
+            consumer.token.drop_stale()
 
     def _on_blocked(self, event: events.Blocked) -> None:
         self.blocked_reason = event.reason or "the broker gave no reason"
@@ -240,9 +249,8 @@ class Endpoint:
         self.notify_changed()
 
     def _on_channel_ended(self, event: events.ChannelEnded) -> None:
-        copy: Callable[[], RabbitryError] = getattr(event.error, "copy", lambda: event.error)
         for waiter in event.waiting:
-            waiter.fail(copy())
+            waiter.fail(event.error.copy())
         for confirmation in event.unknown:
             confirmation.lose("unknown", event.error)
         for confirmation in event.unsent:
@@ -252,11 +260,10 @@ class Endpoint:
         self.notify_changed()  # publishes of this channel that wait for a blocked connection
 
     def _on_connection_ended(self, event: events.ConnectionEnded) -> None:
-        copy: Callable[[], RabbitryError] = getattr(event.error, "copy", lambda: event.error)
         self.transport.flush()  # our connection.close or close-ok
         self.transport.abort()
         for waiter in event.waiting:
-            waiter.fail(copy())
+            waiter.fail(event.error.copy())
         self.opened.fail(event.error)
         closed, self.closed = self.closed, None
         for waiter in closed or ():
@@ -268,6 +275,7 @@ class Endpoint:
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set()
+        self.transport.wake_waiting()
 
     # --- closing ---------------------------------------------------------------------------------------------------
 
@@ -290,16 +298,30 @@ class Endpoint:
         self.protocol.close()
         self.wrote_if_any()
 
-    async def close(self, bound: float | None = None) -> None:
+    @property
+    def close_bound(self) -> float:
+        """Seconds to wait for the answer to a close now."""
+        return CLOSE_BOUND_SILENT if self.blocked_reason is not None or self._waited_in_vain else CLOSE_BOUND
+
+    async def wait_answered(self, waiter: Waiter) -> None:
+        """Wait for the answer to a close of something on this connection: shielded, bounded, and it may have ended."""
+        with anyio.move_on_after(self.close_bound, shield=True) as scope:
+            try:
+                await waiter.wait()
+            except Closed:
+                pass  # with more than was to be closed
+        self._waited_in_vain = scope.cancelled_caught
+
+    async def close(self) -> None:
         """Close with a handshake, shielded and bounded, then drop the socket. Harmless if the connection has ended."""
         if self.protocol.state is ConnectionState.CLOSED:
             return
-        if bound is None:
-            bound = CLOSE_BOUND if self.blocked_reason is None else CLOSE_BOUND_BLOCKED
         self.start_close()
-        with anyio.move_on_after(bound, shield=True):
-            await self.wait_closed()
-        self.drop()
+        try:
+            with anyio.move_on_after(self.close_bound, shield=True):
+                await self.wait_closed()
+        finally:  # asyncio's own Task.cancel passes AnyIO's shields
+            self.drop()
 
     def drop(self) -> None:
         """End the connection without asking the broker."""
@@ -323,6 +345,7 @@ class _NoTransport:
     def start_timer(self, when: float) -> None: ...
     def abort(self) -> None: ...
     async def wait_unstalled(self) -> None: ...
+    def wake_waiting(self) -> None: ...
     def describe(self) -> str:
         return "not connected"
 
@@ -335,6 +358,7 @@ _HANDLERS: dict[type, Callable[[Endpoint, Any], None]] = {
     events.ConsumerCancelledByBroker: Endpoint._on_consumer_cancelled,
     events.Blocked: Endpoint._on_blocked,
     events.Unblocked: Endpoint._on_unblocked,
+    events.Recovered: Endpoint._on_recovered,
     events.ChannelEnded: Endpoint._on_channel_ended,
     events.ConnectionEnded: Endpoint._on_connection_ended,
 }

@@ -7,7 +7,8 @@ never parse text; none of them ever holds a password. Timeouts stay the builtin 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from copy import copy as copied
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "AccessRefused",
@@ -43,6 +44,12 @@ __all__ = [
 class RabbitryError(Exception):
     """The root of everything this library raises on its own account."""
 
+    def copy(self) -> Self:
+        """The same error as a new object: one object raised in several tasks would mix their tracebacks."""
+        fresh = copied(self)
+        fresh.__cause__ = self.__cause__
+        return fresh
+
 
 # --- connections and channels that ended ---------------------------------------------------------------------------
 
@@ -59,7 +66,7 @@ class Closed(RabbitryError):
     """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it
     objected to.
 
-    An instance is kept as the recorded cause of an end and raised by every later operation, each time as a fresh copy.
+    An instance is kept as the recorded cause of an end; every later operation raises a copy.
     """
 
     what: ClassVar[str] = "closed"
@@ -74,12 +81,6 @@ class Closed(RabbitryError):
         code = f" ({self.code})" if self.code else ""
         method = f", caused by {self.method}" if self.method else ""
         return f"{self.what}{code}: {self.text}{method}"
-
-    def copy(self) -> Closed:
-        """The same end as a new exception object: one object raised in several tasks would mix their tracebacks."""
-        fresh = type(self)(self.text, code=self.code, method=self.method)
-        fresh.__cause__ = self.__cause__
-        return fresh
 
 
 class ConnectionClosed(Closed, ConnectionError):

@@ -66,6 +66,11 @@ class Message:
         if self.headers is not None:
             object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied by its fields: the read-only view of the headers can't be."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
+        return _rebuilt, (values | {"headers": None if self.headers is None else dict(self.headers)},)
+
     @classmethod
     def json(cls, value: Any, **properties: Any) -> Message:
         """A message whose body is `value` as JSON, content type application/json."""
@@ -97,6 +102,10 @@ class Message:
             encoded = encode_properties(wire_properties(self))
             object.__setattr__(self, "_encoded", encoded)
         return encoded
+
+
+def _rebuilt(values: dict[str, Any]) -> Message:
+    return Message(**values)
 
 
 def wire_properties(message: Message) -> Properties:

@@ -43,6 +43,7 @@ class Publisher:
         "_channel",
         "_exchange",
         "_failures",
+        "_is_open",
         "_on_outcome",
         "_unreported",
         "_window",
@@ -63,6 +64,7 @@ class Publisher:
         self._failures: list[PublishFailed] = []
         self._unreported = 0
         self._calls = 0
+        self._is_open = False
         self._changed: anyio.Event | None = None
         self.sent = 0
         self.confirmed = 0
@@ -80,11 +82,13 @@ class Publisher:
         """Check that the channel confirms."""
         await checkpoint_if_cancelled()
         self._channel._require_confirms("a publisher")
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_open = False
         if error is not None:
             return
         await self.flush()
@@ -114,7 +118,7 @@ class Publisher:
             message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
         )
         pending = self.sent - self.confirmed - self.failed
-        if pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
+        if self._is_open and pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
             self.sent += 1
         else:
             await self._queue(confirmation, mandatory)
@@ -143,6 +147,11 @@ class Publisher:
         """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""
         channel = self._channel
         while True:
+            if not self._is_open:
+                channel._require_confirms("a publisher")
+                raise LocalProtocolError(
+                    "the publisher is not open: use it inside 'async with channel.publisher() as publisher'"
+                )
             if self.sent - self.confirmed - self.failed >= self._window:
                 await self._wait_changed()
             elif channel._queue_confirmed(confirmation, mandatory):

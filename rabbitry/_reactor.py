@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import lru_cache
+from itertools import groupby
+from math import ceil
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 
 from rabbitry._connection import (
     DEFAULT_CHANNEL_MAX,
@@ -27,7 +29,7 @@ from rabbitry._connection import (
     Settings,
     default_name,
 )
-from rabbitry._endpoint import CLOSE_BOUND, CLOSE_BOUND_BLOCKED, Endpoint
+from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
 from rabbitry._message import seconds
 from rabbitry._scopes import background
@@ -89,35 +91,42 @@ class Reactor:
     async def _dial(self, address: Address, dial: Dial | None, endpoint: Endpoint) -> Transport:
         """A connected transport. TLS over the poller's sockets will be chosen here."""
         if dial is not None:
-            stream = await dial(address.host, address.port)
-            endpoint.transport = transport = StreamTransport(stream, endpoint)
-            with anyio.CancelScope(shield=True):  # as in open_reactor
-                await self._tg.start(transport.run)
-            return transport
+            return await self._adopt(await _dialled(dial, address), endpoint)
         if address.tls:
             raise ConnectFailed("amqps:// is not supported yet: pass dial= with a function that opens a TLS stream")
         if address.unix_path:
             return await self._poller.connect_unix(address.unix_path, endpoint)
         return await self._poller.connect_tcp(address.host, address.port, endpoint)
 
+    async def _adopt(self, stream: ByteStream, endpoint: Endpoint) -> Transport:
+        """A transport over a dialled stream, served by this reactor's tasks."""
+        if self._is_closed:
+            await anyio.aclose_forcefully(stream)
+            raise NotConnected("the reactor was closed while this connection was being opened")
+        endpoint.transport = transport = StreamTransport(stream, endpoint)
+        with anyio.CancelScope(shield=True):  # as in open_reactor
+            await self._tg.start(transport.run)
+        return transport
+
     async def _close(self) -> None:
         """End what is still connected, all under one deadline."""
         self._is_closed = True
         endpoints = list(self._endpoints)
         self._endpoints.clear()
-        for endpoint in endpoints:
-            endpoint.start_close()
-        blocked = [endpoint for endpoint in endpoints if endpoint.blocked_reason is not None]
-        for bound, waited in (
-            (CLOSE_BOUND_BLOCKED, blocked),
-            (CLOSE_BOUND, [e for e in endpoints if e not in set(blocked)]),
-        ):
-            with anyio.move_on_after(bound, shield=True):
-                for endpoint in waited:
-                    if endpoint.protocol.error is None or endpoint.closed is not None:
-                        await endpoint.wait_closed()
-        for endpoint in endpoints:
-            endpoint.drop()
+        began = anyio.current_time()
+        try:
+            for endpoint in endpoints:
+                endpoint.start_close()
+            # Those that the broker does not read have the shorter bound, and come first.
+            bounds = sorted((endpoint.close_bound, id(endpoint), endpoint) for endpoint in endpoints)
+            for bound, group in groupby(bounds, lambda entry: entry[0]):
+                with anyio.CancelScope(deadline=began + bound, shield=True):
+                    for _, _, endpoint in group:
+                        if endpoint.closed is not None:
+                            await endpoint.wait_closed()
+        finally:  # asyncio's own Task.cancel passes AnyIO's shields
+            for endpoint in endpoints:
+                endpoint.drop()
 
 
 @asynccontextmanager
@@ -145,6 +154,17 @@ async def open_reactor() -> AsyncIterator[Reactor]:
         poller.close()
 
 
+async def _dialled(dial: Dial, address: Address) -> ByteStream:
+    """The stream that the user's function opens. What it raises is its own, and so stays as it is in the cause."""
+    try:
+        stream = await dial(address.host, address.port)
+    except (OSError, EOFError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
+        raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
+    if not isinstance(stream, ByteStream):
+        raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
+    return stream
+
+
 def connect(
     url: str = DEFAULT_URL,
     *,
@@ -163,18 +183,19 @@ def connect(
             async with connection.channel() as channel: ...
 
     `url` follows the RabbitMQ URI specification; an empty path is the virtual host "/". `name` is shown in the broker's
-    list of connections. `heartbeat` in whole seconds (default 30, 0 none): lowered to the broker's. `connect_timeout`
-    bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default 131,072; 0 leaves it to the
-    broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger than `max_message_size`
-    bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the broker is told. `dial`
-    opens the byte stream itself, given host and port: a tunnel, TLS. Arguments given here win over the URL's.
+    list of connections. `heartbeat` in seconds (default 30, 0 none), rounded up to whole ones and lowered to the
+    broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
+    131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
+    than `max_message_size` bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the
+    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel, TLS. Arguments given here win
+    over the URL's.
 
     Entering it raises `AuthenticationFailed` (credentials, virtual host) or `ConnectFailed`, saying what answered.
     """
     settings = _settings(
         url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
     )
-    return Connection(settings, None, open_reactor())
+    return Connection(settings, None, open_reactor)
 
 
 @lru_cache(maxsize=64)
@@ -199,7 +220,7 @@ def _settings(
     settings = Settings(
         address=address,
         name=_first(name, address.name, default_name()),
-        heartbeat=round(seconds(_first(heartbeat, address.heartbeat, DEFAULT_HEARTBEAT))),
+        heartbeat=ceil(seconds(_first(heartbeat, address.heartbeat, DEFAULT_HEARTBEAT))),
         connect_timeout=seconds(_first(connect_timeout, address.connection_timeout, DEFAULT_CONNECT_TIMEOUT)),
         frame_max=_first(frame_max, address.frame_max, DEFAULT_FRAME_MAX),
         channel_max=_first(channel_max, address.channel_max, DEFAULT_CHANNEL_MAX),

@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from rabbitry._codecs import codec_named, decode_body
+from rabbitry._codecs import Codec, codec_named, decode_body
 from rabbitry._delivery import Delivery
-from rabbitry._errors import LocalProtocolError, OutcomeUnknown, RabbitryError, RemoteError, Unroutable
+from rabbitry._errors import (
+    ConsumerCancelled,
+    LocalProtocolError,
+    OutcomeUnknown,
+    RabbitryError,
+    RemoteError,
+    Unroutable,
+)
 from rabbitry._message import Message
 from rabbitry._scopes import background
-from rabbitry._waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._waiting import Waiter, checkpoint_if_cancelled, is_being_cancelled
 from rabbitry.protocol import methods
 from rabbitry.protocol.content import Content
 
@@ -35,6 +42,9 @@ Handler = Callable[[Any], Awaitable[Any]]
 
 REPLY_TO = "amq.rabbitmq.reply-to"
 """The pseudo-queue of RabbitMQ's direct reply-to."""
+
+REPLY_TAG = "rabbitry-replies"
+"""The consumer tag of a channel's reply consumer."""
 
 ERROR_HEADER = "x-rabbitry-error"
 """Set on a reply whose handler raised: the exception's type name. The body is its text."""
@@ -69,7 +79,7 @@ class RPC:
             channel = self._channel._live
             channel.on_return = self._returned
             waiter = Waiter()
-            method = methods.BasicConsume(queue=REPLY_TO, consumer_tag="rabbitry-replies", no_ack=True)
+            method = methods.BasicConsume(queue=REPLY_TO, consumer_tag=REPLY_TAG, no_ack=True)
             _, slot = channel.consume(method, self, waiter)
             await self._channel._endpoint.reply(slot, waiter)
         except BaseException:
@@ -101,16 +111,16 @@ class RPC:
         await checkpoint_if_cancelled()
         channel, endpoint = self._channel._live, self._channel._endpoint
         if self._error is not None:
-            raise channel.end_error()
+            raise self._error.copy()
+        while not endpoint.has_room:
+            channel.check_open()
+            await endpoint.wait_room()
         if anyio.current_effective_deadline() <= anyio.current_time():
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
         correlation_id = str(next(self._ids))
         message = self._request(payload, raw, correlation_id, headers)
-        while not endpoint.has_room:
-            channel.check_open()
-            await endpoint.wait_room()
         waiter = self._waiters[correlation_id] = Waiter()
-        endpoint.protocol.awaiting += 1  # reading must not pause, and the poller may look again at once
+        endpoint.protocol.expect(1)  # reading must not pause, and the poller may look again at once
         try:
             channel.publish(message.encoded_properties(), message.body, exchange, routing_key, mandatory)
             endpoint.wrote()
@@ -120,7 +130,7 @@ class RPC:
                 raise Unroutable(message, exchange, routing_key, lost.cause.reply) from None
             raise OutcomeUnknown(message, exchange, routing_key, str(lost.cause)) from lost.cause
         finally:
-            endpoint.protocol.awaiting -= 1
+            endpoint.protocol.expect(-1)
             self._waiters.pop(correlation_id, None)
         return self._result(reply, raw)
 
@@ -135,7 +145,7 @@ class RPC:
             "expiration": expiration,
         }
         if raw:
-            return Message(payload, **properties)
+            return Message(b"" if payload is None else payload, **properties)
         return Message(self._codec.encode(payload), content_type=self._codec.content_type, **properties)
 
     def _result(self, reply: Delivery, raw: bool) -> Any:
@@ -150,11 +160,7 @@ class RPC:
 
     def put(self, delivery: Delivery) -> None:
         """A reply arrived."""
-        try:
-            correlation_id = delivery.properties.correlation_id
-        except RabbitryError:
-            correlation_id = None
-        waiter = self._waiters.pop(correlation_id, None) if correlation_id is not None else None
+        waiter = self._waiter_of(delivery)
         if waiter is None:
             self.late_replies += 1
         else:
@@ -162,19 +168,31 @@ class RPC:
 
     def _returned(self, code: int, text: str, content: Content) -> None:
         """basic.return: nobody serves."""
-        correlation_id = content.properties.correlation_id
-        waiter = self._waiters.pop(correlation_id, None) if correlation_id is not None else None
+        waiter = self._waiter_of(content)
         if waiter is not None:
             waiter.fail(_CallLost(Unroutable(b"", content.exchange, content.routing_key, (code, text))))
 
-    def end(self, error: RabbitryError) -> None:
+    def _waiter_of(self, content: Content) -> Waiter | None:
+        """The call that a reply or a return is for, which it ends."""
+        try:
+            correlation_id = content.properties.correlation_id
+        except RabbitryError:  # not to be decoded, so not ours
+            return None
+        return self._waiters.pop(correlation_id, None) if correlation_id is not None else None
+
+    def drop_stale(self) -> None:
+        """basic.recover concerns no replies: they are not acknowledged."""
+
+    def cancelled_by_broker(self) -> None:
+        """No more replies will come, though the channel is open."""
+        self.channel_ended(ConsumerCancelled(REPLY_TAG, REPLY_TO))
+
+    def channel_ended(self, error: RabbitryError) -> None:
         """No more replies will come."""
         self._error = error
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.fail(_CallLost(error))
-
-    channel_ended = end
 
 
 class _CallLost(Exception):
@@ -193,12 +211,14 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
 
     async def answer(request: Delivery) -> None:
         try:
-            message = await _reply(request)
-            if message is not None:
-                await channel.publish(message, routing_key=request.properties.reply_to or "")
+            reply = await reply_to(request)
+            if reply is not None:
+                await channel.publish(reply, routing_key=request.properties.reply_to or "")
             request.ack()
         except RabbitryError as exc:
-            logger.warning("a reply could not be sent: %s", exc)
+            logger.warning("a request of queue %r could not be answered: %s", queue, exc)
+            if not request.is_settled and not request.is_stale:
+                request.reject()
         except BaseException:
             if not request.is_settled and not request.is_stale:
                 request.nack()
@@ -206,30 +226,23 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
         finally:
             limiter.release()
 
-    async def _reply(request: Delivery) -> Message | None:
+    async def reply_to(request: Delivery) -> Message | None:
+        """Run the handler. A request whose very properties can't be decoded raises `DecodeError`."""
+        properties = request.properties
+        common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
         try:
-            properties = request.properties
             result = await handler(request if raw else request.decode(None if properties.content_type else chosen))
-            if properties.reply_to is None:
-                return None
-            common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
-            if isinstance(result, Message):
-                return result.replace(**common)
-            if raw:
-                return Message(b"" if result is None else result, **common)
-            return Message(chosen.encode(result), content_type=chosen.content_type, **common)
+            reply = _reply(result, chosen, raw, common)
+            reply.encoded_properties()  # may refuse what the handler put into a Message
         except Exception as exc:
             logger.error("the RPC handler of queue %r failed", queue, exc_info=exc)
-            if request.properties.reply_to is None:
-                return None
-            headers = {ERROR_HEADER: type(exc).__name__}
-            return Message(
-                str(exc).encode(),
-                content_type="text/plain",
-                headers=headers,
-                correlation_id=request.properties.correlation_id,
-                delivery_mode=1,
-            )
+            reply = _error_reply(exc, common)
+        except anyio.get_cancelled_exc_class() as exc:
+            if is_being_cancelled():
+                raise
+            logger.error("the RPC handler of queue %r awaited something cancelled", queue, exc_info=exc)
+            reply = _error_reply(exc, common)
+        return None if properties.reply_to is None else reply
 
     async with channel, channel.consume(queue) as requests, background() as tg:
         try:
@@ -246,3 +259,17 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
         except BaseException:
             tg.cancel_scope.cancel()
             raise
+
+
+def _reply(result: Any, codec: Codec, raw: bool, common: Mapping[str, Any]) -> Message:
+    """The message that carries what a handler returned."""
+    if isinstance(result, Message):
+        return result.replace(**common)
+    if raw:
+        return Message(b"" if result is None else result, **common)
+    return Message(codec.encode(result), content_type=codec.content_type, **common)
+
+
+def _error_reply(exc: BaseException, common: Mapping[str, Any]) -> Message:
+    headers = {ERROR_HEADER: type(exc).__name__}
+    return Message(str(exc).encode("utf-8", "replace"), content_type="text/plain", headers=headers, **common)

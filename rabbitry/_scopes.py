@@ -1,18 +1,22 @@
 """The one way this library holds a task group: its own background never shows in what the user's body raises.
 
 What must stay true: the very object the body raised leaves the block, whether it is an error, a cancellation or a group
-of the body's own making; an `ExceptionGroup` of the library's making never does.
+of the body's own making; an `ExceptionGroup` of the library's making never does. What a background task raised leaves
+it only where the body raised no error of its own, or where it ends the program (Ctrl-C may strike in any task).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
 
 __all__ = ["background"]
+
+logger = logging.getLogger("rabbitry")
 
 
 @asynccontextmanager
@@ -31,10 +35,13 @@ async def background() -> AsyncIterator[TaskGroup]:
             except BaseException as exc:
                 failure = exc
     except BaseExceptionGroup as group:
-        defect = _first_error(group)
-        if defect is not None:  # a background task of ours crashed and took the body with it
-            raise defect from None
-        if failure is None:
+        cancelled = anyio.get_cancelled_exc_class()
+        defect = _first_error(group, cancelled)
+        if defect is not None:  # a background task crashed, and took the body with it unless that failed first
+            if failure is None or isinstance(failure, cancelled) or not isinstance(defect, Exception):
+                raise defect from None
+            logger.error("a background task failed, too", exc_info=defect)
+        elif failure is None:
             raise
     except BaseException:
         if failure is None:
@@ -43,12 +50,16 @@ async def background() -> AsyncIterator[TaskGroup]:
         raise failure
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> Exception | None:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found = _first_error(error)
-            if found is not None:
-                return found
-        elif isinstance(error, Exception):
-            return error
-    return None
+def _first_error(group: BaseExceptionGroup[BaseException], cancelled: type[BaseException]) -> BaseException | None:
+    """The first that is no cancellation, but for those that are to end the program, which go first."""
+    errors = list(_leaves(group))
+    ending = (error for error in errors if not isinstance(error, Exception) and not isinstance(error, cancelled))
+    return next(ending, None) or next((error for error in errors if isinstance(error, Exception)), None)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -11,13 +11,23 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
+from math import inf
 from types import ModuleType
 from typing import Any, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-__all__ = ["GIVE_WAY", "Signal", "Waiter", "checkpoint", "checkpoint_if_cancelled", "new_signal", "signal_maker"]
+__all__ = [
+    "GIVE_WAY",
+    "Signal",
+    "Waiter",
+    "checkpoint",
+    "checkpoint_if_cancelled",
+    "is_being_cancelled",
+    "new_signal",
+    "signal_maker",
+]
 
 GIVE_WAY = 31
 """`calls & GIVE_WAY == 0` on every 32nd call."""
@@ -77,6 +87,20 @@ def _waiting_trio() -> ModuleType:
     from rabbitry import _waiting_trio
 
     return _waiting_trio
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task is being cancelled, by a scope around it or by asyncio's own `Task.cancel`.
+
+    asyncio also raises `CancelledError` in who awaits a future that something else cancelled: then this is false.
+    """
+    if anyio.current_effective_deadline() == -inf:
+        return True
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 class Waiter:

@@ -77,9 +77,11 @@ async def test_stale_after_the_channel(amqp_url: str, settle: Settle) -> None:
             assert not again.is_settled
             again.ack()
             assert again.redelivered
-    assert delivery.is_stale and again.is_stale
+    assert delivery.is_stale and again.is_settled and not again.is_stale
     with pytest.raises(rabbitry.StaleDelivery):
         settle(delivery)
+    with pytest.raises(rabbitry.AlreadySettled):
+        settle(again)
 
 
 async def test_stale_after_the_broker_closed_the_channel(amqp_url: str) -> None:

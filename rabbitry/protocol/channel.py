@@ -190,8 +190,7 @@ class ProtocolChannel:
         error = self.error
         if error is None:
             return ChannelClosed("the channel was closed by this program")
-        copy: Callable[[], RabbitryError] | None = getattr(error, "copy", None)
-        return copy() if copy is not None else error
+        return error.copy()
 
     def _queue(self, frame: bytes) -> None:
         if self.tags.pending or self.tags.requeued:
@@ -250,7 +249,7 @@ class ProtocolChannel:
         self.consumers = {}
         unknown, never_sent = self.confirms.take_all(unsent)
         if self.tags is not NO_TAGS:
-            self.tags.make_stale()
+            self.tags.end()
         self.assembly = None
         first = self.state is not ChannelState.CLOSING
         self.state = state
@@ -308,7 +307,10 @@ class ProtocolChannel:
         """Queue basic.consume. Deliveries may arrive before the reply is looked at, so the consumer is known from
         here on.
         """
-        tag = method.consumer_tag.encode()
+        try:
+            tag = method.consumer_tag.encode("utf-8", "surrogateescape")
+        except (AttributeError, UnicodeEncodeError):
+            raise LocalProtocolError(f"a consumer tag is text, not {method.consumer_tag!r}") from None
         if not tag or tag in self.consumers:
             raise LocalProtocolError(f"consumer tag {method.consumer_tag!r} is already in use on this channel")
         slot = self.request(method, waiter)
@@ -389,10 +391,13 @@ class ProtocolChannel:
         self._append(settlement_frame(self.number, method_id, tag, bits))
 
     def requeue(self, tag: int) -> None:
-        """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acks."""
+        """Put back a delivery that was never handed out. Leaves with the next bytes, coalesced like acks; in a
+        transaction it takes effect at the commit, and is done again after a rollback.
+        """
         tags = self.tags
         if tags.transaction is not None:
             self.nack(tag, True)
+            tags.ownerless.add(tag)
             return
         if not tags.requeued:
             self.connection.acking.append(self)
@@ -419,9 +424,8 @@ class ProtocolChannel:
         )
 
     def is_stale(self, tag: int) -> bool:
-        """Whether the delivery belongs to a life of this channel that is over."""
-        tags = self.tags
-        return self.state is not ChannelState.OPEN or (tag <= tags.stale_up_to and tag not in tags.outstanding)
+        """Whether the delivery was still unsettled when the life of this channel that it belongs to ended."""
+        return self.tags.is_stale(tag)
 
     def is_outstanding(self, tag: int) -> bool:
         """Whether the delivery still has to be settled."""
@@ -441,7 +445,7 @@ class ProtocolChannel:
             raise self.end_error()
         try:
             head = self._heads[exchange, routing_key, mandatory]
-        except KeyError:
+        except (KeyError, TypeError):  # (what can't be a key is refused there)
             head = self._publish_head(exchange, routing_key, mandatory)
         if self.tags.pending or self.tags.requeued:
             self.flush_acks()
@@ -549,12 +553,14 @@ class ProtocolChannel:
         self._release_held()
 
     def _on_rollback_ok(self, slot: Slot, method: Method) -> None:
-        self._own_tags().rollback()
+        for tag in self._own_tags().rollback():
+            self.requeue(tag)
 
     def _on_recover_ok(self, slot: Slot, method: Method) -> None:
         """The broker requeued every outstanding delivery, also those on their way since: all are stale."""
         if not any(isinstance(later.request, methods.BasicRecover) for later in self._slots):
-            self._own_tags().make_stale()
+            self._own_tags().finish_recover()
+            self.connection.events.append(events.Recovered(self))
 
     def _on_declare_ok(self, slot: Slot, method: Method) -> None:
         if slot.abandoned:

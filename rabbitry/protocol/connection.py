@@ -38,6 +38,7 @@ _unpack_ack = Struct(">QB").unpack_from
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER = methods.BasicDeliver.key
 _ACK = methods.BasicAck.key
+_CLOSES = (methods.ConnectionClose.key, methods.ConnectionCloseOk.key)
 _UNTUNED_FRAME_MAX = 131072
 """Bound of the frames before connection.tune. The specification (4.2.3) guarantees 4,096 only; a broker may say more
 of itself.
@@ -70,6 +71,7 @@ class ProtocolConnection:
         "_answers",
         "_channels",
         "_client_properties",
+        "_is_start_ok_large",
         "_mechanisms",
         "_missed",
         "_needed",
@@ -130,6 +132,7 @@ class ProtocolConnection:
         self._virtual_host = virtual_host
         self._client_properties = client_properties or {}
         self._channels: dict[int, ProtocolChannel] = {}
+        self._is_start_ok_large = False
         self._next_number = 1
         self._slots: list[Slot] = []
         self._answers = 0
@@ -147,6 +150,11 @@ class ProtocolConnection:
         """Append whole frames."""
         self.out.append(frame)
         self.out_size += len(frame)
+
+    def expect(self, replies: int) -> None:
+        """Count replies that come as deliveries (or with -1, no longer), which the protocol can't tell from others."""
+        if self.state is not ConnectionState.CLOSED:
+            self.awaiting += replies
 
     def queue_answer(self, frame: bytes) -> None:
         """Append an answer that the broker may ask for any number of times, and must then also read."""
@@ -187,9 +195,7 @@ class ProtocolConnection:
             refused.__cause__ = exc
             self._end(refused)
         except Exception as exc:  # a defect of ours must not escape into whoever reads the socket
-            error = RemoteProtocolError(f"internal error of the client: {exc!r}", 541)
-            error.__cause__ = exc
-            self._fail(error)
+            self.fail_internally(exc)
 
     def _parse(self, data: bytes) -> None:
         if self._tail:
@@ -259,10 +265,10 @@ class ProtocolConnection:
                     tag, multiple = _unpack_ack(data, start + 4)
                     channel.settle_confirms(tag, multiple & 1 == 1, True)
                     continue
+                if self.state is ConnectionState.CLOSING and (number or key not in _CLOSES):
+                    continue  # everything but close and close-ok is discarded (specification 1.4.2.10)
                 if number == 0:
                     self._receive_method(decode_method(data[start:end]))
-                elif self.state is ConnectionState.CLOSING:
-                    continue  # everything but close and close-ok is discarded (specification 1.4.2.10)
                 elif channel is None:
                     raise RemoteProtocolError(f"a method for channel {number}, which is not open", 504)
                 else:
@@ -312,6 +318,11 @@ class ProtocolConnection:
         if state is ConnectionState.START:
             began = f" after {shown(bytes(self._tail))}" if self._tail else " before a byte came"
             ended = ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
+        elif state is ConnectionState.TUNE and self._is_start_ok_large:
+            ended = ConnectFailed(
+                f"the handshake was cut off after credentials and client properties of over {FRAME_MIN_SIZE} bytes: "
+                f"{detail}; brokers need not accept more (RabbitMQ: initial_frame_max)"
+            )
         elif state is ConnectionState.TUNE:
             ended = AuthenticationFailed(
                 f"the handshake was cut off after the credentials were sent: {detail}; were they refused?"
@@ -334,7 +345,7 @@ class ProtocolConnection:
         handler = _LEGAL.get((self.state, type(method)))
         if handler is not None:
             handler(self, method)
-        elif self.state is not ConnectionState.CLOSING:  # then everything else is discarded (specification 1.4.2.10)
+        else:
             raise RemoteProtocolError(f"unexpected {method.name} while waiting for {self.state.value}", 503)
 
     def _on_start(self, method: Method) -> None:
@@ -357,14 +368,12 @@ class ProtocolConnection:
             return
         mechanism, response = chosen
         self._mechanisms = ()
-        self.queue(
-            encode_method_frame(
-                0,
-                methods.ConnectionStartOk(
-                    client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
-                ),
-            )
+        start_ok = methods.ConnectionStartOk(
+            client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
         )
+        frame = encode_method_frame(0, start_ok)
+        self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
+        self.queue(frame)
         self.state = ConnectionState.TUNE
 
     def _on_secure(self, method: Method) -> None:
@@ -506,8 +515,7 @@ class ProtocolConnection:
             if self.state is ConnectionState.CLOSING:
                 return ConnectionClosed("the connection was closed by this program")
             return NotConnected("the connection is not open yet")
-        copy: Callable[[], RabbitryError] | None = getattr(error, "copy", None)
-        return copy() if copy is not None else error
+        return error.copy()
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -551,6 +559,13 @@ class ProtocolConnection:
             ended = ConnectFailed(f"the server broke the protocol: {error}")
         ended.__cause__ = error
         self._end(ended)
+
+    def fail_internally(self, defect: Exception) -> None:
+        """Something of this program's failed amid what it received: nothing is certain any more, so end."""
+        if self.state is not ConnectionState.CLOSED:
+            error = RemoteProtocolError(f"internal error of the client: {defect!r}", 541)
+            error.__cause__ = defect
+            self._fail(error)
 
     def _end(self, error: RabbitryError) -> None:
         if self.state is ConnectionState.CLOSED:

@@ -14,22 +14,36 @@ __all__ = ["NO_TAGS", "DeliveryTags"]
 _STEPS = 10_000
 """Tags looked at one by one when the floor is raised. A peer that jumps by 2**60 must not keep us counting."""
 
-_EVERY_TAG = 2**64
-
 
 class _Requeued(set[int]):
     """The outstanding deliveries while basic.recover is under way: none, whatever comes."""
 
-    __slots__ = ()
+    __slots__ = ("_lost",)
+
+    def __init__(self, lost: set[int]) -> None:
+        super().__init__()
+        self._lost = lost
 
     def add(self, tag: int) -> None:
         """The broker sent it before it saw the recover, and then put it back."""
+        self._lost.add(tag)
 
 
 class DeliveryTags:
     """Tags rise by one with each delivery of the channel. Those of `no_ack` deliveries are never outstanding."""
 
-    __slots__ = ("_floor", "last", "outstanding", "pending", "requeued", "stale_up_to", "transaction")
+    __slots__ = (
+        "_boundary",
+        "_floor",
+        "_lost",
+        "_old",
+        "last",
+        "outstanding",
+        "ownerless",
+        "pending",
+        "requeued",
+        "transaction",
+    )
 
     def __init__(self) -> None:
         self.outstanding: set[int] = set()
@@ -38,10 +52,16 @@ class DeliveryTags:
         self.pending: list[int] = []
         # To be put back into their queue, not yet told the broker; outstanding until then.
         self.requeued: list[int] = []
-        # Tags up to this one belong to a former life: the broker has put their messages back.
-        self.stale_up_to = 0
+        # Deliveries that were outstanding when the channel's life ended, by a close or a recover: the broker has put
+        # them back. `_boundary` is the last tag before the latest recover-ok. Up to `_old`, the boundary before that,
+        # nobody remembers any more which were settled in time, and all count as stale.
+        self._lost: set[int] = set()
+        self._boundary = 0
+        self._old = 0
         # Settled since the last commit, a 0 where tx.commit or tx.rollback was sent; None outside transaction mode.
         self.transaction: list[int] | None = None
+        # Those of them that nobody holds: put back by a consumer that was left.
+        self.ownerless: set[int] = set()
         # Every tag below is settled. It only rises (but for a rollback), so finding it costs one step per delivery.
         self._floor = 1
 
@@ -83,32 +103,51 @@ class DeliveryTags:
         self._floor = floor
         return floor
 
-    def make_stale(self) -> None:
-        """The broker has put everything outstanding back."""
-        self.stale_up_to = self.last
+    def is_stale(self, tag: int) -> bool:
+        """Whether the broker has put the delivery back, so that it can't be settled any more."""
+        return tag in self._lost or (tag <= self._old and tag not in self.outstanding)
+
+    def end(self) -> None:
+        """The channel is over: the broker puts back everything outstanding."""
+        self._lost |= self.outstanding
         self.outstanding = set()
         self.pending.clear()
         self.requeued.clear()
 
     def start_recover(self) -> None:
-        """The broker will put back what is outstanding, and what arrives until it has said so (by `make_stale`)."""
-        self.stale_up_to = _EVERY_TAG
-        self.outstanding = _Requeued()
+        """The broker will put back what is outstanding, and what arrives until `finish_recover`."""
+        if isinstance(self.outstanding, _Requeued):
+            return
+        self._old = self._boundary
+        self._lost = self.outstanding
+        self.outstanding = _Requeued(self._lost)
         self.pending.clear()
         self.requeued.clear()
+
+    def finish_recover(self) -> None:
+        """recover-ok came: what arrives from here on is of the next life."""
+        self._boundary = self.last
+        self.outstanding = set()
 
     def finish_transaction(self) -> list[int]:
         """tx.commit or tx.rollback was answered: take what was settled before it was sent."""
         settled = self.transaction or [0]
         end = settled.index(0)
         self.transaction = settled[end + 1 :]
+        self.ownerless.difference_update(settled[:end])
         return settled[:end]
 
-    def rollback(self) -> None:
-        """What the transaction settled is unsettled again, also what a basic.recover amid it therefore left alone."""
-        for tag in self.finish_transaction():
+    def rollback(self) -> list[int]:
+        """What the transaction settled is unsettled again, also what a basic.recover amid it therefore left alone.
+
+        Gives what nobody holds of it, to be put back again.
+        """
+        ownerless = set(self.ownerless)
+        settled = self.finish_transaction()
+        for tag in settled:
             self.outstanding.add(tag)
             self._floor = min(self._floor, tag)
+        return [tag for tag in settled if tag in ownerless]
 
 
 NO_TAGS = DeliveryTags()

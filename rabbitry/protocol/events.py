@@ -22,6 +22,7 @@ __all__ = [
     "ConsumerCancelledByBroker",
     "Event",
     "Opened",
+    "Recovered",
     "Replied",
     "Returned",
     "Unblocked",
@@ -91,6 +92,15 @@ class Unblocked:
     __slots__ = ()
 
 
+class Recovered:
+    """basic.recover took effect: what consumers of the channel still hold will be delivered again."""
+
+    __slots__ = ("channel",)
+
+    def __init__(self, channel: ProtocolChannel) -> None:
+        self.channel = channel
+
+
 class ChannelEnded:
     """A channel is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers,
     `unknown` of publishes that may have arrived, `unsent` of publishes whose frames never left.
@@ -133,6 +143,7 @@ Event = (
     | ConsumerCancelledByBroker
     | Blocked
     | Unblocked
+    | Recovered
     | ChannelEnded
     | ConnectionEnded
 )

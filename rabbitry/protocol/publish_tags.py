@@ -35,9 +35,12 @@ class PublishTags:
         # Tag 0 means "all messages so far" (specification 1.8.3.13).
         last = self.following - 1
         tag = last if tag == 0 else min(tag, last)
-        tokens = [pending.pop(each) for each in range(self._oldest, tag + 1) if each in pending]
+        if tag - self._oldest > 2 * len(pending) + 64:  # single confirms leave `_oldest` behind
+            tags = [each for each in pending if each <= tag]
+        else:
+            tags = [each for each in range(self._oldest, tag + 1) if each in pending]
         self._oldest = max(self._oldest, tag + 1)
-        return tokens
+        return [pending.pop(each) for each in tags]
 
     def take_all(self, unsent: int) -> tuple[list[Any], list[Any]]:
         """At the end: the tokens of publishes that may have arrived, and of the last `unsent` that never left."""

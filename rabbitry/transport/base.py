@@ -79,6 +79,10 @@ class Transport(Protocol):
         """
         ...
 
+    def wake_waiting(self) -> None:
+        """Have every `wait_unstalled` return, stalled or not: what they wait to send may have lost its sense."""
+        ...
+
     def pause_reading(self) -> None:
         """Stop calling `receive_data`. Idempotent. The peer's end may go unnoticed meanwhile."""
         ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from .base import Endpoint
 
-SOCKETS_PER_PASS = 256
+SOCKETS_PER_PASS = 256  # at most
+PASS_SECONDS = 0.01  # a pass that took longer halves the next one's sockets: tasks and timers want their turn, too
+FEWEST_PER_PASS = 4
 TIMERS_PER_PASS = 256
 BUFFER_SIZE = 256 * 1024  # what one socket may deliver in one pass
 FEW = 4  # a pass that touched more sockets than this has work enough; spinning would only delay it
@@ -57,6 +60,7 @@ class Poller:
         self._pump: Pump | None = None
         self._scope: anyio.CancelScope | None = None
         self._stopped = False
+        self._batch = SOCKETS_PER_PASS
         self._transports: dict[int, SocketTransport] = {}
         self._connecting: dict[int, anyio.Event] = {}
         self._scheduled: list[SocketTransport] = []
@@ -168,7 +172,7 @@ class Poller:
 
     def poll(self) -> bool:
         """One pass. True if it had events and touched few sockets, so that spinning may be worth it."""
-        events = self.epoll.poll(0, SOCKETS_PER_PASS)
+        events = self.epoll.poll(0, self._batch)
         if not events:
             return False
         now = monotonic()
@@ -186,6 +190,11 @@ class Poller:
                     transport.receive(now)
                 else:
                     transport.handle_event(event, now)
+        took = monotonic() - now
+        if took > PASS_SECONDS:
+            self._batch = max(self._batch // 2, FEWEST_PER_PASS)
+        elif self._batch < SOCKETS_PER_PASS and took < PASS_SECONDS / 4:
+            self._batch *= 2
         few = 0 < len(touched) <= FEW
         self._touched = touched if few else []
         return few
@@ -243,7 +252,7 @@ class Poller:
 
     def set_deadline(self, transport: SocketTransport, when: float) -> None:
         if transport.deadline != inf:
-            self._stale_timers += 1
+            self._add_stale_timer()
         transport.deadline = when
         heappush(self._timers, (when, next(self._timer_order), transport))
         if self._timers[0][2] is transport:
@@ -258,12 +267,16 @@ class Poller:
         """The transport is about to close its descriptor."""
         del self._transports[transport.fd]
         if transport.interest:
-            self.epoll.unregister(transport.fd)
+            with suppress(OSError):  # a forked child that ended may have taken it out of the epoll both share
+                self.epoll.unregister(transport.fd)
         if transport.deadline != inf:
             transport.deadline = inf
-            self._stale_timers += 1
-            # A stale entry keeps its transport in memory until its time has come, so there must not be many.
-            if self._stale_timers > STALE_TIMERS and self._stale_timers * 2 > len(self._timers):
-                self._timers = [timer for timer in self._timers if timer[2].deadline == timer[0]]
-                heapify(self._timers)
-                self._stale_timers = 0
+            self._add_stale_timer()
+
+    def _add_stale_timer(self) -> None:
+        """An entry counts no more. It keeps its transport in memory until its time comes, so there must not be many."""
+        self._stale_timers += 1
+        if self._stale_timers > STALE_TIMERS and self._stale_timers * 2 > len(self._timers):
+            self._timers = [timer for timer in self._timers if timer[2].deadline == timer[0]]
+            heapify(self._timers)
+            self._stale_timers = 0

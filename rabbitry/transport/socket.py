@@ -131,7 +131,7 @@ class SocketTransport:
         """The remainder has left: those who waited may go on, and what was queued meanwhile follows at once."""
         self._rest = b""
         self.is_stalled = False
-        self._wake_waiters()
+        self.wake_waiting()
         self.end_turn()
         self.watch()
 
@@ -150,7 +150,7 @@ class SocketTransport:
                 self._unstalled = anyio.Event()
             await self._unstalled.wait()
 
-    def _wake_waiters(self) -> None:
+    def wake_waiting(self) -> None:
         if self._unstalled is not None:
             self._unstalled.set()
             self._unstalled = None
@@ -251,7 +251,7 @@ class SocketTransport:
         self._rest = b""
         self.scheduled = True
         self.is_stalled = False
-        self._wake_waiters()
+        self.wake_waiting()
 
     def finish(self, now: float) -> None:
         """After a failed send: pass on what the peer had sent, then end. Called by the poller in its own turn."""

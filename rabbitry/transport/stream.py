@@ -133,7 +133,7 @@ class StreamTransport:
                 self._fail(_translate(error, self._peer))
             else:
                 self._outgoing = b""
-                self._wake_waiters()
+                self.wake_waiting()
                 if self._endpoint is GONE:
                     self._end()
 
@@ -149,7 +149,7 @@ class StreamTransport:
         if self._wake is not None:
             self._wake.set()
 
-    def _wake_waiters(self) -> None:
+    def wake_waiting(self) -> None:
         if self._unstalled is not None:
             self._unstalled.set()
             self._unstalled = None
@@ -211,7 +211,7 @@ class StreamTransport:
         self._failure = None
         self._deadline = inf
         self.scheduled = True
-        self._wake_waiters()
+        self.wake_waiting()
         if self._outgoing and self._scope is not None:
             self._scope.deadline = anyio.current_time() + LINGER_SECONDS
         else:

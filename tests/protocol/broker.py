@@ -153,6 +153,8 @@ def described(event: Any) -> tuple[Any, ...]:
             return ("blocked", event.reason)
         case events.Unblocked():
             return ("unblocked",)
+        case events.Recovered():
+            return ("recovered", event.channel.number)
         case events.ChannelEnded():
             return (
                 "channel ended",

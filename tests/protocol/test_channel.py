@@ -810,10 +810,10 @@ def test_a_stale_delivery_can_not_be_settled(how: str) -> None:
         case "recover":
             channel.recover("recover")
     dialogue.sent()
-    for tag in (1, 2):
-        assert channel.is_stale(tag)
+    for tag, error in ((1, AlreadySettled), (2, StaleDelivery)):
+        assert channel.is_stale(tag) == (error is StaleDelivery)
         for settle in (channel.ack, lambda tag: channel.nack(tag, True), lambda tag: channel.reject(tag, True)):
-            with pytest.raises(StaleDelivery):
+            with pytest.raises(error):
                 settle(tag)
     assert dialogue.sent() == []
 
@@ -850,7 +850,8 @@ def test_recover(split: str) -> None:
             channel.ack(tag)
     cancel_ok = method_frame(1, methods.BasicCancelOk(consumer_tag="c"))
     assert dialogue.feed(method_frame(1, methods.BasicRecoverOk()), cancel_ok) == [
-        ("replied", "recover", methods.BasicRecoverOk())
+        ("recovered", 1),
+        ("replied", "recover", methods.BasicRecoverOk()),
     ]
     dialogue.consume(channel)
     dialogue.feed(deliver(1, 5, redelivered=True), deliver(1, 6, redelivered=True))
@@ -868,6 +869,22 @@ def test_two_recovers_on_their_way(split: str) -> None:
     dialogue.feed(ok, deliver(1, 2))
     assert (channel.is_stale(1), channel.is_stale(2)) == (True, False)
     channel.ack(2)
+
+
+def test_who_is_stale_after_several_recovers() -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    ok = method_frame(1, methods.BasicRecoverOk())
+    for life in range(3):
+        dialogue.feed(deliver(1, 2 * life + 1), deliver(1, 2 * life + 2))
+        channel.ack(2 * life + 1)
+        channel.recover("waiter")
+        dialogue.feed(ok)
+        assert (channel.is_stale(2 * life + 1), channel.is_stale(2 * life + 2)) == (False, True)
+    assert channel.is_stale(1)  # (of a life before the last one, all count as stale)
+    dialogue.feed(deliver(1, 7))
+    channel.close("close")
+    assert [channel.is_stale(tag) for tag in (5, 6, 7)] == [False, True, True]
 
 
 # --- transactions --------------------------------------------------------------------------------------------------

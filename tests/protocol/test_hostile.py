@@ -281,11 +281,20 @@ def test_faults_in_the_first_frame(split: str, start: bytes, words: str) -> None
 
 def test_malformed_while_closing(split: str) -> None:
     """It has our connection.close already, and gets no second one."""
-    for frame in (raw_frame(1, 0, b"junk"), raw_frame(1, 1, DELIVER.encode(), b"!"), raw_frame(99, 0, b"")):
+    for frame in (raw_frame(1, 1, DELIVER.encode(), b"!"), raw_frame(99, 0, b"")):
         dialogue = in_state(split, ConnectionState.CLOSING)
         [ended] = dialogue.feed(frame)
         assert ended[0] == "ended"
         assert dialogue.sent() == []
+
+
+def test_methods_are_not_looked_at_while_closing(split: str) -> None:
+    dialogue = in_state(split, ConnectionState.CLOSING)
+    unread = raw_frame(1, 0, b"junk"), raw_frame(1, 0, methods.ConnectionTune.key), raw_frame(1, 1, b"junk")
+    assert dialogue.feed(*unread) == []
+    assert dialogue.feed(method_frame(0, methods.ConnectionCloseOk())) == [
+        ("ended", "ConnectionClosed: connection closed: the connection was closed by this program", [])
+    ]
 
 
 def test_properties_are_the_publishers_fault(split: str) -> None:
