@@ -22,12 +22,35 @@ from rabbitry._errors import (
     RemoteProtocolError,
 )
 from rabbitry.protocol import events, methods
-from rabbitry.protocol.channel import ChannelState, ProtocolChannel, Slot, method_frame
-from rabbitry.protocol.constants import FRAME_MIN_SIZE, PROTOCOL_HEADER
+from rabbitry.protocol.channel import ChannelState, ProtocolChannel, method_frame
+from rabbitry.protocol.constants import (
+    ACCESS_REFUSED,
+    BASIC_CLASS_ID,
+    CHANNEL_ERROR,
+    COMMAND_INVALID,
+    CONNECTION_FORCED,
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_ERROR,
+    FRAME_HEADER,
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    FRAME_MIN_SIZE,
+    FRAME_OVERHEAD,
+    INTERNAL_ERROR,
+    NOT_ALLOWED,
+    PROTOCOL_HEADER,
+    REPLY_SUCCESS,
+    RESOURCE_ERROR,
+)
 from rabbitry.protocol.content import Content
+from rabbitry.protocol.contents import receive_body, receive_delivery, receive_header
 from rabbitry.protocol.framing import HEARTBEAT_FRAME
 from rabbitry.protocol.greeting import shown, what_answered
 from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
+from rabbitry.protocol.receiving import receive_method, settle_confirms
+from rabbitry.protocol.settling import Settling
+from rabbitry.protocol.slots import Slot
 
 __all__ = ["ConnectionState", "ProtocolConnection"]
 
@@ -35,7 +58,6 @@ _unpack_frame = Struct(">BHI").unpack_from
 _unpack_content_header = Struct(">BHIHHQ").unpack_from
 _unpack_ack = Struct(">QB").unpack_from
 
-_METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER = methods.BasicDeliver.key
 _ACK = methods.BasicAck.key
 _CLOSES = (methods.ConnectionClose.key, methods.ConnectionCloseOk.key)
@@ -119,7 +141,7 @@ class ProtocolConnection:
         self.server_properties: Mapping[str, Any] = {}
         self.heartbeat = heartbeat
         self.frame_max = frame_max
-        self.body_max = _UNTUNED_FRAME_MAX - 8
+        self.body_max = _UNTUNED_FRAME_MAX - FRAME_OVERHEAD
         self.channel_max = channel_max
         self.max_message_size = max_message_size
         self.delivery_type = delivery_type
@@ -127,7 +149,7 @@ class ProtocolConnection:
         self.awaiting = 1  # the handshake
         self.out: list[bytes] = [PROTOCOL_HEADER]
         self.out_size = len(PROTOCOL_HEADER)
-        self.acking: list[ProtocolChannel] = []
+        self.acking: list[Settling] = []
         self._mechanisms = tuple(mechanisms)
         self._virtual_host = virtual_host
         self._client_properties = client_properties or {}
@@ -160,7 +182,9 @@ class ProtocolConnection:
         """Append an answer that the broker may ask for any number of times, and must then also read."""
         self._answers += 1
         if self._answers > _ANSWERS_MAX:
-            raise RemoteProtocolError(f"the peer asks on and on, and reads none of {_ANSWERS_MAX} answers", 506)
+            raise RemoteProtocolError(
+                f"the peer asks on and on, and reads none of {_ANSWERS_MAX} answers", RESOURCE_ERROR
+            )
         self.queue(frame)
 
     def data_to_send(self) -> bytes:
@@ -213,13 +237,16 @@ class ProtocolConnection:
             start = position + 7
             end = start + length
             if length > longest:
-                raise RemoteProtocolError(f"a frame of {length + 8} bytes exceeds frame_max ({longest + 8})", 501)
+                raise RemoteProtocolError(
+                    f"a frame of {length + FRAME_OVERHEAD} bytes exceeds frame_max ({longest + FRAME_OVERHEAD})",
+                    FRAME_ERROR,
+                )
             if end >= size:
                 break
-            if data[end] != 0xCE:
-                raise RemoteProtocolError("a frame does not end with the frame-end octet", 501)
+            if data[end] != FRAME_END:
+                raise RemoteProtocolError("a frame does not end with the frame-end octet", FRAME_ERROR)
             position = end + 1
-            if kind == _METHOD:
+            if kind == FRAME_METHOD:
                 key = data[start : start + 4]
                 channel = channels.get(number)
                 if key == _DELIVER and channel is not None:
@@ -229,28 +256,31 @@ class ProtocolConnection:
                         kind2, number2, length2, class_id, _weight, body_size = _unpack_content_header(data, position)
                         body = position + length2 + 8  # the body frame, if there is one
                         if (
-                            kind2 == _HEADER
+                            kind2 == FRAME_HEADER
                             and number2 == number
-                            and class_id == 60
+                            and class_id == BASIC_CLASS_ID
                             and 14 <= length2 <= longest
                             and size - body >= 8
                         ):
                             kind3, number3, length3 = _unpack_frame(data, body)
                             stop = body + 7 + length3
                             if (
-                                kind3 == _BODY
+                                kind3 == FRAME_BODY
                                 and number3 == number
                                 and 0 < length3 == body_size
                                 and stop < size
-                                and data[stop] == 0xCE
-                                and data[body - 1] == 0xCE
+                                and data[stop] == FRAME_END
+                                and data[body - 1] == FRAME_END
                                 and length3 <= longest
                                 and length3 <= self.max_message_size
                                 and channel.state is ChannelState.OPEN
                                 and channel.assembly is None
                             ):
-                                channel.receive_delivery(
-                                    data[start + 4 : end], data[position + 19 : body - 1], data[body + 7 : stop]
+                                receive_delivery(
+                                    channel,
+                                    data[start + 4 : end],
+                                    data[position + 19 : body - 1],
+                                    data[body + 7 : stop],
                                 )
                                 position = stop + 1
                                 continue
@@ -263,34 +293,34 @@ class ProtocolConnection:
                 ):
                     # hot: a confirm without a Method object, 0.6 us against 3
                     tag, multiple = _unpack_ack(data, start + 4)
-                    channel.settle_confirms(tag, multiple & 1 == 1, True)
+                    settle_confirms(channel, tag, multiple & 1 == 1, True)
                     continue
                 if self.state is ConnectionState.CLOSING and (number or key not in _CLOSES):
                     continue  # everything but close and close-ok is discarded (specification 1.4.2.10)
                 if number == 0:
                     self._receive_method(decode_method(data[start:end]))
                 elif channel is None:
-                    raise RemoteProtocolError(f"a method for channel {number}, which is not open", 504)
+                    raise RemoteProtocolError(f"a method for channel {number}, which is not open", CHANNEL_ERROR)
                 else:
-                    channel.receive_method(decode_method(data[start:end]))
+                    receive_method(channel, decode_method(data[start:end]))
                 longest = self.body_max
                 if self.state is ConnectionState.CLOSED:
                     return
-            elif kind == _HEADER or kind == _BODY:
+            elif kind == FRAME_HEADER or kind == FRAME_BODY:
                 channel = channels.get(number)
                 if self.state is ConnectionState.CLOSING:
                     continue
                 if channel is None:
-                    raise RemoteProtocolError(f"content for channel {number}, which is not open", 504)
-                if kind == _HEADER:
-                    channel.receive_header(data[start:end])
+                    raise RemoteProtocolError(f"content for channel {number}, which is not open", CHANNEL_ERROR)
+                if kind == FRAME_HEADER:
+                    receive_header(channel, data[start:end])
                 else:
-                    channel.receive_body(data[start:end])
-            elif kind == _HEARTBEAT:
+                    receive_body(channel, data[start:end])
+            elif kind == FRAME_HEARTBEAT:
                 if number or length:
-                    raise RemoteProtocolError("a heartbeat frame must be empty and on channel 0", 501)
+                    raise RemoteProtocolError("a heartbeat frame must be empty and on channel 0", FRAME_ERROR)
             else:
-                raise RemoteProtocolError(f"unknown frame type {kind}", 501)
+                raise RemoteProtocolError(f"unknown frame type {kind}", FRAME_ERROR)
         if position < size:
             self._tail = bytearray(data[position:])
             self._needed = 8 if size - position < 8 else 8 + _unpack_frame(data, position)[2]
@@ -346,13 +376,13 @@ class ProtocolConnection:
         if handler is not None:
             handler(self, method)
         else:
-            raise RemoteProtocolError(f"unexpected {method.name} while waiting for {self.state.value}", 503)
+            raise RemoteProtocolError(f"unexpected {method.name} while waiting for {self.state.value}", COMMAND_INVALID)
 
     def _on_start(self, method: Method) -> None:
         assert isinstance(method, methods.ConnectionStart)
         if (method.version_major, method.version_minor) != (0, 9):
             raise RemoteProtocolError(
-                f"the server speaks AMQP {method.version_major}-{method.version_minor}, not 0-9-1", 503
+                f"the server speaks AMQP {method.version_major}-{method.version_minor}, not 0-9-1", COMMAND_INVALID
             )
         self.server_properties = method.server_properties
         offered = method.mechanisms.split()
@@ -390,11 +420,11 @@ class ProtocolConnection:
         frame_max = min(self.frame_max or 0xFFFFFFFF, method.frame_max or 0xFFFFFFFF)
         if frame_max < FRAME_MIN_SIZE:
             raise RemoteProtocolError(
-                f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", 501
+                f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", FRAME_ERROR
             )
         self.frame_max = frame_max
         # "No limit" is one all the same: what is buffered of a frame must stay bounded.
-        self.body_max = min(frame_max - 8, max(self.max_message_size, _UNTUNED_FRAME_MAX))
+        self.body_max = min(frame_max - FRAME_OVERHEAD, max(self.max_message_size, _UNTUNED_FRAME_MAX))
         ours, theirs = self.heartbeat, method.heartbeat
         self.heartbeat = min(ours, theirs) if ours and theirs else (ours if not theirs else 0)
         tune_ok = methods.ConnectionTuneOk(channel_max=self.channel_max, frame_max=frame_max, heartbeat=self.heartbeat)
@@ -419,7 +449,7 @@ class ProtocolConnection:
 
     def _on_update_secret_ok(self, method: Method) -> None:
         if not self._slots:
-            raise RemoteProtocolError(f"unexpected {method.name}", 503)
+            raise RemoteProtocolError(f"unexpected {method.name}", COMMAND_INVALID)
         slot = self._slots.pop(0)
         self.awaiting -= 1
         if slot.token is not None:
@@ -430,9 +460,9 @@ class ProtocolConnection:
         self.queue(encode_method_frame(0, methods.ConnectionCloseOk()))
         code, text = method.reply_code, method.reply_text
         error: RabbitryError
-        if self.state is ConnectionState.TUNE and code == 403:
+        if self.state is ConnectionState.TUNE and code == ACCESS_REFUSED:
             error = AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
-        elif self.state is ConnectionState.OPEN_OK and code in (403, 530):
+        elif self.state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED):
             error = AuthenticationFailed(f"the broker refused virtual host {self._virtual_host!r} ({code}): {text}")
         elif self.state is not ConnectionState.OPEN:
             error = ConnectFailed(f"the broker refused the connection ({code}): {text}")
@@ -486,7 +516,7 @@ class ProtocolConnection:
         self.queue(frame)
         return slot
 
-    def close(self, code: int = 200, text: str = "closed by the client") -> None:
+    def close(self, code: int = REPLY_SUCCESS, text: str = "closed by the client") -> None:
         """Queue connection.close; the end comes with close-ok. From now on everything else received is discarded."""
         if self.state in (ConnectionState.CLOSING, ConnectionState.CLOSED):
             return
@@ -536,7 +566,9 @@ class ProtocolConnection:
         self._received = False
         if self._missed >= 4:
             self._end(
-                ConnectionClosed(f"no heartbeat: nothing came from the broker for {2 * self.heartbeat} s", code=320)
+                ConnectionClosed(
+                    f"no heartbeat: nothing came from the broker for {2 * self.heartbeat} s", code=CONNECTION_FORCED
+                )
             )
             return None
         return now + self.heartbeat / 2
@@ -563,7 +595,7 @@ class ProtocolConnection:
     def fail_internally(self, defect: Exception) -> None:
         """Something of this program's failed amid what it received: nothing is certain any more, so end."""
         if self.state is not ConnectionState.CLOSED:
-            error = RemoteProtocolError(f"internal error of the client: {defect!r}", 541)
+            error = RemoteProtocolError(f"internal error of the client: {defect!r}", INTERNAL_ERROR)
             error.__cause__ = defect
             self._fail(error)
 
@@ -593,7 +625,7 @@ class ProtocolConnection:
         kept = []
         for chunk in self.out:
             number = int.from_bytes(chunk[1:3], "big")
-            if chunk[7:11] == methods.BasicPublish.key and chunk[0] == _METHOD:
+            if chunk[7:11] == methods.BasicPublish.key and chunk[0] == FRAME_METHOD:
                 counts[number] = counts.get(number, 0) + 1
             elif not counts or not number:
                 kept.append(chunk)

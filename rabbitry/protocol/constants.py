@@ -19,24 +19,19 @@ __all__ = [
     "FRAME_END",
     "FRAME_ERROR",
     "FRAME_HEADER",
-    "FRAME_HEADER_SIZE",
     "FRAME_HEARTBEAT",
     "FRAME_METHOD",
     "FRAME_MIN_SIZE",
     "FRAME_OVERHEAD",
     "INTERNAL_ERROR",
-    "INVALID_PATH",
     "NOT_ALLOWED",
     "NOT_FOUND",
     "NOT_IMPLEMENTED",
-    "NO_CONSUMERS",
     "NO_ROUTE",
     "PRECONDITION_FAILED",
     "PROTOCOL_HEADER",
-    "REPLY_CODES",
     "REPLY_SUCCESS",
     "RESOURCE_ERROR",
-    "RESOURCE_LOCKED",
     "SYNTAX_ERROR",
     "UNEXPECTED_FRAME",
 ]
@@ -55,9 +50,6 @@ FRAME_HEARTBEAT: Final = 8
 FRAME_END: Final = 0xCE
 """The last octet of every frame; anything else there means that the two sides lost step."""
 
-FRAME_HEADER_SIZE: Final = 7
-"""Type, channel and payload size in front of the payload: 1 + 2 + 4 octets."""
-
 FRAME_OVERHEAD: Final = 8
 """What a frame adds to its payload: the header and the frame end. `frame_max` counts it."""
 
@@ -74,15 +66,12 @@ REPLY_SUCCESS: Final = 200
 # Soft errors: they end the channel.
 CONTENT_TOO_LARGE: Final = 311
 NO_ROUTE: Final = 312  # not in the specification's list of errors: the reply code of basic.return (extensions)
-NO_CONSUMERS: Final = 313
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
-RESOURCE_LOCKED: Final = 405
 PRECONDITION_FAILED: Final = 406
 
 # Hard errors: they end the connection.
 CONNECTION_FORCED: Final = 320
-INVALID_PATH: Final = 402
 FRAME_ERROR: Final = 501
 SYNTAX_ERROR: Final = 502
 COMMAND_INVALID: Final = 503
@@ -92,26 +81,3 @@ RESOURCE_ERROR: Final = 506
 NOT_ALLOWED: Final = 530
 NOT_IMPLEMENTED: Final = 540
 INTERNAL_ERROR: Final = 541
-
-REPLY_CODES: Final[dict[int, str]] = {
-    REPLY_SUCCESS: "REPLY_SUCCESS",
-    CONTENT_TOO_LARGE: "CONTENT_TOO_LARGE",
-    NO_ROUTE: "NO_ROUTE",
-    NO_CONSUMERS: "NO_CONSUMERS",
-    CONNECTION_FORCED: "CONNECTION_FORCED",
-    INVALID_PATH: "INVALID_PATH",
-    ACCESS_REFUSED: "ACCESS_REFUSED",
-    NOT_FOUND: "NOT_FOUND",
-    RESOURCE_LOCKED: "RESOURCE_LOCKED",
-    PRECONDITION_FAILED: "PRECONDITION_FAILED",
-    FRAME_ERROR: "FRAME_ERROR",
-    SYNTAX_ERROR: "SYNTAX_ERROR",
-    COMMAND_INVALID: "COMMAND_INVALID",
-    CHANNEL_ERROR: "CHANNEL_ERROR",
-    UNEXPECTED_FRAME: "UNEXPECTED_FRAME",
-    RESOURCE_ERROR: "RESOURCE_ERROR",
-    NOT_ALLOWED: "NOT_ALLOWED",
-    NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
-    INTERNAL_ERROR: "INTERNAL_ERROR",
-}
-"""The name RabbitMQ puts in front of the reply text, by code."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rabbitry._errors import RemoteProtocolError
+from rabbitry.protocol.constants import FRAME_ERROR
+
 __all__ = ["NO_TAGS", "DeliveryTags"]
 
 
@@ -64,6 +67,13 @@ class DeliveryTags:
         self.ownerless: set[int] = set()
         # Every tag below is settled. It only rises (but for a rollback), so finding it costs one step per delivery.
         self._floor = 1
+
+    def arrive(self, tag: int) -> None:
+        """The next delivery that has to be settled."""
+        if tag <= self.last:
+            raise RemoteProtocolError(f"delivery tag {tag} after {self.last}", FRAME_ERROR)
+        self.last = tag
+        self.outstanding.add(tag)
 
     def take_acks(self) -> Iterator[tuple[int, bool]]:
         """The pending acknowledgements as few (tag, multiple) pairs; they are pending no more."""

@@ -268,7 +268,7 @@ def reply_to(request: Method, **fields: Any) -> Method:
 def check_bookkeeping(connection: ProtocolConnection) -> None:
     """What must be true of a connection at any time."""
     channels = list(connection._channels.values())
-    outstanding = sum(len(channel._slots) + len(channel.confirms.pending) for channel in channels)
+    outstanding = sum(len(channel.slots) + len(channel.confirms.pending) for channel in channels)
     outstanding += len(connection._slots)
     match connection.state:
         case ConnectionState.CLOSED:

@@ -23,6 +23,7 @@ from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, ChannelState, Mode, Pr
 from rabbitry.protocol.connection import ConnectionState
 from rabbitry.protocol.methods import Method
 from rabbitry.protocol.properties import Properties, decode_properties, encode_properties
+from rabbitry.protocol.receiving import receive_method
 from tests.protocol.broker import (
     HEARTBEAT,
     NO_PROPERTIES,
@@ -1074,7 +1075,7 @@ def test_settlements_as_the_general_way(number: int, tag: int, requeue: bool) ->
         (lambda: channel.nack(tag, requeue), methods.BasicNack(delivery_tag=tag, requeue=requeue)),
         (lambda: channel.reject(tag, requeue), methods.BasicReject(delivery_tag=tag, requeue=requeue)),
     ):
-        channel._own_tags().outstanding.add(tag)
+        channel.own_tags().outstanding.add(tag)
         settle()
         assert dialogue.connection.data_to_send() == method_frame(number, method)
     if tag > 1:
@@ -1136,7 +1137,7 @@ def test_a_confirm_as_the_general_way(tag: int, bits: int) -> None:
             publish(channel, b"body", number)
         payload = methods.BasicAck.key + tag.to_bytes(8, "big") + bytes([bits])
         if general:
-            channel.receive_method(methods.decode_method(payload))
+            receive_method(channel, methods.decode_method(payload))
             events.append(dialogue.events())
         else:
             events.append(dialogue.feed(b"\x01\0\x01\0\0\0\x0d" + payload + b"\xce"))

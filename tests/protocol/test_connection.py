@@ -624,7 +624,7 @@ def test_what_fits_no_frame_is_refused() -> None:
     for body in (b"", b"body", b"a" * 10000):
         with pytest.raises(LocalProtocolError, match=r"properties.*frame_max \(4096\)"):
             channel.publish(b"\0" * 4077, body, "", "q", False, "message")
-    assert (connection.awaiting, channel.confirms.following, channel._slots, channel.confirms.pending) == (0, 1, [], {})
+    assert (connection.awaiting, channel.confirms.following, channel.slots, channel.confirms.pending) == (0, 1, [], {})
     assert dialogue.sent() == []
     channel.publish(b"\0" * 4076, b"body", "", "q", False, "message")
     assert len(dialogue.sent()[1][2]) == 4088

@@ -141,7 +141,7 @@ class Settling:
     def abandon(self, number: int) -> None:
         if self.slots:
             slot = self.slots.pop(number % len(self.slots))
-            if slot in self.channel._slots:
+            if slot in self.channel.slots:
                 slot.abandon()
 
     def cancel(self, number: int) -> None:
