@@ -45,8 +45,8 @@ class Channel:
     """A channel, made by `connection.channel(...)` and open inside its `async with` block, which any task may enter
     or leave.
 
-    All operations raise the `ChannelClosed` or `ConnectionClosed` that ended the channel, and `NotConnected` outside
-    the block. Cancelling one before its request was queued means that nothing happened; later, its reply is swallowed
+    All operations raise the `ChannelClosed` or `ConnectionClosed` that ended the channel, and `NotConnected` before it
+    is open. Cancelling one before its request was queued means that nothing happened; later, its reply is swallowed
     and its effect undone where it would be left behind (a consumer, a message got, a server-named queue).
     """
 
@@ -180,7 +180,9 @@ class Channel:
         if protocol is None or mandatory:
             self._refuse_publish(mandatory)
             return False
-        if (endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD) and not endpoint.has_room:
+        if (
+            endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD
+        ) and not endpoint.make_room():
             protocol.check_open()
             return False
         if protocol.mode is Mode.TRANSACTION and protocol.is_committing:
@@ -200,7 +202,9 @@ class Channel:
     def _queue_confirmed(self, confirmation: Confirmation, mandatory: bool) -> bool:
         """Queue with confirm; False if there is no room."""
         protocol, endpoint = self._protocol or self._live, self._endpoint
-        if (endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD) and not endpoint.has_room:
+        if (
+            endpoint.blocked_reason is not None or endpoint.protocol.out_size >= SEND_AHEAD
+        ) and not endpoint.make_room():
             protocol.check_open()
             return False
         message = confirmation.message

@@ -185,7 +185,9 @@ class Connection:
         """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
 
         `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. A request
-        is acknowledged once its reply is queued. Cancelling it cancels the handlers and puts their requests back.
+        is acknowledged once its reply is queued, and rejected where no reply can be sent (its properties can't be
+        decoded, say). Raises what ended the consumer, once the handlers at work have finished. Cancelling it cancels
+        them and puts their requests back.
         """
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
         await serve(channel, queue, handler, concurrency=concurrency, codec=codec, raw=raw)

@@ -17,7 +17,7 @@ import anyio
 from rabbitry._delivery import Delivery
 from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
 from rabbitry._message import seconds
-from rabbitry._waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
+from rabbitry._waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry.protocol import methods
 from rabbitry.protocol.channel import ChannelState, ProtocolConsumer
 
@@ -43,7 +43,8 @@ class Consumer:
 
     Iteration raises `ConsumerCancelled` when the broker cancelled it (queue deleted), `ConsumerOverrun`, or the error
     that ended the channel; after `stop()` it just ends. Leaving the block cancels at the broker and puts back what was
-    never iterated (with `no_ack` it is lost); deliveries taken stay settleable until the channel closes.
+    never iterated (with `no_ack` it is lost; in a transaction it goes back at the commit); deliveries taken stay
+    settleable until the channel closes.
     """
 
     __slots__ = (
@@ -53,11 +54,11 @@ class Consumer:
         "_channel",
         "_ended",
         "_error",
-        "_event",
         "_is_overfull",
         "_method",
         "_prefetch",
         "_registration",
+        "_waiting",
         "queue",
     )
 
@@ -72,7 +73,7 @@ class Consumer:
         self._calls = 0
         self._ended = False
         self._error: RabbitryError | None = None
-        self._event: anyio.Event | None = None
+        self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
 
     def __repr__(self) -> str:
@@ -152,9 +153,8 @@ class Consumer:
             return
         self._buffer.append(delivery)
         self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        if self._waiting:
+            self._waiting.pop(0).set()
         if self._buffered > SOFT_MARK:
             self._overfull()
 
@@ -200,9 +200,9 @@ class Consumer:
         if self._is_overfull:  # what it holds grows no more: the other consumers may go on
             self._is_overfull = False
             self._channel._endpoint.set_overfull(self, False)
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        waiting, self._waiting = self._waiting, []
+        for signal in waiting:
+            signal.set()
 
     # --- iterating -------------------------------------------------------------------------------------------------
 
@@ -237,9 +237,16 @@ class Consumer:
                 await checkpoint()
                 raise StopAsyncIteration
             raise self._error.copy()
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        signal = self._channel._endpoint.new_signal()
+        self._waiting.append(signal)
+        try:
+            await signal.wait()
+        except BaseException:
+            if signal in self._waiting:
+                self._waiting.remove(signal)
+            elif self._buffer and self._waiting:  # woken for a delivery that another may have now
+                self._waiting.pop(0).set()
+            raise
 
     def _took(self, size: int) -> None:
         self._buffered -= size
@@ -291,8 +298,11 @@ class Batches:
             with anyio.move_on_after(self._within):
                 while len(taken) < self._size:
                     taken.append(await consumer.__anext__())
-        except (StopAsyncIteration, RabbitryError):
-            pass  # hand out what there is; the next call raises it
+        except StopAsyncIteration:
+            pass
+        except RabbitryError:  # hand out what there is, unless it is the broker's again; the next call raises it
+            if all(delivery.is_stale for delivery in taken):
+                raise
         except BaseException:
             consumer._return(taken)
             raise

@@ -208,5 +208,5 @@ class ProcessDelivery:
                     delivery.nack(requeue=True)
                     raise ValueError(f'on_error must return "requeue", "reject" or "raise", not {verdict!r}')
         except StaleDelivery:
-            delivery._channel.connection.token.stale_settlements += 1
+            delivery._channel.connection.stale_settlements += 1
             logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")

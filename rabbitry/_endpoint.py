@@ -58,7 +58,6 @@ class Endpoint:
         "new_signal",
         "opened",
         "protocol",
-        "stale_settlements",
         "transport",
         "unmatched_returns",
     )
@@ -72,7 +71,6 @@ class Endpoint:
         self.opened = Waiter()
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
-        self.stale_settlements = 0
         protocol.token = self
         self._overfull: set[Consumer] | None = None
         self._waited_in_vain = False
@@ -122,8 +120,7 @@ class Endpoint:
         if self._overfull:
             self._update_reading()
 
-    @property
-    def has_room(self) -> bool:
+    def make_room(self) -> bool:
         """Whether a publish may be queued now. Sends what is queued first if that may help."""
         if self.blocked_reason is not None:
             return False
@@ -134,7 +131,7 @@ class Endpoint:
         return protocol.out_size < HIGH_WATER
 
     async def wait_room(self) -> None:
-        """Return when `has_room` may be true again, or the connection has ended."""
+        """Return when `make_room` may be true again, or the connection has ended."""
         if self.protocol.state is not ConnectionState.OPEN:
             return
         if self.blocked_reason is not None:
@@ -269,6 +266,7 @@ class Endpoint:
         for waiter in closed or ():
             waiter.set(event.error)
         self.notify_changed()
+        self.protocol.token = None  # or each ended connection would wait for the garbage collector
 
     def notify_changed(self) -> None:
         """Wake those that wait for a change of the connection's state."""

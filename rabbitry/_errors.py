@@ -90,7 +90,7 @@ class ConnectionClosed(Closed, ConnectionError):
 
 
 class ChannelClosed(Closed):
-    """The channel ended, by either side or with its connection; open a new one."""
+    """The channel ended, by either side; open a new one."""
 
     what = "channel closed"
 
@@ -127,7 +127,10 @@ class NotConnected(RabbitryError, ConnectionError):
 
 
 class ConnectionBlocked(RabbitryError):
-    """The broker has blocked publishing on this connection (a memory or disk alarm); its reason is the text."""
+    """The broker has blocked publishing on this connection (a memory or disk alarm); its reason is the text.
+
+    A `Connection` never raises it: there, publishing waits (`is_blocked` tells).
+    """
 
 
 # --- consuming -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -30,11 +31,11 @@ _MAX_EXPIRATION_MS = 4294967295
 class Message:
     """A message to publish. Frozen: use `replace` for a variant.
 
-    `body` is copied if it is mutable. The rest are AMQP's fourteen properties (specification 1.8.2 and RabbitMQ's
-    "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0 to 255; `expiration`
-    the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware `datetime`, stored
-    in whole seconds; `user_id` must be the connection's user, or the broker closes the channel. Strings are at most
-    255 bytes.
+    `body` is copied if it is mutable, and so are the headers. The rest are AMQP's fourteen properties (specification
+    1.8.2 and RabbitMQ's "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0
+    to 255; `expiration` the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware
+    `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the broker closes the channel.
+    Strings are at most 255 bytes.
     """
 
     body: bytes = field(kw_only=False)
@@ -64,7 +65,7 @@ class Message:
                 )
             object.__setattr__(self, "body", bytes(body))
         if self.headers is not None:
-            object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
+            object.__setattr__(self, "headers", MappingProxyType(_copied(self.headers)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by its fields: the read-only view of the headers can't be."""
@@ -102,6 +103,13 @@ class Message:
             encoded = encode_properties(wire_properties(self))
             object.__setattr__(self, "_encoded", encoded)
         return encoded
+
+
+def _copied(headers: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: deepcopy(value) if isinstance(value, (dict, list, bytearray)) else value
+        for name, value in headers.items()
+    }
 
 
 def _rebuilt(values: dict[str, Any]) -> Message:

@@ -15,7 +15,7 @@ import anyio
 
 from rabbitry._confirmation import Confirmation
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
-from rabbitry._waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
+from rabbitry._waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from rabbitry._channel import Channel
@@ -39,13 +39,15 @@ class Publisher:
 
     __slots__ = (
         "_calls",
-        "_changed",
         "_channel",
+        "_drained",
         "_exchange",
         "_failures",
         "_is_open",
         "_on_outcome",
+        "_reserved",
         "_unreported",
+        "_waiting",
         "_window",
         "confirmed",
         "failed",
@@ -65,7 +67,9 @@ class Publisher:
         self._unreported = 0
         self._calls = 0
         self._is_open = False
-        self._changed: anyio.Event | None = None
+        self._drained: anyio.Event | None = None  # set when nothing is pending
+        self._waiting: list[Signal] = []  # for a place in the window, the first first
+        self._reserved = 0  # places given to those who are about to queue
         self.sent = 0
         self.confirmed = 0
         self.failed = 0
@@ -88,11 +92,12 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_open = False
-        if error is not None:
-            return
-        await self.flush()
-        if self._unreported and self._on_outcome is None:
+        try:
+            if error is None:
+                await self.flush()
+        finally:
+            self._is_open = False
+        if error is None and self._unreported and self._on_outcome is None:
             raise PublishesFailed(self._failures, self._unreported)
 
     async def submit(
@@ -117,8 +122,7 @@ class Publisher:
         confirmation = Confirmation(
             message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
         )
-        pending = self.sent - self.confirmed - self.failed
-        if self._is_open and pending < self._window and self._channel._queue_confirmed(confirmation, mandatory):
+        if self._has_room and self._is_open and self._channel._queue_confirmed(confirmation, mandatory):
             self.sent += 1
         else:
             await self._queue(confirmation, mandatory)
@@ -141,39 +145,67 @@ class Publisher:
         """Return once nothing is pending. Cancelling it stops the waiting only."""
         await checkpoint_if_cancelled()
         while self.pending:
-            await self._wait_changed()
+            if self._drained is None:
+                self._drained = anyio.Event()
+            await self._drained.wait()
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether a message more may be queued now, ahead of nobody who waits to."""
+        return self.sent - self.confirmed - self.failed + self._reserved < self._window and not self._waiting
 
     async def _queue(self, confirmation: Confirmation, mandatory: bool) -> None:
         """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""
         channel = self._channel
-        while True:
-            if not self._is_open:
-                channel._require_confirms("a publisher")
-                raise LocalProtocolError(
-                    "the publisher is not open: use it inside 'async with channel.publisher() as publisher'"
-                )
-            if self.sent - self.confirmed - self.failed >= self._window:
-                await self._wait_changed()
-            elif channel._queue_confirmed(confirmation, mandatory):
-                self.sent += 1
-                return
-            else:
+        if self._has_room:
+            self._reserved += 1
+        else:
+            await self._wait_for_place()
+        try:
+            while True:
+                if not self._is_open:
+                    channel._require_confirms("a publisher")
+                    raise LocalProtocolError(
+                        "the publisher is not open: use it inside 'async with channel.publisher() as publisher'"
+                    )
+                if channel._queue_confirmed(confirmation, mandatory):
+                    self.sent += 1
+                    return
                 await channel._endpoint.wait_room()
+        finally:
+            self._reserved -= 1
+            self._admit()
 
-    async def _wait_changed(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
+    async def _wait_for_place(self) -> None:
+        """Return with a place in the window reserved, in the order of asking."""
+        signal = self._channel._endpoint.new_signal()
+        self._waiting.append(signal)
+        try:
+            await signal.wait()
+        except BaseException:
+            if signal in self._waiting:
+                self._waiting.remove(signal)
+            else:  # cancelled when it had its place already
+                self._reserved -= 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Reserve the places there are for those who wait longest."""
+        while self._waiting and self.pending + self._reserved < self._window:
+            self._reserved += 1
+            self._waiting.pop(0).set()
+
+    def _ended(self) -> None:
+        """A publish has ended, and its place in the window is free."""
+        if self._waiting:
+            self._admit()
+        if self._drained is not None and not self.pending:
+            self._drained.set()
+            self._drained = None
 
     def _submitted_settled(self, confirmation: Confirmation) -> None:
-        # hot: what nearly every confirm comes to, without the two calls below
-        if confirmation.outcome == "confirmed" and self._on_outcome is None:
-            self.confirmed += 1
-            if self._changed is not None:
-                self._changed.set()
-                self._changed = None
-            return
-        if confirmation.outcome != "confirmed":
+        if confirmation.outcome != "confirmed" and self._on_outcome is None:
             self._unreported += 1
             if len(self._failures) < FAILURES_KEPT:
                 failure = confirmation.failure()
@@ -186,9 +218,9 @@ class Publisher:
             self.confirmed += 1
         else:
             self.failed += 1
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        # hot: `_ended` without the call where there is nothing to do
+        if self._waiting or self._drained is not None:
+            self._ended()
         if self._on_outcome is not None:
             try:
                 self._on_outcome(confirmation)

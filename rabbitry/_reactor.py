@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
+from anyio.streams.tls import TLSAttribute
 
 from rabbitry._connection import (
     DEFAULT_CHANNEL_MAX,
@@ -91,7 +92,8 @@ class Reactor:
     async def _dial(self, address: Address, dial: Dial | None, endpoint: Endpoint) -> Transport:
         """A connected transport. TLS over the poller's sockets will be chosen here."""
         if dial is not None:
-            return await self._adopt(await _dialled(dial, address), endpoint)
+            stream = await _dialled(dial, address)
+            return await self._adopt(stream, endpoint)
         if address.tls:
             raise ConnectFailed("amqps:// is not supported yet: pass dial= with a function that opens a TLS stream")
         if address.unix_path:
@@ -162,6 +164,11 @@ async def _dialled(dial: Dial, address: Address) -> ByteStream:
         raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
     if not isinstance(stream, ByteStream):
         raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
+    if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
+        await anyio.aclose_forcefully(stream)
+        raise LocalProtocolError(
+            "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
+        )
     return stream
 
 

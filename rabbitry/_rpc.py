@@ -112,7 +112,7 @@ class RPC:
         channel, endpoint = self._channel._live, self._channel._endpoint
         if self._error is not None:
             raise self._error.copy()
-        while not endpoint.has_room:
+        while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
         if anyio.current_effective_deadline() <= anyio.current_time():
@@ -214,7 +214,8 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
             reply = await reply_to(request)
             if reply is not None:
                 await channel.publish(reply, routing_key=request.properties.reply_to or "")
-            request.ack()
+            if not request.is_settled:  # a raw handler may have done so
+                request.ack()
         except RabbitryError as exc:
             logger.warning("a request of queue %r could not be answered: %s", queue, exc)
             if not request.is_settled and not request.is_stale:
@@ -256,6 +257,8 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
                 tg.start_soon(answer, request)
         except StopAsyncIteration:
             pass
+        except RabbitryError:  # no more requests will come; the handlers at work may finish
+            raise
         except BaseException:
             tg.cancel_scope.cancel()
             raise

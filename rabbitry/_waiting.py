@@ -134,5 +134,8 @@ class Waiter:
             self._signal = new_signal()
             await self._signal.wait()
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback leads here: a cycle would keep the caller's locals
         return self.value

@@ -593,7 +593,7 @@ async def consumer_next(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
         await iterated(stage, queue, consumer, (yield consumer.__anext__()))
 
 
-@case("Consumer.__anext__")
+@case("Consumer.__anext__", least=2)  # it waits once: the checkpoint is where nothing needs to be waited for
 async def consumer_next_that_waits(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     queue = await exclusive_queue(stage.channel)
     async with stage.channel.consume(queue) as consumer, stage.connection.channel() as other:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from rabbitry._errors import ChannelClosed, LocalProtocolError, RabbitryError, RemoteProtocolError
+from rabbitry._errors import ChannelClosed, LocalProtocolError, NotConnected, RabbitryError, RemoteProtocolError
 from rabbitry.protocol import events, methods
 from rabbitry.protocol.assembly import Assembly
 from rabbitry.protocol.constants import FRAME_OVERHEAD, REPLY_SUCCESS, SYNTAX_ERROR
@@ -150,10 +150,9 @@ class ProtocolChannel(Settling):
 
     def end_error(self) -> RabbitryError:
         """Why the channel can't be used, as a fresh exception."""
-        error = self.error
-        if error is None:
-            return ChannelClosed("the channel was closed by this program")
-        return error.copy()
+        if self.error is None:
+            return NotConnected("the channel is not open yet")
+        return self.error.copy()
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +185,7 @@ class ProtocolChannel(Settling):
         if self.tags is not NO_TAGS:
             self.tags.end()
         self.assembly = None
+        self.on_return = None
         first = self.state is not ChannelState.CLOSING
         self.state = state
         if first:

@@ -117,6 +117,7 @@ class ProtocolConnection:
         "out",
         "out_size",
         "server_properties",
+        "stale_settlements",
         "state",
         "token",
     )
@@ -135,6 +136,7 @@ class ProtocolConnection:
     ) -> None:
         self.state = ConnectionState.START
         self.ended_here = False  # whether it was this program that ended it
+        self.stale_settlements = 0  # deliveries processed after their channel had ended
         self.token: Any = None  # the caller's: for what reaches it through a received message
         self.error: RabbitryError | None = None
         self.events: list[Any] = []
@@ -353,8 +355,8 @@ class ProtocolConnection:
                 f"the handshake was cut off after credentials and client properties of over {FRAME_MIN_SIZE} bytes: "
                 f"{detail}; brokers need not accept more (RabbitMQ: initial_frame_max)"
             )
-        elif state is ConnectionState.TUNE:
-            ended = AuthenticationFailed(
+        elif state is ConnectionState.TUNE:  # RabbitMQ refuses them by connection.close, others may just hang up
+            ended = ConnectFailed(
                 f"the handshake was cut off after the credentials were sent: {detail}; were they refused?"
             )
         elif state is ConnectionState.OPEN_OK:

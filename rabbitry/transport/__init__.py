@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import select
 
-from .base import Endpoint, Transport
-from .poller import Poller
-from .socket import SocketTransport
-from .stream import StreamTransport
-from .stream_poller import StreamPoller
+from rabbitry.transport.base import Endpoint, Transport
+from rabbitry.transport.poller import Poller
+from rabbitry.transport.socket import SocketTransport
+from rabbitry.transport.stream import StreamTransport
+from rabbitry.transport.stream_poller import StreamPoller
 
 __all__ = ["Endpoint", "Poller", "SocketTransport", "StreamPoller", "StreamTransport", "Transport", "make_poller"]
 

@@ -18,7 +18,7 @@ import anyio
 ADDRESS_SECONDS = 5.0  # for each address of a name but the last: one that swallows packets leaves time for the next
 
 Result = TypeVar("Result")
-Address = tuple[str, int]
+Address = tuple[str, int] | tuple[str, int, int, int]  # IPv6 adds flow info and scope id
 
 
 async def first_to_answer(host: str, port: int, connect: Callable[[int, Address, str], Awaitable[Result]]) -> Result:
@@ -56,7 +56,7 @@ async def _resolve(host: str, port: int) -> list[tuple[int, Address]]:
         raise socket.gaierror(error.errno, f"{host}: {error.strerror}") from error
     except UnicodeError as error:  # from the IDNA codec
         raise socket.gaierror(socket.EAI_NONAME, f"{host}: not a host name: {error}") from error
-    return [(family, (address[0], address[1])) for family, _, _, _, address in found]
+    return [(family, address) for family, _, _, _, address in found]
 
 
 def peer_name(address: str | tuple[str | int, ...]) -> str:

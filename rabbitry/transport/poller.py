@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import TASK_STATUS_IGNORED
 
-from .addresses import first_to_answer, os_error
-from .pump import Pump, pump_for_backend
-from .socket import EPOLLIN, EPOLLONESHOT, EPOLLOUT, SocketTransport
+from rabbitry.transport.addresses import Address, first_to_answer, os_error
+from rabbitry.transport.pump import Pump, pump_for_backend
+from rabbitry.transport.socket import EPOLLIN, EPOLLONESHOT, EPOLLOUT, SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyio.abc import TaskStatus
 
-    from .base import Endpoint
+    from rabbitry.transport.base import Endpoint
 
 SOCKETS_PER_PASS = 256  # at most
 PASS_SECONDS = 0.01  # a pass that took longer halves the next one's sockets: tasks and timers want their turn, too
@@ -74,7 +74,7 @@ class Poller:
         """How many connections there are."""
         return len(self._transports)
 
-    # Life
+    # --- life --------------------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`. Shielded: in a cancelled scope it goes on, so that connections can still close."""
@@ -108,7 +108,7 @@ class Poller:
         self._timers.clear()
         self.epoll.close()
 
-    # Connecting
+    # --- connecting --------------------------------------------------------------------------------------------------
 
     async def connect_tcp(self, host: str, port: int, endpoint: Endpoint) -> SocketTransport:
         """Connect to the first address of `host` that answers. The endpoint is not called before this returns.
@@ -124,9 +124,7 @@ class Poller:
         """Connect to a Unix socket. As `connect_tcp`."""
         return await self._connect(socket.AF_UNIX, path, endpoint, path)
 
-    async def _connect(
-        self, family: int, address: tuple[str, int] | str, endpoint: Endpoint, peer: str
-    ) -> SocketTransport:
+    async def _connect(self, family: int, address: Address | str, endpoint: Endpoint, peer: str) -> SocketTransport:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -168,7 +166,7 @@ class Poller:
             if not self.epoll.closed:
                 self.epoll.unregister(descriptor)
 
-    # The turn, run by the pump
+    # --- the turn, run by the pump -----------------------------------------------------------------------------------
 
     def poll(self) -> bool:
         """One pass. True if it had events and touched few sockets, so that spinning may be worth it."""
@@ -236,7 +234,7 @@ class Poller:
             transport.handle_timer(now)
         self._set_timer()
 
-    # For the transports
+    # --- for the transports ------------------------------------------------------------------------------------------
 
     def arrange(self, transport: SocketTransport) -> None:
         """Have the transport's `end_turn` called when the turn ends."""

@@ -20,7 +20,7 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .poller import Poller
+    from rabbitry.transport.poller import Poller
 
 # After a pass with events that touched few sockets, one of which awaits a reply, this many more turns look for it
 # before the loop is left to sleep: waking from sleep would be a good part of a confirmed publish's latency.
@@ -179,7 +179,7 @@ def pump_for_backend(poller: Poller) -> Pump:
         import trio
 
         if trio.lowlevel.in_trio_task():
-            from .pump_trio import TrioPump
+            from rabbitry.transport.pump_trio import TrioPump
 
             return TrioPump(poller)
     try:

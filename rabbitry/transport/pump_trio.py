@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import Abort
 
-from .pump import TaskPump
-from .socket import SocketTransport
+from rabbitry.transport.pump import TaskPump
+from rabbitry.transport.socket import SocketTransport
 
 if TYPE_CHECKING:
-    from .poller import Poller
+    from rabbitry.transport.poller import Poller
 
 # Ctrl-C is for the program's main task. Raised here, it would end the pump before connections could close, or lose the
 # rest of a message that the kernel took in part.

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .base import GONE, Endpoint
+from rabbitry.transport.base import GONE, Endpoint
 
 if TYPE_CHECKING:
     import socket
 
-    from .poller import Poller
+    from rabbitry.transport.poller import Poller
 
 # epoll_ctl(2); the select module has them on Linux only, and this module must load everywhere
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLONESHOT = 0x1, 0x4, 0x8, 0x10, 1 << 30
@@ -70,7 +70,7 @@ class SocketTransport:
     def describe(self) -> str:
         return self._peer
 
-    # Sending
+    # --- sending -----------------------------------------------------------------------------------------------------
 
     def send_now(self) -> None:
         if not self.scheduled:
@@ -155,7 +155,7 @@ class SocketTransport:
             self._unstalled.set()
             self._unstalled = None
 
-    # Receiving, called by the poller
+    # --- receiving, called by the poller -----------------------------------------------------------------------------
 
     def is_awaiting(self) -> bool:
         try:
@@ -222,7 +222,7 @@ class SocketTransport:
         else:
             self.interest = wanted
 
-    # Time
+    # --- time --------------------------------------------------------------------------------------------------------
 
     def start_timer(self, when: float) -> None:
         if when < self.deadline and self.fd >= 0:
@@ -238,7 +238,7 @@ class SocketTransport:
             if following is not None:
                 self.start_timer(following)
 
-    # The end
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
         if self.fd < 0:

@@ -18,8 +18,8 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, SocketAttribute
 
-from .addresses import os_error, peer_name
-from .base import GONE, Endpoint
+from rabbitry.transport.addresses import os_error, peer_name
+from rabbitry.transport.base import GONE, Endpoint
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -89,7 +89,7 @@ class StreamTransport:
             except Exception:
                 logger.debug("closing the stream to %s failed", self._peer, exc_info=True)
 
-    # Sending
+    # --- sending -----------------------------------------------------------------------------------------------------
 
     @property
     def is_stalled(self) -> bool:
@@ -154,7 +154,7 @@ class StreamTransport:
             self._unstalled.set()
             self._unstalled = None
 
-    # Receiving
+    # --- receiving ---------------------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
         if not self.is_reading_paused:
@@ -178,7 +178,7 @@ class StreamTransport:
             except Exception as error:
                 self.lose(_translate(error, self._peer))
 
-    # Time
+    # --- time --------------------------------------------------------------------------------------------------------
 
     def start_timer(self, when: float) -> None:
         if when < self._deadline:
@@ -202,7 +202,7 @@ class StreamTransport:
                     if following is not None:
                         self.start_timer(following)
 
-    # The end
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
         if self._endpoint is GONE:

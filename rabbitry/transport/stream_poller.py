@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import TASK_STATUS_IGNORED
 
-from .addresses import first_to_answer, os_error
-from .stream import StreamTransport
+from rabbitry.transport.addresses import Address, first_to_answer, os_error
+from rabbitry.transport.stream import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
-    from .base import Endpoint
+    from rabbitry.transport.base import Endpoint
 
 
 class StreamPoller:
@@ -49,8 +49,11 @@ class StreamPoller:
         """Nothing is left to close; `run` must have returned."""
 
     async def connect_tcp(self, host: str, port: int, endpoint: Endpoint) -> StreamTransport:
-        async def connect(_: int, address: tuple[str, int], peer: str) -> ByteStream:
-            return await _plainly(anyio.connect_tcp(*address), peer)
+        async def connect(_: int, address: Address, peer: str) -> ByteStream:
+            host, port, *scope = address
+            if any(scope):  # a link-local IPv6 address, of the interface whose number stands last
+                host = f"{host}%{scope[-1]}"
+            return await _plainly(anyio.connect_tcp(host, port), peer)
 
         return await self._adopt(await first_to_answer(host, port, connect), endpoint)
 

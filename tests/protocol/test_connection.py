@@ -247,7 +247,7 @@ def test_what_can_not_be_encoded_is_our_fault(split: str, options: dict[str, Any
     ("state", "error", "words"),
     [
         (ConnectionState.START, ConnectFailed, ["cut off", "is this an AMQP port?"]),
-        (ConnectionState.TUNE, AuthenticationFailed, ["cut off after the credentials were sent", "refused?"]),
+        (ConnectionState.TUNE, ConnectFailed, ["cut off after the credentials were sent", "refused?"]),
         (ConnectionState.OPEN_OK, ConnectFailed, ["cut off at connection.open", "does virtual host '/' exist"]),
         (ConnectionState.OPEN, ConnectionClosed, ["connection lost"]),
         (ConnectionState.CLOSING, ConnectionClosed, ["closed by this program"]),
