@@ -23,8 +23,9 @@ from rabbitry._message import PERSISTENT_HEADER, Message, wire_properties
 from rabbitry._publisher import Publisher
 from rabbitry._waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry.protocol import methods
-from rabbitry.protocol.channel import ChannelState, Mode, ProtocolChannel
+from rabbitry.protocol.channel import ProtocolChannel
 from rabbitry.protocol.methods import Method
+from rabbitry.protocol.states import ChannelState, Mode
 
 if TYPE_CHECKING:
     from rabbitry._connection import Connection

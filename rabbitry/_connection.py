@@ -27,7 +27,8 @@ from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError
 from rabbitry._rpc import RPC, Handler, serve
 from rabbitry._uri import Address
 from rabbitry._waiting import Waiter, checkpoint_if_cancelled
-from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+from rabbitry.protocol.connection import ProtocolConnection
+from rabbitry.protocol.states import ConnectionState
 from rabbitry.protocol.tables import encode_table
 
 if TYPE_CHECKING:
@@ -186,8 +187,9 @@ class Connection:
 
         `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. A request
         is acknowledged once its reply is queued, and rejected where no reply can be sent (its properties can't be
-        decoded, say). Raises what ended the consumer, once the handlers at work have finished. Cancelling it cancels
-        them and puts their requests back.
+        decoded, say). When the queue is gone it raises `ConsumerCancelled` once the handlers at work have finished;
+        when the channel or connection has ended it cancels them, as their replies can't be sent and the broker gives
+        their requests to others, and raises that. Cancelling it cancels them and puts their requests back.
         """
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
         await serve(channel, queue, handler, concurrency=concurrency, codec=codec, raw=raw)

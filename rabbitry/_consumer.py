@@ -7,7 +7,7 @@ lost when iteration is cancelled or left: it goes back to the queue. Any number 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +19,8 @@ from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolEr
 from rabbitry._message import seconds
 from rabbitry._waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry.protocol import methods
-from rabbitry.protocol.channel import ChannelState, ProtocolConsumer
+from rabbitry.protocol.channel import ProtocolConsumer
+from rabbitry.protocol.states import ChannelState
 
 if TYPE_CHECKING:
     from rabbitry._channel import Channel
@@ -56,6 +57,7 @@ class Consumer:
         "_error",
         "_is_overfull",
         "_method",
+        "_on_end",
         "_prefetch",
         "_registration",
         "_waiting",
@@ -75,6 +77,7 @@ class Consumer:
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
+        self._on_end: Callable[[RabbitryError | None], None] | None = None  # called once, while reading
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "consuming" if self._registration is not None else "not entered"
@@ -200,6 +203,8 @@ class Consumer:
         if self._is_overfull:  # what it holds grows no more: the other consumers may go on
             self._is_overfull = False
             self._channel._endpoint.set_overfull(self, False)
+        if self._on_end is not None:
+            self._on_end(error)
         waiting, self._waiting = self._waiting, []
         for signal in waiting:
             signal.set()

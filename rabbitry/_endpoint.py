@@ -16,8 +16,9 @@ import anyio
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError
 from rabbitry._waiting import Signal, Waiter
 from rabbitry.protocol import events
-from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+from rabbitry.protocol.connection import ProtocolConnection
 from rabbitry.protocol.slots import Slot
+from rabbitry.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
     from rabbitry._consumer import Consumer

@@ -18,6 +18,7 @@ import anyio
 from rabbitry._codecs import Codec, codec_named, decode_body
 from rabbitry._delivery import Delivery
 from rabbitry._errors import (
+    Closed,
     ConsumerCancelled,
     LocalProtocolError,
     OutcomeUnknown,
@@ -245,23 +246,28 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
             reply = _error_reply(exc, common)
         return None if properties.reply_to is None else reply
 
-    async with channel, channel.consume(queue) as requests, background() as tg:
-        try:
-            while True:
-                await limiter.acquire()
+    async with channel, channel.consume(queue) as requests:
+        with anyio.CancelScope() as working:
+            requests._on_end = lambda error: working.cancel() if isinstance(error, Closed) else None
+            async with background() as tg:
                 try:
-                    request = await requests.__anext__()
-                except BaseException:
-                    limiter.release()
+                    while True:
+                        await limiter.acquire()
+                        try:
+                            request = await requests.__anext__()
+                        except BaseException:
+                            limiter.release()
+                            raise
+                        tg.start_soon(answer, request)
+                except StopAsyncIteration:
+                    pass
+                except ConsumerCancelled:  # the handlers at work may finish: their replies can still be sent
                     raise
-                tg.start_soon(answer, request)
-        except StopAsyncIteration:
-            pass
-        except RabbitryError:  # no more requests will come; the handlers at work may finish
-            raise
-        except BaseException:
-            tg.cancel_scope.cancel()
-            raise
+                except BaseException:
+                    tg.cancel_scope.cancel()
+                    raise
+        if requests._error is not None:
+            raise requests._error.copy()
 
 
 def _reply(result: Any, codec: Codec, raw: bool, common: Mapping[str, Any]) -> Message:

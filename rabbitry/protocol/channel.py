@@ -8,7 +8,6 @@ any more; a message's frames and its publish tag are made in one step; after the
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotConnected, RabbitryError, RemoteProtocolError
@@ -23,14 +22,13 @@ from rabbitry.protocol.properties import Properties, encode_properties
 from rabbitry.protocol.publish_tags import PublishTags
 from rabbitry.protocol.settling import Settling
 from rabbitry.protocol.slots import Slot, Slots
+from rabbitry.protocol.states import ChannelState, Mode
 
 if TYPE_CHECKING:
     from rabbitry.protocol.connection import ProtocolConnection
 
 __all__ = [
     "PUBLISH_TAG_HEADER",
-    "ChannelState",
-    "Mode",
     "ProtocolChannel",
     "ProtocolConsumer",
     "method_frame",
@@ -44,23 +42,6 @@ answers.
 
 _HEADS_KEPT = 256
 """Encoded basic.publish frames kept per channel, one for each (exchange, routing key, mandatory) lately used."""
-
-
-class ChannelState(Enum):
-    """Where a channel stands; requests are legal in the first two only."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-class Mode(Enum):
-    """What the channel was switched to: a channel confirms or has transactions, never both (RabbitMQ refuses it)."""
-
-    PLAIN = "plain"
-    CONFIRM = "confirm"
-    TRANSACTION = "transaction"
 
 
 class ProtocolConsumer:

@@ -8,7 +8,6 @@ that says what was wrong; after the end nothing more is queued. Time comes in as
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from struct import Struct
 from typing import Any
 
@@ -22,9 +21,8 @@ from rabbitry._errors import (
     RemoteProtocolError,
 )
 from rabbitry.protocol import events, methods
-from rabbitry.protocol.channel import ChannelState, ProtocolChannel, method_frame
+from rabbitry.protocol.channel import ProtocolChannel, method_frame
 from rabbitry.protocol.constants import (
-    ACCESS_REFUSED,
     BASIC_CLASS_ID,
     CHANNEL_ERROR,
     COMMAND_INVALID,
@@ -35,10 +33,8 @@ from rabbitry.protocol.constants import (
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
-    FRAME_MIN_SIZE,
     FRAME_OVERHEAD,
     INTERNAL_ERROR,
-    NOT_ALLOWED,
     PROTOCOL_HEADER,
     REPLY_SUCCESS,
     RESOURCE_ERROR,
@@ -46,13 +42,14 @@ from rabbitry.protocol.constants import (
 from rabbitry.protocol.content import Content
 from rabbitry.protocol.contents import receive_body, receive_delivery, receive_header
 from rabbitry.protocol.framing import HEARTBEAT_FRAME
-from rabbitry.protocol.greeting import shown, what_answered
+from rabbitry.protocol.handshake import Handshake, agreed, refused_greeting
 from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
 from rabbitry.protocol.receiving import receive_method, settle_confirms
 from rabbitry.protocol.settling import Settling
 from rabbitry.protocol.slots import Slot
+from rabbitry.protocol.states import ChannelState, ConnectionState
 
-__all__ = ["ConnectionState", "ProtocolConnection"]
+__all__ = ["ProtocolConnection"]
 
 _unpack_frame = Struct(">BHI").unpack_from
 _unpack_content_header = Struct(">BHIHHQ").unpack_from
@@ -70,17 +67,6 @@ _ANSWERS_MAX = 10_000
 """Answers queued at once above which the connection ends: only a peer that asks without reading can come so far."""
 
 
-class ConnectionState(Enum):
-    """What the connection waits for."""
-
-    START = "connection.start"
-    TUNE = "connection.tune"
-    OPEN_OK = "connection.open-ok"
-    OPEN = "open"
-    CLOSING = "connection.close-ok"
-    CLOSED = "closed"
-
-
 class ProtocolConnection:
     """The client's side of one connection.
 
@@ -92,9 +78,7 @@ class ProtocolConnection:
     __slots__ = (
         "_answers",
         "_channels",
-        "_client_properties",
-        "_is_start_ok_large",
-        "_mechanisms",
+        "_handshake",
         "_missed",
         "_needed",
         "_next_number",
@@ -102,7 +86,6 @@ class ProtocolConnection:
         "_sent",
         "_slots",
         "_tail",
-        "_virtual_host",
         "acking",
         "awaiting",
         "body_max",
@@ -152,11 +135,9 @@ class ProtocolConnection:
         self.out: list[bytes] = [PROTOCOL_HEADER]
         self.out_size = len(PROTOCOL_HEADER)
         self.acking: list[Settling] = []
-        self._mechanisms = tuple(mechanisms)
-        self._virtual_host = virtual_host
-        self._client_properties = client_properties or {}
+        # What is said and needed until the connection is open, credentials among it; None from then on.
+        self._handshake: Handshake | None = Handshake(mechanisms, virtual_host, client_properties or {})
         self._channels: dict[int, ProtocolChannel] = {}
-        self._is_start_ok_large = False
         self._next_number = 1
         self._slots: list[Slot] = []
         self._answers = 0
@@ -329,42 +310,21 @@ class ProtocolConnection:
 
     def _refuse_greeting(self, data: bytes) -> None:
         """The first byte is no method frame: another protocol version, or no AMQP server at all."""
-        if not data:
-            return
-        if b"AMQP".startswith(data[:4]):
-            if len(data) < 8:
-                self._tail, self._needed = bytearray(data), 0
-                return
-            version = ".".join(str(byte) for byte in data[5:8])
-            self._end(ConnectFailed(f"the server refused protocol version 0-9-1, it speaks AMQP {version}"))
-            return
-        self._end(ConnectFailed(f"not an AMQP server: {what_answered(data)}"))
+        refused = refused_greeting(data)
+        if refused is None:
+            self._tail, self._needed = bytearray(data), 0
+        else:
+            self._end(refused)
 
     def eof_received(self, error: Exception | None) -> None:
         """The peer closed the stream, or the transport failed with `error`."""
         if self.state is ConnectionState.CLOSED:
             return
-        state = self.state
         detail = f"{error}" if error is not None else "the peer closed the connection"
         ended: RabbitryError
-        if state is ConnectionState.START:
-            began = f" after {shown(bytes(self._tail))}" if self._tail else " before a byte came"
-            ended = ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
-        elif state is ConnectionState.TUNE and self._is_start_ok_large:
-            ended = ConnectFailed(
-                f"the handshake was cut off after credentials and client properties of over {FRAME_MIN_SIZE} bytes: "
-                f"{detail}; brokers need not accept more (RabbitMQ: initial_frame_max)"
-            )
-        elif state is ConnectionState.TUNE:  # RabbitMQ refuses them by connection.close, others may just hang up
-            ended = ConnectFailed(
-                f"the handshake was cut off after the credentials were sent: {detail}; were they refused?"
-            )
-        elif state is ConnectionState.OPEN_OK:
-            ended = ConnectFailed(
-                f"the handshake was cut off at connection.open: {detail}; does virtual host "
-                f"{self._virtual_host!r} exist, and may the user use it?"
-            )
-        elif state is ConnectionState.CLOSING:
+        if self._handshake is not None:
+            ended = self._handshake.cut_off(self.state, bytes(self._tail), detail)
+        elif self.state is ConnectionState.CLOSING:
             ended = ConnectionClosed("the connection was closed by this program")
         else:
             ended = ConnectionClosed(f"connection lost: {detail}")
@@ -381,31 +341,13 @@ class ProtocolConnection:
             raise RemoteProtocolError(f"unexpected {method.name} while waiting for {self.state.value}", COMMAND_INVALID)
 
     def _on_start(self, method: Method) -> None:
-        assert isinstance(method, methods.ConnectionStart)
-        if (method.version_major, method.version_minor) != (0, 9):
-            raise RemoteProtocolError(
-                f"the server speaks AMQP {method.version_major}-{method.version_minor}, not 0-9-1", COMMAND_INVALID
-            )
+        assert isinstance(method, methods.ConnectionStart) and self._handshake is not None
         self.server_properties = method.server_properties
-        offered = method.mechanisms.split()
-        chosen = next((ours for ours in self._mechanisms if ours[0].encode() in offered), None)
-        if chosen is None:
-            theirs = method.mechanisms.decode("ascii", "replace")
-            ours = " ".join(name for name, _ in self._mechanisms)
-            self._end(
-                AuthenticationFailed(
-                    f"no common authentication mechanism: the server offers {theirs}, this client would use {ours}"
-                )
-            )
+        answer = self._handshake.answer(method)
+        if isinstance(answer, ConnectFailed):
+            self._end(answer)
             return
-        mechanism, response = chosen
-        self._mechanisms = ()
-        start_ok = methods.ConnectionStartOk(
-            client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
-        )
-        frame = encode_method_frame(0, start_ok)
-        self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
-        self.queue(frame)
+        self.queue(answer)
         self.state = ConnectionState.TUNE
 
     def _on_secure(self, method: Method) -> None:
@@ -416,30 +358,21 @@ class ProtocolConnection:
         )
 
     def _on_tune(self, method: Method) -> None:
-        assert isinstance(method, methods.ConnectionTune)
-        # Zero means "no limit" for either side (specification 1.4.2.5).
-        self.channel_max = min(self.channel_max or 65535, method.channel_max or 65535)
-        frame_max = min(self.frame_max or 0xFFFFFFFF, method.frame_max or 0xFFFFFFFF)
-        if frame_max < FRAME_MIN_SIZE:
-            raise RemoteProtocolError(
-                f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", FRAME_ERROR
-            )
-        self.frame_max = frame_max
-        # "No limit" is one all the same: what is buffered of a frame must stay bounded.
-        self.body_max = min(frame_max - FRAME_OVERHEAD, max(self.max_message_size, _UNTUNED_FRAME_MAX))
-        ours, theirs = self.heartbeat, method.heartbeat
-        self.heartbeat = min(ours, theirs) if ours and theirs else (ours if not theirs else 0)
-        tune_ok = methods.ConnectionTuneOk(channel_max=self.channel_max, frame_max=frame_max, heartbeat=self.heartbeat)
-        self.queue(
-            encode_method_frame(0, tune_ok)
-            + encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
+        assert isinstance(method, methods.ConnectionTune) and self._handshake is not None
+        asked = methods.ConnectionTuneOk(
+            channel_max=self.channel_max, frame_max=self.frame_max, heartbeat=self.heartbeat
         )
+        tuned = agreed(asked, method)
+        self.channel_max, self.frame_max, self.heartbeat = tuned.channel_max, tuned.frame_max, tuned.heartbeat
+        # "No limit" is one all the same: what is buffered of a frame must stay bounded.
+        self.body_max = min(self.frame_max - FRAME_OVERHEAD, max(self.max_message_size, _UNTUNED_FRAME_MAX))
+        self.queue(encode_method_frame(0, tuned) + self._handshake.open_frame())
         self.state = ConnectionState.OPEN_OK
 
     def _on_open_ok(self, method: Method) -> None:
         self.state = ConnectionState.OPEN
+        self._handshake = None
         self.awaiting -= 1
-        self._client_properties = {}
         self.events.append(events.Opened())
 
     def _on_blocked(self, method: Method) -> None:
@@ -460,17 +393,12 @@ class ProtocolConnection:
     def _on_close(self, method: Method) -> None:
         assert isinstance(method, methods.ConnectionClose)
         self.queue(encode_method_frame(0, methods.ConnectionCloseOk()))
-        code, text = method.reply_code, method.reply_text
         error: RabbitryError
-        if self.state is ConnectionState.TUNE and code == ACCESS_REFUSED:
-            error = AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
-        elif self.state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED):
-            error = AuthenticationFailed(f"the broker refused virtual host {self._virtual_host!r} ({code}): {text}")
-        elif self.state is not ConnectionState.OPEN:
-            error = ConnectFailed(f"the broker refused the connection ({code}): {text}")
+        if self._handshake is not None:
+            error = self._handshake.refused(self.state, method)
         else:
             blamed = methods.method_name(method.failing_class_id, method.failing_method_id)
-            error = ConnectionClosed(text, code=code, method=blamed)
+            error = ConnectionClosed(method.reply_text, code=method.reply_code, method=blamed)
         self._end(error)
 
     def _on_close_while_closing(self, method: Method) -> None:
@@ -607,7 +535,7 @@ class ProtocolConnection:
         if self.error is None:
             self.error = error
         self.state = ConnectionState.CLOSED
-        self._mechanisms = ()
+        self._handshake = None
         self._tail = b""
         self._end_channels(error, self._drop_publishes())
         self._channels = {}

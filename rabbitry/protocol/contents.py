@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol import events, methods
 from rabbitry.protocol.assembly import Assembly
-from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, ChannelState, octets
+from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, octets
 from rabbitry.protocol.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.methods import Method, decode_method
 from rabbitry.protocol.properties import decode_properties
+from rabbitry.protocol.states import ChannelState
 
 if TYPE_CHECKING:
     from rabbitry.protocol.channel import ProtocolChannel

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rabbitry._errors import CHANNEL_ERRORS, ChannelClosed, RemoteProtocolError
 from rabbitry.protocol import events, methods
 from rabbitry.protocol.assembly import Assembly
-from rabbitry.protocol.channel import ChannelState, Mode, octets
+from rabbitry.protocol.channel import octets
 from rabbitry.protocol.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.methods import Method, encode_method_frame
 from rabbitry.protocol.slots import Slot
+from rabbitry.protocol.states import ChannelState, Mode
 
 if TYPE_CHECKING:
     from rabbitry.protocol.channel import ProtocolChannel

@@ -13,11 +13,12 @@ from typing import Any
 from rabbitry._errors import RabbitryError
 from rabbitry.protocol import events, methods
 from rabbitry.protocol.channel import ProtocolChannel
-from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+from rabbitry.protocol.connection import ProtocolConnection
 from rabbitry.protocol.constants import PROTOCOL_HEADER
 from rabbitry.protocol.content import Content
 from rabbitry.protocol.methods import Method, decode_method, encode_method_frame
 from rabbitry.protocol.properties import Properties, encode_properties
+from rabbitry.protocol.states import ConnectionState
 
 SPLITS = ("whole", "octets", "random-1", "random-2", "trailing")
 """The ways to feed a client. "trailing": behind each chunk the beginning of a heartbeat, the rest before the next."""
@@ -273,7 +274,7 @@ def check_bookkeeping(connection: ProtocolConnection) -> None:
     match connection.state:
         case ConnectionState.CLOSED:
             assert not channels and not outstanding
-            assert not connection.acking and not connection._tail and not connection._mechanisms
+            assert not connection.acking and not connection._tail and connection._handshake is None
         case ConnectionState.OPEN:
             pass
         case _:

@@ -23,12 +23,13 @@ from typing import Any
 
 from rabbitry._errors import ConnectionClosed, RabbitryError, RemoteProtocolError
 from rabbitry.protocol import events, methods
-from rabbitry.protocol.channel import ChannelState, ProtocolChannel, ProtocolConsumer
-from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+from rabbitry.protocol.channel import ProtocolChannel, ProtocolConsumer
+from rabbitry.protocol.connection import ProtocolConnection
 from rabbitry.protocol.content import Content
 from rabbitry.protocol.methods import METHODS, Method
 from rabbitry.protocol.properties import Properties, encode_properties
 from rabbitry.protocol.slots import Slot
+from rabbitry.protocol.states import ChannelState, ConnectionState
 from tests.protocol.broker import (
     HEARTBEAT,
     PLAIN,

@@ -19,11 +19,11 @@ from rabbitry._errors import (
     StaleDelivery,
 )
 from rabbitry.protocol import methods
-from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, ChannelState, Mode, ProtocolChannel
-from rabbitry.protocol.connection import ConnectionState
+from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, ProtocolChannel
 from rabbitry.protocol.methods import Method
 from rabbitry.protocol.properties import Properties, decode_properties, encode_properties
 from rabbitry.protocol.receiving import receive_method
+from rabbitry.protocol.states import ChannelState, ConnectionState, Mode
 from tests.protocol.broker import (
     HEARTBEAT,
     NO_PROPERTIES,

@@ -14,8 +14,8 @@ from rabbitry._errors import (
     NotConnected,
 )
 from rabbitry.protocol import methods
-from rabbitry.protocol.channel import ChannelState
-from rabbitry.protocol.connection import ConnectionState, ProtocolConnection
+from rabbitry.protocol.connection import ProtocolConnection
+from rabbitry.protocol.states import ChannelState, ConnectionState
 from tests.protocol.broker import (
     HEARTBEAT,
     PLAIN,
@@ -83,7 +83,7 @@ def test_handshake(split: str) -> None:
             ),
         )
     ]
-    assert connection._mechanisms == ()
+    assert connection._handshake is not None and connection._handshake._mechanisms == ()
 
     assert dialogue.tune(channel_max=2047, frame_max=131072, heartbeat=60) == []
     assert dialogue.sent() == [
@@ -730,4 +730,4 @@ def test_blocked(split: str) -> None:
 def test_credentials_are_not_kept() -> None:
     connection = ProtocolConnection(mechanisms=PLAIN)
     connection.close()
-    assert connection._mechanisms == ()
+    assert connection._handshake is None

@@ -12,9 +12,9 @@ import pytest
 from rabbitry._errors import ConnectFailed, ConnectionClosed, DecodeError, RemoteProtocolError
 from rabbitry.protocol import methods
 from rabbitry.protocol.codec import Method
-from rabbitry.protocol.connection import ConnectionState
 from rabbitry.protocol.content import Content
 from rabbitry.protocol.methods import METHODS
+from rabbitry.protocol.states import ConnectionState
 from tests.protocol.broker import (
     HEARTBEAT,
     NO_PROPERTIES,

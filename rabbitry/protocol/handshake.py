@@ -1,0 +1,128 @@
+"""The handshake: what this side says until the connection is open, and how a refusal reads.
+
+Holds the credentials, and is dropped with them once the connection is open or has ended. What must stay true: whatever
+answers on the port, the error says what it was. Knows the methods, queues nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError
+from rabbitry.protocol import methods
+from rabbitry.protocol.constants import ACCESS_REFUSED, COMMAND_INVALID, FRAME_ERROR, FRAME_MIN_SIZE, NOT_ALLOWED
+from rabbitry.protocol.methods import encode_method_frame
+from rabbitry.protocol.states import ConnectionState
+
+__all__ = ["Handshake", "agreed", "refused_greeting"]
+
+_BYTES_SHOWN = 60
+
+
+class Handshake:
+    """See the module's first lines. `mechanisms` are (SASL name, initial response) in order of preference."""
+
+    __slots__ = ("_client_properties", "_is_start_ok_large", "_mechanisms", "_virtual_host")
+
+    def __init__(
+        self, mechanisms: Sequence[tuple[str, bytes]], virtual_host: str, client_properties: Mapping[str, Any]
+    ) -> None:
+        self._mechanisms = tuple(mechanisms)
+        self._virtual_host = virtual_host
+        self._client_properties = client_properties
+        self._is_start_ok_large = False
+
+    def answer(self, start: methods.ConnectionStart) -> bytes | ConnectFailed:
+        """The frame that answers connection.start; or why there is none."""
+        if (start.version_major, start.version_minor) != (0, 9):
+            raise RemoteProtocolError(
+                f"the server speaks AMQP {start.version_major}-{start.version_minor}, not 0-9-1", COMMAND_INVALID
+            )
+        offered = start.mechanisms.split()
+        chosen = next((ours for ours in self._mechanisms if ours[0].encode() in offered), None)
+        if chosen is None:
+            theirs = start.mechanisms.decode("ascii", "replace")
+            ours = " ".join(name for name, _ in self._mechanisms)
+            return AuthenticationFailed(
+                f"no common authentication mechanism: the server offers {theirs}, this client would use {ours}"
+            )
+        mechanism, response = chosen
+        self._mechanisms = ()
+        frame = encode_method_frame(
+            0,
+            methods.ConnectionStartOk(
+                client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
+            ),
+        )
+        self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
+        return frame
+
+    def open_frame(self) -> bytes:
+        """connection.open."""
+        return encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
+
+    def refused(self, state: ConnectionState, close: methods.ConnectionClose) -> ConnectFailed:
+        """The error for a connection.close amid the handshake."""
+        code, text = close.reply_code, close.reply_text
+        if state is ConnectionState.TUNE and code == ACCESS_REFUSED:
+            return AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
+        if state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED):
+            return AuthenticationFailed(f"the broker refused virtual host {self._virtual_host!r} ({code}): {text}")
+        return ConnectFailed(f"the broker refused the connection ({code}): {text}")
+
+    def cut_off(self, state: ConnectionState, received: bytes, detail: str) -> ConnectFailed:
+        """The error for a stream that ended amid the handshake; `received` is what of a frame had come."""
+        if state is ConnectionState.START:
+            began = f" after {_shown(received)}" if received else " before a byte came"
+            return ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
+        if state is ConnectionState.OPEN_OK:
+            return ConnectFailed(
+                f"the handshake was cut off at connection.open: {detail}; does virtual host "
+                f"{self._virtual_host!r} exist, and may the user use it?"
+            )
+        if self._is_start_ok_large:
+            return ConnectFailed(
+                f"the handshake was cut off after credentials and client properties of over {FRAME_MIN_SIZE} bytes: "
+                f"{detail}; brokers need not accept more (RabbitMQ: initial_frame_max)"
+            )
+        # RabbitMQ refuses credentials by connection.close; others may just hang up.
+        return ConnectFailed(f"the handshake was cut off after the credentials were sent: {detail}; were they refused?")
+
+
+def agreed(asked: methods.ConnectionTuneOk, tune: methods.ConnectionTune) -> methods.ConnectionTuneOk:
+    """What both sides can live with. Zero means "no limit" to either (specification 1.4.2.5), of heartbeats none."""
+    frame_max = min(asked.frame_max or 0xFFFFFFFF, tune.frame_max or 0xFFFFFFFF)
+    if frame_max < FRAME_MIN_SIZE:
+        raise RemoteProtocolError(
+            f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", FRAME_ERROR
+        )
+    ours, theirs = asked.heartbeat, tune.heartbeat
+    return methods.ConnectionTuneOk(
+        channel_max=min(asked.channel_max or 65535, tune.channel_max or 65535),
+        frame_max=frame_max,
+        heartbeat=min(ours, theirs) if ours and theirs else (ours if not theirs else 0),
+    )
+
+
+def refused_greeting(data: bytes) -> ConnectFailed | None:
+    """What a first byte that begins no method frame means; None while that can't be told yet."""
+    if not data:
+        return None
+    if b"AMQP".startswith(data[:4]):
+        if len(data) < 8:
+            return None
+        version = ".".join(str(byte) for byte in data[5:8])
+        return ConnectFailed(f"the server refused protocol version 0-9-1, it speaks AMQP {version}")
+    guess = ""
+    if data[:5] == b"HTTP/":
+        guess = " (an HTTP server: the management port is not the AMQP port)"
+    elif data[:1] in (b"\x15", b"\x16") and data[1:2] == b"\x03":
+        guess = " (a TLS server: use amqps://)"
+    return ConnectFailed(f"not an AMQP server: it began with {_shown(data)}{guess}")
+
+
+def _shown(data: bytes) -> str:
+    """The beginning of `data`, for a message."""
+    more = "…" if len(data) > _BYTES_SHOWN else ""
+    return f"{data[:_BYTES_SHOWN]!r}{more}"
