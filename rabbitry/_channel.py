@@ -186,7 +186,7 @@ class Channel:
         ) and not endpoint.make_room():
             protocol.check_open()
             return False
-        if protocol.mode is Mode.TRANSACTION and protocol.is_committing:
+        if protocol.held is not None:  # a commit is under way
             return False
         if type(message) is bytes:
             protocol.publish(PERSISTENT_HEADER, message, exchange, routing_key, False)

@@ -23,7 +23,7 @@ __all__ = ["Settling"]
 class Settling:
     """The base of `ProtocolChannel` that queues its frames and settles its deliveries."""
 
-    __slots__ = ("_held", "connection", "error", "number", "tags")
+    __slots__ = ("held", "connection", "error", "number", "tags")
 
     def __init__(self, connection: ProtocolConnection, number: int) -> None:
         self.connection = connection
@@ -31,7 +31,7 @@ class Settling:
         self.error: RabbitryError | None = None  # why it ended
         self.tags = NO_TAGS
         # Frames that wait for tx.commit-ok, None while no commit is under way.
-        self._held: list[bytes] | None = None
+        self.held: list[bytes] | None = None
 
     # --- order -------------------------------------------------------------------------------------------------------
 
@@ -52,27 +52,27 @@ class Settling:
 
         RabbitMQ closes the connection (504) when anything but channel.close follows a tx.commit that it still works on.
         """
-        if self._held is not None:
-            self._held.append(frame)
+        if self.held is not None:
+            self.held.append(frame)
             return
         self.connection.queue(frame)
         if frame[7:11] == TxCommit.key:
-            self._held = []
+            self.held = []
 
     def release_held(self) -> None:
         """The commit was answered: what waited for that leaves, up to the next commit."""
-        held, self._held = self._held or [], None
+        held, self.held = self.held or [], None
         for frame in held:
             self.append(frame)
 
     def drop_held(self) -> None:
         """What waited for the commit will not be sent: the channel ends."""
-        self._held = None
+        self.held = None
 
     @property
     def is_committing(self) -> bool:
         """Whether a tx.commit has not been answered yet: what is sent now waits for that, here."""
-        return self._held is not None
+        return self.held is not None
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
