@@ -23,7 +23,7 @@ __all__ = ["Settling"]
 class Settling:
     """The base of `ProtocolChannel` that queues its frames and settles its deliveries."""
 
-    __slots__ = ("held", "connection", "error", "number", "tags")
+    __slots__ = ("connection", "error", "held", "number", "tags")
 
     def __init__(self, connection: ProtocolConnection, number: int) -> None:
         self.connection = connection
