@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -21,7 +21,7 @@ from rabbitry.protocol.slots import Slot
 from rabbitry.protocol.states import ConnectionState
 
 if TYPE_CHECKING:
-    from rabbitry._consumer import Consumer
+    from rabbitry._delivery import Delivery
     from rabbitry.transport import Transport
 
 __all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
@@ -44,6 +44,26 @@ CLOSE_BOUND = 5.0
 
 CLOSE_BOUND_SILENT = 0.5
 """The same on a blocked connection, which the broker does not read, and on one where a close waited in vain before."""
+
+
+class Receiver(Protocol):
+    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading."""
+
+    def put(self, delivery: Delivery) -> None:
+        """A delivery arrived."""
+        ...
+
+    def cancelled_by_broker(self) -> None:
+        """No more will come, though the channel is open."""
+        ...
+
+    def channel_ended(self, error: RabbitryError) -> None:
+        """No more will come, and what was not acknowledged will be delivered again."""
+        ...
+
+    def drop_stale(self) -> None:
+        """The channel was recovered: what is held here and not acknowledged will be delivered again."""
+        ...
 
 
 class Endpoint:
@@ -73,7 +93,7 @@ class Endpoint:
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
         protocol.token = self
-        self._overfull: set[Consumer] | None = None
+        self._overfull: set[Receiver] | None = None
         self._waited_in_vain = False
         self._changed: anyio.Event | None = None
 
@@ -169,7 +189,7 @@ class Endpoint:
 
     # --- reading: back-pressure ------------------------------------------------------------------------------------
 
-    def set_overfull(self, consumer: Consumer, overfull: bool) -> None:
+    def set_overfull(self, consumer: Receiver, overfull: bool) -> None:
         """A consumer holds more than it should, or has room again."""
         if overfull:
             if self._overfull is None:
