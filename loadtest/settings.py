@@ -11,6 +11,7 @@ import argparse
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -120,9 +121,8 @@ def make_parser() -> argparse.ArgumentParser:
     _typed(either, "--rate-each", units.parse_rate, "N", "the same for each producer (default: a closed loop)")
     _typed(add, "--size", units.parse_size, "BYTES", f"body size, at least {OVERHEAD} (default %(default)s)", 128)
     _number(add, "--window", "publishes in flight for each producer (default %(default)s)", 1)
-    _number(
-        add, "--prefetch", "messages in flight for each consumer, 0 is unlimited (default %(default)s)", 100, least=0
-    )
+    text = "messages in flight for each consumer, 0 is unlimited (default %(default)s)"
+    _number(add, "--prefetch", text, 100, least=0, most=65535)
     _number(add, "--ack-every", "acknowledge after so many messages, together (default %(default)s)", 1)
     add.add_argument("--transient", action="store_true", help="delivery mode 1: the broker need not store the messages")
     add.add_argument("--mandatory", action="store_true", help="have unroutable messages returned, and count them")
@@ -289,11 +289,18 @@ def _typed(
 
 
 def _number(
-    group: argparse._ActionsContainer, flag: str, text: str, default: int | None = None, *, least: int = 1
+    group: argparse._ActionsContainer,
+    flag: str,
+    text: str,
+    default: int | None = None,
+    *,
+    least: int = 1,
+    most: float = inf,
 ) -> None:
     def parse(value: str) -> int:
         number = units.parse_count(value)
         _refuse(number < least, f"{number} is less than {least}")
+        _refuse(number > most, f"{number} is more than {most}")
         return number
 
     _typed(group, flag, parse, "N", text, default)

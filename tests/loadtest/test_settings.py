@@ -72,6 +72,7 @@ def test_queue_arguments_and_labels() -> None:
         ("--duration 0", "above 0"),
         ("--size 8", "24 bytes of stamp"),
         ("--prefetch 5 --ack-every 6", "wait for ever"),
+        ("--prefetch 70000", "more than 65535"),
         ("--driver aiormq --backend trio", "aiormq runs on asyncio only"),
         ("--driver kafka", "invalid choice"),
         ("--queue-type stream", "invalid choice"),
