@@ -123,6 +123,7 @@ class Confirmation:
         if self._signals:
             for signal in self._signals:
                 signal.set()
+            self._signals = ()
         if self._on_settled is not None:
             self._on_settled(self)
 
@@ -135,5 +136,6 @@ class Confirmation:
     def _finish(self) -> None:
         for signal in self._signals:
             signal.set()
+        self._signals = ()
         if self._on_settled is not None:
             self._on_settled(self)

@@ -152,7 +152,7 @@ class Publisher:
     @property
     def _has_room(self) -> bool:
         """Whether a message more may be queued now, ahead of nobody who waits to."""
-        return self.sent - self.confirmed - self.failed + self._reserved < self._window and not self._waiting
+        return self.sent - self.confirmed - self.failed < self._window and not self._reserved and not self._waiting
 
     async def _queue(self, confirmation: Confirmation, mandatory: bool) -> None:
         """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import anyio.lowlevel
 import pytest
 
 import rabbitry
-from tests.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique
+from rabbitry import _consumer
+from tests.cancelling import Driven
+from tests.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
 
 NUMBERS = [b"%d" % number for number in range(200)]
 
@@ -411,3 +415,100 @@ async def test_consuming_and_publishing_with_confirms_in_one_loop(amqp_url: str,
                         delivery.ack()
         assert await has_counts(channel, target, 500)
         assert await has_counts(channel, source, 0)
+
+
+async def test_a_prefetch_counts_from_when_it_was_asked_for(amqp_url: str) -> None:
+    """A cancelled `qos` may have taken effect: a consumer with another prefetch of its own still gets that."""
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b""] * 10)
+        async with channel.consume(queue, prefetch=5):
+            pass
+        with anyio.CancelScope() as scope:
+            await Driven(channel.qos(1), on_suspension=scope.cancel)
+        assert scope.cancelled_caught
+        async with channel.consume(queue, prefetch=5) as deliveries:
+            with anyio.fail_after(5):
+                for _ in range(5):
+                    await anext(deliveries)
+
+
+async def test_the_end_of_an_overfull_consumer_lets_others_read_on(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_consumer, "SOFT_MARK", 100_000)
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        full, other = await exclusive_queue(channel, [bytes(50_000)] * 4), await exclusive_queue(channel)
+        async with connection.channel() as doomed, doomed.consume(full), channel.consume(other) as deliveries:
+            await until(lambda: connection._endpoint.transport.is_reading_paused)
+            with pytest.raises(rabbitry.NotFound):
+                await doomed.declare_queue("no such queue", passive=True)
+            assert not connection._endpoint.transport.is_reading_paused
+            async with open_channel(amqp_url) as elsewhere:
+                await elsewhere.publish(b"1", routing_key=other)
+            with anyio.fail_after(5):
+                assert (await anext(deliveries)).body == b"1"
+
+
+async def test_batches_without_waiting_take_what_is_there(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1", b"2", b"3"])
+        async with channel.consume(queue) as deliveries:
+            await until(lambda: len(deliveries._buffer) == 3)
+            batch = await anext(deliveries.batches(10, within=0))
+            assert [delivery.body for delivery in batch] == [b"1", b"2", b"3"]
+
+
+async def test_a_batch_of_a_channel_that_has_ended_is_not_handed_out(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1", b"2"])
+
+        async def end_channel() -> None:
+            await until(lambda: channel._live.tags.last == 2)
+            with pytest.raises(rabbitry.NotFound):
+                await channel.declare_queue("no such queue", passive=True)
+
+        async with channel.consume(queue) as deliveries, anyio.create_task_group() as tg:
+            tg.start_soon(end_channel)
+            with pytest.raises(rabbitry.NotFound):
+                await anext(deliveries.batches(10, within=60))
+
+
+async def test_many_tasks_that_iterate_one_consumer_each_get_their_own(amqp_url: str) -> None:
+    taken: list[bytes] = []
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        async with channel.consume(queue) as deliveries, anyio.create_task_group() as tg:
+
+            async def take() -> None:
+                taken.append((await anext(deliveries)).body)
+
+            for _ in range(20):
+                tg.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0):  # one that gives up passes its place on
+                await anext(deliveries)
+            for number in range(20):
+                await channel.publish(str(number).encode(), routing_key=queue)
+    assert sorted(taken, key=int) == [str(number).encode() for number in range(20)]
+
+
+async def test_each_task_gets_an_error_of_its_own(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        async with channel.consume(queue) as deliveries:
+            await channel.delete_queue(queue)
+            errors = []
+            for _ in range(2):
+                with pytest.raises(rabbitry.ConsumerCancelled) as raised, anyio.fail_after(5):
+                    await anext(deliveries)
+                errors.append(raised.value)
+            assert errors[0] is not errors[1]
+
+
+@pytest.mark.parametrize("tag", ["\ud800", 5])
+async def test_a_consumer_tag_that_is_no_text(amqp_url: str, tag: Any) -> None:
+    async with open_channel(amqp_url) as channel:
+        with pytest.raises(rabbitry.LocalProtocolError, match="consumer tag is text"):
+            async with channel.consume(await exclusive_queue(channel), consumer_tag=tag):
+                pass
+        await check_channel(channel)

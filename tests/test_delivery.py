@@ -352,3 +352,45 @@ async def test_acks_alone_reach_the_broker(amqp_url: str) -> None:
             assert await has_counts(watcher, queue, 10, 1)
             (await anext(deliveries)).ack()
             assert await has_counts(watcher, queue, 9, 1)
+
+
+async def test_what_was_settled_stays_settled_when_the_channel_ends(
+    amqp_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rabbitry.connect(amqp_url) as connection:
+        async with connection.channel() as channel:
+            queue = await exclusive_queue(channel, [b"1", b"2", b"3", b"4"])
+            async with channel.consume(queue) as deliveries:
+                batch = await anext(deliveries.batches(2, within=60))
+                batch.ack()
+                processed = await anext(deliveries)
+            free = await channel.get(queue, no_ack=True)
+            assert free is not None
+            with processed.process():
+                processed.ack()
+                with pytest.raises(rabbitry.NotFound):
+                    await channel.declare_queue("no such queue", passive=True)
+        batch.ack()  # nothing is left to do
+        assert all(delivery.is_settled and not delivery.is_stale for delivery in (*batch, processed, free))
+        with free.process():
+            pass
+        assert connection._endpoint.protocol.stale_settlements == 0
+        assert not caplog.records
+
+
+def test_forged_deaths() -> None:
+    forged = {"queue": 5, "reason": None, "count": "many", "routing-keys": None, "time": 0}
+    message = Forged([forged, "no table"])
+    assert message.deaths == (rabbitry.Death("5", "None", 1, "", (), None),)
+    assert Forged("no list").deaths == ()
+
+
+class Forged(rabbitry.Delivery):
+    """A delivery whose x-death a publisher wrote."""
+
+    def __init__(self, deaths: object) -> None:
+        self._deaths = deaths
+
+    @property
+    def headers(self) -> dict[str, object]:
+        return {"x-death": self._deaths}

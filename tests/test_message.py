@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -242,3 +245,17 @@ async def test_refused_before_anything_is_sent(amqp_url: str, properties: dict[s
                 await channel.publish(message, routing_key=queue, mandatory=mandatory)
         await channel.publish(b"the next one is confirmed as itself", routing_key=queue)
         assert await channel.purge_queue(queue) == 1
+
+
+@pytest.mark.parametrize("copied", [lambda message: pickle.loads(pickle.dumps(message)), copy.deepcopy, copy.copy])
+def test_messages_can_be_copied_and_pickled(copied: Callable[[rabbitry.Message], rabbitry.Message]) -> None:
+    assert copied(FULL) == FULL
+    failure = rabbitry.Nacked(FULL, "exchange", "key")
+    assert pickle.loads(pickle.dumps(failure)).message == FULL
+
+
+def test_headers_are_copied_with_what_they_hold() -> None:
+    nested = {"list": [1, 2]}
+    message = rabbitry.Message(b"", headers=nested)
+    nested["list"].append(3)
+    assert message.headers == {"list": [1, 2]}

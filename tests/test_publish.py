@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import rabbitry
@@ -305,3 +306,49 @@ async def test_wrong_windows(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         with pytest.raises(rabbitry.LocalProtocolError, match="window"):
             channel.publisher(window=0)
+
+
+@pytest.mark.parametrize("confirm", [True, False])
+async def test_a_publisher_works_inside_its_block_only(amqp_url: str, confirm: bool) -> None:
+    async with open_channel(amqp_url, confirm=confirm) as channel:
+        publisher = channel.publisher()
+        for _ in range(2):
+            for publish in (publisher.submit, publisher.publish):
+                with pytest.raises(rabbitry.LocalProtocolError), anyio.fail_after(5):
+                    await publish(b"", routing_key="nowhere")
+            assert channel._endpoint.protocol.awaiting == 0
+            if confirm:
+                async with publisher:
+                    await publisher.submit(b"", routing_key="nowhere")
+        await check_channel(channel)
+
+
+async def test_tasks_take_their_places_in_the_window_in_turn(amqp_url: str) -> None:
+    order: list[int] = []
+    async with open_channel(amqp_url) as channel:
+        async with channel.publisher(window=3) as publisher, anyio.create_task_group() as tg:
+
+            async def submit(number: int) -> None:
+                await publisher.submit(b"", routing_key="nowhere", tag=number)
+                order.append(number)
+                assert publisher.pending <= 3
+
+            for number in range(100):
+                tg.start_soon(submit, number)
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+            with anyio.move_on_after(0):  # one that gives up passes its place on
+                await publisher.submit(b"", routing_key="nowhere")
+        assert (publisher.sent, publisher.confirmed, publisher.pending) == (100, 100, 0)
+    # (whoever the same chunk of confirms let in goes on in any order)
+    assert all(abs(place - number) <= 3 for place, number in enumerate(order))
+
+
+async def test_abandoned_waits_leave_nothing_behind(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        confirmation = channel.publish_nowait(b"", routing_key="nowhere")
+        assert confirmation is not None
+        for _ in range(10):
+            with anyio.move_on_after(0):
+                await confirmation.wait()
+        assert len(confirmation._signals) == 0
+        await confirmation.wait()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from functools import partial
 from typing import Any
 
 import anyio
@@ -338,3 +340,95 @@ async def test_wrong_concurrency(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection:
         with pytest.raises(rabbitry.LocalProtocolError, match="concurrency"):
             await connection.serve("x", double, concurrency=0)
+
+
+async def test_a_reply_whose_properties_can_not_be_encoded(amqp_url: str) -> None:
+    """The caller is told, the request is settled, and the server has its place for the next."""
+
+    async def handler(request: rabbitry.Delivery) -> rabbitry.Message:
+        return rabbitry.Message(b"", headers={"bad": object()} if request.body == b"bad" else {"good": 1})
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, concurrency=1, raw=True))
+            async with connection.rpc() as rpc:
+                for _ in range(5):  # more than the prefetch of 2
+                    with pytest.raises(rabbitry.RemoteError, match="LocalProtocolError"):
+                        await rpc.call(queue, b"bad", raw=True)
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, raw=True) == b""
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+
+
+async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str) -> None:
+    """RabbitMQ passes on tables nested deeper than is decoded here. They are rejected, and serving goes on."""
+    table = b"\0\0\0\0"
+    for _ in range(70):
+        table = b"\x01aF" + table
+        table = len(table).to_bytes(4, "big") + table
+    properties = (1 << 13).to_bytes(2, "big") + table
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, double, concurrency=1))
+            for _ in range(5):
+                channel._live.publish(properties, b"", "", queue, False)
+            async with connection.rpc() as rpc:
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, 1) == 2
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+
+
+class Stop(BaseException):
+    """Ends the program, as SystemExit would; pytest does not mind it."""
+
+
+async def test_what_ends_the_program_leaves_serving_as_itself(amqp_url: str) -> None:
+    async def handler(number: int) -> int:
+        raise Stop
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel, [rabbitry.Message.msgpack(1)])
+        with pytest.raises(Stop), anyio.fail_after(5):
+            await connection.serve(queue, handler)
+        assert await has_counts(channel, queue, 1)  # put back
+
+
+async def test_a_handler_that_awaits_something_cancelled(amqp_url: str, anyio_backend_name: str) -> None:
+    """On asyncio that raises CancelledError, though nobody cancelled the handler."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio raises Cancelled only in what is cancelled")
+
+    async def handler(number: int) -> int:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return await future
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            async with connection.rpc() as rpc:
+                for _ in range(2):
+                    with pytest.raises(rabbitry.RemoteError, match="CancelledError"), anyio.fail_after(5):
+                        await rpc.call(queue, 1)
+            tg.cancel_scope.cancel()
+
+
+async def test_a_raw_handler_may_settle_its_request(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: rabbitry.Delivery) -> bytes:
+        request.ack()
+        return b"done"
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, raw=True))
+            async with connection.rpc() as rpc:
+                assert await rpc.call(queue, raw=True) == b"done"
+            tg.cancel_scope.cancel()
+    assert not caplog.records

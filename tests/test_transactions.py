@@ -9,7 +9,7 @@ import pytest
 
 import rabbitry
 from tests.cancelling import Driven
-from tests.helpers import drain, exclusive_queue, has_counts, open_channel, unique
+from tests.helpers import drain, exclusive_queue, has_counts, open_channel, unique, until
 
 
 async def test_commit_and_rollback_of_publishes(amqp_url: str) -> None:
@@ -116,3 +116,19 @@ async def test_a_slow_commit_cancelled(amqp_url: str) -> None:
                 with pytest.raises(rabbitry.ChannelClosed, match="closed by this program"):
                     await channel.publish(b"", routing_key=queue)
         await watcher.delete_queue(queue)
+
+
+@pytest.mark.parametrize("rolls_back", [False, True])
+async def test_what_a_consumer_did_not_hand_out_goes_back_at_the_commit(amqp_url: str, rolls_back: bool) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as watcher:
+        queue = await exclusive_queue(watcher, [b"1", b"2", b"3"])
+        async with connection.channel(confirm=False) as channel:
+            await channel.select_tx()
+            async with channel.consume(queue) as deliveries:
+                (await anext(deliveries)).ack()
+                await until(lambda: len(deliveries._buffer) == 2)
+            if rolls_back:
+                await channel.rollback_tx()
+            await channel.commit_tx()
+            assert await has_counts(watcher, queue, 2)
+        assert await has_counts(watcher, queue, 3 if rolls_back else 2)
