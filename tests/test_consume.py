@@ -425,7 +425,6 @@ async def test_a_prefetch_counts_from_when_it_was_asked_for(amqp_url: str) -> No
             pass
         with anyio.CancelScope() as scope:
             await Driven(channel.qos(1), on_suspension=scope.cancel)
-        assert scope.cancelled_caught
         async with channel.consume(queue, prefetch=5) as deliveries:
             with anyio.fail_after(5):
                 for _ in range(5):
