@@ -140,7 +140,7 @@ class Channel:
         """
         self._calls += 1
         if self._calls & GIVE_WAY or (self._confirm and self.is_open):
-            await checkpoint_if_cancelled()  # (waiting for a confirm gives way each time)
+            await self._endpoint.checkpoint_if_cancelled()  # (waiting for a confirm gives way each time)
         else:
             await checkpoint()
         if self._confirm:

@@ -139,7 +139,7 @@ class Connection:
     async def _connect(self, reactor: Reactor) -> None:
         settings = self._settings
         address = settings.address
-        endpoint = Endpoint(_protocol(settings), settings.name, reactor._new_signal)
+        endpoint = Endpoint(_protocol(settings), settings.name, reactor._waits)
         reactor._remember(endpoint)
         try:
             with anyio.move_on_after(settings.connect_timeout) as scope:

@@ -219,7 +219,7 @@ class Consumer:
         self._calls += 1
         if self._buffer:
             if self._calls & GIVE_WAY:
-                await checkpoint_if_cancelled()
+                await self._channel._endpoint.checkpoint_if_cancelled()
             else:
                 await checkpoint()
         while not self._buffer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError
-from rabbitry._waiting import Signal, Waiter
+from rabbitry._waiting import Waiter, Waits
 from rabbitry.protocol import events
 from rabbitry.protocol.connection import ProtocolConnection
 from rabbitry.protocol.slots import Slot
@@ -74,6 +74,7 @@ class Endpoint:
         "_overfull",
         "_waited_in_vain",
         "blocked_reason",
+        "checkpoint_if_cancelled",
         "closed",
         "name",
         "new_signal",
@@ -83,10 +84,11 @@ class Endpoint:
         "unmatched_returns",
     )
 
-    def __init__(self, protocol: ProtocolConnection, name: str, new_signal: Callable[[], Signal]) -> None:
+    def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits) -> None:
         self.protocol = protocol
         self.name = name
-        self.new_signal = new_signal
+        self.new_signal = waits.new_signal
+        self.checkpoint_if_cancelled = waits.checkpoint_if_cancelled
         self.transport: Transport = _NoTransport()
         self.blocked_reason: str | None = None
         self.opened = Waiter()

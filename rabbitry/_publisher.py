@@ -116,7 +116,7 @@ class Publisher:
         """
         self._calls += 1
         if self._calls & GIVE_WAY:
-            await checkpoint_if_cancelled()
+            await self._channel._endpoint.checkpoint_if_cancelled()
         else:
             await checkpoint()
         confirmation = Confirmation(

@@ -35,7 +35,7 @@ from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
 from rabbitry._message import seconds
 from rabbitry._scopes import background
 from rabbitry._uri import Address, parse_uri
-from rabbitry._waiting import checkpoint_if_cancelled, signal_maker
+from rabbitry._waiting import checkpoint_if_cancelled, waits
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
@@ -48,14 +48,14 @@ DEFAULT_URL = "amqp://guest:guest@localhost/"
 class Reactor:
     """One poller shared by any number of connections; made by `open_reactor`."""
 
-    __slots__ = ("_endpoints", "_is_closed", "_new_signal", "_poller", "_tg")
+    __slots__ = ("_endpoints", "_is_closed", "_poller", "_tg", "_waits")
 
     def __init__(self, poller: Poller | StreamPoller, tg: TaskGroup) -> None:
         self._poller = poller
         self._tg = tg
         self._endpoints: set[Endpoint] = set()
         self._is_closed = False
-        self._new_signal = signal_maker()
+        self._waits = waits()
 
     def __repr__(self) -> str:
         return f"<Reactor with {len(self._endpoints)} connections>"

@@ -1,11 +1,18 @@
-"""A signal on trio's own primitives. Imported only when trio is: it is an optional dependency."""
+"""Waiting on trio's own primitives. Imported only when trio is: it is an optional dependency."""
 
 from __future__ import annotations
 
 import trio
-from trio.lowlevel import Abort, current_task, in_trio_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    checkpoint_if_cancelled,
+    current_task,
+    in_trio_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
-__all__ = ["TrioSignal", "in_trio_task"]
+__all__ = ["TrioSignal", "checkpoint_if_cancelled", "in_trio_task"]
 
 
 class TrioSignal:
