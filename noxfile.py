@@ -83,7 +83,8 @@ def loadtest(session: nox.Session) -> None:
     names_a_broker = any(word.split("=")[0] in ("--url", "--help", "-h") for word in session.posargs)
     if starts_a_node and not names_a_broker and "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    session.run("python", "-m", "loadtest", *session.posargs)
+    # Ctrl-C reaches the load tester, too: it shows what it measured and removes its node, which takes a moment.
+    session.run("python", "-m", "loadtest", *session.posargs, interrupt_timeout=120, terminate_timeout=30)
 
 
 @nox.session

@@ -110,7 +110,7 @@ def _name(run: Run, places: tuple[Place, ...]) -> str:
 class _Socket:
     """One socket's attendance: it has a turn while it opens, until all its clients are ready, and another to close."""
 
-    __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_run")
+    __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_run", "_turn")
 
     def __init__(self, run: Run, crowd: Crowd, clients: int) -> None:
         self._run = run
@@ -118,6 +118,7 @@ class _Socket:
         self._awaited = clients
         self._has_failed = False
         self._has_turn = False
+        self._turn: anyio.Event | None = None  # set once the socket may close
 
     def arrive(self) -> None:
         self._awaited -= 1
@@ -126,9 +127,13 @@ class _Socket:
 
     async def leave(self) -> None:
         await self._run.over.wait()
-        if not self._has_turn:
-            await self._crowd.closing.acquire()
-            self._has_turn = True
+        if self._turn is not None:  # another of its clients has asked for the socket's turn
+            await self._turn.wait()
+            return
+        self._turn = anyio.Event()
+        await self._crowd.closing.acquire()
+        self._has_turn = True
+        self._turn.set()
 
     def close(self) -> None:
         """The socket is closed."""

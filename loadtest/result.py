@@ -70,7 +70,7 @@ def describe_scenario(settings: Settings, arguments: list[str]) -> dict[str, Any
     asked = asdict(settings)
     for name in ("output", "json", "quiet", "seed"):
         del asked[name]
-    command = shlex.join(["python", "-m", "loadtest", *(redact(word) if "://" in word else word for word in arguments)])
+    command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {
         **asked,
         "urls": [redact(url) for url in settings.urls],

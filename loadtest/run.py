@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from random import Random
+from time import monotonic_ns
 from typing import Protocol
 
 import anyio
@@ -133,7 +134,7 @@ class Run:
         """How many messages the schedules ask for until the measured window's end; None in a closed loop."""
         if self.schedules is None or not self.begun_at:
             return None
-        end = self.window[1]
+        end = min(self.window[1], monotonic_ns())  # (stopped before it was measured)
         return sum(schedule.planned(self.start_of(index), end) for index, schedule in enumerate(self.schedules))
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:

@@ -160,11 +160,19 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         parser.error(str(error))
 
 
-def redact(url: str) -> str:
-    """The URL without its password."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=user.partition(":")[0] + at + host).geturl()
+def redact(word: str) -> str:
+    """A word of the command line without the password of a URL in it, well-formed or not."""
+    before, at, after = word.rpartition("@")
+    start = max(before.find("://") + 3 if "://" in before else 0, before.find("=") + 1)
+    return before[:start] + before[start:].partition(":")[0] + at + after
+
+
+def _is_amqp_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("amqp", "amqps") and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def with_vhost(url: str, vhost: str | None) -> str:
@@ -208,8 +216,7 @@ def _complete(given: argparse.Namespace, environment: Mapping[str, str]) -> Sett
     )
     urls = tuple(given.url) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
-        scheme = urlsplit(url).scheme
-        _refuse(not scheme.startswith("amqp"), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
+        _refuse(not _is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
     return Settings(
         clients=clients,
         producers=producers,

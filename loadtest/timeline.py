@@ -59,16 +59,17 @@ class Timeline:
 class _Reading:
     """Takes the difference between one look at a histogram and the next."""
 
-    __slots__ = ("_before", "_histogram")
+    __slots__ = ("_before",)
 
     def __init__(self) -> None:
-        self._histogram: Histogram | None = None
-        self._before: dict[int, int] = {}
+        # By identity: the drain goes back to the histogram that the warm-up used, and must not show that again.
+        self._before: dict[int, tuple[Histogram, dict[int, int]]] = {}
 
     def take(self, name: str, histogram: Histogram) -> dict[str, float | None]:
-        before = self._before if histogram is self._histogram else {}
-        self._histogram, self._before = histogram, dict(histogram.counts)
-        recent = {index: number - before.get(index, 0) for index, number in self._before.items()}
+        _, before = self._before.get(id(histogram), (histogram, {}))
+        counts = dict(histogram.counts)
+        self._before[id(histogram)] = histogram, counts
+        recent = {index: number - before.get(index, 0) for index, number in counts.items()}
         return {f"{name}_p50_ms": percentile_of(recent, 0.5), f"{name}_p99_ms": percentile_of(recent, 0.99)}
 
 

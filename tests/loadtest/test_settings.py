@@ -78,6 +78,9 @@ def test_queue_arguments_and_labels() -> None:
         ("--queue-type stream", "invalid choice"),
         ("--queue-arg x", "write it as key=value"),
         ("--url http://guest:secret@host", "no AMQP URL"),
+        ("--url amqpfoo://guest:secret@host", "no AMQP URL"),
+        ("--url amqp://guest:secret@host:99999", "no AMQP URL"),
+        ("--url guest:secret@host", "no AMQP URL"),
     ],
 )
 def test_wrong_usage_says_why(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,4 +104,8 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
 def test_passwords_stay_out_of_results() -> None:
     assert redact("amqp://me:secret@host:1/v") == "amqp://me@host:1/v"
     assert redact("amqp://host/v") == "amqp://host/v"
+    assert redact("--url=amqp://me:secret@host:1/v") == "--url=amqp://me@host:1/v"
+    assert redact("u:secret@host") == "u@host"
+    assert redact("amqp://me:sec/r@et@host") == "amqp://me@host"
+    assert redact("--label=a:b") == "--label=a:b"
     assert with_vhost("amqp://me:secret@host:1/v?heartbeat=5", "/") == "amqp://me:secret@host:1/%2F?heartbeat=5"

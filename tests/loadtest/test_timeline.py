@@ -34,6 +34,17 @@ def test_another_histogram_is_read_from_its_beginning() -> None:
     assert timeline.rows[1]["rpc_p50_ms"] is not None
 
 
+def test_a_histogram_that_is_read_again_goes_on_where_it_was() -> None:
+    """The drain records where the warm-up did."""
+    timeline, tally, warm, measured = Timeline(), Tally(), Latencies(), Latencies()
+    for _ in range(20):
+        warm.rpc.record(5_000_000)
+    timeline.add(1.0, "warmup", tally, warm)
+    timeline.add(2.0, "measure", tally, measured)
+    timeline.add(3.0, "drain", tally, warm)
+    assert timeline.rows[2]["rpc_p50_ms"] is None
+
+
 def test_memory_is_bounded_and_counts_are_kept() -> None:
     timeline, tally, latencies = Timeline(limit=10), Tally(), Latencies()
     for second in range(1000):
