@@ -163,7 +163,10 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
 def redact(word: str) -> str:
     """A word of the command line without the password of a URL in it, well-formed or not."""
     before, at, after = word.rpartition("@")
-    start = max(before.find("://") + 3 if "://" in before else 0, before.find("=") + 1)
+    if "://" in before:
+        start = before.index("://") + 3
+    else:  # of `--url=user:password@host`, the flag is kept; a password may hold a "=", too
+        start = before.find("=") + 1 if word.startswith("--") else 0
     return before[:start] + before[start:].partition(":")[0] + at + after
 
 

@@ -17,7 +17,7 @@ import anyio
 from rabbitry._delivery import Delivery
 from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
 from rabbitry._message import seconds
-from rabbitry._waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled
+from rabbitry._waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled, wait_in_line
 from rabbitry.protocol import methods
 from rabbitry.protocol.channel import ProtocolConsumer
 from rabbitry.protocol.states import ChannelState
@@ -157,7 +157,7 @@ class Consumer:
         self._buffer.append(delivery)
         self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
         if self._waiting:
-            self._waiting.pop(0).set()
+            self._wake()
         if self._buffered > SOFT_MARK:
             self._overfull()
 
@@ -242,16 +242,12 @@ class Consumer:
                 await checkpoint()
                 raise StopAsyncIteration
             raise self._error.copy()
-        signal = self._channel._endpoint.new_signal()
-        self._waiting.append(signal)
-        try:
-            await signal.wait()
-        except BaseException:
-            if signal in self._waiting:
-                self._waiting.remove(signal)
-            elif self._buffer and self._waiting:  # woken for a delivery that another may have now
-                self._waiting.pop(0).set()
-            raise
+        await wait_in_line(self._waiting, self._channel._endpoint.new_signal(), self._wake)
+
+    def _wake(self, deliveries: int = 1) -> None:
+        """Have as many tasks look for a delivery as there are new ones."""
+        for _ in range(min(deliveries, len(self._waiting))):
+            self._waiting.pop(0).set()
 
     def _took(self, size: int) -> None:
         self._buffered -= size
@@ -263,6 +259,7 @@ class Consumer:
         """Put deliveries back in front, in order: they were not handed out after all."""
         self._buffer.extendleft(reversed(taken))
         self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in taken)
+        self._wake(len(taken))  # others may wait for what a cancelled batch held
         if self._ended and self._error is None:
             self._put_back(self._take_all())
             self._channel._endpoint.wrote_if_any()

@@ -15,7 +15,7 @@ import anyio
 
 from rabbitry._confirmation import Confirmation
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
-from rabbitry._waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled
+from rabbitry._waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled, wait_in_line
 
 if TYPE_CHECKING:
     from rabbitry._channel import Channel
@@ -173,22 +173,16 @@ class Publisher:
                     return
                 await channel._endpoint.wait_room()
         finally:
-            self._reserved -= 1
-            self._admit()
+            self._give_back()
 
     async def _wait_for_place(self) -> None:
         """Return with a place in the window reserved, in the order of asking."""
-        signal = self._channel._endpoint.new_signal()
-        self._waiting.append(signal)
-        try:
-            await signal.wait()
-        except BaseException:
-            if signal in self._waiting:
-                self._waiting.remove(signal)
-            else:  # cancelled when it had its place already
-                self._reserved -= 1
-                self._admit()
-            raise
+        await wait_in_line(self._waiting, self._channel._endpoint.new_signal(), self._give_back)
+
+    def _give_back(self) -> None:
+        """A reserved place was used, or will not be."""
+        self._reserved -= 1
+        self._admit()
 
     def _admit(self) -> None:
         """Reserve the places there are for those who wait longest."""

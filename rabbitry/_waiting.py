@@ -27,6 +27,7 @@ __all__ = [
     "checkpoint_if_cancelled",
     "is_being_cancelled",
     "new_signal",
+    "wait_in_line",
     "waits",
 ]
 
@@ -95,6 +96,22 @@ def _waiting_trio() -> ModuleType:
     from rabbitry import _waiting_trio
 
     return _waiting_trio
+
+
+async def wait_in_line(line: list[Signal], signal: Signal, pass_on: Callable[[], None]) -> None:
+    """Wait behind those in `line`, from which whoever wakes takes the first.
+
+    `pass_on` is called where it is cancelled when it had its turn already: the turn must not be lost with it.
+    """
+    line.append(signal)
+    try:
+        await signal.wait()
+    except BaseException:
+        if signal in line:
+            line.remove(signal)
+        else:
+            pass_on()
+        raise
 
 
 def is_being_cancelled() -> bool:

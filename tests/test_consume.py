@@ -491,6 +491,32 @@ async def test_many_tasks_that_iterate_one_consumer_each_get_their_own(amqp_url:
     assert sorted(taken, key=int) == [str(number).encode() for number in range(20)]
 
 
+async def test_what_a_cancelled_batch_held_wakes_those_who_wait(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1", b"2"])
+        async with channel.consume(queue, prefetch=2) as deliveries, anyio.create_task_group() as tg:
+            scope = anyio.CancelScope()
+
+            async def collect() -> None:
+                with scope:
+                    await anext(deliveries.batches(10, within=60))
+
+            taken: list[bytes] = []
+
+            async def take() -> None:
+                taken.append((await anext(deliveries)).body)
+
+            tg.start_soon(collect)
+            await until(lambda: channel._live.tags.last == 2 and not deliveries._buffer)
+            tg.start_soon(take)
+            tg.start_soon(take)
+            await until(lambda: len(deliveries._waiting) == 3)
+            scope.cancel()
+            with anyio.fail_after(5):
+                await until(lambda: len(taken) == 2)
+        assert sorted(taken) == [b"1", b"2"]
+
+
 async def test_each_task_gets_an_error_of_its_own(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel)

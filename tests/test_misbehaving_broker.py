@@ -194,10 +194,11 @@ async def test_the_error_of_a_connect_time_out_has_an_end() -> None:
         with pytest.raises(rabbitry.ConnectFailed, match=r"within 0\.1 s") as raised:
             async with rabbitry.connect(peer.url, connect_timeout=0.1):
                 pass
-    cause, seen = raised.value.__cause__, [raised.value]
+    cause = raised.value.__cause__
+    seen: list[BaseException] = [raised.value]
     while cause is not None:
         assert cause not in seen
-        seen.append(cause)  # type: ignore[arg-type]
+        seen.append(cause)
         cause = cause.__cause__
 
 

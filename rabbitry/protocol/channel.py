@@ -300,17 +300,14 @@ class ProtocolChannel(Settling):
         if token is not None:
             self.confirms.add(token)
             connection.awaiting += 1
-        elif self.mode is not Mode.PLAIN:
-            self._publish_in_mode(frame)
+        elif self.mode is Mode.CONFIRM:
+            raise LocalProtocolError("a publish on a confirm channel needs a token: the broker counts it")
+        if self.held is not None:  # behind a commit
+            self.append(frame)
             return
         # hot: `queue` without the call
         connection.out.append(frame)
         connection.out_size += len(frame)
-
-    def _publish_in_mode(self, frame: bytes) -> None:
-        if self.mode is Mode.CONFIRM:
-            raise LocalProtocolError("a publish on a confirm channel needs a token: the broker counts it")
-        self.append(frame)
 
     def publish_mandatory(self, source: Any, body: bytes, exchange: str, routing_key: str, token: Any) -> None:
         """Publish on a confirm channel with the header that lets a basic.return be matched to this publish."""

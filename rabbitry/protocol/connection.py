@@ -206,10 +206,10 @@ class ProtocolConnection:
 
     def _parse(self, data: bytes) -> None:
         if self._tail:
-            self._tail += data  # in place: a large frame in small pieces takes linear time
-            if len(self._tail) < self._needed:
+            if len(self._tail) + len(data) < self._needed:
+                self._tail += data  # in place: a large frame in small pieces takes linear time
                 return
-            data, self._tail = bytes(self._tail), b""
+            data, self._tail = b"".join((self._tail, data)), b""
         if self.state is ConnectionState.START and data[:1] != b"\x01":
             self._refuse_greeting(data)
             return

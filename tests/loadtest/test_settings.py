@@ -108,4 +108,7 @@ def test_passwords_stay_out_of_results() -> None:
     assert redact("u:secret@host") == "u@host"
     assert redact("amqp://me:sec/r@et@host") == "amqp://me@host"
     assert redact("--label=a:b") == "--label=a:b"
+    assert redact("amqp://me:c2VjcmV0==@host") == "amqp://me@host"
+    assert redact("--url=amqp://me:se=cret@host") == "--url=amqp://me@host"
+    assert redact("me:se=cret@host") == "me@host"
     assert with_vhost("amqp://me:secret@host:1/v?heartbeat=5", "/") == "amqp://me:secret@host:1/%2F?heartbeat=5"
