@@ -56,8 +56,6 @@ class Group:
 
 # Counts that take a second or two where rabbitmq-c publishes 90,000 messages a second.
 GROUPS = (
-    # Alone with its reference, as a run's rate depends on what ran before it: after `publish_await` it reached 76,000 a
-    # second round after round, after rabbitmq-c 94,000.
     Group("publishing", (Run(OURS, "publish", 150_000),), (Run(C_CLIENT, "publish", 150_000),)),
     Group("publishing otherwise", (Run(OURS, "publish_await", 120_000), Run(OURS, "publish_fresh", 80_000))),
     Group("consuming", (Run(OURS, "consume", 70_000),), (Run(C_CLIENT, "consume", 70_000),)),

@@ -120,7 +120,8 @@ def markdown(report: Report, picture: str) -> str:
         f"`{report.command}`, {report.started_at}, {report.seconds / 60:.0f} minutes.",
         "",
         "Every run is a process of its own. The runs of a round follow each other on one broker beside them, in the "
-        "opposite order every other round. Ratios are of rabbitry's figure to the reference's of the same round, the "
+        "opposite order every other round, the first of them made twice, as the broker still has other work to "
+        "forget. Ratios are of rabbitry's figure to the reference's of the same round, the "
         "median over all rounds; intervals are bootstrapped.",
         "",
         ", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".",
