@@ -14,6 +14,9 @@ nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
+# Ctrl-C reaches what a session runs, too: it shows what it has and removes its broker, which takes a moment.
+PATIENCE = {"interrupt_timeout": 120, "terminate_timeout": 30}
+
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -45,7 +48,7 @@ def run_tests(session: nox.Session) -> None:
     install(session, "loadtest", "test")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, **PATIENCE)
 
 
 @nox.session
@@ -83,8 +86,7 @@ def loadtest(session: nox.Session) -> None:
     names_a_broker = any(word.split("=")[0] in ("--url", "--help", "-h") for word in session.posargs)
     if starts_a_node and not names_a_broker and "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    # Ctrl-C reaches the load tester, too: it shows what it measured and removes its node, which takes a moment.
-    session.run("python", "-m", "loadtest", *session.posargs, interrupt_timeout=120, terminate_timeout=30)
+    session.run("python", "-m", "loadtest", *session.posargs, **PATIENCE)
 
 
 @nox.session
@@ -93,4 +95,4 @@ def bench(session: nox.Session) -> None:
     install(session, "loadtest", "bench")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    session.run("python", "-m", "tests.bench", *session.posargs, **PATIENCE)

@@ -1,6 +1,8 @@
 """A caller: one RPC in flight, over direct reply-to, to one of a few servers; and the servers, which echo.
 
-A call that gets no reply in time counts as a timeout, one that the run cut off too; neither ends the caller.
+In a closed loop the next call leaves with the reply, in an open one when the schedule says so. A call that gets no
+reply in time counts as a timeout, one that the run cut off too; neither ends the caller, and both count among the
+latencies with the time they waited: a percentile of the survivors alone would hide the worst.
 """
 
 from __future__ import annotations
@@ -10,45 +12,55 @@ from time import monotonic_ns
 import anyio
 
 from loadtest.drivers.base import Caller, Connection, Session
+from loadtest.pace import Pace
 from loadtest.plan import Place
 from loadtest.run import Attendance, Run
 
 
 async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Calls from the begin until the run stops, then stays connected until it is over."""
+    pace = Pace(run, place.index, run.call_schedules)
     async with connection.caller() as caller:
         attendance.arrive()
-        await run.begin.wait()
-        await run.timetable.sleep_until(run.start_of(place.index))
+        await pace.begin()
         payload = bytes(run.settings.size)
-        while not run.is_stopping:
-            await _call_once(run, caller, place.queue, payload)
+        while (intended := await pace.next()) is not None:
+            run.calls_made[place.index] += 1
+            await _call_once(run, caller, place.queue, payload, intended)
         await attendance.leave()
 
 
-async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes) -> None:
+async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, intended: int) -> None:
     tally = run.tally
-    started = monotonic_ns()
+    sent = monotonic_ns()
     tally.calls += 1
     reply = None
     try:
         with anyio.move_on_after(run.settings.rpc_timeout):
             reply = await caller.call(queue, payload)
-    except BaseException as error:
-        if isinstance(error, Exception):
-            tally.rpc_errors += 1
-        else:
-            tally.rpc_timeouts += 1
+    except Exception:
+        tally.rpc_errors += 1
+        raise
+    except BaseException:
+        tally.rpc_timeouts += 1
+        _record(run, intended, sent)
         raise
     if reply is None:
         tally.rpc_timeouts += 1
     elif reply != payload:
         tally.rpc_errors += 1
-        run.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
+        return run.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
     else:
         tally.replies += 1
-        now = monotonic_ns()
-        run.latencies(started, now).rpc.record(now - started)
+    _record(run, intended, sent)
+
+
+def _record(run: Run, intended: int, sent: int) -> None:
+    now = monotonic_ns()
+    latencies = run.latencies(intended, now)
+    latencies.rpc.record(now - intended)
+    if run.call_schedules is not None:
+        latencies.rpc_service.record(now - sent)
 
 
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:
@@ -57,5 +69,5 @@ async def serve(run: Run, session: Session, url: str, queue: str) -> None:
         async with session.connect(url, f"{run.prefix} server {queue}") as connection:
             await connection.serve(queue)
     except Exception as error:
-        run.tally.dropped += 1
+        run.tally.servers_lost += 1
         run.errors.note(error, " (server)")

@@ -1,15 +1,14 @@
 """Leads a run through its phases: connect, warmup, measure, drain, close.
 
 It alone moves the run's state on. However a run ends (time, Ctrl-C, the last client gone), producers stop first,
-consumers take what is left, everybody hands back what they hold, and only then the queues are counted: so the ledger
-closes.
+consumers take what is left, everybody hands back what they hold, and only then stock is taken: so the ledger closes.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -19,8 +18,9 @@ from anyio.abc import TaskGroup
 
 from loadtest.caller import serve
 from loadtest.crowd import Crowd
-from loadtest.drivers.base import Administrator, Session
+from loadtest.drivers.base import Administrator, Connection, Session
 from loadtest.environment import describe_broker
+from loadtest.leftovers import Leftovers
 from loadtest.probe import CollectorPauses, LoopProbe
 from loadtest.resources import Meter, Usage
 from loadtest.run import Phase, Run
@@ -28,6 +28,8 @@ from loadtest.sampler import Display, Sampler
 from loadtest.schedule import NANOSECONDS
 from loadtest.tally import Tally
 
+ENOUGH_TO_WEIGH = 1000
+"""Connections below which this process's memory grows by its allocator's steps rather than by theirs."""
 CONNECT_PATIENCE = 60.0
 """Seconds without any new connection after which those still missing count as failed."""
 INTERRUPTED_DRAIN = 3.0
@@ -36,7 +38,10 @@ STALL = 2.0
 CLOSE_BOUND = 15.0
 CLOSES_PER_SECOND = 200
 """Closing may take 15 s, and a second more for each 200 connections; what is still open then is dropped."""
-COUNT_BOUND = 30.0
+DECLARE_BOUND = 60.0
+STOCK_BOUND = 60.0
+ABANDONED_BOUND = 2.0
+"""Seconds for what has to be done after the run, and after one that was dropped."""
 QUEUE_EXPIRY_MARGIN = 600.0
 """Queues outlive their run by so many seconds at most, should it be killed."""
 
@@ -71,10 +76,10 @@ class Report:
     pauses: CollectorPauses
     meter: Meter
     broker: dict[str, Any]
+    leftovers: Leftovers
     measured: Interval | None = None
     connect_seconds: float = 0.0
     bytes_per_connection: float | None = None
-    backlog: int | None = None
 
 
 class QueueRefused(Exception):
@@ -95,10 +100,11 @@ class Conductor:
         self._crowd = Crowd(run, session, urls)
         self.report = Report(
             sampler=Sampler(run, meter, display),
-            probe=LoopProbe(self._is_measuring),
-            pauses=CollectorPauses(self._is_measuring),
+            probe=LoopProbe(self._is_measured),
+            pauses=CollectorPauses(self._is_measured),
             meter=meter,
             broker={},
+            leftovers=Leftovers(run, self._open_connection),
         )
 
     async def conduct(self) -> Report:
@@ -108,40 +114,40 @@ class Conductor:
         """
         queues = (*self._run.plan.queues, *self._run.plan.server_queues)
         await self._declare(queues)
+        bound = ABANDONED_BOUND
         try:
             await self._perform()
+            bound = STOCK_BOUND
         finally:
             gc.unfreeze()
-            with anyio.move_on_after(COUNT_BOUND, shield=True):
-                await self._clear(queues)
+            with anyio.move_on_after(bound, shield=True):
+                await self._take_stock()
+                if not self._is_private:  # or they go with the node
+                    await self._delete(queues)
         return self.report
 
     async def _perform(self) -> None:
         run, report = self._run, self.report
-        with report.pauses.watched():
-            async with anyio.create_task_group() as staff:
-                for watcher in (run.timetable.run, report.sampler.watch, report.probe.run):
-                    staff.start_soon(watcher)
-                for number, queue in enumerate(run.plan.server_queues):
-                    staff.start_soon(serve, run, self._session, self._urls[number % len(self._urls)], queue)
-                async with anyio.create_task_group() as crowd:
-                    await self._connect(crowd)
-                    await self._work()
-                    await self._drain()
-                    self._begin_phase("close")
-                    run.over.set()
-                    for consumer in list(run.consumers):
-                        consumer.stop()
-                    bound = CLOSE_BOUND + run.settings.connections / CLOSES_PER_SECOND
-                    crowd.cancel_scope.deadline = anyio.current_time() + bound
-                staff.cancel_scope.cancel()
-        self._end_phase()
-        report.sampler.add_row()
+        self._begin_phase("connect")
+        try:
+            with report.pauses.watched():
+                async with anyio.create_task_group() as staff:
+                    for watcher in (run.timetable.run, report.sampler.watch, report.probe.run):
+                        staff.start_soon(watcher)
+                    for number, queue in enumerate(run.plan.server_queues):
+                        staff.start_soon(serve, run, self._session, self._urls[number % len(self._urls)], queue)
+                    async with anyio.create_task_group() as crowd:
+                        await self._connect(crowd)
+                        await self._work()
+                        await self._drain()
+                        self._close(crowd)
+                    staff.cancel_scope.cancel()
+        finally:
+            self._end_phase()
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
     async def _connect(self, tg: TaskGroup) -> None:
-        self._begin_phase("connect")
         gc.collect()
         rss = self._meter.client_rss()
         tg.start_soon(self._crowd.gather, tg)
@@ -149,7 +155,7 @@ class Conductor:
         self.report.connect_seconds = (self._crowd.last_arrival - self._run.phases[-1].began) / 1e9
         gc.collect()
         gc.freeze()  # what lives now lives to the end: the collector need not look at it again
-        if self._run.tally.connected:
+        if self._run.tally.connected >= ENOUGH_TO_WEIGH:
             self.report.bytes_per_connection = (self._meter.client_rss() - rss) / self._run.tally.connected
         if self._run.enough.is_set():
             self._run.is_stopping = True
@@ -168,24 +174,29 @@ class Conductor:
     async def _work(self) -> None:
         """Warm up, then measure."""
         run = self._run
-        settings = run.settings
         self._begin_phase("warmup")
         run.begun_at = monotonic_ns()
         run.begin.set()
-        await self._pause(settings.warmup)
+        await self._pause(run.settings.warmup)
         if not self._run.enough.is_set():
-            self.report.sampler.add_row()
-            self._begin_phase("measure")
-            before = self._meter.read(), _copy(run.tally)
-            start = monotonic_ns()
-            run.window = start, start + int(settings.duration * NANOSECONDS)
-            await self._pause(settings.duration)
-            run.window = start, min(run.window[1], monotonic_ns())
-            after = self._meter.read(), _copy(run.tally)
-            self.report.measured = Interval((before[0], after[0]), (before[1], after[1]))
-            self.report.sampler.add_row()
+            await self._measure()
         run.is_stopping = True
         run.timetable.wake_everyone()
+
+    async def _measure(self) -> None:
+        run, meter = self._run, self._meter
+        self._begin_phase("measure")
+        meter.sample()
+        before = meter.read(), _copy(run.tally)
+        start = monotonic_ns()
+        run.window = start, start + int(run.settings.duration * NANOSECONDS)
+        try:
+            await self._pause(run.settings.duration)
+        finally:
+            run.window = start, min(run.window[1], monotonic_ns())
+            after = meter.read(), _copy(run.tally)
+            self.report.measured = Interval((before[0], after[0]), (before[1], after[1]))
+            meter.sample()
 
     async def _drain(self) -> None:
         """Until everything confirmed was received, or the queues are empty, or time is up."""
@@ -202,9 +213,19 @@ class Conductor:
                 received, stalled_at = run.tally.received, monotonic() + STALL
             elif monotonic() > stalled_at:
                 with anyio.move_on_after(left):
-                    if self._is_settled() and await self._count_backlog() == 0:
+                    if self._is_settled() and await self.report.leftovers.recount() == 0:
                         return
                 stalled_at = monotonic() + STALL
+
+    def _close(self, crowd: TaskGroup) -> None:
+        """Everybody goes, in bounded time."""
+        run = self._run
+        self._begin_phase("close")
+        run.over.set()
+        for consumer in list(run.consumers):
+            consumer.stop()
+        bound = CLOSE_BOUND + run.settings.connections / CLOSES_PER_SECOND
+        crowd.cancel_scope.deadline = anyio.current_time() + bound
 
     def _is_settled(self) -> bool:
         """No publish and no call is in flight."""
@@ -220,25 +241,30 @@ class Conductor:
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _administrator(self) -> AsyncIterator[Administrator]:
-        """A connection of its own each time: it must work when others don't."""
-        async with (
-            self._session.connect(self._urls[0], f"{self._run.prefix} administrator") as connection,
-            connection.administrator() as administrator,
-        ):
-            self.report.broker = describe_broker(connection.server_properties, self._is_private)
-            yield administrator
+    def _open_connection(self) -> AbstractAsyncContextManager[Connection]:
+        """Another than the clients': it must work when theirs don't."""
+        return self._session.connect(self._urls[0], f"{self._run.prefix} administrator")
 
     async def _declare(self, queues: Sequence[str]) -> None:
-        try:
-            async with self._administrator() as administrator:
-                for queue in queues:
-                    await administrator.declare_queue(queue, self._queue_arguments(queue))
-        except OSError:
-            raise
-        except Exception as error:
-            raise QueueRefused(f"the broker refuses the queues: {error}") from error
+        with anyio.move_on_after(DECLARE_BOUND) as scope:
+            try:
+                async with self._open_connection() as connection:
+                    self.report.broker = describe_broker(connection.server_properties, self._is_private)
+                    async with connection.administrator() as administrator:
+                        await self._declare_each(queues, administrator)
+            except (OSError, QueueRefused):
+                raise
+            except Exception as error:
+                raise ConnectionError(str(error) or repr(error)) from error
+        if scope.cancelled_caught:
+            raise TimeoutError(f"it did not answer, or not declare {len(queues)} queues, within {DECLARE_BOUND:g} s")
+
+    async def _declare_each(self, queues: Sequence[str], administrator: Administrator) -> None:
+        for queue in queues:
+            try:
+                await administrator.declare_queue(queue, self._queue_arguments(queue))
+            except Exception as error:
+                raise QueueRefused(f"the broker refuses the queues: {error}") from error
 
     def _queue_arguments(self, queue: str) -> dict[str, Any]:
         settings = self._run.settings
@@ -248,19 +274,15 @@ class Conductor:
             arguments |= {"x-queue-type": settings.queue_type, **settings.queue_arguments}
         return arguments
 
-    async def _count_backlog(self) -> int | None:
-        """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
+    async def _take_stock(self) -> None:
         try:
-            async with self._administrator() as administrator:
-                return sum([await administrator.count_messages(queue) for queue in self._run.plan.queues])
+            await self.report.leftovers.take_stock()
         except Exception as error:
             self._run.errors.note(error, " (counting)")
-            return None
 
-    async def _clear(self, queues: Sequence[str]) -> None:
-        self.report.backlog = await self._count_backlog()
+    async def _delete(self, queues: Sequence[str]) -> None:
         try:
-            async with self._administrator() as administrator:
+            async with self._open_connection() as connection, connection.administrator() as administrator:
                 for queue in queues:
                     await administrator.delete_queue(queue)
         except Exception as error:
@@ -268,9 +290,9 @@ class Conductor:
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def _is_measuring(self) -> bool:
+    def _is_measured(self, when: int) -> bool:
         start, end = self._run.window
-        return start <= monotonic_ns() < end
+        return start <= when < end
 
     def _begin_phase(self, name: str) -> None:
         self._end_phase()
@@ -280,6 +302,7 @@ class Conductor:
         if self._run.phases:
             phase = self._run.phases[-1]
             phase.seconds = (monotonic_ns() - phase.began) / 1e9
+            self.report.sampler.add_row()
 
     async def _pause(self, seconds: float) -> None:
         """Waits, but not after the run was interrupted."""

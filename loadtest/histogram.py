@@ -1,8 +1,8 @@
 """Latencies of one kind, counted in buckets of three significant digits from 1 µs to one hour.
 
 It owns the fast recorder, the percentiles and the export in the HDR histogram's own format (V2, compressed, base64), so
-that runs can be merged exactly: histograms add up, percentiles don't. A sample beyond the range is clamped and counted,
-never dropped. The buckets are those of HdrHistogram(1, 3_600_000_000, 3), and a test holds both equal.
+that runs can be merged exactly: histograms add up, percentiles don't. A sample beyond the range is clamped, never
+dropped. The buckets are those of HdrHistogram(1, 3_600_000_000, 3), and a test holds both equal.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ class Latency(TypedDict):
 class Histogram:
     """A recorder for one kind of latency: for a whole run, not for each client."""
 
-    __slots__ = ("clamped", "counts", "largest", "smallest")
+    __slots__ = ("counts", "largest", "smallest")
 
     def __init__(self) -> None:
         self.counts: defaultdict[int, int] = defaultdict(int)
         self.smallest = LONGEST
         self.largest = 0
-        self.clamped = 0
 
     def record(self, nanoseconds: int) -> None:
         """Counts one sample; less than nothing counts as nothing."""
@@ -56,7 +55,6 @@ class Histogram:
         value = nanoseconds // 1000
         if not 0 <= value <= LONGEST:
             value = 0 if value < 0 else LONGEST
-            self.clamped += 1
         shift = (value >> _BITS).bit_length()
         self.counts[(shift << _HALF_BITS) + (value >> shift)] += 1
         if value > self.largest:

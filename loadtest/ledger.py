@@ -15,12 +15,13 @@ from loadtest.intervals import Intervals
 class Account:
     """One producer's messages. By the end of a run each number below ``sent`` was confirmed or disowned."""
 
-    __slots__ = ("arrived", "disowned", "sent")
+    __slots__ = ("arrived", "disowned", "left", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
         self.arrived = Intervals()
         self.disowned: Intervals | None = None
+        self.left: Intervals | None = None
 
     def send(self) -> int:
         """The number of the next message."""
@@ -33,6 +34,14 @@ class Account:
         if self.disowned is None:
             self.disowned = Intervals()
         self.disowned.add(number)
+
+    def leave(self, number: int) -> bool:
+        """Notes a message found in the queue after the run; True if it was missing until now."""
+        if number in self.arrived or (self.disowned is not None and number in self.disowned):
+            return False
+        if self.left is None:
+            self.left = Intervals()
+        return self.left.add(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +60,12 @@ class Balance:
 class Ledger:
     """The accounts of all producers of a run, by their index."""
 
-    __slots__ = ("accounts", "unique")
+    __slots__ = ("accounts", "found", "unique")
 
     def __init__(self, producers: int) -> None:
         self.accounts = [Account() for _ in range(producers)]
         self.unique = 0
+        self.found = 0
 
     def receive(self, producer: int, number: int) -> bool:
         """Notes an arrival; True if this message had not arrived before. IndexError for a producer there isn't."""
@@ -63,6 +73,10 @@ class Ledger:
             self.unique += 1
             return True
         return False
+
+    def find(self, producer: int, number: int) -> None:
+        """Notes a message that was still in a queue when the run was over. IndexError as for `receive`."""
+        self.found += self.accounts[producer].leave(number)
 
     def balance(self) -> Balance:
         """Adds up all accounts; exact once nothing is in flight any more."""
@@ -82,13 +96,3 @@ class Ledger:
         sent = [account.sent for account in self.accounts]
         squares = sum(number * number for number in sent)
         return sum(sent) ** 2 / (len(sent) * squares) if squares else None
-
-
-def count_lost(missing: int, backlog: int) -> int:
-    """Messages that were confirmed, never arrived, and are in no queue any more.
-
-    ``backlog`` is what the broker counts in the queues once every consumer has handed back what it had not taken. A
-    message that is queued again although it arrived (its acknowledgement was under way when a connection ended) is in
-    ``backlog`` but not in ``missing``; so after a dropped connection this is a lower bound.
-    """
-    return max(0, missing - backlog)

@@ -41,7 +41,7 @@ class Plan:
 def share_clients(clients: int, asked: dict[Role, int | None]) -> dict[Role, int]:
     """Shares the clients out among the roles for which no number was asked: 45 % produce, 45 % consume, 10 % call.
 
-    ValueError if the numbers that were asked for don't fit.
+    A single one produces. ValueError if the numbers that were asked for don't fit.
     """
     weights = {Role.PRODUCER: 45, Role.CONSUMER: 45, Role.CALLER: 10}
     shares = {role: number for role, number in asked.items() if number is not None}
@@ -53,7 +53,7 @@ def share_clients(clients: int, asked: dict[Role, int | None]) -> dict[Role, int
     while open_roles:  # each share is rounded, the last role takes what remains
         role = open_roles.pop(0)
         total = weights[role] + sum(weights[other] for other in open_roles)
-        shares[role] = round(left * weights[role] / total)
+        shares[role] = round(left * weights[role] / total) or int(role is Role.PRODUCER and left == 1)
         left -= shares[role]
     return {role: shares[role] for role in Role}
 

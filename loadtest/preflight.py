@@ -14,6 +14,9 @@ import psutil
 
 from rabbitry.testing import connections_admitted
 
+ADMINISTRATION = 4
+"""Connections beside those of clients and servers; more than are ever open at once."""
+
 SPARE_DESCRIPTORS = 64
 """Standard streams, event loop, signals, log and result files, the administrator's connection."""
 
@@ -112,10 +115,11 @@ def _missing_descriptors(demand: Demand, machine: Machine) -> list[str]:
 
 def _missing_sockets(demand: Demand, machine: Machine) -> list[str]:
     admitted = connections_admitted(machine.hard_descriptors)
-    if not demand.has_private_node or demand.connections + 1 <= admitted:
+    if not demand.has_private_node or demand.connections + ADMINISTRATION <= admitted:
         return []
     return [
-        f"the private node's sockets: {demand.connections:,} connections and one to administer; under a hard limit of "
+        f"the private node's sockets: {demand.connections:,} connections, {ADMINISTRATION} more to administer; under a "
+        "hard limit of "
         f"{machine.hard_descriptors:,} descriptors RabbitMQ admits ({machine.hard_descriptors:,} − 100) × 0.9 − 2 = "
         f"{admitted:,}: raise the limit, use --connections, or a broker of your own with --url"
     ]

@@ -11,9 +11,9 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from loadtest.drivers.base import Connection, Outcome, Producer
+from loadtest.pace import Pace
 from loadtest.plan import Place
 from loadtest.run import Attendance, Run
-from loadtest.schedule import Schedule
 
 Token = tuple[int, int, int]
 """Of one message in flight: its number, when it was intended, when it was sent."""
@@ -22,16 +22,15 @@ Token = tuple[int, int, int]
 async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Publishes from the begin until the run stops, then stays connected until it is over."""
     production = _Production(run, place.index)
+    pace = Pace(run, place.index, run.schedules)
     try:
         async with connection.producer(place.queue, run.producer_options, production.settle) as producer:
             run.publishing[place.index] = connection
             attendance.arrive()
-            await run.begin.wait()
-            await run.timetable.sleep_until(run.start_of(place.index))
-            if run.schedules is None:
-                await production.publish_freely(producer)
-            else:
-                await production.publish_on_schedule(producer, run.schedules[place.index])
+            await pace.begin()
+            while (intended := await pace.next()) is not None:
+                run.tally.waited += pace.was_due
+                await production.publish(producer, intended)
             await producer.flush()
             await attendance.leave()
     finally:
@@ -50,30 +49,8 @@ class _Production:
         self._account = run.ledger.accounts[index]
         self._in_flight: set[int] = set()
 
-    async def publish_freely(self, producer: Producer) -> None:
-        """The closed loop."""
-        while not self._run.is_stopping:
-            await self._publish(producer, monotonic_ns())
-
-    async def publish_on_schedule(self, producer: Producer, schedule: Schedule) -> None:
-        """The open loop."""
-        run = self._run
-        start = run.start_of(self._index)
-        number = 0
-        while not run.is_stopping:
-            intended = schedule.due(start, number)
-            if monotonic_ns() >= intended:
-                run.tally.waited += 1
-            else:
-                await run.timetable.sleep_until(intended)
-                if run.is_stopping:
-                    return
-                now = monotonic_ns()
-                run.latencies(intended, now).wake.record(now - intended)
-            await self._publish(producer, intended)
-            number += 1
-
-    async def _publish(self, producer: Producer, intended: int) -> None:
+    async def publish(self, producer: Producer, intended: int) -> None:
+        """Sends the next message; with a window of 1 it is confirmed, or has failed, on return."""
         run = self._run
         number = self._account.send()
         run.tally.sent += 1

@@ -41,6 +41,15 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _find_cores(client: psutil.Process, broker: psutil.Process | None) -> Cores:
+    machine = psutil.cpu_count() or 1
+    with suppress(psutil.Error, AttributeError):  # macOS knows no affinity
+        ours = set(client.cpu_affinity())
+        theirs = set(range(machine)) if broker is None else set(broker.cpu_affinity())
+        return Cores(machine, len(theirs), len(ours & theirs) / len(ours))
+    return Cores(machine, machine, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Everything counted up to one moment; two of them give what was used in between."""
@@ -52,6 +61,17 @@ class Usage:
     machine_stolen: float
 
 
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """How many processors there are, and who may run where."""
+
+    machine: int
+    broker: int
+    """Those the broker may run on; all, if it runs elsewhere or that isn't known."""
+    shared: float
+    """Which part of this process's own processors is the broker's, too."""
+
+
 class Meter:
     """Reads this process and the broker's."""
 
@@ -59,6 +79,7 @@ class Meter:
         self._client = psutil.Process()
         self._broker = broker
         self.broker_rss_peak: int | None = None
+        self.cores = _find_cores(self._client, broker)
 
     def read(self) -> Usage:
         """Processor time so far."""

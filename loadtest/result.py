@@ -1,9 +1,10 @@
 """The result file, schema 1: fixed names, units in the names, null for what did not run or can't be told.
 
 Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked
-+ returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for requeued duplicates. Rates,
-latencies and processor time are of the measured phase alone. A message of `client_cpu_us_per_message` is one
-confirmed, one received, or one RPC replied.
++ returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left
+behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor
+time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one
+RPC replied. An RPC that got no reply counts among the latencies with the time it was waited for.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing import Any
 
 from loadtest.conductor import Report
 from loadtest.histogram import Histogram, Latency
-from loadtest.ledger import count_lost
-from loadtest.run import Run
+from loadtest.run import Planned, Run
 from loadtest.settings import Settings, redact
 from loadtest.timeline import STUB
 from loadtest.verdict import Facts, judge
@@ -58,10 +58,28 @@ def failures(result: Mapping[str, Any]) -> list[str]:
         found.append(f"{connect['failed']:,} connections failed")
     if connect["dropped"]:
         found.append(f"{connect['dropped']:,} connections dropped")
+    if result["rpc"] and result["rpc"]["servers_lost"]:
+        found.append(f"{result['rpc']['servers_lost']:,} RPC servers lost")
     if consume and consume["lost"]:
         found.append(f"{consume['lost']:,} messages lost")
     if consume and consume["lost"] is None and not result["interrupted"]:
         found.append("whether messages were lost could not be counted")
+    return found
+
+
+def blemishes(result: Mapping[str, Any]) -> list[str]:
+    """What else did not end well, though it fails no run: the broker may have been asked to refuse."""
+    publish, rpc = result["publish"] or {}, result["rpc"] or {}
+    found = [
+        f"{publish[name]:,} of {publish['sent']:,} publishes {text}"
+        for name, text in (("nacked", "were nacked"), ("returned", "were returned"), ("unknown", "ended unknown"))
+        if publish.get(name)
+    ]
+    found += [
+        f"{rpc[name]:,} of {rpc['calls']:,} calls {text}"
+        for name, text in (("timeouts", "got no reply in time"), ("errors", "failed"))
+        if rpc.get(name)
+    ]
     return found
 
 
@@ -97,38 +115,35 @@ def _connect(run: Run, report: Report) -> dict[str, Any]:
 
 def _publish(run: Run, report: Report) -> dict[str, Any]:
     tally, latencies = run.tally, run.measured
-    planned = run.count_planned()
     is_open = run.schedules is not None
     blocked = report.sampler.blocked_seconds
     return {
-        "planned": planned,
+        **_as_planned(run.published_as_planned),
         "sent": tally.sent,
         "confirmed": tally.confirmed,
         "nacked": tally.nacked,
         "returned": tally.returned,
         "unknown": tally.unknown,
-        "skipped": None if planned is None else max(0, planned - tally.sent),
         "rate": _rate(report, "confirmed"),
         "confirm_latency_ms": _latency(report, latencies.confirm),
         # in a closed loop a message leaves when it is intended to: one latency is the other, and there is no lag
         "confirm_service_ms": _latency(report, latencies.service if is_open else latencies.confirm),
         "lag_ms": _latency(report, latencies.lag) if is_open else None,
-        "blocked_seconds": None if blocked is None else round(blocked, 1),
+        "blocked_seconds": round(sum(blocked.values()), 1) if blocked else None,
         "fairness": None if (fairness := run.ledger.fairness()) is None else round(fairness, 4),
     }
 
 
 def _consume(run: Run, report: Report) -> dict[str, Any]:
     balance = run.ledger.balance()
-    backlog = report.backlog
     return {
         "received": run.tally.received,
         "unique": balance.unique,
         "duplicates": run.tally.received - balance.unique,
         "redelivered": run.tally.redelivered,
         "resurrected": balance.resurrected,
-        "lost": None if backlog is None else count_lost(balance.missing, backlog),
-        "backlog": backlog,
+        "lost": report.leftovers.lost,
+        "backlog": report.leftovers.count,
         "foreign": run.tally.foreign,
         "rate": _rate(report, "received") if run.settings.consumers else None,
         "end_to_end_latency_ms": _latency(report, run.measured.end_to_end) if run.settings.consumers else None,
@@ -136,15 +151,23 @@ def _consume(run: Run, report: Report) -> dict[str, Any]:
 
 
 def _rpc(run: Run, report: Report) -> dict[str, Any]:
-    tally = run.tally
+    tally, latencies = run.tally, run.measured
+    is_open = run.call_schedules is not None
     return {
+        **_as_planned(run.called_as_planned),
         "calls": tally.calls,
         "replies": tally.replies,
         "timeouts": tally.rpc_timeouts,
         "errors": tally.rpc_errors,
+        "servers_lost": tally.servers_lost,
         "rate": _rate(report, "replies"),
-        "latency_ms": _latency(report, run.measured.rpc),
+        "latency_ms": _latency(report, latencies.rpc),
+        "service_ms": _latency(report, latencies.rpc_service if is_open else latencies.rpc),
     }
+
+
+def _as_planned(planned: Planned | None) -> dict[str, int | None]:
+    return {"planned": None, "skipped": None} if planned is None else asdict(planned)
 
 
 def _resources(run: Run, report: Report) -> dict[str, Any]:
@@ -171,23 +194,27 @@ def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | 
     if interval is None or interval.seconds <= 0:
         return None
     seconds = interval.seconds
-    cores = environment["cores"] or 1
     broker = interval.used("broker_cpu")
-    settings = run.settings
+    settings, tally, cores = run.settings, run.tally, report.meter.cores
+    client_share = (interval.used("client_cpu") or 0.0) / seconds
+    planned = run.published_as_planned
     return Facts(
-        cores=cores,
-        client_share=(interval.used("client_cpu") or 0.0) / seconds,
+        cores=cores.machine,
+        client_share=client_share,
         broker_share=None if broker is None else broker / seconds,
-        machine_share=(interval.used("machine_busy") or 0.0) / seconds / cores,
-        stolen_share=(interval.used("machine_stolen") or 0.0) / seconds / cores,
-        probe_p99_ms=report.probe.lateness.percentile(0.99),
+        broker_cores=cores.broker - client_share * cores.shared,
+        machine_share=(interval.used("machine_busy") or 0.0) / seconds / cores.machine,
+        stolen_share=(interval.used("machine_stolen") or 0.0) / seconds / cores.machine,
+        lateness=_lateness(report.probe.lateness),
         collector_longest_ms=report.pauses.longest / 1e6,
+        collector_share=report.pauses.total / 1e9 / seconds,
         wake_p99_ms=run.measured.wake.percentile(0.99),
         waiting_share=interval.count("waited") / sent if run.schedules and (sent := interval.count("sent")) else None,
         response_p99_ms=run.measured.confirm.percentile(0.99),
-        planned=run.count_planned(),
-        sent=run.tally.sent,
-        blocked_seconds=report.sampler.blocked_seconds,
+        planned=None if planned is None else planned.planned,
+        skipped=0 if planned is None else planned.skipped,
+        blocked_seconds=report.sampler.blocked_seconds.get("measure"),
+        all_dropped=0 < tally.connected <= tally.dropped,
         in_flight=settings.producers * settings.window + settings.callers if run.schedules is None else None,
         rates=[
             (row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"]
@@ -195,6 +222,14 @@ def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | 
             if row["phase"] == "measure" and row["seconds"] > STUB
         ],
     )
+
+
+def _lateness(lateness: Histogram) -> tuple[str, float] | None:
+    """The highest percentile that there are samples enough for: p99 from ten seconds on."""
+    for name, fraction in (("p99", 0.99), ("p90", 0.9), ("p50", 0.5)):
+        if (found := lateness.percentile(fraction)) is not None:
+            return name, found
+    return None
 
 
 def _rate(report: Report, name: str) -> float | None:
@@ -215,6 +250,7 @@ def _histograms(run: Run) -> dict[str, Histogram]:
         "lag": latencies.lag,
         "end_to_end": latencies.end_to_end,
         "rpc": latencies.rpc,
+        "rpc_service": latencies.rpc_service,
     }
 
 

@@ -8,7 +8,7 @@ window: a stall at either edge is not hidden, nor is a backlog that an impossibl
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,7 +23,7 @@ from loadtest.drivers.base import Connection, Consumer, ConsumerOptions, Produce
 from loadtest.histogram import Histogram
 from loadtest.ledger import Ledger
 from loadtest.plan import make_plan
-from loadtest.schedule import NANOSECONDS, make_schedules
+from loadtest.schedule import NANOSECONDS, Schedule, make_schedules
 from loadtest.settings import Settings
 from loadtest.tally import Errors, Tally
 from loadtest.timetable import Timetable
@@ -35,8 +35,9 @@ _NEVER = 2**63
 class Latencies:
     """One histogram for each kind of latency.
 
-    Of a publish: `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two.
-    Of the lag, `wake` is what is this program's own: how late it woke producers that had nothing in their way.
+    Of a publish: `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two;
+    of a call `rpc` and `rpc_service`. `wake` is what of all this is the program's own: how late it woke clients that
+    had nothing in their way. A call without a reply counts with the time that it was waited for.
     """
 
     connect: Histogram = field(default_factory=Histogram)
@@ -46,6 +47,7 @@ class Latencies:
     wake: Histogram = field(default_factory=Histogram)
     end_to_end: Histogram = field(default_factory=Histogram)
     rpc: Histogram = field(default_factory=Histogram)
+    rpc_service: Histogram = field(default_factory=Histogram)
 
 
 @dataclass(slots=True)
@@ -55,6 +57,14 @@ class Phase:
     name: str
     began: int
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the schedules of one role ask for until the measured window's end, and how much of it was never done."""
+
+    planned: int
+    skipped: int
 
 
 class Attendance(Protocol):
@@ -86,11 +96,9 @@ class Run:
             connections=settings.connections,
             prefix=self.prefix,
         )
-        self.schedules = (
-            make_schedules(settings.producers, settings.rate, self.random)
-            if settings.rate and settings.producers
-            else None
-        )
+        self.schedules = self._make_schedules(settings.producers)
+        self.call_schedules = self._make_schedules(settings.callers)
+        self.calls_made = [0] * settings.callers
         self.offsets = [self.random.uniform(0, settings.ramp) for _ in range(max(settings.producers, settings.callers))]
         self.make_body = BodyMaker(self.tag, settings.size)
         self.producer_options = ProducerOptions(
@@ -116,6 +124,10 @@ class Run:
         self.consumers: set[Consumer] = set()
         self.publishing: dict[int, Connection] = {}
 
+    def _make_schedules(self, clients: int) -> list[Schedule] | None:
+        each = self.settings.rate_each
+        return None if each is None else make_schedules(clients, each, self.random)
+
     def interrupt(self) -> None:
         """Asks for an early end, in order."""
         self.is_interrupted = True
@@ -130,12 +142,22 @@ class Run:
         """When the producer or caller of that number starts to work."""
         return self.begun_at + int(self.offsets[index] * NANOSECONDS)
 
-    def count_planned(self) -> int | None:
-        """How many messages the schedules ask for until the measured window's end; None in a closed loop."""
-        if self.schedules is None or not self.begun_at:
+    @property
+    def published_as_planned(self) -> Planned | None:
+        """The messages that schedules ask for; None in a closed loop."""
+        return self._compare(self.schedules, [account.sent for account in self.ledger.accounts])
+
+    @property
+    def called_as_planned(self) -> Planned | None:
+        """The same of calls."""
+        return self._compare(self.call_schedules, self.calls_made)
+
+    def _compare(self, schedules: list[Schedule] | None, done: Sequence[int]) -> Planned | None:
+        if schedules is None or not self.begun_at:
             return None
         end = min(self.window[1], monotonic_ns())  # (stopped before it was measured)
-        return sum(schedule.planned(self.start_of(index), end) for index, schedule in enumerate(self.schedules))
+        planned = [schedule.planned(self.start_of(index), end) for index, schedule in enumerate(schedules)]
+        return Planned(sum(planned), sum(max(0, asked - did) for asked, did in zip(planned, done, strict=True)))
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""

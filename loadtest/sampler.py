@@ -12,7 +12,7 @@ import anyio
 
 from loadtest.resources import Meter
 from loadtest.run import Run
-from loadtest.timeline import Row, Timeline
+from loadtest.timeline import STUB, Row, Timeline
 
 INTERVAL = 0.5
 _LOOKS_A_ROW = 2
@@ -24,7 +24,7 @@ class Display(Protocol):
     """Whoever shows a run while it goes on."""
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
-        """A look at the run, ``now`` seconds after it began; ``row`` is the newest of the timeline."""
+        """A look at the run, ``now`` seconds after it began; ``row`` is the timeline's newest that tells of rates."""
         ...
 
 
@@ -33,14 +33,14 @@ class Sampler:
 
     def __init__(self, run: Run, meter: Meter, display: Display) -> None:
         self.timeline = Timeline()
-        self.blocked_seconds: float | None = None
+        self.blocked_seconds: dict[str, float] = {}
+        """By phase; nothing if the driver doesn't tell."""
         self._run = run
         self._meter = meter
         self._display = display
-        self._began = monotonic_ns()
 
     async def watch(self) -> None:
-        """Looks until cancelled."""
+        """Looks until cancelled, once the first phase has begun."""
         looks = 0
         before = monotonic_ns()
         while True:
@@ -52,16 +52,14 @@ class Sampler:
             if looks % _LOOKS_A_ROW == 0:
                 self.add_row()
                 self._meter.sample()
-            rows = self.timeline.rows
-            self._display.update(self._run, rows[-1] if rows else None, (now - self._began) / 1e9)
+            row = next((row for row in reversed(self.timeline.rows) if row["seconds"] > STUB), None)
+            self._display.update(self._run, row, (now - self._run.phases[0].began) / 1e9)
 
     def add_row(self) -> None:
-        """Ends the timeline's current interval."""
+        """Ends the timeline's current interval; at the end of a phase, too."""
         run = self._run
-        now = monotonic_ns()
-        phase = run.phases[-1].name
-        latencies = run.measured if phase == "measure" else run.unmeasured
-        self.timeline.add((now - self._began) / 1e9, phase, run.tally, latencies)
+        seconds = (monotonic_ns() - run.phases[0].began) / 1e9
+        self.timeline.add(seconds, run.phases[-1].name, run.tally, (run.measured, run.unmeasured))
 
     def _look_for_blocking(self, seconds: float) -> None:
         if self._run.over.is_set():
@@ -69,4 +67,5 @@ class Sampler:
         told = [connection.is_blocked for connection in self._run.some_publishing(_BLOCKED_SAMPLE)]
         known = [blocked for blocked in told if blocked is not None]
         if known:
-            self.blocked_seconds = (self.blocked_seconds or 0.0) + (seconds if any(known) else 0.0)
+            phase = self._run.phases[-1].name
+            self.blocked_seconds[phase] = self.blocked_seconds.get(phase, 0.0) + (seconds if any(known) else 0.0)

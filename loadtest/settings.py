@@ -8,6 +8,7 @@ machine.
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Settings:
     ramp: float
 
     rate: float | None
-    """Over all producers; None is a closed loop."""
+    """Over all producers, or all callers if there are no producers; None is a closed loop."""
     size: int
     window: int
     prefetch: int
@@ -73,8 +74,13 @@ class Settings:
 
     @property
     def loop(self) -> str:
-        """`open` if a schedule says when messages leave, `closed` if confirmations do."""
+        """`open` if a schedule says when messages and calls leave, `closed` if confirms and replies do."""
         return "closed" if self.rate is None else "open"
+
+    @property
+    def rate_each(self) -> float | None:
+        """Messages of each producer, and calls of each caller; None is a closed loop."""
+        return None if self.rate is None else self.rate / (self.producers or self.callers)
 
     @property
     def shares(self) -> dict[Role, int]:
@@ -116,9 +122,15 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("load")
     either = add.add_mutually_exclusive_group()
     _typed(
-        either, "--rate", units.parse_rate, "N", "messages/s over all producers, on an absolute schedule (open loop)"
+        either,
+        "--rate",
+        units.parse_rate,
+        "N",
+        "messages/s over all producers, on an absolute schedule (open loop); each caller makes as many calls as a "
+        "producer sends messages",
     )
-    _typed(either, "--rate-each", units.parse_rate, "N", "the same for each producer (default: a closed loop)")
+    text = "the same for each producer and caller (default: a closed loop, where the next one leaves with the answer)"
+    _typed(either, "--rate-each", units.parse_rate, "N", text)
     _typed(add, "--size", units.parse_size, "BYTES", f"body size, at least {OVERHEAD} (default %(default)s)", 128)
     _number(add, "--window", "publishes in flight for each producer (default %(default)s)", 1)
     text = "messages in flight for each consumer, 0 is unlimited (default %(default)s)"
@@ -127,7 +139,8 @@ def make_parser() -> argparse.ArgumentParser:
     add.add_argument("--transient", action="store_true", help="delivery mode 1: the broker need not store the messages")
     add.add_argument("--mandatory", action="store_true", help="have unroutable messages returned, and count them")
     add.add_argument("--queue-type", choices=QUEUE_TYPES, default="classic", help="(default %(default)s)")
-    add.add_argument("--queue-arg", action="append", default=[], metavar="K=V", help="a queue argument (repeatable)")
+    text = 'a queue argument; numbers, true and false are themselves, and text where quoted: K="5" (repeatable)'
+    add.add_argument("--queue-arg", action="append", default=[], metavar="K=V", help=text)
     _duration(add, "--rpc-timeout", 30.0, "how long a caller waits for its reply", positive=True)
 
     add = parser.add_argument_group("broker (default: a private node, started for the run and removed after it)")
@@ -206,8 +219,8 @@ def _complete(given: argparse.Namespace, environment: Mapping[str, str]) -> Sett
     _refuse(given.servers and not callers, "--servers without callers would do nothing")
     _refuse(servers > callers, f"{servers} servers for {callers} callers: some would be idle")
 
-    rate = given.rate or (given.rate_each and given.rate_each * producers) or None
-    _refuse((given.rate or given.rate_each) and not producers, "a rate needs producers")
+    _refuse(not producers + callers, "nobody would send anything: there are neither producers nor callers")
+    rate = given.rate or (given.rate_each and given.rate_each * (producers or callers)) or None
     _refuse(given.size < OVERHEAD, f"--size {given.size}: each body carries {OVERHEAD} bytes of stamp, so no less")
     _refuse(
         0 < given.prefetch < given.ack_every,
@@ -220,6 +233,11 @@ def _complete(given: argparse.Namespace, environment: Mapping[str, str]) -> Sett
     urls = tuple(given.url) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
         _refuse(not _is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
+        _refuse(url.startswith("amqps"), f"{redact(url)!r}: the load tester does not speak TLS yet")
+    for flag, value in (("--json", given.json), ("--vhost", given.vhost)):
+        _refuse(value == "", f"{flag} is empty")
+    arguments = {key: _value(text) for key, text in _pairs("--queue-arg", given.queue_arg).items()}
+    _refuse("x-queue-type" in arguments, "--queue-arg x-queue-type: use --queue-type")
     return Settings(
         clients=clients,
         producers=producers,
@@ -240,7 +258,7 @@ def _complete(given: argparse.Namespace, environment: Mapping[str, str]) -> Sett
         transient=given.transient,
         mandatory=given.mandatory,
         queue_type=given.queue_type,
-        queue_arguments={key: _value(text) for key, text in _pairs("--queue-arg", given.queue_arg).items()},
+        queue_arguments=arguments,
         rpc_timeout=given.rpc_timeout,
         urls=tuple(with_vhost(url, given.vhost) for url in urls),
         vhost=given.vhost,
@@ -270,15 +288,12 @@ def _pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _value(text: str) -> Argument:
-    """A queue argument's value: a number or true or false where it looks like one."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """A queue argument's value: what JSON takes for a number, true, false or "text", or else the text as it is."""
+    try:
+        value = json.loads(text, parse_constant=lambda _: None)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float) else text
 
 
 def _typed(

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.result import blemishes
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds
 
 Result = Mapping[str, Any]
@@ -43,15 +45,18 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
         yield f"[bold red]failed[/]: {'; '.join(failures)}"
     elif not result["interrupted"]:
         yield "[bold green]ok[/]: no connection failed, nothing was lost"
+    if found := blemishes(result):
+        yield f"[bold yellow]but[/]: {'; '.join(found)}"
 
 
 def _connect(result: Result) -> Iterator[str]:
     connect = result["connect"]
-    latency = connect["latency_ms"]
+    latency, memory = connect["latency_ms"], connect["client_bytes_per_connection"]
+    each = "" if memory is None else f", {format_bytes(memory)} each here"
     yield (
         f"connect   {format_count(connect['connections'])} connections in {format_duration(connect['seconds'])} "
         f"({format_count(connect['rate'] or 0)}/s), handshake p50 {format_milliseconds(latency['p50'])}, "
-        f"max {format_milliseconds(latency['max'])}, {format_bytes(connect['client_bytes_per_connection'])} each here"
+        f"max {format_milliseconds(latency['max'])}{each}"
     )
 
 
@@ -68,8 +73,7 @@ def _traffic(result: Result) -> Iterator[str]:
 def _accounts(result: Result) -> Iterator[str]:
     publish, consume, rpc = result["publish"], result["consume"], result["rpc"]
     if publish:
-        planned = f"{format_count(publish['planned'])} planned, " if publish["planned"] is not None else ""
-        skipped = f", {format_count(publish['skipped'])} skipped" if publish["skipped"] else ""
+        planned, skipped = _plan(publish)
         parts = [f"{format_count(publish[name])} {name}" for name in ("nacked", "returned", "unknown") if publish[name]]
         yield (
             f"published {planned}{format_count(publish['sent'])} sent, {format_count(publish['confirmed'])} confirmed"
@@ -83,10 +87,17 @@ def _accounts(result: Result) -> Iterator[str]:
             f"[bold]{lost} lost[/], {backlog} left in the queues"
         )
     if rpc:
+        planned, skipped = _plan(rpc)
         yield (
-            f"RPC       {format_count(rpc['calls'])} calls, {format_count(rpc['replies'])} replies, "
-            f"{format_count(rpc['timeouts'])} timeouts, {format_count(rpc['errors'])} errors"
+            f"RPC       {planned}{format_count(rpc['calls'])} calls, {format_count(rpc['replies'])} replies, "
+            f"{format_count(rpc['timeouts'])} timeouts, {format_count(rpc['errors'])} errors{skipped}"
         )
+
+
+def _plan(section: Mapping[str, Any]) -> tuple[str, str]:
+    """What was planned and what of it was skipped, in words; nothing in a closed loop."""
+    planned = f"{format_count(section['planned'])} planned, " if section["planned"] is not None else ""
+    return planned, f", {format_count(section['skipped'])} skipped" if section["skipped"] else ""
 
 
 def _latencies(result: Result) -> Table:
@@ -100,9 +111,10 @@ def _latencies(result: Result) -> Table:
         ("publish", "lag_ms", "· sent late by"),
         ("consume", "end_to_end_latency_ms", "end to end"),
         ("rpc", "latency_ms", "RPC"),
+        ("rpc", "service_ms", "· once called"),
     ):
         latency = result[section] and result[section][key]
-        if not latency or not latency["count"] or (name == "· once sent" and result["loop"] == "closed"):
+        if not latency or not latency["count"] or (name.startswith("· once") and result["loop"] == "closed"):
             continue
         cells = (format_milliseconds(latency[column]) for column in _COLUMNS)
         table.add_row(name, *cells, format_count(latency["count"]))
@@ -121,10 +133,10 @@ def _cost(result: Result) -> Iterator[str]:
 def _verdict(result: Result) -> Iterator[str]:
     verdict = result["verdict"]
     yield f"verdict   [bold]{verdict['status']}[/]"
-    yield from (f"          {text}" for text in verdict["evidence"])
+    yield from (f"          {escape(text)}" for text in verdict["evidence"])
 
 
 def _errors(result: Result) -> Iterator[str]:
     for name, count in sorted(result["errors"].items(), key=lambda item: -item[1]):
-        example = result["error_examples"].get(name, "").replace("[", r"\[")
-        yield f"[red]error[/]     {format_count(count)} × {name}: {example}"
+        example = result["error_examples"].get(name, "")
+        yield f"[red]error[/]     {format_count(count)} × {escape(name)}: {escape(example)}"

@@ -29,6 +29,7 @@ class Tally:
         "rpc_errors",
         "rpc_timeouts",
         "sent",
+        "servers_lost",
         "unknown",
         "waited",
     )
@@ -50,6 +51,7 @@ class Tally:
         self.replies = 0
         self.rpc_timeouts = 0
         self.rpc_errors = 0
+        self.servers_lost = 0
 
     def count_outcome(self, outcome: Outcome) -> None:
         """Counts how a publish ended."""

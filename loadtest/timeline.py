@@ -7,10 +7,11 @@ percentiles can't be merged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loadtest.histogram import Histogram, percentile_of
+from loadtest.histogram import Counts, percentile_of
 from loadtest.run import Latencies
 from loadtest.tally import Tally
 
@@ -21,7 +22,9 @@ TIMED = ("confirm", "end_to_end", "rpc")
 """The latencies of a row, by their histograms: p50 and p99 of each, in milliseconds."""
 
 Row = dict[str, Any]
-"""One interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to connect."""
+"""One interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to connect. It lies in
+one phase.
+"""
 STUB = 0.25
 """Seconds below which an interval (the last of a phase may be one) tells nothing of rates."""
 
@@ -36,8 +39,8 @@ class Timeline:
         self._before = dict.fromkeys(COUNTED, 0)
         self._readings = {name: _Reading() for name in TIMED}
 
-    def add(self, t_seconds: float, phase: str, tally: Tally, latencies: Latencies) -> None:
-        """Adds the interval that ends now."""
+    def add(self, t_seconds: float, phase: str, tally: Tally, latencies: Sequence[Latencies]) -> None:
+        """Adds the interval that ends now. What is drained may belong to the measurement: all latencies count."""
         row: Row = {
             "t_seconds": round(t_seconds, 3),
             "seconds": round(t_seconds - self._ended, 3),
@@ -50,26 +53,26 @@ class Timeline:
             row[name] = now - self._before[name]
             self._before[name] = now
         for name, reading in self._readings.items():
-            row |= reading.take(name, getattr(latencies, name))
+            row |= reading.take(name, [getattr(one, name).counts for one in latencies])
         self.rows.append(row)
         if len(self.rows) > self._limit:
             self.rows = list(_merge_neighbours(self.rows))
 
 
 class _Reading:
-    """Takes the difference between one look at a histogram and the next."""
+    """Takes the difference between one look at the histograms of a latency and the next."""
 
     __slots__ = ("_before",)
 
     def __init__(self) -> None:
-        # By identity: the drain goes back to the histogram that the warm-up used, and must not show that again.
-        self._before: dict[int, tuple[Histogram, dict[int, int]]] = {}
+        self._before: Counter[int] = Counter()
 
-    def take(self, name: str, histogram: Histogram) -> dict[str, float | None]:
-        _, before = self._before.get(id(histogram), (histogram, {}))
-        counts = dict(histogram.counts)
-        self._before[id(histogram)] = histogram, counts
-        recent = {index: number - before.get(index, 0) for index, number in counts.items()}
+    def take(self, name: str, histograms: Sequence[Counts]) -> dict[str, float | None]:
+        now: Counter[int] = Counter()
+        for counts in histograms:
+            now.update(counts)
+        recent = {index: number - self._before[index] for index, number in now.items()}
+        self._before = now
         return {f"{name}_p50_ms": percentile_of(recent, 0.5), f"{name}_p99_ms": percentile_of(recent, 0.99)}
 
 

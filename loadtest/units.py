@@ -13,6 +13,8 @@ _DURATIONS = {"us": 1e-6, "ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0,
 _SIZES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9}
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 _COUNTS = {"": 1, "k": 1000, "m": 10**6}
+_LARGEST = 1e12
+"""Of any quantity: 30,000 years, a terabyte, a million million messages. Whatever is larger is a slip."""
 
 
 def parse_duration(text: str) -> float:
@@ -75,7 +77,10 @@ def _parse(text: str, units: dict[str, float] | dict[str, int], kind: str, examp
     unit = match and units.get(match[2].lower())
     if match is None or unit is None:
         raise ValueError(f"{text!r} is no {kind} (write for example {examples})")
-    return float(match[1]) * unit
+    value = float(match[1]) * unit
+    if value > _LARGEST:
+        raise ValueError(f"{text[:40]!r} is too large a {kind}")
+    return value
 
 
 def _whole(text: str, value: float) -> int:

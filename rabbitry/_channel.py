@@ -216,7 +216,8 @@ class Channel:
         elif type(message) is bytes:
             protocol.publish(PERSISTENT_HEADER, message, exchange, routing_key, False, confirmation)
         else:
-            message = _checked_message(message)
+            if type(message) is not Message:
+                message = _checked_message(message)
             protocol.publish(
                 message._encoded or message.encoded_properties(),
                 message.body,

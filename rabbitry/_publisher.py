@@ -122,7 +122,13 @@ class Publisher:
         confirmation = Confirmation(
             message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
         )
-        if self._has_room and self._is_open and self._channel._queue_confirmed(confirmation, mandatory):
+        if (  # hot: `_has_room` without the call
+            self.sent - self.confirmed - self.failed < self._window
+            and not self._reserved
+            and not self._waiting
+            and self._is_open
+            and self._channel._queue_confirmed(confirmation, mandatory)
+        ):
             self.sent += 1
         else:
             await self._queue(confirmation, mandatory)
@@ -199,7 +205,13 @@ class Publisher:
             self._drained = None
 
     def _submitted_settled(self, confirmation: Confirmation) -> None:
-        if confirmation.outcome != "confirmed" and self._on_outcome is None:
+        # hot: what `_settled` does with nearly all
+        if confirmation.outcome == "confirmed" and self._on_outcome is None:
+            self.confirmed += 1
+            if self._waiting or self._drained is not None:
+                self._ended()
+            return
+        if self._on_outcome is None:
             self._unreported += 1
             if len(self._failures) < FAILURES_KEPT:
                 failure = confirmation.failure()

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import rabbitry
+from loadtest.settings import make_parser, parse_settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -51,6 +52,16 @@ def test_every_error_is_in_the_table() -> None:
     assert named - errors == {"TimeoutError", "TypeError", "ValueError"}
     # bases of others, which are never raised themselves, need no row; nothing raises ConnectionBlocked yet
     assert errors - named == {"Closed", "ProtocolError", "ConnectionBlocked"}
+
+
+def test_the_load_testers_flags_and_commands_are_its_own() -> None:
+    section = _section("The load tester")
+    flags = {flag for action in make_parser()._actions for flag in action.option_strings}
+    assert set(re.findall(r"--[a-z][a-z-]*", section)) <= flags
+    commands = re.findall(r"^python -m loadtest (.*)$", section, re.MULTILINE)
+    assert commands
+    for line in commands:
+        parse_settings(line.split(), {})
 
 
 async def test_the_defaults_are_as_told(amqp_url: str) -> None:

@@ -69,14 +69,14 @@ class _Connection:
     def is_blocked(self) -> bool | None:
         return None  # aiormq notes it for itself only
 
-    async def _open_channel(self, *, confirms: bool = False) -> Channel:
+    async def open_channel(self, *, confirms: bool = False) -> Channel:
         channel = await _own_cancellation(self._connection.channel(publisher_confirms=confirms))
         assert isinstance(channel, Channel)  # the abstract one doesn't know `wait`
         return channel
 
     @asynccontextmanager
     async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
-        channel = await self._open_channel(confirms=True)
+        channel = await self.open_channel(confirms=True)
         producer = _Producer(channel, queue, options, settled)
         try:
             yield producer
@@ -86,7 +86,7 @@ class _Connection:
 
     @asynccontextmanager
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
-        channel = await self._open_channel()
+        channel = await self.open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
         consumer = _Consumer(channel, options.ack_every)
         await _own_cancellation(channel.basic_consume(queue, consumer.deliver))
@@ -98,17 +98,17 @@ class _Connection:
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[_Caller]:
-        channel = await self._open_channel()
+        channel = await self.open_channel()
         caller = _Caller(channel)
         await _own_cancellation(channel.basic_consume("amq.rabbitmq.reply-to", caller.deliver, no_ack=True))
         yield caller
 
     @asynccontextmanager
     async def administrator(self) -> AsyncIterator[_Administrator]:
-        yield _Administrator(await self._open_channel())
+        yield _Administrator(self, await self.open_channel())
 
     async def serve(self, queue: str) -> None:
-        channel = await self._open_channel()
+        channel = await self.open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=100))
 
         async def answer(message: DeliveredMessage) -> None:
@@ -265,14 +265,20 @@ class _Caller:
 
 
 class _Administrator:
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, connection: _Connection, channel: Channel) -> None:
+        self._connection = connection
         self._channel = channel
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         await _own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
 
-    async def count_messages(self, name: str) -> int:
-        declared = await _own_cancellation(self._channel.queue_declare(name, passive=True))
+    async def count_messages(self, name: str) -> int | None:
+        channel = await self._connection.open_channel()  # its own, as the question may close it
+        try:
+            declared = await _own_cancellation(channel.queue_declare(name, passive=True))
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return None
+        await _own_cancellation(channel.close())
         return declared.message_count or 0
 
     async def delete_queue(self, name: str) -> None:

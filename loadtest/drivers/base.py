@@ -1,5 +1,4 @@
 """What the load tester needs from a client library: a small interface, filled by each library in its own best way.
-way.
 
 The contract: a driver keeps one confirmed publish for each `publish` awaited, acknowledges every delivery after
 `receive` returned, and raises only when its channel or connection is of no more use. It measures nothing and counts
@@ -94,8 +93,8 @@ class Administrator(Protocol):
         """Declares a durable queue."""
         ...
 
-    async def count_messages(self, name: str) -> int:
-        """How many messages are ready in the queue."""
+    async def count_messages(self, name: str) -> int | None:
+        """How many messages are ready in the queue; None if there is no such queue."""
         ...
 
     async def delete_queue(self, name: str) -> None:

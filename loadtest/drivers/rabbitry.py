@@ -99,7 +99,7 @@ class _Connection:
     @asynccontextmanager
     async def administrator(self) -> AsyncIterator[_Administrator]:
         async with self._connection.channel() as channel:
-            yield _Administrator(channel)
+            yield _Administrator(self._connection, channel)
 
     async def serve(self, queue: str) -> None:
         await self._connection.serve(queue, _echo, concurrency=100)
@@ -179,14 +179,19 @@ class _Caller:
 
 
 class _Administrator:
-    def __init__(self, channel: rabbitry.Channel) -> None:
+    def __init__(self, connection: rabbitry.Connection, channel: rabbitry.Channel) -> None:
+        self._connection = connection
         self._channel = channel
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         await self._channel.declare_queue(name, arguments=dict(arguments))
 
-    async def count_messages(self, name: str) -> int:
-        return (await self._channel.declare_queue(name, passive=True)).message_count
+    async def count_messages(self, name: str) -> int | None:
+        try:
+            async with self._connection.channel() as channel:  # its own, as the question may close it
+                return (await channel.declare_queue(name, passive=True)).message_count
+        except rabbitry.NotFound:
+            return None
 
     async def delete_queue(self, name: str) -> None:
         await self._channel.delete_queue(name)

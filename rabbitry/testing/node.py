@@ -103,9 +103,10 @@ class PrivateNode:
         if guardian is not None:
             _end_guardian(guardian)
         self.pid = 0
-        if self._directory is not None:
+        directory, self._directory = self._directory, None
+        if directory is not None:
             # The guardian did; unless somebody killed it.
-            shutil.rmtree(self._directory, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def aclose(self) -> None:
         """`close` in a thread. Shielded: cancelling it has no effect until the node is gone, CLOSE_TIMEOUT at most."""
@@ -145,9 +146,9 @@ class PrivateNode:
 
     @property
     def directory(self) -> Path:
-        """The node's own directory: rabbitmq.conf, logs, data; it goes with the node."""
+        """The node's own directory: rabbitmq.conf, logs, data; it goes with the node. NodeError unless started."""
         if self._directory is None:
-            raise NodeError("the node has not been started")
+            raise NodeError("the node has not been started, or was closed")
         return self._directory
 
     @property
@@ -232,6 +233,11 @@ class PrivateNode:
     def _launch(self) -> None:
         self._scripts = find_scripts()
         epmd = find_epmd()
+        if set(tempfile.gettempdir()) & set("'\"\\"):
+            raise NodeError(
+                f"the temporary directory {tempfile.gettempdir()} has a quote or a backslash in its name, which "
+                "RabbitMQ's start scripts don't bear: set TMPDIR to another"
+            )
         self.port, distribution_port, epmd_port, control_port = _setup.free_ports(4)
         descriptors = _setup.descriptor_limit(self.connections)
 

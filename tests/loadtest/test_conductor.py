@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from loadtest import conductor as conductor_module
+from loadtest import leftovers
 from loadtest.conductor import Conductor, Report
 from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
 from loadtest.environment import describe_environment
@@ -39,6 +40,9 @@ class Broker:
         self.repeat_every = 0
         self.unknown_every = 0
         self.drop_consumers_after = 0
+        self.drops_unacknowledged = False
+        self.slow_counts = 0
+        self.mute_servers = False
         self.received = 0
         self.in_flight: Counter[int] = Counter()
 
@@ -59,7 +63,7 @@ class Broker:
                 self.opening -= 1
         self.open += 1
         try:
-            yield Connection(self)
+            yield Connection(self, is_client=not name.endswith("administrator"))
         finally:
             self.open -= 1
 
@@ -68,8 +72,9 @@ class Connection:
     server_properties: Mapping[str, Any] = {"product": "Fake", "version": "1"}
     is_blocked = False
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, is_client: bool) -> None:
         self.broker = broker
+        self.is_client = is_client
 
     @asynccontextmanager
     async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[Producer]:
@@ -77,7 +82,7 @@ class Connection:
 
     @asynccontextmanager
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[Consumer]:
-        yield Consumer(self.broker, queue)
+        yield Consumer(self.broker, queue, self.is_client)
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[Caller]:
@@ -88,16 +93,21 @@ class Connection:
         yield self
 
     async def serve(self, queue: str) -> None:
+        if self.broker.mute_servers:
+            raise ConnectionResetError("the server is gone")
         await anyio.sleep_forever()
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         self.broker.queues[name] = deque()
 
-    async def count_messages(self, name: str) -> int:
-        return len(self.broker.queues[name])
+    async def count_messages(self, name: str) -> int | None:
+        if self.broker.slow_counts:
+            self.broker.slow_counts -= 1
+            return 0
+        return len(self.broker.queues[name]) if name in self.broker.queues else None
 
     async def delete_queue(self, name: str) -> None:
-        del self.broker.queues[name]
+        self.broker.queues.pop(name, None)
 
 
 class Producer:
@@ -125,9 +135,10 @@ class Producer:
 
 
 class Consumer:
-    def __init__(self, broker: Broker, queue: str) -> None:
+    def __init__(self, broker: Broker, queue: str, is_client: bool) -> None:
         self.broker = broker
         self.queue = broker.queues[queue]
+        self.is_client = is_client
         self.stopped = False
 
     async def run(self, receive: Receive) -> None:
@@ -136,10 +147,15 @@ class Consumer:
             while self.queue:
                 body = self.queue.popleft()
                 receive(body, False)
+                if not self.is_client:
+                    continue
                 broker.received += 1
+                if broker.drops_unacknowledged:
+                    self.queue.append(body)  # it arrived, and is queued again
+                    break
                 if broker.repeat_every and broker.received % broker.repeat_every == 0:
                     receive(body, True)
-            if broker.drop_consumers_after and broker.received > broker.drop_consumers_after:
+            if self.is_client and broker.drop_consumers_after and broker.received > broker.drop_consumers_after:
                 raise ConnectionResetError("the broker dropped it")
             await anyio.sleep(0.002)
 
@@ -159,6 +175,13 @@ class Watcher:
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
         self.looks[run.phases[-1].name] += 1
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker in memory is never slow."""
+    monkeypatch.setattr(leftovers, "STALL", 0.1)
+    monkeypatch.setattr(leftovers, "RECOUNT_INTERVAL", 0.05)
 
 
 async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
@@ -265,6 +288,93 @@ async def test_dropped_clients_end_alone_and_their_messages_are_still_there() ->
     assert result["consume"]["lost"] == 0
 
 
+async def test_losses_are_found_behind_what_had_arrived_and_is_queued_again() -> None:
+    """The count alone would hide them: as many messages are in the queues as are missing, or more."""
+    broker = Broker()
+    broker.drop_consumers_after, broker.lose_every, broker.drops_unacknowledged = 50, 10, True
+    result = await conduct(broker, "--producers 5 --consumers 5")
+    assert result["connect"]["dropped"] == 5
+    lost = broker.published // 10
+    assert result["consume"]["lost"] == lost > 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - lost
+
+
+@pytest.mark.parametrize("slow_counts", [1, 2])  # the recount is right; two wrong ones agree
+async def test_a_count_that_comes_late_is_not_believed(slow_counts: int) -> None:
+    broker = Broker()
+    broker.slow_counts = slow_counts
+    result = await conduct(broker, "--producers 5 --queues 1")
+    assert failures(result) == []
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_a_deleted_queue_takes_its_messages_with_it_and_no_others() -> None:
+    broker = Broker()
+    deleted: list[deque[bytes]] = []
+
+    async def delete_one() -> None:
+        await anyio.sleep(0.5)
+        deleted.append(broker.queues.pop(min(broker.queues)))
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(delete_one)
+        result = await conduct(broker, "--producers 4 --queues 2")
+    assert result["errors"] == {"QueueGone": 1}
+    assert result["consume"]["lost"] == len(deleted[0]) > 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - len(deleted[0]) > 0
+
+
+async def test_a_lost_server_fails_the_run_and_is_no_clients_connection() -> None:
+    broker = Broker()
+    broker.mute_servers = True
+    result = await conduct(broker, "--callers 4")
+    assert (result["connect"]["connections"], result["connect"]["dropped"]) == (4, 0)
+    assert result["rpc"]["servers_lost"] == 1
+    assert failures(result) == ["1 RPC servers lost"]
+
+
+async def test_each_row_lies_in_one_phase_and_all_count() -> None:
+    result = await conduct(Broker(), "--clients 20 --duration 1.3")
+    ends, end = {}, 0.0
+    for phase in result["phases"]:
+        end += phase["seconds"]
+        ends[phase["name"]] = end
+    for row in result["timeline"]:
+        start = ends[row["phase"]] - next(p["seconds"] for p in result["phases"] if p["name"] == row["phase"])
+        assert start - 0.02 <= row["t_seconds"] - row["seconds"] and row["t_seconds"] <= ends[row["phase"]] + 0.02
+    assert [row["phase"] for row in result["timeline"]][:3] == ["connect", "warmup", "measure"]
+    assert sum(row["published"] for row in result["timeline"]) == result["publish"]["sent"]
+    assert result["timeline"][-1]["t_seconds"] == pytest.approx(end, abs=0.05)
+
+
+async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def declare_queue(self: Connection, name: str, arguments: Mapping[str, Any]) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Connection, "declare_queue", declare_queue)
+    monkeypatch.setattr(conductor_module, "DECLARE_BOUND", 0.1)
+    run = Run(parse_settings(["--producers", "1"], {}))
+    conductor = Conductor(run, Broker(), ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    with pytest.raises(TimeoutError, match="declare 1 queues, within"):
+        await conductor.conduct()
+
+
+async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() -> None:
+    broker = Broker()
+    words = ["--producers", "5", "--duration", "60", "--warmup", "0.1"]
+    run = Run(parse_settings(words, {}))
+    conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    with anyio.move_on_after(0.6):
+        await conductor.conduct()
+    result = build_result(run, conductor.report, describe_environment((), "fake"), words)
+    assert result["phases"][-1]["name"] == "measure"
+    assert result["phases"][-1]["seconds"] == pytest.approx(0.45, abs=0.15)
+    assert result["publish"]["rate"] > 100
+    assert result["timeline"][-1]["phase"] == "measure"
+    assert broker.open == 0 and not broker.queues
+
+
 async def test_shared_sockets_drop_once() -> None:
     broker = Broker()
     broker.drop_consumers_after = 50
@@ -286,8 +396,8 @@ async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
     result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
     publish = result["publish"]
     assert publish["planned"] == pytest.approx(500 * 0.7, rel=0.1)  # half a ramp of 0.2 s, then 0.6 s
-    assert publish["sent"] == publish["planned"] - publish["skipped"] == broker.published
-    assert publish["skipped"] <= 5
+    assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 10
+    assert publish["skipped"] == 0
     assert publish["confirm_service_ms"]["min"] >= 2.0
     assert publish["confirm_latency_ms"]["mean"] >= publish["confirm_service_ms"]["mean"]
 

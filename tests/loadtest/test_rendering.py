@@ -57,7 +57,7 @@ def result() -> dict[str, Any]:
             "seconds": 7.2,
             "rate": 1388.6,
             "latency_ms": latency,
-            "client_bytes_per_connection": 12_000,
+            "client_bytes_per_connection": 12_345,
         },
         "publish": {
             "planned": 1000,
@@ -80,7 +80,18 @@ def result() -> dict[str, Any]:
             "rate": 48.0,
             "end_to_end_latency_ms": latency,
         },
-        "rpc": {"calls": 7, "replies": 6, "timeouts": 1, "errors": 0, "rate": 0.3, "latency_ms": latency},
+        "rpc": {
+            "planned": 9,
+            "skipped": 2,
+            "calls": 7,
+            "replies": 6,
+            "timeouts": 1,
+            "errors": 0,
+            "servers_lost": 0,
+            "rate": 0.3,
+            "latency_ms": latency,
+            "service_ms": latency,
+        },
         "resources": {
             "client_cpu_seconds": 1.5,
             "client_cpu_us_per_message": 33.3,
@@ -103,7 +114,9 @@ def test_the_summary_says_what_went_wrong_first(result: dict[str, Any]) -> None:
     for part in (
         *("10,000 clients", "rabbitry on trio", "RabbitMQ 3.10.8 (private node)", "49/s confirmed", "open loop"),
         *("1,000 planned, 990 sent, 980 confirmed, 4 nacked, 6 unknown, 10 skipped", "977 unique", "1 duplicates"),
-        *("sent late by", "1.00 s", "2,000", "33.3 µs a message", "broker-bound", "it used", "no [answer]"),
+        *("sent late by", "1.00 s", "2,000", "33.3 µs a message", "broker-bound", "it used [all]", "no [answer]"),
+        *("9 planned, 7 calls, 6 replies, 1 timeouts, 0 errors, 2 skipped", "once called", "12.1 KiB each here"),
+        "but: 4 of 990 publishes were nacked; 6 of 990 publishes ended unknown; 1 of 7 calls got no reply in time",
     ):
         assert part in text, part
 
@@ -113,6 +126,7 @@ def test_the_summary_of_next_to_nothing(result: dict[str, Any]) -> None:
         result[section] = None
     result |= {"interrupted": True, "errors": {}, "phases": [{"name": "connect", "seconds": 1.0}]}
     result["connect"] |= {"failed": 0, "dropped": 0, "rate": None, "latency_ms": Histogram().latency()}
+    result["connect"]["client_bytes_per_connection"] = None
     text = shown(result)
     assert "interrupted" in text
     assert "rates" not in text
@@ -125,6 +139,8 @@ def test_only_failures_fail(result: dict[str, Any]) -> None:
     assert failures(result) == ["whether messages were lost could not be counted"]
     result["consume"] |= {"lost": 0, "duplicates": 9, "backlog": 100}
     assert failures(result) == []
+    result["rpc"]["servers_lost"] = 1
+    assert failures(result) == ["1 RPC servers lost"]
 
 
 def test_the_chart_is_one_well_formed_picture(result: dict[str, Any]) -> None:
@@ -147,7 +163,7 @@ async def test_the_live_picture_is_for_terminals_only() -> None:
     timeline = Timeline()
     for phase in ("connect", "warmup", "measure", "drain"):
         run.phases.append(Phase(phase, 10**9))
-        timeline.add(1.0, phase, Tally(), run.unmeasured)
+        timeline.add(1.0, phase, Tally(), [run.unmeasured])
         for is_terminal, quiet in ((True, False), (True, True), (False, False)):
             console = Console(file=io.StringIO(), force_terminal=is_terminal, width=100)
             with Progress(console, quiet=quiet) as progress:

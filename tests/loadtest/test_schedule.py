@@ -25,7 +25,7 @@ def test_planned_counts_exactly_what_is_due(interval: float, phase: float, start
 
 
 def test_together_the_producers_make_the_rate_without_bursts() -> None:
-    schedules = make_schedules(100, 1000.0, Random(1))
+    schedules = make_schedules(100, 10.0, Random(1))
     times = sorted(schedule.due(0, number) for schedule in schedules for number in range(20))
     within = [time for time in times if time < NANOSECONDS]
     assert len(within) == 1000

@@ -30,6 +30,18 @@ def test_a_rate_makes_the_loop_open() -> None:
     assert (each.rate, each.loop) == (50, "open")
 
 
+def test_callers_keep_the_pace_of_producers() -> None:
+    assert parse("--producers", "10", "--callers", "3", "--rate", "50").rate_each == 5
+    assert parse("--callers", "4", "--rate", "20").rate_each == 5
+    assert parse("--callers", "4", "--rate-each", "5").rate == 20
+    assert parse().rate_each is None
+
+
+def test_one_client_alone_produces() -> None:
+    settings = parse("--clients", "1")
+    assert (settings.producers, settings.consumers, settings.callers) == (1, 0, 0)
+
+
 def test_the_ramp_lies_in_the_warmup() -> None:
     assert parse("--ramp", "10", "--warmup", "2").warmup == 10
 
@@ -45,9 +57,18 @@ def test_brokers_come_from_the_line_or_the_environment() -> None:
 
 def test_queue_arguments_and_labels() -> None:
     settings = parse(
-        "--queue-arg", "x-max-length=10", "--queue-arg", "x-lazy=true", "--queue-arg", "x=a=b", "--label", "k=1"
+        *("--queue-arg", "x-max-length=10", "--queue-arg", "x-lazy=true", "--queue-arg", "x=a=b", "--label", "k=1"),
+        *("--queue-arg", "text=007", "--queue-arg", 'quoted="5"', "--queue-arg", "nan=NaN", "--queue-arg", "list=[1]"),
     )
-    assert settings.queue_arguments == {"x-max-length": 10, "x-lazy": True, "x": "a=b"}
+    assert settings.queue_arguments == {
+        "x-max-length": 10,
+        "x-lazy": True,
+        "x": "a=b",
+        "text": "007",
+        "quoted": "5",
+        "nan": "NaN",
+        "list": "[1]",
+    }
     assert settings.labels == {"k": "1"}
 
 
@@ -66,7 +87,12 @@ def test_queue_arguments_and_labels() -> None:
         ("--callers 2 --queues 3", "--queues without"),
         ("--producers 2 --servers 3", "--servers without callers"),
         ("--callers 2 --servers 3", "3 servers for 2 callers"),
-        ("--callers 2 --rate 5", "a rate needs producers"),
+        ("--consumers 2", "nobody would send anything"),
+        ("--url amqps://host", "does not speak TLS yet"),
+        ("--json=", "--json is empty"),
+        ("--vhost=", "--vhost is empty"),
+        ("--queue-arg x-queue-type=stream", "use --queue-type"),
+        ("--clients " + "9" * 400, "too large a number"),
         ("--rate 5 --rate-each 5", "not allowed with"),
         ("--rate 0", "above 0"),
         ("--duration 0", "above 0"),

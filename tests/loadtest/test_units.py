@@ -32,6 +32,13 @@ def test_what_is_no_quantity_is_refused_with_examples(text: str) -> None:
             parse(text)
 
 
+def test_what_is_absurdly_large_is_refused() -> None:
+    for parse in (units.parse_duration, units.parse_size, units.parse_count, units.parse_rate):
+        for text in ("9" * 13, "9" * 400, "100000000000m"):
+            with pytest.raises(ValueError, match="too large"):
+                parse(text)
+
+
 def test_parts_of_a_whole_are_refused() -> None:
     with pytest.raises(ValueError, match="whole"):
         units.parse_size("1.5")

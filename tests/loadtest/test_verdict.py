@@ -9,16 +9,19 @@ CALM = Facts(
     cores=2,
     client_share=0.3,
     broker_share=0.4,
+    broker_cores=1.7,
     machine_share=0.4,
     stolen_share=0.0,
-    probe_p99_ms=1.2,
+    lateness=("p99", 1.2),
     collector_longest_ms=0.1,
+    collector_share=0.01,
     wake_p99_ms=None,
     waiting_share=None,
     response_p99_ms=5.0,
     planned=None,
-    sent=1000,
+    skipped=0,
     blocked_seconds=0.0,
+    all_dropped=False,
     in_flight=50,
     rates=[100.0] * 20,
 )
@@ -35,7 +38,8 @@ def test_neither_end_at_its_limit() -> None:
 def test_generator_bound() -> None:
     for facts in (
         replace(CALM, client_share=0.97),
-        replace(CALM, probe_p99_ms=9.0),
+        replace(CALM, lateness=("p90", 9.0)),
+        replace(CALM, collector_share=0.17),
         replace(CALM, collector_longest_ms=8.0),
         replace(OPEN, wake_p99_ms=4.0),
     ):
@@ -49,23 +53,26 @@ def test_the_timers_own_lateness_is_no_evidence() -> None:
 
 
 def test_broker_bound() -> None:
-    assert judge(replace(CALM, client_share=0.6, broker_share=1.35, machine_share=0.99)).status == "broker-bound"
+    busy = replace(CALM, client_share=0.6, broker_share=1.35, broker_cores=1.4, machine_share=0.99)
+    assert judge(busy).status == "broker-bound"
+    assert judge(replace(busy, broker_cores=2.0)).status == "inconclusive"  # it has cores of its own
     assert judge(replace(CALM, blocked_seconds=2.0)).status == "broker-bound"
 
 
 def test_both_at_their_limit_can_not_be_told_apart() -> None:
-    verdict = judge(replace(CALM, client_share=0.95, broker_share=1.03, machine_share=0.99))
+    verdict = judge(replace(CALM, client_share=0.95, broker_share=1.03, broker_cores=1.05, machine_share=0.99))
     assert verdict.status == "inconclusive"
     assert "too small" in verdict.evidence[-1]
 
 
 def test_foreign_load_is_a_doubt() -> None:
     assert judge(replace(CALM, client_share=0.95, stolen_share=0.05)).status == "inconclusive"
+    assert "every connection was lost" in judge(replace(CALM, all_dropped=True)).evidence[0]
     assert "other processes" in judge(replace(CALM, machine_share=0.9)).evidence[0]
 
 
 def test_a_plan_that_was_not_met_is_told() -> None:
-    verdict = judge(replace(OPEN, sent=900, client_share=0.95))
+    verdict = judge(replace(OPEN, skipped=100, client_share=0.95))
     assert verdict.status == "generator-bound"
     assert "900 of 1,000" in verdict.evidence[-1]
     assert "12.0% of the messages" in judge(replace(OPEN, waiting_share=0.12)).evidence[-1]
