@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_a_setting_that_rabbitmq_refuses() -> None:
         node.start()
     assert len(str(caught.value).splitlines()) < 25, "crash reports and all"
     assert not node.directory.exists()
+
+
+def test_a_node_that_is_not_started_has_no_rabbitmqctl() -> None:
+    with pytest.raises(NodeError, match="not started"):
+        PrivateNode().rabbitmqctl("status")
+
+
+@pytest.mark.parametrize("name", ["o'clock", 'so "called"', "back\\slash"])
+def test_a_directory_that_the_start_scripts_do_not_bear(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    with pytest.raises(NodeError, match="set TMPDIR"):
+        PrivateNode().start()
 
 
 def test_start_timeout() -> None:

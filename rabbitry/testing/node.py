@@ -103,10 +103,9 @@ class PrivateNode:
         if guardian is not None:
             _end_guardian(guardian)
         self.pid = 0
-        directory, self._directory = self._directory, None
-        if directory is not None:
+        if self._directory is not None:
             # The guardian did; unless somebody killed it.
-            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     async def aclose(self) -> None:
         """`close` in a thread. Shielded: cancelling it has no effect until the node is gone, CLOSE_TIMEOUT at most."""
@@ -146,9 +145,9 @@ class PrivateNode:
 
     @property
     def directory(self) -> Path:
-        """The node's own directory: rabbitmq.conf, logs, data; it goes with the node. NodeError unless started."""
+        """The node's own directory: rabbitmq.conf, logs, data; it goes with the node. NodeError before the start."""
         if self._directory is None:
-            raise NodeError("the node has not been started, or was closed")
+            raise NodeError("the node has not been started")
         return self._directory
 
     @property
@@ -159,6 +158,8 @@ class PrivateNode:
     def rabbitmqctl(self, *arguments: str, timeout: float = 60.0) -> str:
         """Runs `rabbitmqctl --quiet` against this node and returns what it printed; takes about half a second.
         Raises NodeError with what it printed if it fails, and subprocess.TimeoutExpired after `timeout` seconds."""
+        if self._guardian is None:
+            raise NodeError(f"the node {self.name} is not started: rabbitmqctl {' '.join(arguments)} can't reach it")
         done = subprocess.run(
             [str(self._scripts / "rabbitmqctl"), "--quiet", "--node", self.name, *arguments],
             env=self._environment,
