@@ -48,6 +48,8 @@ ABANDONED_BOUND = 2.0
 """Seconds for what has to be done after the run, and after one that was dropped."""
 QUEUE_EXPIRY_MARGIN = 600.0
 """Queues outlive their run by so many seconds at most, should it be killed."""
+LONGEST_EXPIRY = 2**32 - 1
+"""Milliseconds: RabbitMQ takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +271,15 @@ class Conductor:
         for queue in queues:
             try:
                 await administrator.declare_queue(queue, self._queue_arguments(queue))
+            except OSError:
+                raise
             except Exception as error:
                 raise QueueRefused(f"the broker refuses the queues: {error}") from error
 
     def _queue_arguments(self, queue: str) -> dict[str, Any]:
         settings = self._run.settings
         longest = CONNECT_PATIENCE + settings.warmup + settings.duration + settings.drain + QUEUE_EXPIRY_MARGIN
-        arguments: dict[str, Any] = {"x-expires": int(longest * 1000)}
+        arguments: dict[str, Any] = {"x-expires": min(int(longest * 1000), LONGEST_EXPIRY)}
         if queue in self._run.plan.queues:
             arguments |= {"x-queue-type": settings.queue_type, **settings.queue_arguments}
         return arguments

@@ -35,20 +35,10 @@ class Leftovers:
         self._connect = connect
         self._counts: dict[str, int | None] = {}
         self._looked_at = 0
-        self._has_looked = False
         self.count: int | None = None
         """How many messages are left; None if the broker doesn't say."""
-
-    @property
-    def lost(self) -> int | None:
-        """Messages that were confirmed, never arrived, and are in no queue any more. None if it can't be told.
-
-        Where the queues were not looked through it is a lower bound: what is counted might be other messages.
-        """
-        if self.count is None:
-            return None
-        missing = self._run.ledger.balance().missing
-        return missing - self._run.ledger.found if self._has_looked else max(0, missing - self.count)
+        self.lost: int | None = None
+        """Messages that were confirmed, never arrived, and are in no queue any more; None if it can't be told."""
 
     async def recount(self) -> int | None:
         """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
@@ -67,25 +57,29 @@ class Leftovers:
     async def take_stock(self) -> None:
         """Counts, and looks closer where the count leaves a doubt."""
         missing = self._run.ledger.balance().missing
-        self.count = await self.recount()
-        if self._is_settled(missing):
-            return
+        if not missing:
+            self.lost = 0
         give_up_at = monotonic() + RECOUNT_BOUND
-        before = None
-        while self.count is not None and self.count != before and monotonic() < give_up_at:
+        before, self.count = None, await self.recount()
+        while self.count not in (None, before) and not self._explains(missing) and monotonic() < give_up_at:
             await anyio.sleep(RECOUNT_INTERVAL)
             before, self.count = self.count, await self.recount()
-        if self.count is None or self._is_settled(missing) or not missing:
-            return
+        if self._explains(missing):
+            self.lost = 0
+        elif missing and self.count is not None:
+            await self._look_everywhere()
+
+    async def _look_everywhere(self) -> None:
+        """Empties all queues there are, and so knows what is lost."""
         queues = [queue for queue, count in self._counts.items() if count is not None]
         for start in range(0, len(queues), _QUEUES_AT_A_TIME):
             if not await self._look_through(queues[start : start + _QUEUES_AT_A_TIME]):
                 return
         self.count = self._looked_at
-        self._has_looked = True
+        self.lost = self._run.ledger.balance().missing - self._run.ledger.found
 
-    def _is_settled(self, missing: int) -> bool:
-        """The count can be believed: it is what is missing, and no other messages can be in the queues."""
+    def _explains(self, missing: int) -> bool:
+        """The count is what is missing, and no other messages can be in the queues."""
         tally = self._run.tally
         return self.count == missing and not tally.unknown and not tally.dropped
 
