@@ -400,7 +400,7 @@ async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
     result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
     publish = result["publish"]
     assert publish["planned"] == pytest.approx(500 * 0.7, rel=0.1)  # half a ramp of 0.2 s, then 0.6 s
-    assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 10
+    assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 250
     assert publish["skipped"] == 0
     assert publish["confirm_service_ms"]["min"] >= 2.0
     assert publish["confirm_latency_ms"]["mean"] >= publish["confirm_service_ms"]["mean"]

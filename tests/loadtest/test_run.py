@@ -109,13 +109,13 @@ def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.C
     publish, rpc = result["publish"], result["rpc"]
     assert result["loop"] == "open"
     assert publish["planned"] == pytest.approx(800, rel=0.05)
-    assert publish["planned"] <= publish["sent"] <= publish["planned"] + 20
+    assert publish["planned"] <= publish["sent"] <= publish["planned"] + 200  # until the end was noticed
     assert publish["skipped"] == 0
     response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
     assert response["count"] == service["count"] == lag["count"] > 300
     assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
     assert rpc["planned"] == pytest.approx(160, abs=8)  # each caller as often as each producer: 20 a second
-    assert rpc["planned"] <= rpc["calls"] == rpc["replies"] <= rpc["planned"] + 4
+    assert rpc["planned"] <= rpc["calls"] == rpc["replies"] <= rpc["planned"] + 40
     assert rpc["latency_ms"]["mean"] >= rpc["service_ms"]["mean"] > 0
 
 
