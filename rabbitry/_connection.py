@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -59,6 +60,7 @@ class Settings:
     max_message_size: int
     client_properties: tuple[tuple[str, Any], ...]
     dial: Dial | None
+    ssl_context: ssl.SSLContext | None
 
 
 class Connection:
@@ -143,7 +145,7 @@ class Connection:
         reactor._remember(endpoint)
         try:
             with anyio.move_on_after(settings.connect_timeout) as scope:
-                endpoint.transport = await reactor._dial(address, settings.dial, endpoint)
+                endpoint.transport = await reactor._dial(settings, endpoint)
                 endpoint.transport.send_now()
                 await endpoint.opened.wait()
             if scope.cancelled_caught:

@@ -7,6 +7,7 @@ closes well.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -34,11 +35,12 @@ from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
 from rabbitry._message import seconds
 from rabbitry._scopes import background
+from rabbitry._tls import connect_failed, make_context, server_name
 from rabbitry._uri import Address, parse_uri
 from rabbitry._waiting import checkpoint_if_cancelled, waits
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
-from rabbitry.transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
+from rabbitry.transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
 
 __all__ = ["Reactor", "connect", "open_reactor"]
 
@@ -72,12 +74,14 @@ class Reactor:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         client_properties: Mapping[str, Any] | None = None,
         dial: Dial | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> Connection:
         """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
         if self._is_closed:
             raise NotConnected("the reactor is closed: connect inside its 'async with' block")
         settings = _settings(
-            url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
+            *(url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties),
+            *(dial, ssl_context),
         )
         return Connection(settings, self)
 
@@ -89,16 +93,27 @@ class Reactor:
     def _forget(self, endpoint: Endpoint) -> None:
         self._endpoints.discard(endpoint)
 
-    async def _dial(self, address: Address, dial: Dial | None, endpoint: Endpoint) -> Transport:
-        """A connected transport. TLS over the poller's sockets will be chosen here."""
-        if dial is not None:
-            stream = await _dialled(dial, address)
+    async def _dial(self, settings: Settings, endpoint: Endpoint) -> Transport:
+        """A connected transport."""
+        address = settings.address
+        if settings.dial is not None:
+            stream = await _dialled(settings.dial, address)
             return await self._adopt(stream, endpoint)
-        if address.tls:
-            raise ConnectFailed("amqps:// is not supported yet: pass dial= with a function that opens a TLS stream")
         if address.unix_path:
             return await self._poller.connect_unix(address.unix_path, endpoint)
+        if address.tls:
+            return await self._dial_tls(address, settings.ssl_context or make_context(address), endpoint)
         return await self._poller.connect_tcp(address.host, address.port, endpoint)
+
+    async def _dial_tls(self, address: Address, context: ssl.SSLContext, endpoint: Endpoint) -> Transport:
+        name = server_name(address)
+        layer = TlsLayer(endpoint, context, name)
+        transport = await self._poller.connect_tcp(address.host, address.port, layer)
+        try:
+            await layer.shake_hands(transport)
+        except OSError as error:
+            raise connect_failed(error, transport.describe(), name) from error
+        return transport
 
     async def _adopt(self, stream: ByteStream, endpoint: Endpoint) -> Transport:
         """A transport over a dialled stream, served by this reactor's tasks."""
@@ -183,6 +198,7 @@ def connect(
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     client_properties: Mapping[str, Any] | None = None,
     dial: Dial | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Connection:
     """One connection, one TCP life: it raises when the connection ends, and does not reconnect.
 
@@ -194,13 +210,17 @@ def connect(
     broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
     131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
     than `max_message_size` bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the
-    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel, TLS. Arguments given here win
-    over the URL's.
+    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel. Arguments given here win over
+    the URL's.
+
+    `amqps://` verifies the broker's certificate against the system's authorities, or against those in the URL's
+    `cacertfile`; `certfile` and `keyfile` are this side's own. `ssl_context` is used instead, as it is.
 
     Entering it raises `AuthenticationFailed` (credentials, virtual host) or `ConnectFailed`, saying what answered.
     """
     settings = _settings(
-        url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties, dial
+        *(url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties),
+        *(dial, ssl_context),
     )
     return Connection(settings, None, open_reactor)
 
@@ -221,6 +241,7 @@ def _settings(
     max_message_size: int,
     client_properties: Mapping[str, Any] | None,
     dial: Dial | None,
+    ssl_context: ssl.SSLContext | None,
 ) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
     address = _parsed(url)
@@ -234,7 +255,10 @@ def _settings(
         max_message_size=max_message_size,
         client_properties=tuple((client_properties or {}).items()),
         dial=dial,
+        ssl_context=ssl_context,
     )
+    if ssl_context is not None and (not address.tls or dial is not None):
+        raise LocalProtocolError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
     if not 0 <= settings.heartbeat <= 65535:
         raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {heartbeat}")
     if settings.connect_timeout <= 0:

@@ -9,8 +9,18 @@ from rabbitry.transport.poller import Poller
 from rabbitry.transport.socket import SocketTransport
 from rabbitry.transport.stream import StreamTransport
 from rabbitry.transport.stream_poller import StreamPoller
+from rabbitry.transport.tls import TlsLayer
 
-__all__ = ["Endpoint", "Poller", "SocketTransport", "StreamPoller", "StreamTransport", "Transport", "make_poller"]
+__all__ = [
+    "Endpoint",
+    "Poller",
+    "SocketTransport",
+    "StreamPoller",
+    "StreamTransport",
+    "TlsLayer",
+    "Transport",
+    "make_poller",
+]
 
 
 def make_poller() -> Poller | StreamPoller:

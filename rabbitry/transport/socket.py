@@ -4,9 +4,6 @@ It owns its descriptor, the remainder of a partial send and one deadline. Always
 `scheduled`, so the hot path never calls it in vain; the descriptor leaves the poller before it is closed; an endpoint
 hears of the end only from the poller's own turn, never inside `send_now` or `flush`. It does not know how connections
 are made.
-
-TLS has its place between the socket and the endpoint, at two points marked here: `receive` would feed what arrived to
-an `ssl.SSLObject` and pass the plain text on, `_send` would take plain text and send what comes out.
 """
 
 from __future__ import annotations
@@ -114,7 +111,7 @@ class SocketTransport:
 
     def _send(self, data: bytes | memoryview) -> None:
         try:
-            sent = self._socket.send(data)  # TLS: encrypt here
+            sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -183,7 +180,7 @@ class SocketTransport:
             self.lose(None)
             return False
         try:
-            self.endpoint.receive_data(bytes(view[:size]), now)  # TLS: decrypt here
+            self.endpoint.receive_data(bytes(view[:size]), now)
         except Exception as error:
             self.lose(error)
         return True
