@@ -23,6 +23,9 @@ SPARE_DESCRIPTORS = 64
 CLIENT_BYTES = 80_000_000
 """This process before its first connection."""
 
+TLS_BYTES = 30_000
+"""More for each connection that is encrypted."""
+
 BROKER_BYTES = 200_000_000
 BROKER_BYTES_PER_CONNECTION = 135_000
 """RabbitMQ's own published figure: 5.41 GB for 40,000 connections with two channels each."""

@@ -29,7 +29,7 @@ from loadtest.conductor import Conductor, QueueRefused, Report
 from loadtest.drivers import DriverMissing, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.environment import describe_environment
-from loadtest.preflight import ADMINISTRATION, Demand, Refused, prepare
+from loadtest.preflight import ADMINISTRATION, TLS_BYTES, Demand, Refused, prepare
 from loadtest.progress import Progress
 from loadtest.resources import Meter, find_broker
 from loadtest.result import build_result, failures
@@ -143,7 +143,7 @@ def _demand(settings: Settings, driver: Driver) -> Demand:
     return Demand(
         connections=settings.connections + settings.servers,
         destinations=max(1, len(settings.urls)),
-        client_bytes=driver.client_bytes,
+        client_bytes=driver.client_bytes + (TLS_BYTES if any(url.startswith("amqps") for url in settings.urls) else 0),
         clients=settings.clients + settings.servers,
         has_private_node=not settings.urls,
     )

@@ -144,7 +144,8 @@ def make_parser() -> argparse.ArgumentParser:
     _duration(add, "--rpc-timeout", 30.0, "how long a caller waits for its reply", positive=True)
 
     add = parser.add_argument_group("broker (default: a private node, started for the run and removed after it)")
-    add.add_argument("--url", action="append", default=[], help="a running broker (repeatable; or $RABBITMQ_URL)")
+    text = "a running broker (repeatable; or $RABBITMQ_URL); amqps:// for TLS, with ?cacertfile= and so on"
+    add.add_argument("--url", action="append", default=[], help=text)
     add.add_argument("--vhost", help="the virtual host, instead of the URL's")
 
     add = parser.add_argument_group("how")
@@ -233,7 +234,10 @@ def _complete(given: argparse.Namespace, environment: Mapping[str, str]) -> Sett
     urls = tuple(given.url) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
         _refuse(not _is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
-        _refuse(url.startswith("amqps"), f"{redact(url)!r}: the load tester does not speak TLS yet")
+        _refuse(
+            url.startswith("amqps") and given.driver != "rabbitry",
+            f"{redact(url)!r}: TLS is for --driver rabbitry, as other libraries take other options for it",
+        )
     for flag, value in (("--json", given.json), ("--vhost", given.vhost)):
         _refuse(value == "", f"{flag} is empty")
     arguments = {key: _value(text) for key, text in _pairs("--queue-arg", given.queue_arg).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import socket
 import ssl
 import threading
@@ -15,6 +16,7 @@ import pytest
 import trustme
 
 import rabbitry
+from loadtest import program
 from rabbitry.testing import PrivateNode
 from rabbitry.testing._setup import free_ports
 
@@ -305,3 +307,12 @@ async def test_a_handshake_that_never_ends_is_bounded_and_can_be_cancelled(autho
         with anyio.move_on_after(0.2) as scope:
             await use(url)
         assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_load_test_over_tls(url: str, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--clients", "20", "--duration", "1", "--warmup", "0.2", "--backend", backend, "--json", "-", "--quiet"]
+    assert program.main([*words, "--url", url]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] > 50
+    assert result["resources"]["broker_cpu_seconds"] > 0

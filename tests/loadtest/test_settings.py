@@ -88,7 +88,7 @@ def test_queue_arguments_and_labels() -> None:
         ("--producers 2 --servers 3", "--servers without callers"),
         ("--callers 2 --servers 3", "3 servers for 2 callers"),
         ("--consumers 2", "nobody would send anything"),
-        ("--url amqps://host", "does not speak TLS yet"),
+        ("--url amqps://host --driver aiormq", "TLS is for --driver rabbitry"),
         ("--json=", "--json is empty"),
         ("--vhost=", "--vhost is empty"),
         ("--queue-arg x-queue-type=stream", "use --queue-type"),
