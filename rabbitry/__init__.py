@@ -1,6 +1,8 @@
 """rabbitry: RabbitMQ (AMQP 0-9-1) for Python on structured concurrency, natively under trio and asyncio."""
 
+from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
+from rabbitry._client import Client, open_client
 from rabbitry._codecs import Codec
 from rabbitry._confirmation import Confirmation
 from rabbitry._connection import Connection
@@ -35,20 +37,26 @@ from rabbitry._errors import (
     StaleDelivery,
     Unroutable,
 )
+from rabbitry._link import Change, Credentials
 from rabbitry._message import Message
 from rabbitry._publisher import Publisher
 from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc import RPC
+from rabbitry._topology import Binding, Exchange, ExchangeBinding, Queue
 
 __all__ = [
     "RPC",
     "AccessRefused",
     "AlreadySettled",
     "AuthenticationFailed",
+    "Backoff",
     "Batch",
     "Batches",
+    "Binding",
+    "Change",
     "Channel",
     "ChannelClosed",
+    "Client",
     "Closed",
     "Codec",
     "Confirmation",
@@ -59,9 +67,12 @@ __all__ = [
     "Consumer",
     "ConsumerCancelled",
     "ConsumerOverrun",
+    "Credentials",
     "Death",
     "DecodeError",
     "Delivery",
+    "Exchange",
+    "ExchangeBinding",
     "LocalProtocolError",
     "Message",
     "Nacked",
@@ -74,6 +85,7 @@ __all__ = [
     "PublishFailed",
     "Publisher",
     "PublishesFailed",
+    "Queue",
     "QueueInfo",
     "RabbitryError",
     "Reactor",
@@ -83,6 +95,7 @@ __all__ = [
     "StaleDelivery",
     "Unroutable",
     "connect",
+    "open_client",
     "open_reactor",
 ]
 

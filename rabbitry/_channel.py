@@ -21,6 +21,7 @@ from rabbitry._endpoint import SEND_AHEAD, Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._message import PERSISTENT_HEADER, Message, wire_properties
 from rabbitry._publisher import Publisher
+from rabbitry._topology import Entity, Exchange, Queue, in_order, name_of
 from rabbitry._waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry.protocol import methods
 from rabbitry.protocol.channel import ProtocolChannel
@@ -259,7 +260,7 @@ class Channel:
 
     def consume(
         self,
-        queue: str,
+        queue: str | Queue,
         *,
         prefetch: int | None = None,
         no_ack: bool = False,
@@ -275,22 +276,24 @@ class Channel:
         `no_ack` deliveries count as settled when they were sent. `exclusive`: no other consumer may have the queue.
         `priority` is RabbitMQ's consumer priority. The consumer tag is made here unless given.
         """
+        name = name_of(queue)
         method = methods.BasicConsume(
-            queue=queue,
+            queue=name,
             consumer_tag=consumer_tag or f"rabbitry-{secrets.token_hex(8)}",
             no_ack=no_ack,
             exclusive=exclusive,
             arguments=consume_arguments(arguments, priority),
         )
-        return Consumer(self, queue, method, None if prefetch is None else _checked_prefetch(prefetch))
+        return Consumer(self, name, method, None if prefetch is None else _checked_prefetch(prefetch))
 
-    async def get(self, queue: str, *, no_ack: bool = False) -> Delivery | None:
+    async def get(self, queue: str | Queue, *, no_ack: bool = False) -> Delivery | None:
         """One message of the queue, or None if it is empty.
 
         Cancelled, a message that comes too late is put back; with `no_ack` it is kept for the next such get.
         """
         await checkpoint_if_cancelled()
         protocol = self._live
+        queue = name_of(queue)
         kept = protocol.take_kept(queue) if no_ack else None
         if kept is not None:
             assert isinstance(kept, Delivery)
@@ -348,6 +351,14 @@ class Channel:
 
     # --- exchanges -------------------------------------------------------------------------------------------------
 
+    async def declare(self, *entities: Entity) -> None:
+        """Declare these values, each of which may exist already as it is: exchanges, then queues, then bindings.
+
+        Raises as `declare_queue`; cancelled or failed, some may have been declared.
+        """
+        for entity in in_order(entities):
+            await self._call(entity.declaration())
+
     async def declare_exchange(
         self,
         exchange: str,
@@ -377,27 +388,43 @@ class Channel:
             )
         )
 
-    async def delete_exchange(self, exchange: str, *, if_unused: bool = False) -> None:
+    async def delete_exchange(self, exchange: str | Exchange, *, if_unused: bool = False) -> None:
         """Delete an exchange; one that does not exist is fine. Cancelled, it may have been deleted."""
-        await self._call(methods.ExchangeDelete(exchange=exchange, if_unused=if_unused))
+        await self._call(methods.ExchangeDelete(exchange=name_of(exchange), if_unused=if_unused))
 
     async def bind_exchange(
-        self, destination: str, source: str, routing_key: str = "", *, arguments: Mapping[str, Any] | None = None
+        self,
+        destination: str | Exchange,
+        source: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Have `source` pass matching messages on to `destination`. Cancelled, it may have been bound."""
         await self._call(
             methods.ExchangeBind(
-                destination=destination, source=source, routing_key=routing_key, arguments=dict(arguments or {})
+                destination=name_of(destination),
+                source=name_of(source),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
             )
         )
 
     async def unbind_exchange(
-        self, destination: str, source: str, routing_key: str = "", *, arguments: Mapping[str, Any] | None = None
+        self,
+        destination: str | Exchange,
+        source: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Remove a binding between exchanges. Cancelled, it may have been removed."""
         await self._call(
             methods.ExchangeUnbind(
-                destination=destination, source=source, routing_key=routing_key, arguments=dict(arguments or {})
+                destination=name_of(destination),
+                source=name_of(source),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
             )
         )
 
@@ -430,36 +457,54 @@ class Channel:
         )
         return QueueInfo(reply.queue, reply.message_count, reply.consumer_count)
 
-    async def delete_queue(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+    async def delete_queue(self, queue: str | Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
         """Delete a queue (one that does not exist is fine) and return how many messages went with it.
 
         Cancelled, it may have been deleted.
         """
-        reply = await self._call(methods.QueueDelete(queue=queue, if_unused=if_unused, if_empty=if_empty))
+        reply = await self._call(methods.QueueDelete(queue=name_of(queue), if_unused=if_unused, if_empty=if_empty))
         count: int = reply.message_count
         return count
 
-    async def purge_queue(self, queue: str) -> int:
+    async def purge_queue(self, queue: str | Queue) -> int:
         """Drop the messages ready in a queue and return how many there were. Cancelled, it may have been purged."""
-        reply = await self._call(methods.QueuePurge(queue=queue))
+        reply = await self._call(methods.QueuePurge(queue=name_of(queue)))
         count: int = reply.message_count
         return count
 
     async def bind_queue(
-        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Any] | None = None
+        self,
+        queue: str | Queue,
+        exchange: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Have `exchange` route matching messages to `queue`. Cancelled, it may have been bound."""
         await self._call(
-            methods.QueueBind(queue=queue, exchange=exchange, routing_key=routing_key, arguments=dict(arguments or {}))
+            methods.QueueBind(
+                queue=name_of(queue),
+                exchange=name_of(exchange),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
         )
 
     async def unbind_queue(
-        self, queue: str, exchange: str, routing_key: str = "", *, arguments: Mapping[str, Any] | None = None
+        self,
+        queue: str | Queue,
+        exchange: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         """Remove a binding of a queue. Cancelled, it may have been removed."""
         await self._call(
             methods.QueueUnbind(
-                queue=queue, exchange=exchange, routing_key=routing_key, arguments=dict(arguments or {})
+                queue=name_of(queue),
+                exchange=name_of(exchange),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
             )
         )
 

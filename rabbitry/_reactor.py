@@ -42,7 +42,7 @@ from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
 
-__all__ = ["Reactor", "connect", "open_reactor"]
+__all__ = ["Reactor", "connect", "connection_settings", "open_reactor"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost/"
 
@@ -79,9 +79,17 @@ class Reactor:
         """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
         if self._is_closed:
             raise NotConnected("the reactor is closed: connect inside its 'async with' block")
-        settings = _settings(
-            *(url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties),
-            *(dial, ssl_context),
+        settings = connection_settings(
+            url,
+            name=name,
+            heartbeat=heartbeat,
+            connect_timeout=connect_timeout,
+            frame_max=frame_max,
+            channel_max=channel_max,
+            max_message_size=max_message_size,
+            client_properties=client_properties,
+            dial=dial,
+            ssl_context=ssl_context,
         )
         return Connection(settings, self)
 
@@ -218,9 +226,17 @@ def connect(
 
     Entering it raises `AuthenticationFailed` (credentials, virtual host) or `ConnectFailed`, saying what answered.
     """
-    settings = _settings(
-        *(url, name, heartbeat, connect_timeout, frame_max, channel_max, max_message_size, client_properties),
-        *(dial, ssl_context),
+    settings = connection_settings(
+        url,
+        name=name,
+        heartbeat=heartbeat,
+        connect_timeout=connect_timeout,
+        frame_max=frame_max,
+        channel_max=channel_max,
+        max_message_size=max_message_size,
+        client_properties=client_properties,
+        dial=dial,
+        ssl_context=ssl_context,
     )
     return Connection(settings, None, open_reactor)
 
@@ -231,17 +247,18 @@ def _parsed(url: str) -> Address:
     return parse_uri(url)
 
 
-def _settings(
+def connection_settings(
     url: str,
-    name: str | None,
-    heartbeat: float | timedelta | None,
-    connect_timeout: float | timedelta | None,
-    frame_max: int | None,
-    channel_max: int | None,
-    max_message_size: int,
-    client_properties: Mapping[str, Any] | None,
-    dial: Dial | None,
-    ssl_context: ssl.SSLContext | None,
+    *,
+    name: str | None = None,
+    heartbeat: float | timedelta | None = None,
+    connect_timeout: float | timedelta | None = None,
+    frame_max: int | None = None,
+    channel_max: int | None = None,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    client_properties: Mapping[str, Any] | None = None,
+    dial: Dial | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
     address = _parsed(url)

@@ -39,7 +39,7 @@ async def background() -> AsyncIterator[TaskGroup]:
         defect = _first_error(group, cancelled)
         if defect is not None:  # a background task crashed, and took the body with it unless that failed first
             if failure is None or isinstance(failure, cancelled) or not isinstance(defect, Exception):
-                raise defect from None
+                raise defect from defect.__cause__  # not from the group
             logger.error("a background task failed, too", exc_info=defect)
         elif failure is None:
             raise

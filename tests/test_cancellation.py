@@ -206,6 +206,17 @@ async def unbind_exchange(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     await channel.delete_exchange(source)
 
 
+@case("Channel.declare")
+async def declare(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue, exchange = rabbitry.Queue(unique(), exclusive=True), rabbitry.Exchange(unique(), "fanout")
+    entities = rabbitry.Binding(queue, exchange), exchange, queue
+    attempt = yield stage.channel.declare(*entities)
+    if not attempt.has_returned:
+        await stage.channel.declare(*entities)
+    await stage.channel.publish(b"x", exchange=exchange.name, mandatory=True)
+    await stage.channel.delete_exchange(exchange)
+
+
 @case("Channel.declare_queue")
 async def declare_queue(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     queue = unique()
@@ -695,6 +706,56 @@ async def open_reactor_and_connect(stage: Stage) -> AsyncGenerator[Operation, At
     for connection in connections:
         assert not connection.is_open
     assert descriptors() == before
+
+
+# --- clients ---------------------------------------------------------------------------------------------------------
+
+
+@case("open_client")
+async def client_opened_used_and_closed(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    async def operation() -> str:
+        async with rabbitry.open_client(stage.url) as client:
+            await client.publish(b"x", routing_key="nowhere")
+            await client.declare(rabbitry.Queue(unique(), exclusive=True))
+        return "done"
+
+    before = descriptors()
+    attempt = yield operation()
+    assert attempt.value == ("done" if attempt.has_returned else None)
+    assert descriptors() == before
+
+
+@case("Client.publish")
+async def client_publish(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = (await stage.channel.declare_queue(unique())).name
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.publish(b"first", routing_key=queue)
+        await client.publish(b"last", routing_key=queue)
+    bodies = await drain(stage.channel, queue)
+    assert bodies == [b"first", b"last"] or (not attempt.has_returned and bodies == [b"last"])
+    await stage.channel.delete_queue(queue)
+
+
+@case("Client.declare")
+async def client_declare(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = rabbitry.Queue(unique(), max_length=5)
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.declare(queue)
+        assert client.statistics()["declared"] == int(attempt.has_returned)
+        await client.declare(queue)
+        assert await client.inspect(queue) == rabbitry.QueueInfo(queue.name, 0, 0)
+    await stage.channel.delete_queue(queue)
+
+
+@case("Client.inspect")
+async def client_inspect(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = await stage.channel.declare_queue(unique())
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.inspect(queue.name)
+        assert attempt.value == (queue if attempt.has_returned else None)
+        assert await client.inspect(queue.name) == queue
+        assert await client.inspect(unique()) is None
+    await stage.channel.delete_queue(queue.name)
 
 
 @case("Connection.update_secret")
