@@ -46,7 +46,7 @@ class Client:
     def __init__(self, publishing: Link, consuming: Link, while_down: WhileDown) -> None:
         self._publishing = publishing
         self._consuming = consuming
-        self._while_down = while_down
+        self._while_down: WhileDown = while_down
         self._declared: dict[Entity, None] = {}  # in order, each once
         # By exchange: one that is missing ends the publishes to it alone. None: of those beyond the first hundred.
         self._senders: dict[str | None, Channel] = {}
@@ -122,9 +122,12 @@ class Client:
     @property
     def state(self) -> State:
         """The worse of its two connections' states; one that was never needed does not count."""
-        states = [link.state for link in self._links if link.state != "idle"]
-        order: Sequence[State] = ("closed", "recovering", "connecting", "connected")
-        return min(states, key=order.index, default="idle")
+        states = {link.state for link in self._links}
+        worst_first: Sequence[State] = ("closed", "recovering", "connecting", "connected")
+        for state in worst_first:
+            if state in states:
+                return state
+        return "idle"
 
     @property
     def is_ready(self) -> bool:
