@@ -31,13 +31,14 @@ class NotTLS(OSError):
 class TlsLayer:
     """One connection's TLS, as a client. Connect the transport with this as its endpoint, then `shake_hands`."""
 
-    __slots__ = ("_endpoint", "_failure", "_incoming", "_is_open", "_outgoing", "_shaken", "_tls")
+    __slots__ = ("_endpoint", "_failure", "_has_received", "_incoming", "_is_open", "_outgoing", "_shaken", "_tls")
 
     def __init__(self, endpoint: Endpoint, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._endpoint = endpoint
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._is_open = False
+        self._has_received = False
         self._shaken: anyio.Event | None = anyio.Event()
         self._failure: Exception | None = None
 
@@ -82,9 +83,10 @@ class TlsLayer:
 
     def receive_data(self, data: bytes, now: float) -> None:
         if not self._is_open:
-            if not self._incoming.pending and data[0] not in FIRST_BYTES:
+            if not self._has_received and data[0] not in FIRST_BYTES:
                 self._failure = NotTLS(data)
                 raise self._failure
+            self._has_received = True
             self._incoming.write(data)
             self._advance()
             if not self._is_open:
