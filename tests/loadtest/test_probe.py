@@ -14,12 +14,12 @@ async def test_a_loop_that_stands_still_is_many_late_ticks() -> None:
     async with anyio.create_task_group() as tg:
         tg.start_soon(probe.run)
         await anyio.sleep(0.2)
-        time.sleep(0.5)  # noqa: ASYNC251 - that is what is measured
+        time.sleep(1.0)  # noqa: ASYNC251 - that is what is measured
         await anyio.sleep(0.3)
         tg.cancel_scope.cancel()
-    assert probe.lateness.count == pytest.approx(100, abs=3)
-    assert probe.lateness.latency()["max"] == pytest.approx(495, abs=30)
-    assert (probe.lateness.percentile(0.9) or 0) > 300
+    assert probe.lateness.count == pytest.approx(150, abs=20)
+    assert probe.lateness.latency()["max"] == pytest.approx(995, abs=100)
+    assert (probe.lateness.percentile(0.9) or 0) > 600
 
 
 async def test_only_ticks_of_the_window_count() -> None:
