@@ -2,7 +2,8 @@
 
 from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
-from rabbitry._client import Client, open_client
+from rabbitry._client import Client, open_client, start_client
+from rabbitry._client_rpc import ClientRPC
 from rabbitry._codecs import Codec
 from rabbitry._confirmation import Confirmation
 from rabbitry._connection import Connection
@@ -40,8 +41,10 @@ from rabbitry._errors import (
 from rabbitry._link import Change, Credentials
 from rabbitry._message import Message
 from rabbitry._publisher import Publisher
+from rabbitry._publishing import ClientPublisher
 from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc import RPC
+from rabbitry._subscription import Subscription, SubscriptionBatches
 from rabbitry._topology import Binding, Exchange, ExchangeBinding, Queue
 
 __all__ = [
@@ -57,6 +60,8 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "Client",
+    "ClientPublisher",
+    "ClientRPC",
     "Closed",
     "Codec",
     "Confirmation",
@@ -93,10 +98,13 @@ __all__ = [
     "RemoteProtocolError",
     "ResourceLocked",
     "StaleDelivery",
+    "Subscription",
+    "SubscriptionBatches",
     "Unroutable",
     "connect",
     "open_client",
     "open_reactor",
+    "start_client",
 ]
 
 # Public names say where they are imported from, not where they are defined.

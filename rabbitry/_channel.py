@@ -357,7 +357,9 @@ class Channel:
         Raises as `declare_queue`; cancelled or failed, some may have been declared.
         """
         for entity in in_order(entities):
-            await self._call(entity.declaration())
+            reply = await self._call(entity.declaration())
+            if isinstance(entity, Queue):
+                entity.declared_as(reply.queue)
 
     async def declare_exchange(
         self,

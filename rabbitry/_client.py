@@ -1,87 +1,296 @@
-"""`Client`: publishing and topology that span reconnects. What belongs to one connection life stays in it.
+"""`Client`: publishing, consuming, RPC and topology that span reconnects. What belongs to one life stays in it.
 
-What must stay true: two connections, so that a blocked publisher never stops what is consumed; a message is sent again
-only when it is certain that it was not sent; topology is declared on the consuming connection and put back there
-before that life is handed out. The scope raises for what waiting does not mend, and then only.
+What must stay true: two connections, so that a blocked publisher never stops what is consumed; topology is declared on
+the consuming connection, and put back there before that life is handed out. The scope raises for what waiting does not
+mend, and then only; leaving it ends consuming first, then publishing, then the connections, in bounded time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import anyio
+from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
+from rabbitry._client_rpc import Answering, ClientRPC
+from rabbitry._confirmation import Confirmation
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE, Connection, default_name
-from rabbitry._errors import Closed, LocalProtocolError, NotFound, NotSent, ResourceLocked
+from rabbitry._delivery import OnError
+from rabbitry._errors import (
+    Closed,
+    ConnectionClosed,
+    LocalProtocolError,
+    NotFound,
+    NotSent,
+    OutcomeUnknown,
+    RabbitryError,
+)
 from rabbitry._link import Change, CredentialsSource, Link, State, WhileDown
-from rabbitry._message import Message
+from rabbitry._message import Message, seconds
+from rabbitry._process import DeliveryHandler, OnStale, process_all
+from rabbitry._publishing import ClientPublisher, OnUnknown, Senders, check_policies, open_channel
 from rabbitry._reactor import DEFAULT_URL, Reactor, connection_settings, open_reactor
+from rabbitry._registry import Registry
+from rabbitry._rpc import Handler
 from rabbitry._scopes import background
-from rabbitry._topology import Entity, Queue, in_order, name_of
+from rabbitry._subscription import ConsumeOptions, Offset, Subscription
+from rabbitry._topology import Entity, Exchange, Queue, name_of
 from rabbitry._waiting import checkpoint_if_cancelled
 
-__all__ = ["Client", "open_client"]
+__all__ = ["Client", "ClientOptions", "open_client", "start_client"]
 
 CHANGES_KEPT = 100
 """Changes of state that a subscriber may be behind; further ones are dropped."""
-SENDERS = 100
-"""Exchanges that have a channel of their own for what is published to them."""
-LOCKED_PAUSE = 0.5
-LOCKED_BOUND = 30.0
-"""Seconds between attempts, and in all, to declare a queue that the broker still holds for our former life."""
+DEFAULT_DRAIN = 5.0
 
 
 class Client:
     """Made by `open_client`, usable by any task inside its block."""
 
-    __slots__ = ("_consuming", "_declared", "_lock", "_publishing", "_senders", "_subscribers", "_while_down")
+    __slots__ = (
+        "_closed",
+        "_consuming",
+        "_has_stopped",
+        "_host",
+        "_leave",
+        "_publishers",
+        "_publishing",
+        "_registry",
+        "_republished",
+        "_senders",
+        "_start",
+        "_subscribers",
+        "_subscriptions",
+        "_undeliverable_replies",
+        "_while_down",
+        "_working",
+    )
 
     def __init__(self, publishing: Link, consuming: Link, while_down: WhileDown) -> None:
         self._publishing = publishing
         self._consuming = consuming
         self._while_down: WhileDown = while_down
-        self._declared: dict[Entity, None] = {}  # in order, each once
-        # By exchange: one that is missing ends the publishes to it alone. None: of those beyond the first hundred.
-        self._senders: dict[str | None, Channel] = {}
-        self._lock = anyio.Lock()
+        self._registry = Registry()
+        self._senders = Senders(publishing)
+        self._publishers: set[ClientPublisher] = set()
+        self._subscriptions: set[Subscription] = set()
+        self._working: set[anyio.Event] = set()  # one for each `process` under way
         self._subscribers: list[MemoryObjectSendStream[Change]] = []
-        consuming.restore = self._restore
+        self._has_stopped = False
+        self._republished = 0
+        self._undeliverable_replies = 0
+        self._closed = anyio.Event()
+        self._leave: Callable[[], object] | None = None  # of a client that `start_client` made
+        self._host: asyncio.Task[None] | None = None
+        self._start: Callable[..., object] = _start_nothing
+        consuming.restore = self._registry.restore
+        publishing.restore = self._await_topology
         for link in self._links:
             link.tell = self._tell
 
     def __repr__(self) -> str:
         return f"<Client publishing={self._publishing.state} consuming={self._consuming.state}>"
 
-    # --- what it does ------------------------------------------------------------------------------------------------
+    # --- publishing ---------------------------------------------------------------------------------------------------
 
     async def publish(
         self,
         message: Message | bytes,
         *,
-        exchange: str = "",
+        exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
         while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> None:
         """Publish, and return once the broker confirmed.
 
         While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`. A message that was
-        certainly not sent is sent in the next life; for one that was under way it raises `OutcomeUnknown`. Otherwise
-        raises as `Channel.publish`, and cancelling means the same.
+        certainly not sent is sent in the next life. For one that was under way it raises `OutcomeUnknown`, or with
+        `on_unknown="republish"` sends it again: it arrives at least once, so there may be duplicates. Otherwise raises
+        as `Channel.publish`, and cancelling means the same.
         """
+        if type(exchange) is not str:
+            exchange = name_of(exchange)
         while True:
-            channel = await self._sender(exchange, while_down or self._while_down)
+            channel = self._senders.ready(exchange)
+            if channel is None:
+                check_policies(while_down or self._while_down, on_unknown)
+                channel = await self._senders.channel(exchange, while_down or self._while_down)
             try:
                 return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
             except (NotSent, Closed):
                 continue  # it did not leave: the channel, or its connection, had ended before
+            except OutcomeUnknown as error:
+                # Only for a lost connection: the message may be why the broker closed the channel.
+                if on_unknown == "raise" or not isinstance(error.__cause__, ConnectionClosed):
+                    raise
+                self._republished += 1
+
+    @asynccontextmanager
+    async def publisher(
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: Callable[[Confirmation], None] | None = None,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> AsyncIterator[ClientPublisher]:
+        """`async with client.publisher() as publisher`: a `Publisher` through all lives, with a channel of its own.
+
+        `window`, `on_outcome` as for `Channel.publisher`; `while_down` and `on_unknown` as for `publish`. Entering
+        waits for a connection.
+        """
+        policy = while_down or self._while_down
+        check_policies(policy, on_unknown)
+        channel = await open_channel(self._publishing, policy)
+        publisher = ClientPublisher(
+            channel, self._publishing, self._start, name_of(exchange), window, on_outcome, policy, on_unknown
+        )
+        self._publishers.add(publisher)
+        try:
+            async with publisher:
+                yield publisher
+        finally:
+            self._publishers.discard(publisher)
+            self._republished += publisher.republished
+
+    # --- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int = 100,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        offset: Offset | None = None,
+    ) -> Subscription:
+        """A `Subscription`: `async with client.consume("jobs") as deliveries: async for delivery in deliveries`.
+
+        `prefetch`, `no_ack`, `exclusive`, `priority` as for `Channel.consume`. `offset` is where to begin in a stream:
+        "first", "last" (its last chunk), "next" (what comes from now on, the default), an offset, a datetime, or a
+        timedelta into the past; after a loss it goes on at the first delivery not settled.
+        """
+        return Subscription(
+            self._consuming,
+            self._registry,
+            queue,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            arguments=arguments,
+            offset=offset,
+            owner=self,
+        )
+
+    async def process(
+        self,
+        queue: str | Queue,
+        handler: DeliveryHandler,
+        *,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        on_error: OnError = "requeue",
+        on_stale: OnStale = "finish",
+        drain: float | timedelta = 0.0,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        **options: Unpack[ConsumeOptions],
+    ) -> None:
+        """Run `await handler(delivery)` for each delivery, up to `concurrency` at once, until stopped or cancelled.
+
+        A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
+        returns, put back when it is cancelled; what it settled itself stays so. With `on_error="raise"` its error ends
+        this, and is raised. `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
+        stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`.
+
+        After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
+        raises. Cancelled, or when a handler's error ends it, it takes no more deliveries, and the handlers at work have
+        `drain` seconds (0 unless given) to finish before they are cancelled, too. In a nursery,
+        `await tg.start(client.process, queue, handler)` returns once it consumes.
+        """
+        prefetch = 2 * concurrency if prefetch is None else prefetch
+        done = anyio.Event()
+        self._working.add(done)
+        try:
+            await process_all(
+                self.consume(queue, prefetch=prefetch, **options),
+                handler,
+                concurrency=concurrency,
+                on_error=on_error,
+                on_stale=on_stale,
+                drain=seconds(drain),
+                task_status=task_status,
+            )
+        finally:
+            self._working.discard(done)
+            done.set()
+
+    def stop_consuming(self) -> None:
+        """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
+
+        Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
+        publish; then `process` and `serve` return, and iterators end.
+        """
+        self._has_stopped = True
+        for subscription in self._subscriptions:
+            subscription.stop()
+
+    # --- RPC ----------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def rpc(self, *, codec: str = "msgpack", while_down: WhileDown | None = None) -> AsyncIterator[ClientRPC]:
+        """`async with client.rpc() as rpc: await rpc.call("double", 21)`: a `ClientRPC` over direct reply-to."""
+        rpc = ClientRPC(self._publishing, codec, while_down or self._while_down)
+        try:
+            yield rpc
+        finally:
+            await rpc._close()
+
+    async def serve(
+        self,
+        queue: str | Queue,
+        handler: Handler,
+        *,
+        concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str = "msgpack",
+        raw: bool = False,
+        drain: float | timedelta = 0.0,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
+        cancelled.
+
+        `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. Replies
+        leave on the publishing connection, in this life or the next. A request is acknowledged once its reply is
+        confirmed or can't be delivered, which is counted (`statistics`), and rejected where it can't be answered. The
+        rest is as for `process`, and so is what cancelling it means.
+        """
+        answer = Answering(self, str(queue), handler, codec, raw)
+        await self.process(
+            queue,
+            answer,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            on_error="reject",
+            drain=drain,
+            task_status=task_status,
+        )
+
+    # --- topology -----------------------------------------------------------------------------------------------------
 
     async def declare(self, *entities: Entity) -> None:
         """Declare exchanges, queues and bindings, now and again in each life to come.
@@ -89,26 +298,40 @@ class Client:
         Raises as `Channel.declare`, and then none of them is remembered. If the broker refuses one later, when it is
         declared again, the client's scope raises that. Cancelled, some may have been declared.
         """
-        ordered = in_order(entities)
         await checkpoint_if_cancelled()
         while True:
             connection = await self._consuming.connection("wait")
             try:
-                await _declare(connection, ordered)
-            except Closed as error:
-                if connection.is_open or not isinstance(error, OSError):
-                    raise
-            else:
-                self._declared |= dict.fromkeys(ordered)
-                return
+                return await self._registry.declare(connection, entities)
+            except ConnectionClosed:
+                continue
+
+    async def delete(self, *entities: Entity) -> None:
+        """Delete exchanges, queues (with what is in them) and bindings, and declare them no more.
+
+        Queues and exchanges go by their names; one that does not exist is fine. What the broker removes with them is
+        forgotten, too. Cancelled, some may have been deleted; none of them is declared again.
+        """
+        await checkpoint_if_cancelled()
+        while True:
+            connection = await self._consuming.connection("wait")
+            try:
+                return await self._registry.delete(connection, entities)
+            except ConnectionClosed:
+                continue
 
     async def inspect(self, queue: str | Queue) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""
-        async with self.channel(confirm=False) as channel:
+        await checkpoint_if_cancelled()
+        while True:
+            connection = await self._consuming.connection("wait")
             try:
-                return await channel.declare_queue(name_of(queue), passive=True)
+                async with connection.channel(confirm=False) as channel:
+                    return await channel.declare_queue(self._registry.name_of(queue), passive=True)
             except NotFound:
                 return None
+            except ConnectionClosed:
+                continue
 
     @asynccontextmanager
     async def channel(self, *, confirm: bool = True, prefetch: int = 100) -> AsyncIterator[Channel]:
@@ -117,7 +340,7 @@ class Client:
         async with connection.channel(confirm=confirm, prefetch=prefetch) as channel:
             yield channel
 
-    # --- what it tells -----------------------------------------------------------------------------------------------
+    # --- what it tells ------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -140,11 +363,18 @@ class Client:
         return next((link.last_error for link in self._links if link.last_error is not None), None)
 
     def statistics(self) -> Mapping[str, int]:
-        """How many lives each connection has had, and how many entities are declared again in each."""
+        """Counts, of now: how many lives each connection has had, entities that are declared again in each,
+        subscriptions and publishers there are; and since the client began: messages sent again because their outcome
+        was unknown, replies that could not be delivered.
+        """
         return {
             "publishing_lives": self._publishing.lives,
             "consuming_lives": self._consuming.lives,
-            "declared": len(self._declared),
+            "declared": len(self._registry),
+            "subscriptions": len(self._subscriptions),
+            "publishers": len(self._publishers),
+            "republished": self._republished + sum(publisher.republished for publisher in self._publishers),
+            "undeliverable_replies": self._undeliverable_replies,
         }
 
     @contextmanager
@@ -162,64 +392,79 @@ class Client:
             sender.close()
             self._subscribers.remove(sender)
 
-    # --- its parts ---------------------------------------------------------------------------------------------------
+    async def wait_closed(self) -> None:
+        """Return when the client was left or closed; raise the cause when something else ended it.
+
+        Cancelling it stops the waiting only.
+        """
+        await self._closed.wait()
+        if (failure := self._failure) is not None:
+            raise failure
+
+    async def aclose(self) -> None:
+        """End a client that `start_client` made, as leaving the block of `open_client` does: shielded and bounded.
+
+        Harmless when it has ended already.
+        """
+        if self._leave is None:
+            raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")
+        self._leave()
+        with anyio.CancelScope(shield=True):
+            await self._closed.wait()
+
+    # --- its parts ----------------------------------------------------------------------------------------------------
 
     @property
     def _links(self) -> tuple[Link, Link]:
         return self._publishing, self._consuming
 
-    async def _sender(self, exchange: str, while_down: WhileDown) -> Channel:
-        """The open channel that publishes to this exchange."""
-        key = exchange if exchange in self._senders or len(self._senders) < SENDERS else None
-        channel = self._senders.get(key)
-        if channel is not None and channel.is_open:
-            return channel
-        while True:
-            connection = await self._publishing.connection(while_down)
-            async with self._lock:
-                channel = self._senders.get(key)
-                if channel is not None and channel.is_open:
-                    return channel
-                channel = connection.channel()
-                try:
-                    await channel.__aenter__()  # it ends with its connection
-                except Closed:
-                    continue
-                self._senders[key] = channel
-                return channel
+    @property
+    def _failure(self) -> Exception | None:
+        return self._publishing.failure or self._consuming.failure
 
-    async def _restore(self, connection: Connection) -> None:
-        """Declare everything again in a new life."""
-        if self._declared:
-            await _declare(connection, self._declared)
+    async def _await_topology(self, _: Connection) -> None:
+        """What is published must find the queues that went with the former life."""
+        if not self._registry.is_lasting:
+            await self._consuming.connection("wait")
+
+    def _joined(self, subscription: Subscription) -> None:
+        self._subscriptions.add(subscription)
+        if self._has_stopped:
+            subscription.stop()
+
+    def _left(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        queue = subscription.queue
+        if subscription.lives and all(other.queue != queue for other in self._subscriptions):
+            self._registry.consumer_left(queue)
 
     def _tell(self, change: Change) -> None:
         for subscriber in self._subscribers:
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
                 subscriber.send_nowait(change)
 
+    async def _drain(self, bound: float) -> None:
+        """Let what other tasks have under way come to its end: handlers first, as they may publish."""
+        self.stop_consuming()
+        if self._failure is None and (self._working or any(publisher.pending for publisher in self._publishers)):
+            with anyio.move_on_after(bound, shield=True):
+                for done in list(self._working):
+                    await done.wait()
+                for publisher in list(self._publishers):
+                    await publisher.flush()
+
     def _end(self) -> None:
         for link in self._links:
             link.close()
+        for publisher in list(self._publishers):
+            publisher._give_up(self._publishing.closed_error())
         for subscriber in self._subscribers:
             subscriber.close()
+        self._closed.set()
 
 
-async def _declare(connection: Connection, entities: Iterable[Entity]) -> None:
-    """Declare on a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours,
-    whose end it has not noticed yet, is asked for again.
-    """
-    with anyio.move_on_after(LOCKED_BOUND) as scope:
-        while True:
-            try:
-                async with connection.channel(confirm=False) as channel:
-                    return await channel.declare(*entities)
-            except ResourceLocked:
-                if scope.cancel_called:
-                    raise
-            await anyio.sleep(LOCKED_PAUSE)
-    async with connection.channel(confirm=False) as channel:
-        await channel.declare(*entities)
+def _start_nothing(function: Callable[..., object]) -> None:
+    raise AssertionError("the client is not running")
 
 
 @asynccontextmanager
@@ -235,6 +480,7 @@ async def open_client(
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     client_properties: Mapping[str, Any] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    drain: float | timedelta = DEFAULT_DRAIN,
     reactor: Reactor | None = None,
 ) -> AsyncIterator[Client]:
     """A client that spans reconnects: `async with rabbitry.open_client("amqp://host") as client: ...`
@@ -247,13 +493,14 @@ async def open_client(
 
     The block raises what waiting does not mend, and cancels its body for it: `AuthenticationFailed` from the first
     connection, `ConnectFailed` when `reconnect` gives up, a declared entity that the broker refuses to have again.
-    Leaving the block closes both connections, within 5 s.
+
+    Leaving the block stops consuming, gives the handlers and publishers of other tasks up to `drain` seconds (5) to
+    finish, and closes both connections, within 5 s.
     """
     hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
         raise LocalProtocolError("open_client needs at least one URL")
-    if while_down not in ("wait", "fail"):
-        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
+    check_policies(while_down)
     async with AsyncExitStack() as stack:
         if reactor is None:
             reactor = await stack.enter_async_context(open_reactor())
@@ -274,13 +521,81 @@ async def open_client(
             return Link(role, reactor, settings, reconnect or Backoff(), credentials)
 
         client = Client(link("publish"), link("consume"), while_down)
+        bound = seconds(drain)
+        supervision = anyio.CancelScope(shield=True)  # the body may need the connections while it is being cancelled
         try:
             async with background() as tg:
-                for each in client._links:
-                    tg.start_soon(each.run)
+                client._start = tg.start_soon
+                tg.start_soon(_supervise, client, supervision)
                 try:
                     yield client
                 finally:
-                    tg.cancel_scope.cancel()
+                    try:
+                        await client._drain(bound)
+                    finally:
+                        supervision.cancel()
+                        tg.cancel_scope.cancel()
         finally:
             client._end()
+
+
+async def _supervise(client: Client, scope: anyio.CancelScope) -> None:
+    """Run both links until cancelled by `scope` alone, or until one of them fails."""
+    with scope:
+        async with background() as tg:
+            for link in client._links:
+                tg.start_soon(link.run)
+            await anyio.sleep_forever()
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `open_client` beside the URLs and the reactor."""
+
+    name: str | None
+    reconnect: Backoff | None
+    while_down: WhileDown
+    credentials: CredentialsSource | None
+    heartbeat: float | timedelta | None
+    connect_timeout: float | timedelta | None
+    max_message_size: int
+    client_properties: Mapping[str, Any] | None
+    ssl_context: ssl.SSLContext | None
+    drain: float | timedelta
+
+
+async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]) -> Client:
+    """A client without a block, for asyncio programs whose start and stop hooks run in different tasks: end it with
+    `await client.aclose()`.
+
+    The arguments are those of `open_client`. What would have ended that block ends the client; its operations then
+    raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
+    nurseries for this, and anyone whose start and stop are one function has `open_client`.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise LocalProtocolError("start_client is for asyncio; under trio: 'async with open_client(...)'") from None
+    started: asyncio.Future[Client] = loop.create_future()
+
+    async def host() -> None:
+        leave = anyio.Event()
+        try:
+            async with open_client(urls, **options) as client:
+                client._leave = leave.set
+                if not started.done():
+                    started.set_result(client)
+                await leave.wait()
+        except Exception as error:
+            if not started.done():
+                started.set_exception(error)
+            elif not isinstance(error, RabbitryError):
+                raise
+
+    task = loop.create_task(host(), name="rabbitry client")
+    try:
+        client = await asyncio.shield(started)
+    except BaseException:
+        task.cancel()
+        raise
+    client._host = task
+    return client

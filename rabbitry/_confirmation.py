@@ -111,6 +111,10 @@ class Confirmation:
         """basic.return came; the broker's ack follows and makes it final."""
         self._returned = code, text
 
+    def forget_return(self) -> None:
+        """It will be published again."""
+        self._returned = None
+
     def settle(self, acked: bool) -> None:
         """The broker answered."""
         if not acked:

@@ -20,6 +20,7 @@ import anyio
 from rabbitry._backoff import Backoff
 from rabbitry._connection import Connection, Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, NotConnected, RabbitryError
+from rabbitry._message import seconds
 from rabbitry._waiting import checkpoint_if_cancelled
 
 if TYPE_CHECKING:
@@ -79,14 +80,15 @@ class Link:
         self.lives = 0
         self._reactor = reactor
         self._hosts = list(hosts)
-        self._backoff = backoff
+        self.backoff = backoff
         self._credentials = credentials
         self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
         self.tell: Callable[[Change], None] = _tell_nobody
         self._random = Random()
         self._connection: Connection | None = None
         self._expires_in: float | None = None
-        self._failure: Exception | None = None
+        self._short_lives = 0  # in a row: a broker that drops us at once must not be dialled again and again
+        self.failure: Exception | None = None
         self._wanted = anyio.Event()
         self._changed = anyio.Event()
 
@@ -99,7 +101,7 @@ class Link:
         self._wanted.set()
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
-                raise NotConnected("the client is closed") from self._failure
+                raise self.closed_error()
             if while_down == "fail" and self.state == "recovering":
                 raise NotConnected(f"the connection is down, and being recovered: {self.last_error}")
             await self._changed.wait()
@@ -120,19 +122,25 @@ class Link:
                     connection = await self._open(stack)
                     await self._serve(connection)
         except Exception as error:
-            self._failure = error
+            self.failure = error
             raise
+
+    def closed_error(self) -> NotConnected:
+        """What who needs a connection is told once there will be none."""
+        error = NotConnected(f"the client has ended: {self.failure}" if self.failure else "the client is closed")
+        error.__cause__ = self.failure
+        return error
 
     def close(self) -> None:
         """The supervisor has ended."""
-        self._move("closed", self._failure)
+        self._move("closed", self.failure)
 
     async def _open(self, stack: AsyncExitStack) -> Connection:
         """The next life, entered on `stack`, with everything restored in it."""
         failures, began = 0, anyio.current_time()
         while True:
             if failures or self.lives:
-                await anyio.sleep(self._backoff.delay(max(1, failures), self._random))
+                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), self._random))
             for settings in self._random.sample(self._hosts, len(self._hosts)):
                 try:
                     return await self._open_at(settings, stack)
@@ -142,7 +150,7 @@ class Link:
                     self.last_error = error
                     logger.warning("%s: %s", settings.name, error)
             failures += 1
-            if self._backoff.is_exhausted(failures, anyio.current_time() - began):
+            if self.backoff.is_exhausted(failures, anyio.current_time() - began):
                 assert self.last_error is not None
                 raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
 
@@ -160,6 +168,7 @@ class Link:
     async def _serve(self, connection: Connection) -> None:
         """One life. Returns when it has ended."""
         self.lives += 1
+        began = anyio.current_time()
         self._connection = connection
         if self.lives > 1:
             logger.info("%s is connected again", connection.name)
@@ -175,6 +184,8 @@ class Link:
                 tg.cancel_scope.cancel()
         finally:
             self._connection = None
+        is_short = anyio.current_time() - began < seconds(self.backoff.maximum)
+        self._short_lives = self._short_lives + 1 if is_short else 0
         logger.warning("%s was lost: %s", connection.name, self.last_error)
         self._move("recovering", self.last_error)
 

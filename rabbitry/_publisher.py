@@ -162,7 +162,6 @@ class Publisher:
 
     async def _queue(self, confirmation: Confirmation, mandatory: bool) -> None:
         """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""
-        channel = self._channel
         if self._has_room:
             self._reserved += 1
         else:
@@ -170,16 +169,23 @@ class Publisher:
         try:
             while True:
                 if not self._is_open:
-                    channel._require_confirms("a publisher")
+                    self._channel._require_confirms("a publisher")
                     raise LocalProtocolError(
                         "the publisher is not open: use it inside 'async with channel.publisher() as publisher'"
                     )
-                if channel._queue_confirmed(confirmation, mandatory):
+                if self._try_queue(confirmation, mandatory):
                     self.sent += 1
                     return
-                await channel._endpoint.wait_room()
+                await self._wait_ready()
         finally:
             self._give_back()
+
+    def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
+        return self._channel._queue_confirmed(confirmation, mandatory)
+
+    async def _wait_ready(self) -> None:
+        """Return when the channel may take a message more."""
+        await self._channel._endpoint.wait_room()
 
     async def _wait_for_place(self) -> None:
         """Return with a place in the window reserved, in the order of asking."""

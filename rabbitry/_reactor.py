@@ -8,13 +8,13 @@ closes well.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import lru_cache
 from itertools import groupby
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
@@ -41,6 +41,9 @@ from rabbitry._waiting import checkpoint_if_cancelled, waits
 from rabbitry.protocol.constants import FRAME_MIN_SIZE
 from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
+
+if TYPE_CHECKING:
+    from rabbitry._client import Client, ClientOptions
 
 __all__ = ["Reactor", "connect", "connection_settings", "open_reactor"]
 
@@ -92,6 +95,14 @@ class Reactor:
             ssl_context=ssl_context,
         )
         return Connection(settings, self)
+
+    def open_client(
+        self, urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]
+    ) -> AbstractAsyncContextManager[Client]:
+        """A client on this reactor, to be entered; the arguments are those of `rabbitry.open_client`."""
+        from rabbitry._client import open_client
+
+        return open_client(urls, reactor=self, **options)
 
     def _remember(self, endpoint: Endpoint) -> None:
         if self._is_closed:

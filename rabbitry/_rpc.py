@@ -35,7 +35,7 @@ from rabbitry.protocol.content import Content
 if TYPE_CHECKING:
     from rabbitry._channel import Channel
 
-__all__ = ["RPC", "Handler", "serve"]
+__all__ = ["REPLY_TO", "RPC", "Handler", "reply_to", "serve"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -72,6 +72,11 @@ class RPC:
 
     def __repr__(self) -> str:
         return f"<RPC {len(self._waiters)} calls in flight, {self.late_replies} late replies>"
+
+    @property
+    def is_open(self) -> bool:
+        """True inside the block until the channel, its connection or its reply consumer ends."""
+        return self._error is None and self._channel.is_open
 
     async def __aenter__(self) -> Self:
         """Open the channel and its reply consumer."""
@@ -212,7 +217,7 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
 
     async def answer(request: Delivery) -> None:
         try:
-            reply = await reply_to(request)
+            reply = await reply_to(request, handler, chosen, raw, queue)
             if reply is not None:
                 await channel.publish(reply, routing_key=request.properties.reply_to or "")
             if not request.is_settled:  # a raw handler may have done so
@@ -227,24 +232,6 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
             raise
         finally:
             limiter.release()
-
-    async def reply_to(request: Delivery) -> Message | None:
-        """Run the handler. A request whose very properties can't be decoded raises `DecodeError`."""
-        properties = request.properties
-        common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
-        try:
-            result = await handler(request if raw else request.decode(None if properties.content_type else chosen))
-            reply = _reply(result, chosen, raw, common)
-            reply.encoded_properties()  # may refuse what the handler put into a Message
-        except Exception as exc:
-            logger.error("the RPC handler of queue %r failed", queue, exc_info=exc)
-            reply = _error_reply(exc, common)
-        except anyio.get_cancelled_exc_class() as exc:
-            if is_being_cancelled():
-                raise
-            logger.error("the RPC handler of queue %r awaited something cancelled", queue, exc_info=exc)
-            reply = _error_reply(exc, common)
-        return None if properties.reply_to is None else reply
 
     async with channel, channel.consume(queue) as requests:
         with anyio.CancelScope() as working:
@@ -268,6 +255,27 @@ async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: 
                     raise
         if requests._error is not None:
             raise requests._error.copy()
+
+
+async def reply_to(request: Delivery, handler: Handler, codec: Codec, raw: bool, queue: str) -> Message | None:
+    """Run the handler; None where no reply was asked for. A request whose very properties can't be decoded raises
+    `DecodeError`.
+    """
+    properties = request.properties
+    common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
+    try:
+        result = await handler(request if raw else request.decode(None if properties.content_type else codec))
+        reply = _reply(result, codec, raw, common)
+        reply.encoded_properties()  # may refuse what the handler put into a Message
+    except Exception as exc:
+        logger.error("the RPC handler of queue %r failed", queue, exc_info=exc)
+        reply = _error_reply(exc, common)
+    except anyio.get_cancelled_exc_class() as exc:
+        if is_being_cancelled():
+            raise
+        logger.error("the RPC handler of queue %r awaited something cancelled", queue, exc_info=exc)
+        reply = _error_reply(exc, common)
+    return None if properties.reply_to is None else reply
 
 
 def _reply(result: Any, codec: Codec, raw: bool, common: Mapping[str, Any]) -> Message:

@@ -50,6 +50,15 @@ class Exchange:
         )
 
 
+class ServerName:
+    """The name that the broker gave a temporary queue, in its present life; also what tells such queues apart."""
+
+    __slots__ = ("name",)
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A queue. `LocalProtocolError` for a combination that RabbitMQ refuses, now or in its newest versions.
@@ -83,8 +92,39 @@ class Queue:
     delivery_limit: int | None = None
     max_age: float | timedelta | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    _server: ServerName | None = field(default=None, repr=False)
+
+    @classmethod
+    def temporary(cls, **options: Any) -> Queue:
+        """A queue for this connection alone, which goes with it and whose name the broker chooses: another one in each
+        life of a client. `current_name` is what it is called now. `options` are those of a queue.
+
+        Each is a queue of its own, and belongs to one client or connection.
+        """
+        return cls("", **{"durable": False, "exclusive": True, **options, "_server": ServerName()})
+
+    @property
+    def current_name(self) -> str:
+        """What the broker knows it by. `LocalProtocolError` for a temporary queue that was not declared yet."""
+        if self._server is None:
+            return self.name
+        if self._server.name is None:
+            raise LocalProtocolError("a temporary queue has no name before it is declared")
+        return self._server.name
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the broker chooses its name."""
+        return self._server is not None
+
+    def declared_as(self, name: str) -> None:
+        """The broker answered its declaration."""
+        if self._server is not None:
+            self._server.name = name
 
     def __post_init__(self) -> None:
+        if not self.name and self._server is None:
+            raise LocalProtocolError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
         if self.type not in _UNSUITABLE:
             raise LocalProtocolError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
@@ -182,7 +222,9 @@ def in_order(entities: Iterable[Entity]) -> list[Entity]:
 
 def name_of(entity: str | Queue | Exchange) -> str:
     """The name that the broker knows it by."""
-    return entity if isinstance(entity, str) else entity.name
+    if isinstance(entity, str):
+        return entity
+    return entity.current_name if isinstance(entity, Queue) else entity.name
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
