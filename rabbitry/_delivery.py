@@ -18,7 +18,7 @@ from rabbitry._errors import StaleDelivery
 from rabbitry._message import Message
 from rabbitry.protocol.content import Content
 
-__all__ = ["Death", "Delivery", "OnError", "ProcessDelivery"]
+__all__ = ["Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -154,14 +154,19 @@ def _death(entry: dict[str, Any]) -> Death:
     )
 
 
+def check_on_error(on_error: OnError) -> None:
+    """Refuse what is no such policy."""
+    if on_error not in ("requeue", "reject", "raise") and not callable(on_error):
+        raise ValueError(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
+
+
 class ProcessDelivery:
     """The `with` block of `Delivery.process`."""
 
     __slots__ = ("_delivery", "_on_error")
 
     def __init__(self, delivery: Delivery, on_error: OnError) -> None:
-        if on_error not in ("requeue", "reject", "raise") and not callable(on_error):
-            raise ValueError(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
+        check_on_error(on_error)
         self._delivery = delivery
         self._on_error = on_error
 
@@ -209,4 +214,7 @@ class ProcessDelivery:
                     raise ValueError(f'on_error must return "requeue", "reject" or "raise", not {verdict!r}')
         except StaleDelivery:
             delivery._channel.connection.stale_settlements += 1
-            logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")
+            if verdict in ("ack", "reject"):  # else it is what was asked for
+                logger.warning(
+                    "a delivery was processed after its channel had ended: the broker will deliver it again"
+                )

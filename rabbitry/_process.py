@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._delivery import Delivery, OnError
+from rabbitry._delivery import Delivery, OnError, check_on_error
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._scopes import background
 from rabbitry._subscription import Subscription
@@ -40,6 +40,7 @@ async def process_all(
         raise LocalProtocolError(f"drain must not be negative: {drain}")
     if on_stale not in ("finish", "cancel"):
         raise LocalProtocolError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
+    check_on_error(on_error)
     at_work: dict[anyio.CancelScope, Delivery] = {}
     failures: list[RabbitryError] = []
 

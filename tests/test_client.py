@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,47 +10,9 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, Credentials, Exchange, Queue
+from tests.clients import QUICK, admit, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import drain, open_channel, unique
-from tests.proxy import Link, Proxy, open_proxy
-
-QUICK = Backoff(initial=0.01, maximum=0.05)
-
-
-@asynccontextmanager
-async def through_proxy(url: str, **options: Any) -> AsyncIterator[tuple[rabbitry.Client, Proxy]]:
-    options.setdefault("reconnect", QUICK)
-    async with open_proxy(url) as proxy, rabbitry.open_client(proxy.url, **options) as client:
-        yield client, proxy
-
-
-@asynccontextmanager
-async def some_queue(url: str) -> AsyncIterator[str]:
-    """A durable queue, so that it outlives connections."""
-    async with open_channel(url) as channel:
-        name = (await channel.declare_queue(unique())).name
-        try:
-            yield name
-        finally:
-            with anyio.CancelScope(shield=True):
-                await channel.delete_queue(name)
-
-
-async def ready_again(client: rabbitry.Client) -> None:
-    with anyio.fail_after(5):
-        while not client.is_ready:
-            await anyio.sleep(0.005)
-
-
-def refuse(proxy: Proxy) -> None:
-    """From now on each link is cut as soon as it is there, as are those there are."""
-    proxy.on_link = Link.cut
-    for link in proxy.links:
-        link.cut()
-
-
-def admit(proxy: Proxy) -> None:
-    proxy.on_link = lambda link: None
-
+from tests.proxy import open_proxy
 
 # --- publishing -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,587 @@
+"""Consuming that spans reconnects: iterators, batches, streams and `process`, through a proxy that cuts connections."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+import rabbitry
+from rabbitry import Delivery, Queue
+from rabbitry.testing import PrivateNode
+from tests.clients import QUICK, admit, cut, ready_again, refuse, some_queue, through_proxy
+from tests.helpers import counts, drain, has_counts, open_channel, unique, until
+from tests.proxy import open_proxy
+
+
+async def lose(client: rabbitry.Client, cut_it: Callable[[], object]) -> None:
+    """Cut the connection and wait until the client is connected again."""
+    before = client.statistics()
+    cut_it()
+    with anyio.fail_after(5):
+        while client.statistics() == before or not client.is_ready:
+            await anyio.sleep(0.002)
+
+
+# --- iterating --------------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_reconnect_the_consumer_is_not_silent(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, open_channel(amqp_url) as channel:
+        async with through_proxy(amqp_url) as (client, proxy), client.consume(queue) as deliveries:
+            for number in range(5):
+                await channel.publish(b"%d" % number, routing_key=queue)
+                with anyio.fail_after(5):
+                    delivery = await anext(deliveries)
+                assert delivery.body == b"%d" % number
+                delivery.ack()
+                await anyio.sleep(0.01)  # the ack leaves
+                proxy.link.cut()
+            assert client.statistics()["consuming_lives"] >= 4
+        assert await has_counts(channel, queue, 0)
+
+
+async def test_a_task_that_waits_goes_on_waiting(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        got: list[bytes] = []
+
+        async def take() -> None:
+            delivery = await anext(deliveries)
+            delivery.ack()
+            got.append(delivery.body)
+
+        async with client.consume(queue, prefetch=1) as deliveries, anyio.create_task_group() as tg:
+            for _ in range(3):
+                tg.start_soon(take)
+            for _ in range(3):
+                await lose(client, proxy.link.cut)
+            for number in range(3):
+                await client.publish(b"%d" % number, routing_key=queue)
+        assert sorted(got) == [b"0", b"1", b"2"]
+        assert deliveries.lives >= 2
+
+
+async def test_a_delivery_of_a_former_life_is_stale(amqp_url: str) -> None:
+    """Unknown delivery tag after recovery: others send the old tag on the new channel, where it may be another's."""
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        await client.publish(b"x", routing_key=queue)
+        async with client.consume(queue) as deliveries:
+            former = await anext(deliveries)
+            link = proxy.link
+            link.cut()
+            again = await anext(deliveries)
+            assert again.body == b"x" and again.redelivered
+            assert former.is_stale and former.delivery_tag == again.delivery_tag == 1
+            with pytest.raises(rabbitry.StaleDelivery):
+                former.ack()
+            assert not again.is_settled
+            await anyio.sleep(0.05)
+            async with open_channel(amqp_url) as channel:
+                assert await counts(channel, queue) == (0, 1)
+            again.ack()
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+async def test_a_deleted_queue_raises(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
+        async with client.consume(queue) as deliveries:
+            async with open_channel(amqp_url) as channel:
+                await channel.delete_queue(queue)
+            for _ in range(2):
+                with anyio.fail_after(5), pytest.raises(rabbitry.ConsumerCancelled) as raised:
+                    await anext(deliveries)
+            assert isinstance(raised.value, rabbitry.ConsumerCancelled)
+        await client.publish(b"x", routing_key="nowhere")  # the client goes on
+
+
+async def test_a_queue_deleted_while_away_raises(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        async with client.consume(queue) as deliveries:
+            refuse(proxy)
+            async with open_channel(amqp_url) as channel:
+                await channel.delete_queue(queue)
+            admit(proxy)
+            with anyio.fail_after(5), pytest.raises(rabbitry.NotFound, match=queue):
+                await anext(deliveries)
+            with pytest.raises(rabbitry.NotFound):
+                await anext(deliveries)
+
+
+async def test_a_consumer_that_the_broker_cancelled_subscribes_again(amqp_url: str) -> None:
+    """As a quorum queue's does when its leader moves, or newer brokers' when an acknowledgement takes too long."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
+        async with client.consume(queue) as deliveries:
+            async with open_channel(amqp_url) as channel:
+                await channel.delete_queue(queue)
+                await channel.declare_queue(queue)  # there again before it subscribes
+                await channel.publish(b"x", routing_key=queue)
+            with anyio.fail_after(5):
+                (await anext(deliveries)).ack()
+            assert deliveries.lives == 2
+
+
+async def test_an_unknown_queue_fails_at_once(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client:
+        with pytest.raises(rabbitry.NotFound):
+            async with client.consume(unique()):
+                pass
+        assert client.statistics()["subscriptions"] == 0
+        with pytest.raises(rabbitry.LocalProtocolError, match="enter it first"):
+            await anext(client.consume("x"))
+
+
+async def test_an_exclusive_consumer_comes_back_though_the_broker_sees_the_former(amqp_url: str) -> None:
+    """The broker learns of the loss later than the client: its side of the connection is stalled, not cut."""
+    async with some_queue(amqp_url) as queue, open_proxy(amqp_url) as proxy:
+        async with rabbitry.open_client(proxy.url, reconnect=QUICK) as client:
+            await client.publish(b"x", routing_key="nowhere")
+            async with client.consume(queue, exclusive=True) as deliveries:
+                former = proxy.link
+                former.to_broker.stall()
+                former.to_client.half_close()  # the client sees the end, the broker nothing
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(anext, deliveries)
+                    await anyio.sleep(0.7)
+                    former.cut()
+                    async with open_channel(amqp_url) as channel:
+                        await channel.publish(b"x", routing_key=queue)
+                assert deliveries.lives == 2
+
+
+async def test_leaving_puts_back_what_was_not_iterated(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        for number in range(5):
+            await client.publish(b"%d" % number, routing_key=queue)
+        async with client.consume(queue) as deliveries:
+            (await anext(deliveries)).ack()
+            await anyio.sleep(0.02)  # the ack leaves
+            await lose(client, proxy.link.cut)
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 4)
+
+
+async def test_leaving_while_down_does_not_wait_for_the_next_life(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        with anyio.fail_after(1):
+            async with client.consume(queue) as deliveries:
+                refuse(proxy)
+                with anyio.move_on_after(0.1) as scope:
+                    await anext(deliveries)
+                assert scope.cancelled_caught
+
+
+async def test_the_end_of_the_client_ends_iterators(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, anyio.create_task_group() as tg:
+        ended: list[str] = []
+
+        async def iterate(client: rabbitry.Client, name: str) -> None:
+            async with client.consume(queue) as deliveries:
+                entered.set()
+                async for _ in deliveries:
+                    pass
+            ended.append(name)
+
+        with anyio.fail_after(5):
+            async with rabbitry.open_client(amqp_url) as client:
+                entered = anyio.Event()
+                tg.start_soon(iterate, client, "open")
+                await entered.wait()
+            async with through_proxy(amqp_url) as (client, proxy):
+                entered = anyio.Event()
+                tg.start_soon(iterate, client, "down")
+                await entered.wait()
+                refuse(proxy)
+                await until(lambda: client.state == "recovering")
+            await until(lambda: len(ended) == 2)
+
+
+async def test_what_ends_the_client_for_good_ends_iterators_with_it(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, open_proxy(amqp_url) as proxy, anyio.create_task_group() as tg:
+
+        async def iterate(client: rabbitry.Client) -> None:
+            async with client.consume(queue) as deliveries:
+                entered.set()
+                with pytest.raises((rabbitry.NotConnected, StopAsyncIteration)):
+                    await anext(deliveries)
+                ended.set()
+
+        entered, ended = anyio.Event(), anyio.Event()
+        with pytest.raises(rabbitry.ConnectFailed, match="given up after 3 attempts"):
+            async with rabbitry.open_client(proxy.url, reconnect=rabbitry.Backoff(initial=0.01, attempts=3)) as client:
+                tg.start_soon(iterate, client)
+                await entered.wait()
+                refuse(proxy)
+                await anyio.sleep(10)
+        with anyio.fail_after(2):
+            await ended.wait()
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_of_one_life(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        async with client.consume(queue, prefetch=10) as deliveries:
+            batches = deliveries.batches(10, within=0.2)
+            for number in range(4):
+                await client.publish(b"%d" % number, routing_key=queue)
+            await until(lambda: len(deliveries._consumer._buffer) == 4)  # type: ignore[union-attr]
+            await lose(client, proxy.link.cut)
+            batch = await anext(batches)
+            assert [delivery.body for delivery in batch] == [b"0", b"1", b"2", b"3"]
+            batch.ack()
+            await client.publish(b"4", routing_key=queue)
+            batch = await anext(batches)
+            assert [delivery.body for delivery in batch] == [b"4"]
+            batch.ack()
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+async def test_a_batch_that_can_never_fill_is_refused(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client:
+        deliveries = client.consume("x", prefetch=10)
+        with pytest.raises(rabbitry.LocalProtocolError, match="prefetch=500"):
+            deliveries.batches(500, within=1)
+        for size, within in ((0, 1.0), (70_000, 1.0), (5, -1.0)):
+            with pytest.raises(rabbitry.LocalProtocolError):
+                client.consume("x", prefetch=0).batches(size, within=within)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_goes_on_after_what_was_settled(amqp_url: str) -> None:
+    stream = Queue(unique(), type="stream")
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(stream)
+        async with client.publisher() as publisher:
+            for number in range(300):
+                await publisher.submit(b"%d" % number, routing_key=stream.name)
+        try:
+            async with client.consume(stream, offset="first", prefetch=50) as deliveries:
+                seen: list[int] = []
+                held: list[Delivery] = []
+                async for delivery in deliveries:
+                    seen.append(int(delivery.body))
+                    if seen[-1] == 150:
+                        held.append(delivery)  # not settled: the next life begins here
+                    else:
+                        delivery.ack()
+                    if len(seen) == 180:
+                        break
+                cut(proxy)
+                async for delivery in deliveries:
+                    seen.append(int(delivery.body))
+                    delivery.ack()
+                    if seen[-1] == 250:
+                        break
+                await anyio.sleep(0.01)
+                cut(proxy)
+                async for delivery in deliveries:
+                    seen.append(int(delivery.body))
+                    delivery.ack()
+                    if seen[-1] == 299:
+                        break
+            again = len(seen) - 1 - seen[::-1].index(150)
+            assert seen == [*range(again), *range(150, 300)] and again >= 180
+            assert held[0].is_stale
+        finally:
+            await client.delete(stream)
+
+
+async def test_a_stream_consumer_misses_nothing_before_its_first_delivery(amqp_url: str) -> None:
+    stream = Queue(unique(), type="stream")
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(stream)
+        try:
+            await channel.publish(b"before", routing_key=stream.name)
+            await anyio.sleep(2.1)  # offsets by time count whole seconds
+            async with client.consume(stream) as deliveries:
+                refuse(proxy)
+                await channel.publish(b"while away", routing_key=stream.name)
+                admit(proxy)
+                with anyio.fail_after(5):
+                    delivery = await anext(deliveries)
+                assert delivery.body == b"while away"
+                delivery.ack()
+        finally:
+            await client.delete(stream)
+
+
+async def test_where_to_begin_in_a_stream(amqp_url: str) -> None:
+    stream = Queue(unique(), type="stream")
+    async with rabbitry.open_client(amqp_url) as client:
+        await client.declare(stream)
+        try:
+            for number in range(3):
+                await client.publish(b"%d" % number, routing_key=stream.name)
+            for offset, first in (
+                ("first", b"0"),
+                (1, b"1"),
+                (datetime.now(UTC) - timedelta(hours=1), b"0"),
+                (timedelta(hours=1), b"0"),
+            ):
+                async with client.consume(stream, offset=offset) as deliveries:  # type: ignore[arg-type]
+                    with anyio.fail_after(5):
+                        assert (await anext(deliveries)).body == first
+        finally:
+            await client.delete(stream)
+        for options in ({"no_ack": True}, {"prefetch": 0}, {"arguments": {"x-stream-offset": 1}}):
+            with pytest.raises(rabbitry.LocalProtocolError):
+                client.consume(stream, **options)  # type: ignore[arg-type]
+
+
+# --- process ----------------------------------------------------------------------------------------------------------
+
+
+async def test_handlers_run_side_by_side_and_across_lives(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        done: set[bytes] = set()
+        most = working = 0
+
+        async def handle(delivery: Delivery) -> None:
+            nonlocal working, most
+            working += 1
+            most = max(most, working)
+            await anyio.sleep(0.001)
+            working -= 1
+            done.add(delivery.body)
+
+        async with anyio.create_task_group() as tg:
+            await tg.start(lambda **status: client.process(queue, handle, concurrency=5, **status))
+            async with client.publisher(on_unknown="republish") as publisher:
+                for number in range(200):
+                    await publisher.submit(b"%d" % number, routing_key=queue)
+                    if number % 50 == 25:
+                        cut(proxy)
+                        await anyio.sleep(0.02)
+            await until(lambda: len(done) == 200)
+            client.stop_consuming()
+        assert most == 5
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+async def test_how_a_handler_ends_settles_its_delivery(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        tries: list[bytes] = []
+
+        async def handle(delivery: Delivery) -> None:
+            tries.append(delivery.body)
+            if delivery.body == b"twice" and not delivery.redelivered:
+                raise ValueError("once more")
+            if delivery.body == b"never":
+                raise RuntimeError("never")
+
+        def verdict(delivery: Delivery, error: Exception) -> str:
+            return "requeue" if isinstance(error, ValueError) else "reject"
+
+        for body in (b"once", b"twice", b"never"):
+            await client.publish(body, routing_key=queue)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, on_error=verdict))  # type: ignore[arg-type]
+            await until(lambda: len(tries) == 4)
+            client.stop_consuming()
+        assert sorted(tries) == [b"never", b"once", b"twice", b"twice"]
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+    assert sum("the handler of a delivery failed" in record.message for record in caplog.records) == 2
+
+
+async def test_an_error_that_is_to_be_raised_ends_it_and_is_raised_as_it_is(amqp_url: str) -> None:
+    error = ValueError("mine")
+
+    async def handle(delivery: Delivery) -> None:
+        if delivery.body == b"bad":
+            raise error
+        await anyio.sleep(10)
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        for body in (b"good", b"bad"):
+            await client.publish(body, routing_key=queue)
+        with anyio.fail_after(5), pytest.raises(ValueError) as raised:
+            await client.process(queue, handle, concurrency=2, on_error="raise")
+        assert raised.value is error
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 2)
+
+
+async def test_a_deleted_queue_lets_handlers_finish(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
+        finished: list[bytes] = []
+        begun = anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            await anyio.sleep(0.3)
+            finished.append(delivery.body)
+
+        async def delete() -> None:
+            await begun.wait()
+            async with open_channel(amqp_url) as channel:
+                await channel.delete_queue(queue)
+
+        await client.publish(b"x", routing_key=queue)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(delete)
+            with anyio.fail_after(5), pytest.raises(rabbitry.ConsumerCancelled):
+                await client.process(queue, handle, concurrency=3)
+        assert finished == [b"x"]
+
+
+@pytest.mark.parametrize("drain_for", [0.0, 5.0])
+async def test_shutting_down_does_not_drop_handlers_at_work(amqp_url: str, drain_for: float) -> None:
+    """Cancelled, they have `drain` seconds to finish, and may publish meanwhile."""
+    async with some_queue(amqp_url) as queue, some_queue(amqp_url) as results:
+        begun = anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            await anyio.sleep(0.2)
+            await client.publish(b"done " + delivery.body, routing_key=results)
+
+        with anyio.CancelScope() as scope:
+            async with rabbitry.open_client(amqp_url) as client:
+                for number in range(5):
+                    await client.publish(b"%d" % number, routing_key=queue)
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(lambda: client.process(queue, handle, concurrency=2, drain=drain_for))
+                    await begun.wait()
+                    await anyio.sleep(0.05)
+                    scope.cancel()
+        assert scope.cancelled_caught
+        async with open_channel(amqp_url) as channel:
+            finished = 2 if drain_for else 0
+            assert await has_counts(channel, results, finished)
+            assert await has_counts(channel, queue, 5 - finished)
+            assert sorted(await drain(channel, results)) == [b"done 0", b"done 1"][:finished]
+
+
+async def test_the_drain_has_an_end(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        begun = anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            await anyio.sleep(60)
+
+        await client.publish(b"x", routing_key=queue)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(lambda: client.process(queue, handle, drain=0.2))
+                await begun.wait()
+                began = anyio.current_time()
+                tg.cancel_scope.cancel()
+        assert 0.15 < anyio.current_time() - began < 2
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 1)
+
+
+async def test_stop_consuming_puts_back_what_no_handler_took(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        begun, go_on = anyio.Event(), anyio.Event()
+        finished: list[bytes] = []
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            await go_on.wait()
+            await client.publish(b"x", routing_key="nowhere")  # publishing stays up
+            finished.append(delivery.body)
+
+        for number in range(5):
+            await client.publish(b"%d" % number, routing_key=queue)
+        async with open_channel(amqp_url) as channel, anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, concurrency=1, prefetch=5))
+            await begun.wait()
+            client.stop_consuming()
+            assert await has_counts(channel, queue, 4)
+            go_on.set()
+        assert finished == [b"0"]
+        async with client.consume(queue) as deliveries:  # stopped for good
+            assert [delivery async for delivery in deliveries] == []
+
+
+async def test_leaving_the_client_waits_for_handlers_of_other_tasks(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, anyio.create_task_group() as tg:
+        begun = anyio.Event()
+        finished: list[bytes] = []
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            await anyio.sleep(0.2)
+            finished.append(delivery.body)
+
+        async with rabbitry.open_client(amqp_url) as client:
+            await client.publish(b"x", routing_key=queue)
+            tg.start_soon(client.process, queue, handle)
+            await begun.wait()
+        assert finished == [b"x"]
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+@pytest.mark.parametrize("on_stale", ["finish", "cancel"])
+async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        log: list[str] = []
+
+        async def handle(delivery: Delivery) -> None:
+            first = not delivery.redelivered
+            try:
+                if first:
+                    await anyio.sleep(0.3)
+                log.append("first" if first else "second")
+            except anyio.get_cancelled_exc_class():
+                log.append("cancelled")
+                raise
+
+        await client.publish(b"x", routing_key=queue)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, concurrency=2, on_stale=on_stale))  # type: ignore[arg-type]
+            await anyio.sleep(0.1)
+            cut(proxy)
+            await until(lambda: len(log) == 2)
+            await anyio.sleep(0.01)
+            client.stop_consuming()
+        assert log == (["second", "first"] if on_stale == "finish" else ["cancelled", "second"])
+        assert (on_stale == "finish") == any("after its channel had ended" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "options", [{"concurrency": 0}, {"drain": -1}, {"on_stale": "drop"}, {"on_error": "drop"}, {"prefetch": 70_000}]
+)
+async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, object]) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        with anyio.fail_after(5), pytest.raises((rabbitry.LocalProtocolError, ValueError)):
+            await client.process(queue, handle_nothing, **options)  # type: ignore[arg-type]
+
+
+async def handle_nothing(delivery: Delivery) -> None: ...
+
+
+# --- with a broker of its own -----------------------------------------------------------------------------------------
+
+
+async def test_an_acknowledgement_timeout_subscribes_again(anyio_backend: str) -> None:
+    """RabbitMQ closes the channel of a consumer that takes too long to acknowledge; 4.3 cancels the consumer."""
+    async with PrivateNode(settings={"consumer_timeout": 1000}) as node:
+        node.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+        async with rabbitry.open_client(node.url, reconnect=QUICK) as client:
+            queue = Queue(unique())
+            await client.declare(queue)
+            await client.publish(b"slow", routing_key=queue.name)
+            async with client.consume(queue) as deliveries:
+                former = await anext(deliveries)
+                with anyio.fail_after(30):
+                    again = await anext(deliveries)
+                assert again.body == b"slow" and former.is_stale
+                again.ack()
+                assert deliveries.lives == 2
+                assert client.statistics()["consuming_lives"] == 1
+                await ready_again(client)
