@@ -279,7 +279,7 @@ class Client:
         confirmed or can't be delivered, which is counted (`statistics`), and rejected where it can't be answered. The
         rest is as for `process`, and so is what cancelling it means.
         """
-        answer = Answering(self, str(queue), handler, codec, raw)
+        answer = Answering(self, queue, handler, codec, raw)
         await self.process(
             queue,
             answer,

@@ -20,6 +20,7 @@ from rabbitry._rpc import REPLY_TO, RPC, Handler, reply_to
 if TYPE_CHECKING:
     from rabbitry._client import Client
     from rabbitry._link import Link, WhileDown
+    from rabbitry._topology import Queue
 
 __all__ = ["Answering", "ClientRPC"]
 
@@ -107,9 +108,9 @@ class Answering:
 
     __slots__ = ("_client", "_codec", "_handler", "_queue", "_raw")
 
-    def __init__(self, client: Client, queue: str, handler: Handler, codec: str, raw: bool) -> None:
+    def __init__(self, client: Client, queue: str | Queue, handler: Handler, codec: str, raw: bool) -> None:
         self._client = client
-        self._queue = queue
+        self._queue = queue if isinstance(queue, str) else queue.name or "(temporary)"
         self._handler = handler
         self._codec = codec_named(codec)
         self._raw = raw

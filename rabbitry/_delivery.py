@@ -215,6 +215,4 @@ class ProcessDelivery:
         except StaleDelivery:
             delivery._channel.connection.stale_settlements += 1
             if verdict in ("ack", "reject"):  # else it is what was asked for
-                logger.warning(
-                    "a delivery was processed after its channel had ended: the broker will deliver it again"
-                )
+                logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import anyio
 
@@ -169,16 +169,17 @@ class Publisher:
         try:
             while True:
                 if not self._is_open:
-                    self._channel._require_confirms("a publisher")
-                    raise LocalProtocolError(
-                        "the publisher is not open: use it inside 'async with channel.publisher() as publisher'"
-                    )
+                    self._refuse()
                 if self._try_queue(confirmation, mandatory):
                     self.sent += 1
                     return
                 await self._wait_ready()
         finally:
             self._give_back()
+
+    def _refuse(self) -> NoReturn:
+        self._channel._require_confirms("a publisher")
+        raise LocalProtocolError("the publisher is not open: use it inside its 'async with' block")
 
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
         return self._channel._queue_confirmed(confirmation, mandatory)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import anyio
 
@@ -205,6 +205,9 @@ class ClientPublisher(Publisher):
         await confirmation.wait()
 
     # --- from one life to the next ------------------------------------------------------------------------------------
+
+    def _refuse(self) -> NoReturn:
+        raise LocalProtocolError("the publisher is not open: use it inside its 'async with' block")
 
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
         return (

@@ -550,7 +550,9 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
             await anyio.sleep(0.01)
             client.stop_consuming()
         assert log == (["second", "first"] if on_stale == "finish" else ["cancelled", "second"])
-        assert (on_stale == "finish") == any("after its channel had ended" in record.message for record in caplog.records)
+        assert (on_stale == "finish") == any(
+            "after its channel had ended" in record.message for record in caplog.records
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,208 @@
+"""RPC that spans reconnects, on both sides."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+import pytest
+
+import rabbitry
+from rabbitry import Delivery, Queue
+from tests.clients import QUICK, admit, cut, refuse, some_queue, through_proxy
+from tests.helpers import drain, has_counts, open_channel, unique, until
+
+
+async def double(number: int) -> int:
+    return 2 * number
+
+
+async def serve(client: rabbitry.Client, tg: anyio.abc.TaskGroup, queue: Any, handler: Any, **options: Any) -> None:
+    """Return once it serves."""
+    await tg.start(lambda **status: client.serve(queue, handler, **options, **status))
+
+
+async def test_calls_and_answers_go_on_in_the_next_life(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as caller:
+        async with through_proxy(amqp_url) as (server, proxy), anyio.create_task_group() as tg:
+            await serve(server, tg, queue, double)
+            async with caller.rpc() as rpc:
+                for number in range(5):
+                    with anyio.fail_after(5):
+                        assert await rpc.call(queue, number) == 2 * number
+                    cut(proxy)
+            server.stop_consuming()
+
+
+async def test_a_caller_calls_in_the_next_life(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as server:
+        async with through_proxy(amqp_url) as (caller, proxy), anyio.create_task_group() as tg:
+            await serve(server, tg, queue, double)
+            async with caller.rpc() as rpc:
+                for number in range(5):
+                    with anyio.fail_after(5):
+                        assert await rpc.call(queue, number) == 2 * number
+                    cut(proxy)
+                    await anyio.sleep(0.02)  # noticed
+                refuse(proxy)
+                await until(lambda: caller.state == "recovering")
+                with anyio.move_on_after(0.05) as scope:
+                    await rpc.call(queue, 1)
+                assert scope.cancelled_caught
+                async with caller.rpc(while_down="fail") as impatient:
+                    with pytest.raises(rabbitry.NotConnected):
+                        await impatient.call(queue, 1)
+                admit(proxy)
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, 21) == 42
+            with pytest.raises(rabbitry.LocalProtocolError, match="not open"):
+                await rpc.call(queue, 1)
+            server.stop_consuming()
+
+
+async def test_a_call_in_flight_has_an_unknown_outcome(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (caller, proxy), caller.rpc() as rpc:
+
+        async def call() -> None:
+            with pytest.raises(rabbitry.OutcomeUnknown):
+                await rpc.call(queue, 1)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(call)
+                async with open_channel(amqp_url) as channel:
+                    assert await has_counts(channel, queue, 1)
+                cut(proxy)
+
+
+async def test_nobody_serves(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
+        with pytest.raises(rabbitry.Unroutable):
+            await rpc.call(unique(), 1)
+
+
+async def test_a_reply_crosses_the_loss_of_the_publishing_connection(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as caller:
+        async with through_proxy(amqp_url) as (server, proxy), anyio.create_task_group() as tg:
+            await server.publish(b"x", routing_key="nowhere")
+            publishing = proxy.link
+
+            async def handler(number: int) -> int:
+                publishing.cut()
+                await anyio.sleep(0.02)
+                return 2 * number
+
+            await serve(server, tg, queue, handler)
+            async with caller.rpc() as rpc:
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, 21) == 42
+            server.stop_consuming()
+
+
+async def test_handlers_that_fail_and_requests_that_want_no_reply(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+
+        async def handler(payload: Any) -> Any:
+            if payload == "fail":
+                raise ValueError("no")
+            return payload
+
+        async with anyio.create_task_group() as tg, client.rpc() as rpc:
+            await serve(client, tg, queue, handler)
+            with pytest.raises(rabbitry.RemoteError, match="no"):
+                await rpc.call(queue, "fail")
+            await client.publish(rabbitry.Message.msgpack("one way"), routing_key=queue)
+            assert await rpc.call(queue, "two ways") == "two ways"
+            client.stop_consuming()
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+async def test_a_reply_that_can_not_be_delivered_is_counted(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "rabbitry")
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        async with anyio.create_task_group() as tg:
+            await serve(client, tg, queue, double)
+            request = rabbitry.Message.msgpack(21).replace(reply_to=unique("gone"), correlation_id="1")
+            await client.publish(request, routing_key=queue)
+            await until(lambda: client.statistics()["undeliverable_replies"] == 1)
+            client.stop_consuming()
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+    assert any("could not be delivered" in record.message for record in caplog.records)
+
+
+async def test_a_raw_handler_and_an_ordinary_reply_queue(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, some_queue(amqp_url) as replies:
+        async with rabbitry.open_client(amqp_url) as client, anyio.create_task_group() as tg:
+
+            async def handler(request: Delivery) -> bytes:
+                return request.body.upper()
+
+            await serve(client, tg, Queue(queue), handler, raw=True)
+            await client.publish(rabbitry.Message(b"abc", reply_to=replies, correlation_id="7"), routing_key=queue)
+            async with client.consume(replies) as deliveries:
+                with anyio.fail_after(5):
+                    reply = await anext(deliveries)
+                assert (reply.body, reply.properties.correlation_id) == (b"ABC", "7")
+                reply.ack()
+            client.stop_consuming()
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_servers_drain(amqp_url: str, how: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url, reconnect=QUICK) as server:
+        begun = anyio.Event()
+
+        async def handler(number: int) -> int:
+            begun.set()
+            await anyio.sleep(0.1)
+            return 2 * number
+
+        async with rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc, anyio.create_task_group() as calls:
+            replies: list[int] = []
+
+            async def call() -> None:
+                with anyio.fail_after(5):
+                    replies.append(await rpc.call(queue, 21))
+
+            async with anyio.create_task_group() as tg:
+                await serve(server, tg, queue, handler, drain=5)
+                calls.start_soon(call)
+                await begun.wait()
+                server.stop_consuming() if how == "stop" else tg.cancel_scope.cancel()
+            await until(lambda: replies == [42])
+
+
+async def test_a_server_without_its_queue_raises(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client:
+        with pytest.raises(rabbitry.NotFound):
+            await client.serve(unique(), double)
+        with pytest.raises(ValueError, match="no codec"):
+            await client.serve("x", double, codec="pickle")
+        with pytest.raises(ValueError, match="no codec"):
+            async with client.rpc(codec="pickle"):
+                pass
+
+
+async def test_a_request_goes_with_its_caller_and_late_replies_are_counted(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy), client.rpc() as rpc:
+        with anyio.move_on_after(0.1):
+            await rpc.call(queue, 1)
+        async with open_channel(amqp_url) as channel, anyio.create_task_group() as tg:
+            assert await drain(channel, queue) == []
+            tg.start_soon(rpc.call, queue, 1)
+            async with channel.consume(queue) as requests:
+                request = await anext(requests)
+            tg.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await channel.publish(request.body, routing_key=request.properties.reply_to or "")
+                reply = request.message.replace(expiration=None)
+                await channel.publish(reply, routing_key=request.properties.reply_to or "")
+                await until(lambda: rpc.late_replies == 2)
+        cut(proxy)
+        await anyio.sleep(0.02)
+        with pytest.raises(rabbitry.Unroutable):
+            await rpc.call(unique(), 1)
+        assert rpc.late_replies == 2
