@@ -10,8 +10,8 @@ import anyio
 
 import rabbitry
 from rabbitry import Backoff
+from rabbitry.testing import Proxy, open_proxy
 from tests.helpers import open_channel, unique
-from tests.proxy import Link, Proxy, open_proxy
 
 QUICK = Backoff(initial=0.01, maximum=0.05)
 
@@ -41,17 +41,7 @@ async def ready_again(client: rabbitry.Client) -> None:
             await anyio.sleep(0.005)
 
 
-def cut(proxy: Proxy) -> None:
-    """Cut every connection there is."""
-    for link in proxy.links:
-        link.cut()
-
-
 def refuse(proxy: Proxy) -> None:
-    """From now on each link is cut as soon as it is there, as are those there are."""
-    proxy.on_link = Link.cut
-    cut(proxy)
-
-
-def admit(proxy: Proxy) -> None:
-    proxy.on_link = lambda link: None
+    """An outage: no connection stays, and none can be made until `proxy.accept()`."""
+    proxy.refuse()
+    proxy.cut()

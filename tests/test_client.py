@@ -10,9 +10,9 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, Credentials, Exchange, Queue
-from tests.clients import QUICK, admit, ready_again, refuse, some_queue, through_proxy
+from rabbitry.testing import open_proxy
+from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import drain, open_channel, unique
-from tests.proxy import open_proxy
 
 # --- publishing -------------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ async def test_while_down_it_waits_or_fails(amqp_url: str) -> None:
         async with anyio.create_task_group() as tg:
             tg.start_soon(lambda: client.publish(b"2", routing_key=queue))
             await anyio.sleep(0.1)
-            admit(proxy)
+            proxy.accept()
         async with open_channel(amqp_url) as channel:
             assert await drain(channel, queue) == [b"1", b"2"]
 
@@ -145,7 +145,7 @@ async def test_what_is_refused_after_a_loss_ends_the_scope(amqp_url: str) -> Non
                 refuse(proxy)
                 await other.delete_queue(name)
                 await other.declare(Queue(name, max_length=5))
-                admit(proxy)
+                proxy.accept()
                 await anyio.sleep(10)
 
 

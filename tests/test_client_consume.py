@@ -11,10 +11,9 @@ import pytest
 
 import rabbitry
 from rabbitry import Delivery, Queue
-from rabbitry.testing import PrivateNode
-from tests.clients import QUICK, admit, cut, ready_again, refuse, some_queue, through_proxy
+from rabbitry.testing import PrivateNode, open_proxy
+from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import counts, drain, has_counts, open_channel, unique, until
-from tests.proxy import open_proxy
 
 
 async def lose(client: rabbitry.Client, cut_it: Callable[[], object]) -> None:
@@ -104,7 +103,7 @@ async def test_a_queue_deleted_while_away_raises(amqp_url: str) -> None:
             refuse(proxy)
             async with open_channel(amqp_url) as channel:
                 await channel.delete_queue(queue)
-            admit(proxy)
+            proxy.accept()
             with anyio.fail_after(5), pytest.raises(rabbitry.NotFound, match=queue):
                 await anext(deliveries)
             with pytest.raises(rabbitry.NotFound):
@@ -274,14 +273,14 @@ async def test_a_stream_goes_on_after_what_was_settled(amqp_url: str) -> None:
                         delivery.ack()
                     if len(seen) == 180:
                         break
-                cut(proxy)
+                proxy.cut()
                 async for delivery in deliveries:
                     seen.append(int(delivery.body))
                     delivery.ack()
                     if seen[-1] == 250:
                         break
                 await anyio.sleep(0.01)
-                cut(proxy)
+                proxy.cut()
                 async for delivery in deliveries:
                     seen.append(int(delivery.body))
                     delivery.ack()
@@ -304,7 +303,7 @@ async def test_a_stream_consumer_misses_nothing_before_its_first_delivery(amqp_u
             async with client.consume(stream) as deliveries:
                 refuse(proxy)
                 await channel.publish(b"while away", routing_key=stream.name)
-                admit(proxy)
+                proxy.accept()
                 with anyio.fail_after(5):
                     delivery = await anext(deliveries)
                 assert delivery.body == b"while away"
@@ -358,7 +357,7 @@ async def test_handlers_run_side_by_side_and_across_lives(amqp_url: str) -> None
                 for number in range(200):
                     await publisher.submit(b"%d" % number, routing_key=queue)
                     if number % 50 == 25:
-                        cut(proxy)
+                        proxy.cut()
                         await anyio.sleep(0.02)
             await until(lambda: len(done) == 200)
             client.stop_consuming()
@@ -545,7 +544,7 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
         async with anyio.create_task_group() as tg:
             tg.start_soon(lambda: client.process(queue, handle, concurrency=2, on_stale=on_stale))  # type: ignore[arg-type]
             await anyio.sleep(0.1)
-            cut(proxy)
+            proxy.cut()
             await until(lambda: len(log) == 2)
             await anyio.sleep(0.01)
             client.stop_consuming()

@@ -9,7 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Confirmation, Exchange
-from tests.clients import QUICK, admit, cut, refuse, some_queue, through_proxy
+from tests.clients import QUICK, refuse, some_queue, through_proxy
 from tests.helpers import drain, open_channel, unique, until
 
 
@@ -30,7 +30,7 @@ async def test_what_never_left_is_sent_in_the_next_life_in_order(amqp_url: str) 
             with anyio.move_on_after(0.5):
                 for sent in range(1, 2000):
                     await publisher.submit(b"%d " % sent + body, routing_key=queue, tag=sent)
-            cut(proxy)
+            proxy.cut()
             last = await publisher.submit(b"last", routing_key=queue)
             await publisher.flush()
             assert last.outcome == "confirmed"
@@ -51,7 +51,7 @@ async def test_on_unknown_republish_arrives_at_least_once(amqp_url: str) -> None
             for number in range(2000):
                 await publisher.submit(b"%d" % number, routing_key=queue, mandatory=bool(number & 1))
                 if number % 500 == 250:
-                    cut(proxy)
+                    proxy.cut()
         assert publisher.confirmed == publisher.sent == 2000 and not publisher.failed
         assert client.statistics()["republished"] == publisher.republished > 0
         async with open_channel(amqp_url) as channel:
@@ -69,7 +69,7 @@ async def test_unknown_outcomes_raise_unless_asked_otherwise(amqp_url: str) -> N
                 for number in range(5):
                     await publisher.submit(b"%d" % number, routing_key=queue)
                 await anyio.sleep(0.05)  # they leave
-                cut(proxy)
+                proxy.cut()
         assert raised.value.count == 5
         assert all(isinstance(failure, rabbitry.OutcomeUnknown) for failure in raised.value.failures)
 
@@ -85,7 +85,7 @@ async def test_a_confirmation_waits_through_lives(amqp_url: str) -> None:
             with anyio.move_on_after(0.1) as scope:
                 await confirmation.wait()
             assert scope.cancelled_caught and confirmation.outcome == "pending"
-            admit(proxy)
+            proxy.accept()
             with anyio.fail_after(5):
                 await confirmation.wait()
 
@@ -101,7 +101,7 @@ async def test_while_down_fail_says_so_at_once(amqp_url: str) -> None:
             with pytest.raises(rabbitry.NotConnected):
                 async with client.publisher():
                     pass
-            admit(proxy)
+            proxy.accept()
             with anyio.fail_after(5):
                 await publisher.publish(b"2", routing_key=queue, mandatory=True) if await is_back(client) else None
             assert publisher.sent == 2
@@ -122,7 +122,7 @@ async def test_publishing_blocks_for_an_outage_and_no_longer_than_its_scope(amqp
                 await operation(b"x", routing_key="nowhere")
             assert scope.cancelled_caught
         assert publisher.sent == 1 and publisher.pending == 0
-        admit(proxy)
+        proxy.accept()
 
 
 async def test_leaving_with_an_error_gives_up_what_waits(amqp_url: str) -> None:
@@ -206,7 +206,7 @@ async def test_publish_republishes_where_duplicates_are_fine(amqp_url: str) -> N
         async with anyio.create_task_group() as tg:
             tg.start_soon(lambda: client.publish(b"1", routing_key=queue, on_unknown="republish"))
             await anyio.sleep(0.1)
-            cut(proxy)
+            proxy.cut()
         async with open_channel(amqp_url) as channel:
             assert await drain(channel, queue) == [b"0", b"1", b"1"]
         assert client.statistics()["republished"] == 1

@@ -10,7 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Delivery, Queue
-from tests.clients import QUICK, admit, cut, refuse, some_queue, through_proxy
+from tests.clients import QUICK, refuse, some_queue, through_proxy
 from tests.helpers import drain, has_counts, open_channel, unique, until
 
 
@@ -31,7 +31,7 @@ async def test_calls_and_answers_go_on_in_the_next_life(amqp_url: str) -> None:
                 for number in range(5):
                     with anyio.fail_after(5):
                         assert await rpc.call(queue, number) == 2 * number
-                    cut(proxy)
+                    proxy.cut()
             server.stop_consuming()
 
 
@@ -43,7 +43,7 @@ async def test_a_caller_calls_in_the_next_life(amqp_url: str) -> None:
                 for number in range(5):
                     with anyio.fail_after(5):
                         assert await rpc.call(queue, number) == 2 * number
-                    cut(proxy)
+                    proxy.cut()
                     await anyio.sleep(0.02)  # noticed
                 refuse(proxy)
                 await until(lambda: caller.state == "recovering")
@@ -53,7 +53,7 @@ async def test_a_caller_calls_in_the_next_life(amqp_url: str) -> None:
                 async with caller.rpc(while_down="fail") as impatient:
                     with pytest.raises(rabbitry.NotConnected):
                         await impatient.call(queue, 1)
-                admit(proxy)
+                proxy.accept()
                 with anyio.fail_after(5):
                     assert await rpc.call(queue, 21) == 42
             with pytest.raises(rabbitry.LocalProtocolError, match="not open"):
@@ -73,7 +73,7 @@ async def test_a_call_in_flight_has_an_unknown_outcome(amqp_url: str) -> None:
                 tg.start_soon(call)
                 async with open_channel(amqp_url) as channel:
                     assert await has_counts(channel, queue, 1)
-                cut(proxy)
+                proxy.cut()
 
 
 async def test_nobody_serves(amqp_url: str) -> None:
@@ -201,7 +201,7 @@ async def test_a_request_goes_with_its_caller_and_late_replies_are_counted(amqp_
                 reply = request.message.replace(expiration=None)
                 await channel.publish(reply, routing_key=request.properties.reply_to or "")
                 await until(lambda: rpc.late_replies == 2)
-        cut(proxy)
+        proxy.cut()
         await anyio.sleep(0.02)
         with pytest.raises(rabbitry.Unroutable):
             await rpc.call(unique(), 1)

@@ -7,8 +7,8 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue
-from rabbitry.testing import PrivateNode
-from tests.clients import QUICK, cut, some_queue, through_proxy
+from rabbitry.testing import PrivateNode, Proxy
+from tests.clients import QUICK, some_queue, through_proxy
 from tests.helpers import counts, open_channel, unique, until
 
 
@@ -16,9 +16,9 @@ def declared(client: rabbitry.Client) -> int:
     return client.statistics()["declared"]
 
 
-async def next_life(client: rabbitry.Client, proxy: object) -> None:
+async def next_life(client: rabbitry.Client, proxy: Proxy) -> None:
     lives = client.statistics()["consuming_lives"]
-    cut(proxy)  # type: ignore[arg-type]
+    proxy.cut()
     await until(lambda: client.statistics()["consuming_lives"] > lives and client.is_ready)
 
 
@@ -154,7 +154,7 @@ async def test_an_auto_delete_queue_that_went_with_its_consumer_does_not_come_ba
 async def test_what_is_deleted_while_away_is_forgotten_at_once(amqp_url: str) -> None:
     async with some_queue(amqp_url) as name, through_proxy(amqp_url) as (client, proxy):
         await client.declare(Queue(name))
-        cut(proxy)
+        proxy.cut()
         await client.delete(Queue(name))
         assert declared(client) == 0
         async with open_channel(amqp_url) as channel:

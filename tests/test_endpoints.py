@@ -16,10 +16,9 @@ import anyio.to_thread
 import pytest
 
 import rabbitry
-from rabbitry.testing import PrivateNode
+from rabbitry.testing import Flow, PrivateNode, open_proxy
 
 from .helpers import check_channel, exclusive_queue, unique
-from .proxy import Flow, open_proxy
 
 CLOSE_OK = bytes.fromhex("01 0000 00000004 000a 0033 ce")
 """The frame of connection.close-ok: the last that the broker sends to a connection which ends as it should."""

@@ -18,9 +18,9 @@ import pytest
 
 import rabbitry
 from rabbitry import _consumer, _endpoint
+from rabbitry.testing import Flow, Link, Proxy, open_proxy
 
 from .helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
-from .proxy import Flow, Link, Proxy, open_proxy
 
 Connect = Callable[..., rabbitry.Connection]
 Fault = Callable[[Link], None]

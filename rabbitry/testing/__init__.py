@@ -1,9 +1,28 @@
-"""A private RabbitMQ broker, for tests and for the load tester. RabbitMQ must be installed: `install.py` does it."""
+"""What it takes to test against RabbitMQ: a private broker, also for the load tester, and faults on command.
+
+RabbitMQ must be installed: `install.py` does it.
+"""
 
 from __future__ import annotations
 
 from rabbitry.testing._installation import NodeError, RabbitMQNotFound
 from rabbitry.testing._setup import connections_admitted, descriptor_limit
 from rabbitry.testing.node import PrivateNode
+from rabbitry.testing.proxy import Conditions, Flow, Link, Proxy, open_proxy
+from rabbitry.testing.schedule import FAULTS, Fault, Schedule
 
-__all__ = ["NodeError", "PrivateNode", "RabbitMQNotFound", "connections_admitted", "descriptor_limit"]
+__all__ = [
+    "FAULTS",
+    "Conditions",
+    "Fault",
+    "Flow",
+    "Link",
+    "NodeError",
+    "PrivateNode",
+    "Proxy",
+    "RabbitMQNotFound",
+    "Schedule",
+    "connections_admitted",
+    "descriptor_limit",
+    "open_proxy",
+]
