@@ -17,8 +17,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+import rabbitry
 from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound, _installation, _setup, install
 from rabbitry.testing.node import answers_amqp
+
+from .helpers import unique
 
 pytestmark = pytest.mark.skipif(
     "RABBITMQ_URL" in os.environ and not install.is_installed(), reason="RABBITMQ_URL is set and RabbitMQ not installed"
@@ -197,6 +200,131 @@ def test_free_ports_are_out_of_the_way_of_outgoing_connections() -> None:
         assert max(ports) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
 
+# --- killed, stopped, paused, starved ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[PrivateNode]:
+    """A broker for tests that end it, and leave it running."""
+    with PrivateNode(schedulers=1) as node:
+        yield node
+
+
+def is_refused(node: PrivateNode) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((node.host, node.port)) != 0
+
+
+@linux_only
+async def test_killed_and_restarted_on_its_data(mortal: PrivateNode) -> None:
+    queue, url, first = unique("durable"), mortal.url, mortal.pid
+    async with rabbitry.connect(mortal.url) as connection, connection.channel(confirm=True) as channel:
+        await channel.declare_queue(queue)
+        await channel.publish(b"persistent", routing_key=queue)
+    await mortal.akill()
+    assert not mortal.is_running and mortal.pid == 0 and is_refused(mortal)
+    await mortal.akill()  # again is nothing
+    await mortal.arestart()
+    assert mortal.is_running and mortal.url == url and mortal.pid != first
+    async with rabbitry.connect(mortal.url) as connection, connection.channel() as channel:
+        delivery = await channel.get(queue, no_ack=True)
+        assert delivery is not None and delivery.body == b"persistent"
+        await channel.delete_queue(queue)
+
+
+@linux_only
+def test_paused_stopped_and_restarted(mortal: PrivateNode) -> None:
+    for _ in range(5):
+        mortal.pause()
+        assert mortal.is_running
+        assert not is_refused(mortal), "the kernel accepts connections for it"
+        assert not answers_amqp(mortal.host, mortal.port)
+        mortal.resume()
+        assert answers_amqp(mortal.host, mortal.port)
+    user = unique("user")
+    mortal.rabbitmqctl("add_user", user, "secret")
+    mortal.pause()
+    mortal.stop()
+    assert not mortal.is_running and is_refused(mortal)
+    assert "SIGTERM received - shutting down" in mortal.log_tail(200), "in order"
+    with pytest.raises(NodeError, match="does not run"):
+        mortal.pause()
+    with pytest.raises(NodeError, match="rabbitmqctl status failed"):
+        mortal.rabbitmqctl("status")
+    mortal.restart()
+    assert mortal.is_running and answers_amqp(mortal.host, mortal.port)
+    assert user in mortal.rabbitmqctl("list_users")
+
+
+@linux_only
+async def test_a_cancelled_restart_can_be_followed_by_another(mortal: PrivateNode) -> None:
+    for seconds in 0.0, 0.3, 1.5:
+        await mortal.akill()
+        with anyio.move_on_after(seconds) as scope:
+            await mortal.arestart()
+        assert scope.cancelled_caught
+    assert mortal.is_running, "it goes on starting"
+    await mortal.arestart()
+    assert answers_amqp(mortal.host, mortal.port)
+
+
+@linux_only
+def test_a_restart_that_fails_keeps_the_data(mortal: PrivateNode) -> None:
+    first = mortal.pid
+    configuration = mortal.directory / "rabbitmq.conf"
+    before = configuration.read_text()
+    configuration.write_text(before + "no.such.key = 1\n")
+    try:
+        with pytest.raises(NodeError, match=r"(?s)ended by itself.*no\.such\.key"):
+            mortal.restart()
+        assert not mortal.is_running and not Path(f"/proc/{first}").exists()
+    finally:
+        configuration.write_text(before)
+    mortal.restart()
+    assert answers_amqp(mortal.host, mortal.port)
+
+
+async def test_a_memory_alarm_blocks_who_publishes_and_is_put_back(mortal: PrivateNode) -> None:
+    async with rabbitry.connect(mortal.url) as connection, connection.channel(confirm=True) as channel:
+        queue = (await channel.declare_queue(exclusive=True)).name
+        mortal.rabbitmqctl("set_vm_memory_high_watermark", "0.31")
+        try:
+            async with mortal.memory_alarm():
+                with anyio.move_on_after(0.5):
+                    await channel.publish(b"blocked", routing_key=queue)
+                    pytest.fail("the broker confirmed")
+                assert connection.is_blocked
+            with anyio.fail_after(5):
+                await channel.publish(b"again", routing_key=queue)
+            limit = mortal.rabbitmqctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().")
+            assert limit.strip() == "0.31"
+        finally:
+            mortal.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
+
+
+@linux_only
+def test_a_memory_alarm_that_the_broker_does_not_survive(mortal: PrivateNode) -> None:
+    with mortal.memory_alarm():
+        assert "memory" in mortal.rabbitmqctl("eval", "rabbit_alarm:get_alarms().")
+        os.kill(mortal.pid, signal.SIGKILL)  # by itself, as far as the node knows
+        deadline = time.monotonic() + 5
+        while mortal.is_running:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    mortal.restart()
+    assert mortal.rabbitmqctl("eval", "rabbit_alarm:get_alarms().").strip() == "[]"
+
+
+def test_a_node_that_is_not_started_can_not_end() -> None:
+    node = PrivateNode()
+    for method in node.kill, node.stop, node.restart:
+        with pytest.raises(NodeError, match="not started"):
+            method()
+    for method in node.pause, node.resume:
+        with pytest.raises(NodeError, match="does not run"):
+            method()
+
+
 # --- not installed ----------------------------------------------------------------------------------------------------
 
 
@@ -269,8 +397,11 @@ with PrivateNode() as node:
         "sys.exit()",
         "os._exit(1)",
         "os.fork() or time.sleep(5)\nos._exit(1)",
-        "os.kill(os.getppid(), 0); os.kill(node._guardian.pid, signal.SIGTERM)",
-        "os.kill(node._guardian.pid, signal.SIGKILL); time.sleep(0.5); node.close()",
+        "os.kill(os.getppid(), 0); os.kill(node._guardian.process.pid, signal.SIGTERM)",
+        "node.kill(); os._exit(1)",
+        "node.pause(); os.kill(os.getpid(), signal.SIGKILL)",
+        "next(node._restarting()); os._exit(1)",
+        "os.kill(node._guardian.process.pid, signal.SIGKILL); time.sleep(0.5); node.close()",
     ],
 )
 def test_nothing_outlives_the_owner(end: str) -> None:

@@ -5,9 +5,9 @@ standard input is the lifeline: when that closes - because the node was closed, 
 SIGKILL included - it kills everything it started, removes the directory and leaves. It knows nothing about AMQP and
 imports nothing of rabbitry, so it starts in milliseconds.
 
-Arguments: directory, descriptor limit, parent's pid, epmd's port, epmd, command... (the server). The environment is
-the server's. On standard output it says `pid N` once the server is started, and `exit server N` or `exit epmd N` if
-that ends by itself.
+Arguments: directory, descriptor limit, parent's pid, epmd's port, epmd (empty for none), command... (the server). The
+environment is the server's. A line on standard input is an order: `start` the server, or `signal N` to it if it runs.
+On standard output it says `pid N` once the server is started, and `exit server N` or `exit epmd N` when that has ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # <sys/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -79,10 +79,10 @@ def children() -> list[int]:
     return found
 
 
-def end(started: list[subprocess.Popen[bytes]], directory: str) -> None:
+def end(pids: Iterable[int], directory: str) -> None:
     """Kills and reaps generation after generation; only then is the directory quiet enough to remove."""
-    for process in started:
-        process.kill()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         while True:
             for pid in children():
@@ -94,6 +94,16 @@ def end(started: list[subprocess.Popen[bytes]], directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+def wakes_on_exit() -> int:
+    """A descriptor that becomes readable when a child has ended."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
 def main() -> None:
     directory, limit, parent, epmd_port, epmd, *command = sys.argv[1:]
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -102,26 +112,53 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
 
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        log = os.open(os.path.join(directory, "output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # In the foreground: an epmd that Erlang starts for itself becomes a daemon and stays for ever.
-        started.append(start([epmd, "-port", epmd_port, "-address", "127.0.0.1"], log))
-        wait_listening(int(epmd_port))
-        started.append(start(command, log))
-        names = dict(zip([process.pid for process in started], ("epmd", "server"), strict=True))
-        print("pid", started[1].pid, flush=True)
+    log = os.open(os.path.join(directory, "output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}  # by pid; not yet reaped, so the pid is theirs
 
-        lifeline = select.poll()
-        lifeline.register(0, select.POLLIN | select.POLLHUP)
+    def run(name: str, command: list[str]) -> int:
+        process = start(command, log)
+        running[process.pid] = name, process
+        return process.pid
+
+    def obey(order: str) -> None:
+        match order.split():
+            case ["start"]:
+                print("pid", run("server", command), flush=True)
+            case ["signal", number]:
+                for pid, (name, _) in running.items():
+                    if name == "server":
+                        os.kill(pid, int(number))
+
+    try:
+        if epmd:
+            # In the foreground: an epmd that Erlang starts for itself becomes a daemon and stays for ever.
+            run("epmd", [epmd, "-port", epmd_port, "-address", "127.0.0.1"])
+            wait_listening(int(epmd_port))
+
+        exits = wakes_on_exit()
+        inputs = select.poll()
+        inputs.register(0, select.POLLIN | select.POLLHUP)
+        inputs.register(exits, select.POLLIN)
         # A parent that forked without exec leaves a copy of the lifeline in its children: so its pid is watched too.
-        while os.getppid() == int(parent) and not lifeline.poll(100):
+        while os.getppid() == int(parent):
+            ready = dict(inputs.poll(100))
+            if exits in ready:
+                os.read(exits, 4096)
             for pid, code in reap():
-                if pid in names:
-                    print("exit", names[pid], code, flush=True)
+                if pid in running:
+                    name, process = running.pop(pid)
+                    process.returncode = code
+                    print("exit", name, code, flush=True)
+            if 0 in ready:
+                # Whole lines, far shorter than a pipe's atomic write.
+                orders = os.read(0, 4096)
+                if not orders:
+                    return
+                for order in orders.decode().splitlines():
+                    obey(order)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        end(started, directory)
+        end(running, directory)
 
 
 if __name__ == "__main__":

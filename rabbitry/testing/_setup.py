@@ -122,10 +122,15 @@ def settings(port: int, connections: int) -> dict[str, str | int]:
     return settings
 
 
-def write_files(directory: Path, settings: Mapping[str, str | int], plugins: Sequence[str]) -> None:
-    cookie = directory / ".erlang.cookie"
-    cookie.write_text(secrets.token_hex(20))
-    cookie.chmod(0o400)  # Erlang refuses a cookie that others may read
+def make_cookie() -> str:
+    """What Erlang's nodes know each other by."""
+    return secrets.token_hex(20)
+
+
+def write_files(directory: Path, settings: Mapping[str, str | int], plugins: Sequence[str], cookie: str) -> None:
+    cookie_file = directory / ".erlang.cookie"
+    cookie_file.write_text(cookie)
+    cookie_file.chmod(0o400)  # Erlang refuses a cookie that others may read
     (directory / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
     (directory / "rabbitmq-env.conf").touch()
     (directory / "advanced.config").write_text("[].\n")
