@@ -402,9 +402,8 @@ class Client:
             raise failure
 
     async def aclose(self) -> None:
-        """End a client that `start_client` made, as leaving the block of `open_client` does: shielded and bounded.
-
-        Harmless when it has ended already.
+        """End a client that `start_client` made, as leaving the block of `open_client` does: in bounded time, in which
+        cancelling it has no effect. Harmless when it has ended already.
         """
         if self._leave is None:
             raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")

@@ -64,7 +64,9 @@ class ClientRPC:
         headers: Mapping[str, Any] | None = None,
         raw: bool = False,
     ) -> Any:
-        """As `RPC.call`. While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`."""
+        """As `RPC.call`, cancelling included. While the connection is down it waits, or with `while_down="fail"` raises
+        `NotConnected`.
+        """
         while True:
             rpc = await self._live()
             try:

@@ -17,7 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from anyio.streams.tls import TLSAttribute
 
 from rabbitry._connection import (
@@ -175,9 +175,7 @@ async def open_reactor() -> AsyncIterator[Reactor]:
     try:
         async with background() as tg:
             await checkpoint_if_cancelled()
-            # A cancelled start() waits for its task, and the poller's is shielded: it would never end.
-            with anyio.CancelScope(shield=True):
-                await tg.start(poller.run)
+            await _start(poller, tg)
             reactor = Reactor(poller, tg)
             try:
                 yield reactor
@@ -188,6 +186,38 @@ async def open_reactor() -> AsyncIterator[Reactor]:
                     poller.stop()
     finally:
         poller.close()
+
+
+async def _start(poller: Poller | StreamPoller, tg: TaskGroup) -> None:
+    """Return once the poller runs.
+
+    Not by `tg.start`: cancelled, it waits for its task, which is shielded and would never end.
+    """
+    started = anyio.Event()
+
+    async def run() -> None:
+        try:
+            await poller.run(task_status=_Started(started))
+        finally:
+            started.set()
+
+    tg.start_soon(run)
+    try:
+        with anyio.CancelScope(shield=True):
+            await started.wait()
+    except BaseException:  # asyncio's own Task.cancel passes AnyIO's shields
+        poller.stop()
+        raise
+
+
+class _Started(TaskStatus[None]):
+    """Sets an event when the task has started."""
+
+    def __init__(self, event: anyio.Event) -> None:
+        self._event = event
+
+    def started(self, value: None = None) -> None:
+        self._event.set()
 
 
 async def _dialled(dial: Dial, address: Address) -> ByteStream:

@@ -147,9 +147,11 @@ class Subscription:
                 await self._consumer.__aexit__(None, None, None)
         finally:
             self.stop()
-            if self._channel is not None:
-                await self._channel._close()
-            self._owner._left(self)
+            try:
+                if self._channel is not None:
+                    await self._channel._close()
+            finally:
+                self._owner._left(self)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""

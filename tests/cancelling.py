@@ -8,7 +8,8 @@ walks through all of them until the operation gets to its end before its moment 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
+import rabbitry
 from rabbitry._endpoint import Endpoint
 
 QUIET = 0.003
@@ -210,3 +212,54 @@ def moments(backend: str) -> Generator[Moment, Attempt, None]:
                 break
         else:
             raise AssertionError(f"no end of moments {kind!r}")
+
+
+# --- cases ----------------------------------------------------------------------------------------------------------
+
+
+Operation = Coroutine[Any, Any, Any]
+
+
+class Stage:
+    """Where one attempt takes place: a channel of its own on a connection that all attempts of a case share."""
+
+    def __init__(self, url: str, reactor: rabbitry.Reactor, connection: rabbitry.Connection, backend: str) -> None:
+        self.backend = backend
+        self.url = url
+        self.reactor = reactor
+        self.connection = connection
+        self.channel = connection.channel()
+
+
+@dataclass
+class Case:
+    """`covers` are the coroutines that the case cancels; `least` is how many moments must have cancelled something.
+
+    `shielded`: the operation gets to its end whenever it is cancelled; `least` counts the moments alone then.
+    """
+
+    covers: tuple[str, ...]
+    play: Callable[[Stage], AsyncGenerator[Operation, Attempt]]
+    options: dict[str, Any]
+    least: int
+    shielded: bool
+    may_close: bool
+
+
+CASES: list[Any] = []
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def case(
+    *covers: str, least: int = 3, shielded: bool = False, may_close: bool = False, **options: Any
+) -> Callable[[Any], Any]:
+    """Register a case; `options` are those of its channel. `may_close`: a cancellation may end the channel."""
+
+    def register(play: Any) -> Any:
+        CASES.append(pytest.param(Case(covers, play, options, least, shielded, may_close), id=play.__name__))
+        return play
+
+    return register

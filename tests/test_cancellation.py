@@ -7,64 +7,35 @@ doubled or left behind. After each attempt the channel does a round trip, or has
 from __future__ import annotations
 
 import inspect
-import os
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import pytest
 
 import rabbitry
 from rabbitry.testing import PrivateNode
-from tests.cancelling import NATIVELY, Attempt, Moment, Post, cancel_at, moments
+from tests import client_cases
+from tests.cancelling import (
+    CASES,
+    NATIVELY,
+    Attempt,
+    Case,
+    Moment,
+    Operation,
+    Post,
+    Stage,
+    cancel_at,
+    case,
+    descriptors,
+    moments,
+)
 from tests.cancelling import post as post
 from tests.helpers import check_channel, counts, drain, exclusive_queue, has_counts, unique
 
+assert client_cases  # it registers the client's
+
 BODIES = [b"first", b"second", b"third"]
-
-Operation = Coroutine[Any, Any, Any]
-
-
-class Stage:
-    """Where one attempt takes place: a channel of its own on a connection that all attempts of a case share."""
-
-    def __init__(self, url: str, reactor: rabbitry.Reactor, connection: rabbitry.Connection) -> None:
-        self.url = url
-        self.reactor = reactor
-        self.connection = connection
-        self.channel = connection.channel()
-
-
-@dataclass
-class Case:
-    """`covers` are the coroutines that the case cancels; `least` is how many moments must have cancelled something.
-
-    `shielded`: the operation gets to its end whenever it is cancelled; `least` counts the moments alone then.
-    """
-
-    covers: tuple[str, ...]
-    play: Callable[[Stage], AsyncGenerator[Operation, Attempt]]
-    options: dict[str, Any]
-    least: int
-    shielded: bool
-    may_close: bool
-
-
-CASES: list[Any] = []
-
-
-def case(
-    *covers: str, least: int = 3, shielded: bool = False, may_close: bool = False, **options: Any
-) -> Callable[[Any], Any]:
-    """Register a case; `options` are those of its channel. `may_close`: a cancellation may end the channel."""
-
-    def register(play: Any) -> Any:
-        CASES.append(pytest.param(Case(covers, play, options, least, shielded, may_close), id=play.__name__))
-        return play
-
-    return register
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,7 +47,7 @@ async def test_cancelled_everywhere(case: Case, amqp_url: str, anyio_backend_nam
             walk = moments(anyio_backend_name)
             moment = next(walk)
             while True:
-                stage = Stage(amqp_url, reactor, connection)
+                stage = Stage(amqp_url, reactor, connection, anyio_backend_name)
                 try:
                     with anyio.fail_after(15):
                         attempt = await _attempt(case, stage, moment, post)
@@ -640,10 +611,6 @@ async def batch_next_cancelled_half_full(stage: Stage) -> AsyncGenerator[Operati
 # --- connections -----------------------------------------------------------------------------------------------------
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @case("Connection.__aenter__")
 async def connection_enter(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     before = descriptors()
@@ -706,56 +673,6 @@ async def open_reactor_and_connect(stage: Stage) -> AsyncGenerator[Operation, At
     for connection in connections:
         assert not connection.is_open
     assert descriptors() == before
-
-
-# --- clients ---------------------------------------------------------------------------------------------------------
-
-
-@case("open_client")
-async def client_opened_used_and_closed(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
-    async def operation() -> str:
-        async with rabbitry.open_client(stage.url) as client:
-            await client.publish(b"x", routing_key="nowhere")
-            await client.declare(rabbitry.Queue(unique(), exclusive=True))
-        return "done"
-
-    before = descriptors()
-    attempt = yield operation()
-    assert attempt.value == ("done" if attempt.has_returned else None)
-    assert descriptors() == before
-
-
-@case("Client.publish")
-async def client_publish(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
-    queue = (await stage.channel.declare_queue(unique())).name
-    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
-        attempt = yield client.publish(b"first", routing_key=queue)
-        await client.publish(b"last", routing_key=queue)
-    bodies = await drain(stage.channel, queue)
-    assert bodies == [b"first", b"last"] or (not attempt.has_returned and bodies == [b"last"])
-    await stage.channel.delete_queue(queue)
-
-
-@case("Client.declare")
-async def client_declare(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
-    queue = rabbitry.Queue(unique(), max_length=5)
-    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
-        attempt = yield client.declare(queue)
-        assert client.statistics()["declared"] == int(attempt.has_returned)
-        await client.declare(queue)
-        assert await client.inspect(queue) == rabbitry.QueueInfo(queue.name, 0, 0)
-    await stage.channel.delete_queue(queue)
-
-
-@case("Client.inspect")
-async def client_inspect(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
-    queue = await stage.channel.declare_queue(unique())
-    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
-        attempt = yield client.inspect(queue.name)
-        assert attempt.value == (queue if attempt.has_returned else None)
-        assert await client.inspect(queue.name) == queue
-        assert await client.inspect(unique()) is None
-    await stage.channel.delete_queue(queue.name)
 
 
 @case("Connection.update_secret")
