@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from rabbitry._errors import Closed, ConnectionClosed, RabbitryError
+from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._waiting import Waiter, Waits
 from rabbitry.protocol import events
 from rabbitry.protocol.connection import ProtocolConnection
@@ -259,14 +259,17 @@ class Endpoint:
             consumer.token.drop_stale()
 
     def _on_blocked(self, event: events.Blocked) -> None:
-        self.blocked_reason = event.reason or "the broker gave no reason"
-        logger.warning("connection %s is blocked: %s", self.name, self.blocked_reason)
-        self.notify_changed()
+        is_news = self.blocked_reason is None
+        self.blocked_reason = shown(event.reason) or "the broker gave no reason"
+        if is_news:
+            logger.warning("connection %s is blocked: %s", self.name, self.blocked_reason)
+            self.notify_changed()
 
     def _on_unblocked(self, event: events.Unblocked) -> None:
-        self.blocked_reason = None
-        logger.info("connection %s is no longer blocked", self.name)
-        self.notify_changed()
+        if self.blocked_reason is not None:
+            self.blocked_reason = None
+            logger.info("connection %s is no longer blocked", self.name)
+            self.notify_changed()
 
     def _on_channel_ended(self, event: events.ChannelEnded) -> None:
         for waiter in event.waiting:

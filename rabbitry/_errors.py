@@ -41,6 +41,16 @@ __all__ = [
 ]
 
 
+TEXT_SHOWN = 255
+"""Characters of a peer's text that an error or a log line shows: what AMQP's reply texts can have, at most."""
+
+
+def shown(text: str, most: int = TEXT_SHOWN) -> str:
+    """A peer's text, fit for an error or a log line: short, without line breaks, controls or lone surrogates."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
 class RabbitryError(Exception):
     """The root of everything this library raises on its own account."""
 
@@ -80,7 +90,7 @@ class Closed(RabbitryError):
     def __str__(self) -> str:
         code = f" ({self.code})" if self.code else ""
         method = f", caused by {self.method}" if self.method else ""
-        return f"{self.what}{code}: {self.text}{method}"
+        return f"{self.what}{code}: {shown(self.text, 1000)}{method}"
 
 
 class ConnectionClosed(Closed, ConnectionError):
@@ -205,7 +215,7 @@ class Unroutable(PublishFailed):
     def __init__(
         self, message: Any, exchange: str, routing_key: str, reply: tuple[int, str] = (312, "NO_ROUTE")
     ) -> None:
-        super().__init__(message, exchange, routing_key, f"{reply[0]} {reply[1]}")
+        super().__init__(message, exchange, routing_key, f"{reply[0]} {shown(reply[1])}")
         self.reply = reply
 
 
@@ -250,7 +260,7 @@ class RemoteError(RabbitryError):
         self.text = text
 
     def __str__(self) -> str:
-        return f"the server's handler raised {self.type_name}: {self.text}"
+        return f"the server's handler raised {shown(self.type_name)}: {shown(self.text, 1000)}"
 
 
 # --- violations of the protocol ------------------------------------------------------------------------------------

@@ -377,10 +377,17 @@ class ProtocolConnection:
 
     def _on_blocked(self, method: Method) -> None:
         assert isinstance(method, methods.ConnectionBlocked)
-        self.events.append(events.Blocked(method.reason))
+        self._append_alarm(events.Blocked(method.reason))
 
     def _on_unblocked(self, method: Method) -> None:
-        self.events.append(events.Unblocked())
+        self._append_alarm(events.Unblocked())
+
+    def _append_alarm(self, event: events.Blocked | events.Unblocked) -> None:
+        """Of several in a row the last one counts: a peer that sends thousands must not have each of them told."""
+        if self.events and isinstance(self.events[-1], events.Blocked | events.Unblocked):
+            self.events[-1] = event
+        else:
+            self.events.append(event)
 
     def _on_update_secret_ok(self, method: Method) -> None:
         if not self._slots:
@@ -521,6 +528,11 @@ class ProtocolConnection:
             ended = ConnectFailed(f"the server broke the protocol: {error}")
         ended.__cause__ = error
         self._end(ended)
+
+    def give_up(self, error: RemoteProtocolError) -> None:
+        """The peer is beyond what can be borne."""
+        if self.state is not ConnectionState.CLOSED:
+            self._fail(error)
 
     def fail_internally(self, defect: Exception) -> None:
         """Something of this program's failed amid what it received: nothing is certain any more, so end."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rabbitry._errors import RemoteProtocolError
-from rabbitry.protocol.constants import FRAME_ERROR
+from rabbitry.protocol.constants import FRAME_ERROR, RESOURCE_ERROR
 
-__all__ = ["NO_TAGS", "DeliveryTags"]
+__all__ = ["NO_TAGS", "UNREAD_MAX", "DeliveryTags"]
 
 
 _STEPS = 10_000
 """Tags looked at one by one when the floor is raised. A peer that jumps by 2**60 must not keep us counting."""
+
+UNREAD_MAX = 1_000_000
+"""Deliveries that may come while the peer reads nothing of what we say of them. A consumer never holds more."""
 
 
 class _Requeued(set[int]):
@@ -30,6 +33,8 @@ class _Requeued(set[int]):
     def add(self, tag: int) -> None:
         """The broker sent it before it saw the recover, and then put it back."""
         self._lost.add(tag)
+        if len(self._lost) > UNREAD_MAX:
+            raise RemoteProtocolError(f"{UNREAD_MAX:,} deliveries, and no answer to basic.recover", RESOURCE_ERROR)
 
 
 class DeliveryTags:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError
+from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError, shown
 from rabbitry.protocol import methods
 from rabbitry.protocol.constants import ACCESS_REFUSED, COMMAND_INVALID, FRAME_ERROR, FRAME_MIN_SIZE, NOT_ALLOWED
 from rabbitry.protocol.methods import encode_method_frame
@@ -42,7 +42,7 @@ class Handshake:
         offered = start.mechanisms.split()
         chosen = next((ours for ours in self._mechanisms if ours[0].encode() in offered), None)
         if chosen is None:
-            theirs = start.mechanisms.decode("ascii", "replace")
+            theirs = shown(start.mechanisms.decode("ascii", "backslashreplace"))
             ours = " ".join(name for name, _ in self._mechanisms)
             return AuthenticationFailed(
                 f"no common authentication mechanism: the server offers {theirs}, this client would use {ours}"
@@ -64,7 +64,7 @@ class Handshake:
 
     def refused(self, state: ConnectionState, close: methods.ConnectionClose) -> ConnectFailed:
         """The error for a connection.close amid the handshake."""
-        code, text = close.reply_code, close.reply_text
+        code, text = close.reply_code, shown(close.reply_text)
         if state is ConnectionState.TUNE and code == ACCESS_REFUSED:
             return AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
         if state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED):

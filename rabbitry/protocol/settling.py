@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rabbitry._errors import AlreadySettled, RabbitryError, StaleDelivery
-from rabbitry.protocol.delivery_tags import NO_TAGS, DeliveryTags
+from rabbitry._errors import AlreadySettled, RabbitryError, RemoteProtocolError, StaleDelivery
+from rabbitry.protocol.constants import RESOURCE_ERROR
+from rabbitry.protocol.delivery_tags import NO_TAGS, UNREAD_MAX, DeliveryTags
 from rabbitry.protocol.framing import ACK, NACK, REJECT, settlement_frame
 from rabbitry.protocol.methods import TxCommit
 
@@ -125,6 +126,10 @@ class Settling:
         if not tags.requeued:
             self.connection.acking.append(self)
         tags.requeued.append(tag)
+        if len(tags.requeued) > UNREAD_MAX:
+            self.connection.give_up(
+                RemoteProtocolError(f"{UNREAD_MAX:,} deliveries that go back, and the peer reads none", RESOURCE_ERROR)
+            )
 
     def flush_acks(self) -> None:
         """Turn the pending acknowledgements, and then the deliveries to put back, into as few frames as possible."""

@@ -719,12 +719,17 @@ def test_blocked(split: str) -> None:
     dialogue = Dialogue(split).open()
     blocked = method_frame(0, methods.ConnectionBlocked(reason="low on memory"))
     unblocked = method_frame(0, methods.ConnectionUnblocked())
-    assert dialogue.feed(blocked, unblocked, HEARTBEAT, blocked) == [
-        ("blocked", "low on memory"),
-        ("unblocked",),
-        ("blocked", "low on memory"),
-    ]
+    assert dialogue.feed(blocked) == [("blocked", "low on memory")]
+    assert dialogue.feed(unblocked) == [("unblocked",)]
+    assert dialogue.feed(blocked, unblocked, HEARTBEAT, blocked)[-1] == ("blocked", "low on memory")
     assert dialogue.sent() == []
+
+
+def test_a_flood_of_alarms_is_told_once() -> None:
+    dialogue = Dialogue("whole").open()
+    blocked = method_frame(0, methods.ConnectionBlocked(reason="low on memory"))
+    unblocked = method_frame(0, methods.ConnectionUnblocked())
+    assert dialogue.feed(*[blocked, unblocked] * 1000, blocked) == [("blocked", "low on memory")]
 
 
 def test_credentials_are_not_kept() -> None:
