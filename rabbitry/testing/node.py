@@ -51,7 +51,6 @@ class PortTaken(NodeError):
 class Membership:
     """What a node shares with the others of its cluster."""
 
-    directory: Path  # the node's own is in it
     epmd_port: int  # that epmd runs already
     cookie: str
 
@@ -359,9 +358,7 @@ class PrivateNode:
             epmd_port = member.epmd_port
 
         self._owner = os.getpid()
-        directory = self._directory = Path(
-            tempfile.mkdtemp(prefix="rabbitry-node-", dir=None if member is None else member.directory)
-        )
+        directory = self._directory = Path(tempfile.mkdtemp(prefix="rabbitry-node-"))
         settings = _setup.settings(self.port, self.connections) | self._settings
         cookie = _setup.make_cookie() if member is None else member.cookie
         _setup.write_files(directory, settings, self._plugins, cookie)
