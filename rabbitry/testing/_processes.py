@@ -93,12 +93,12 @@ class Guardian:
     def listen(self) -> None:
         """Take in what has been reported."""
         stdout = self.process.stdout
-        if stdout is None or stdout.closed or os.getpid() != self._owner:
+        if stdout is None or os.getpid() != self._owner:
             return
         while True:
             try:
                 data = os.read(stdout.fileno(), 4096)
-            except BlockingIOError:
+            except (BlockingIOError, ValueError):  # that is all; or it is closed, perhaps by another thread just now
                 return
             if not data:
                 self._pid, self._starting, self.has_ended = 0, False, True
