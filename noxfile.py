@@ -44,11 +44,15 @@ def ensure_rabbitmq(session: nox.Session) -> None:
     session.run("python", "-m", "rabbitry.testing.install")
 
 
+# All tests, each file by one worker with a broker of its own: they wait more than they work.
+SIDE_BY_SIDE = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
+
+
 def run_tests(session: nox.Session) -> None:
     install(session, "loadtest", "test")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    session.run("pytest", *session.posargs, **PATIENCE)
+    session.run("pytest", *(session.posargs or SIDE_BY_SIDE), **PATIENCE)
 
 
 @nox.session
@@ -61,6 +65,36 @@ def tests(session: nox.Session) -> None:
 def tests_all(session: nox.Session) -> None:
     """Run the tests on every CPython from 3.11 on that is found here."""
     run_tests(session)
+
+
+def run_tests_with_debian(session: nox.Session, suite: str) -> None:
+    """Runs pytest against the RabbitMQ of another Debian release, in a folder that is built once and kept."""
+    install(session, "loadtest", "test")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = str(cache / "rabbitry" / f"debian-{suite}")
+    session.run("python", "-m", "rabbitry.testing.debian", suite, root, **PATIENCE)
+    arguments = session.posargs or [*SIDE_BY_SIDE, *sorted(str(path) for path in Path("tests").glob("test_*.py"))]
+    session.run("pytest", *arguments, env={"RABBITRY_RABBITMQ_ROOT": root, "RABBITMQ_URL": None}, **PATIENCE)
+
+
+@nox.session
+def tests_rabbitmq_4(session: nox.Session) -> None:
+    """Run the tests that face a broker (tests/*.py, or what follows --) against Debian 13's RabbitMQ, 4.0."""
+    run_tests_with_debian(session, "trixie")
+
+
+@nox.session
+def tests_rabbitmq_edge(session: nox.Session) -> None:
+    """Run the tests that face a broker (tests/*.py, or what follows --) against Debian unstable's RabbitMQ."""
+    run_tests_with_debian(session, "sid")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Put every operation under every fault, and write results/faults.md: about five minutes."""
+    install(session, "loadtest", "test")
+    ensure_rabbitmq(session)
+    session.run("python", "-m", "tests.fault_table", *session.posargs, **PATIENCE)
 
 
 @nox.session

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
+import rabbitry
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
 
 
@@ -38,3 +41,16 @@ def amqp_url(request: pytest.FixtureRequest) -> str:
         return url
     node: PrivateNode = request.getfixturevalue("node")
     return node.url
+
+
+@pytest.fixture(scope="session")
+def broker_version(amqp_url: str) -> tuple[int, ...]:
+    """RabbitMQ's version, such as (4, 0, 5): for what one version does differently from another."""
+
+    async def ask() -> str:
+        async with rabbitry.connect(amqp_url) as connection:
+            return str(connection.server_properties["version"])
+
+    with start_blocking_portal() as portal:
+        version = portal.call(ask)
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0]))

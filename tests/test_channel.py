@@ -316,12 +316,14 @@ async def test_prefetch_bounds_what_is_unsettled(amqp_url: str) -> None:
             assert await has_counts(channel, queue, 0, 1)
 
 
-async def test_shared_prefetch(amqp_url: str) -> None:
+async def test_shared_prefetch(amqp_url: str, broker_version: tuple[int, ...]) -> None:
+    # RabbitMQ 4.3 logs that it ignores the flag, and gives each consumer the limit.
+    ready = 6 if broker_version < (4, 3) else 2
     async with open_channel(amqp_url, prefetch=0) as channel:
         queue = await exclusive_queue(channel, [b"x"] * 10)
         await channel.qos(4, shared=True)
         async with channel.consume(queue), channel.consume(queue):
-            assert await has_counts(channel, queue, 6, 2)
+            assert await has_counts(channel, queue, ready, 2)
 
 
 async def test_recover_delivers_again(amqp_url: str) -> None:

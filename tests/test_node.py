@@ -332,6 +332,7 @@ def test_a_node_that_is_not_started_can_not_end() -> None:
 def without_rabbitmq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Only a distribution's wrapper is on the PATH, which changes user and resets the limits."""
     monkeypatch.setattr(_installation, "SCRIPT_DIRECTORIES", ())
+    monkeypatch.delenv(_installation.ROOT_VARIABLE, raising=False)
     (tmp_path / "rabbitmq-server").write_text("#!/bin/sh\n")
     (tmp_path / "rabbitmq-server").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -147,8 +147,10 @@ async def test_publishing_lets_other_tasks_run_and_time_out(amqp_url: str) -> No
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frame_max", [4096, 131072])
-async def test_bodies_of_every_size(amqp_url: str, frame_max: int) -> None:
+@pytest.mark.parametrize("frame_max", [4096, 8192, 131072])
+async def test_bodies_of_every_size(amqp_url: str, broker_version: tuple[int, ...], frame_max: int) -> None:
+    if frame_max < 8192 and broker_version >= (4, 1):
+        pytest.skip("RabbitMQ 4.1 and newer refuse frames of less than 8,192 bytes")
     limit = frame_max - 8
     sizes = [0, 1, limit - 1, limit, limit + 1, 2 * limit - 1, 2 * limit, 2 * limit + 1, 10 * limit + 3]
     bodies = [random.Random(size).randbytes(size) for size in sizes]
@@ -168,11 +170,22 @@ async def test_bodies_of_every_size(amqp_url: str, frame_max: int) -> None:
 
 
 async def test_a_body_of_megabytes(amqp_url: str) -> None:
-    body = random.Random(1).randbytes(20_000_000)
+    body = random.Random(1).randbytes(16_000_000)  # RabbitMQ 4 takes 16 MiB
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel, [body])
         await channel.publish(b"behind it", routing_key=queue)
         assert await drain(channel, queue) == [body, b"behind it"]
+
+
+async def test_a_body_larger_than_the_broker_takes(amqp_url: str, broker_version: tuple[int, ...]) -> None:
+    if broker_version < (4,):
+        pytest.skip("RabbitMQ 3 takes 128 MiB, which is too much to send here")
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        with pytest.raises(rabbitry.OutcomeUnknown, match="larger than configured max size 16777216"):
+            await channel.publish(bytes(2**24 + 1), routing_key=queue)
+        with pytest.raises(rabbitry.PreconditionFailed):
+            await channel.publish(b"behind it", routing_key=queue)
 
 
 async def test_mutable_bodies_are_copied(amqp_url: str) -> None:

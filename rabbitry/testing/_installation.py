@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,10 @@ INSTALL_HINT = (
     "rabbitmq-server), or name a running broker (load tester: --url amqp://user:password@host; tests: RABBITMQ_URL)."
 )
 
+# Names a folder that debian.py built: private nodes then run the RabbitMQ in there, through the launchers in there.
+ROOT_VARIABLE = "RABBITRY_RABBITMQ_ROOT"
+LAUNCHERS = "launchers"
+
 
 class NodeError(RuntimeError):
     """A private node could not be started, or ended by itself; the message carries the tail of its log."""
@@ -25,6 +30,8 @@ class RabbitMQNotFound(NodeError):
 
 def find_scripts() -> Path:
     """The directory holding the real `rabbitmq-server` and `rabbitmqctl`. Raises RabbitMQNotFound."""
+    if root := os.environ.get(ROOT_VARIABLE):
+        return _find_launchers(root)
     candidates = [Path(name) for name in SCRIPT_DIRECTORIES]
     if on_path := shutil.which("rabbitmq-server"):
         candidates.append(Path(on_path).resolve().parent)
@@ -37,7 +44,19 @@ def find_scripts() -> Path:
 
 def find_epmd() -> str:
     """Erlang's port mapper: on PATH, or beside the Erlang runtime. Raises RabbitMQNotFound."""
+    if root := os.environ.get(ROOT_VARIABLE):
+        return str(_find_launchers(root) / "epmd")
     for name in (shutil.which("epmd"), *map(str, Path("/usr/lib/erlang").glob("erts-*/bin/epmd"))):
         if name:
             return name
     raise RabbitMQNotFound("Erlang's epmd was found neither on PATH nor under /usr/lib/erlang. " + INSTALL_HINT)
+
+
+def _find_launchers(root: str) -> Path:
+    launchers = Path(root).absolute() / LAUNCHERS
+    if (launchers / "rabbitmq-server").exists():
+        return launchers
+    raise RabbitMQNotFound(
+        f"{ROOT_VARIABLE} names {root}, which holds no RabbitMQ for private nodes: build it there with "
+        f"python -m rabbitry.testing.debian trixie {root}"
+    )

@@ -74,6 +74,7 @@ def environment(
     foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
     return {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | {
         "HOME": str(directory),  # Erlang's cookie lies there, for the server and for rabbitmqctl
+        "TMPDIR": str(directory.parent),  # what a root of another Debian shares with this machine
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "ERL_EPMD_PORT": str(epmd_port),

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from rabbitry.testing._installation import INSTALL_HINT, RabbitMQNotFound, find_epmd, find_scripts
+from rabbitry.testing._installation import INSTALL_HINT, ROOT_VARIABLE, RabbitMQNotFound, find_epmd, find_scripts
 
 # invoke-rc.d and deb-systemd-invoke ask policy-rc.d before they start a service; 101 forbids it. A policy that is there
 # already is somebody's own and stays.
@@ -51,6 +51,8 @@ def ensure_installed() -> None:
     """Installs RabbitMQ if it is missing. Raises RabbitMQNotFound, with what to do, if that is not possible."""
     if is_installed():
         return
+    if os.environ.get(ROOT_VARIABLE):
+        find_scripts()  # says what is wrong there
     if not shutil.which("apt-get"):
         raise RabbitMQNotFound(f"{INSTALL_HINT} (Not installed automatically: there is no apt-get here.)")
     prefix = become_root()
