@@ -251,6 +251,11 @@ class Channel:
         """
         return Publisher(self, exchange, window, on_outcome)
 
+    @property
+    def _unconfirmed(self) -> int:
+        """Publishes whose outcome is not known yet."""
+        return len(self._live.confirms.pending)
+
     def _require_confirms(self, what: str) -> None:
         self._live.check_open()
         if not self._confirm:
@@ -306,7 +311,9 @@ class Channel:
     async def qos(self, prefetch: int, *, shared: bool = False) -> None:
         """Set the prefetch of consumers started from now on; `shared=True`: one limit for the whole channel.
 
-        `shared` is basic.qos's global flag, which RabbitMQ deprecates from 4.3 on. Cancelled, it may have taken effect.
+        `shared` is basic.qos's global flag, which RabbitMQ 4.0 deprecates; from 4.3 on, unless it is configured to
+        permit it, the broker answers as ever and applies the limit to each consumer. Cancelled, it may have taken
+        effect.
         """
         prefetch = _checked_prefetch(prefetch)
         await checkpoint_if_cancelled()

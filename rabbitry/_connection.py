@@ -201,7 +201,7 @@ class Connection:
         await checkpoint_if_cancelled()
         endpoint = self._endpoint
         waiter = Waiter()
-        encoded = secret.encode() if isinstance(secret, str) else secret
+        encoded = _octets(secret, "token") if isinstance(secret, str) else secret
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)
         await endpoint.reply(slot, waiter)
 
@@ -264,7 +264,7 @@ def _mechanisms(address: Address) -> list[tuple[str, bytes]]:
     """The initial responses of the SASL mechanisms asked for, PLAIN unless the URI names others."""
     user, password = address.username, address.password
     responses = {
-        "PLAIN": b"\0" + user.encode() + b"\0" + password.encode(),
+        "PLAIN": b"\0" + _octets(user, "user name") + b"\0" + _octets(password, "password"),
         # A table without its length (rabbit_auth_mechanism_amqplain).
         "AMQPLAIN": encode_table({"LOGIN": user, "PASSWORD": password})[4:],
         "EXTERNAL": b"",
@@ -276,6 +276,17 @@ def _mechanisms(address: Address) -> list[tuple[str, bytes]]:
             f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
         )
     return [(name, responses[name]) for name in wanted]
+
+
+def _octets(text: str, what: str) -> bytes:
+    """The text as it is sent. What is raised must not carry it, as a UnicodeError would."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise LocalProtocolError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
+    return encoded
 
 
 @lru_cache(maxsize=1)

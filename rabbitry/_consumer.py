@@ -140,11 +140,11 @@ class Consumer:
         return buffer
 
     def _put_back(self, deliveries: Iterable[Delivery]) -> None:
-        """Return to the queue what was never handed out."""
+        """Return to the queue what was never handed out; a stream keeps it anyway."""
         if self._method.no_ack:
             return
         for delivery in deliveries:
-            if not delivery.is_stale and not delivery.is_settled:
+            if not delivery.is_stale and not delivery.is_settled and not delivery.seems_streamed:
                 delivery._channel.requeue(delivery.delivery_tag)
 
     # --- called when something arrives -----------------------------------------------------------------------------

@@ -18,9 +18,13 @@ from rabbitry._errors import StaleDelivery
 from rabbitry._message import Message
 from rabbitry.protocol.content import Content
 
-__all__ = ["Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
+__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
 
 logger = logging.getLogger("rabbitry")
+
+STREAM_TAKES_NOTHING_BACK = (
+    'a stream takes nothing back: on_error="reject" goes on with the next, on_error="raise" ends with the error'
+)
 
 Verdict = Literal["requeue", "reject", "raise"]
 OnError = Verdict | Callable[["Delivery", Exception], Verdict]
@@ -65,7 +69,7 @@ class Delivery(Content):
 
     def nack(self, *, requeue: bool = True) -> None:
         """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
-        `ack`.
+        `ack`. A stream takes neither this nor `reject`: RabbitMQ closes the connection (540).
         """
         self._channel.nack(self.delivery_tag, requeue)
         self._wrote()
@@ -74,7 +78,7 @@ class Delivery(Content):
         """Say "failed": dead-lettered where the queue says so, else dropped; `requeue=True` puts it back. Errors as
         `ack`.
 
-        Newer RabbitMQ counts only rejects towards a quorum queue's delivery limit, not nacks.
+        RabbitMQ 4.3 and newer count only rejects towards a quorum queue's delivery limit, not nacks.
         """
         self._channel.reject(self.delivery_tag, requeue)
         self._wrote()
@@ -122,9 +126,14 @@ class Delivery(Content):
 
     @property
     def delivery_count(self) -> int:
-        """How often it was delivered before without success, as quorum queues count (x-delivery-count); else 0 or 1."""
+        """How often it was delivered before without success, as quorum queues count (x-delivery-count); else 0 or 1.
+
+        RabbitMQ 4.0 and older count a nack as well, 4.3 and newer a reject only.
+        """
         count = self.headers.get("x-delivery-count")
-        return count if isinstance(count, int) else int(self.redelivered)
+        if isinstance(count, int):
+            return count
+        return int(self.redelivered and "x-acquired-count" not in self.headers)  # which 4.3's quorum queues add
 
     @property
     def deaths(self) -> tuple[Death, ...]:
@@ -163,10 +172,12 @@ def check_on_error(on_error: OnError) -> None:
 class ProcessDelivery:
     """The `with` block of `Delivery.process`."""
 
-    __slots__ = ("_delivery", "_on_error")
+    __slots__ = ("_delivery", "_is_stream", "_on_error")
 
-    def __init__(self, delivery: Delivery, on_error: OnError) -> None:
+    def __init__(self, delivery: Delivery, on_error: OnError, *, is_stream: bool = False) -> None:
+        """`is_stream`: "reject" skips it, by an ack; what would put it back leaves it unsettled."""
         check_on_error(on_error)
+        self._is_stream = is_stream
         self._delivery = delivery
         self._on_error = on_error
 
@@ -203,6 +214,12 @@ class ProcessDelivery:
             match verdict:
                 case "ack":
                     delivery.ack()
+                case "reject" if self._is_stream:
+                    delivery.ack()
+                case "raise" if self._is_stream:
+                    pass
+                case "requeue" if self._is_stream:
+                    raise ValueError(STREAM_TAKES_NOTHING_BACK)
                 case "requeue":
                     delivery.reject(requeue=True)
                 case "reject":

@@ -139,7 +139,8 @@ class NotConnected(RabbitryError, ConnectionError):
 class ConnectionBlocked(RabbitryError):
     """The broker has blocked publishing on this connection (a memory or disk alarm); its reason is the text.
 
-    A `Connection` never raises it: there, publishing waits (`is_blocked` tells).
+    A client's publish raises it with `while_down="fail"`; nothing was sent. Otherwise publishing waits, as it does on a
+    `Connection` (`is_blocked` tells).
     """
 
 

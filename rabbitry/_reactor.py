@@ -200,6 +200,7 @@ async def _start(poller: Poller | StreamPoller, tg: TaskGroup) -> None:
             await poller.run(task_status=_Started(started))
         finally:
             started.set()
+            poller.close()  # asyncio's own Task.cancel may have ended it: who waits for a connection must learn of it
 
     tg.start_soon(run)
     try:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from rabbitry._errors import ConnectFailed, LocalProtocolError
 from rabbitry._uri import Address
-from rabbitry.transport.tls import NotTLS
+from rabbitry.transport.tls import NotTLS, reason_of
 
 __all__ = ["connect_failed", "make_context", "server_name"]
 
@@ -64,7 +64,7 @@ def _context(
             what = f"certfile {certfile}" + (f" with keyfile {keyfile}" if keyfile else "")
             context.load_cert_chain(certfile, keyfile, password or "")  # (or OpenSSL would ask at the terminal)
     except (OSError, ValueError) as error:
-        raise ConnectFailed(f"TLS: can't use {what}: {_reason(error)}") from error
+        raise ConnectFailed(f"TLS: can't use {what}: {reason_of(error)}") from error
     return context
 
 
@@ -80,13 +80,6 @@ def connect_failed(error: OSError, peer: str, name: str | None) -> ConnectFailed
             "name the authority that signed it with cacertfile, or pass ssl_context="
         )
     else:
-        failed = ConnectFailed(f"no TLS with {peer}: {_reason(error)}")
+        failed = ConnectFailed(f"no TLS with {peer}: {reason_of(error)}")
     failed.__cause__ = error
     return failed
-
-
-def _reason(error: Exception) -> str:
-    """An error's text without OpenSSL's file names and line numbers."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return str(getattr(error, "strerror", None) or error)

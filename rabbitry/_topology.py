@@ -49,6 +49,10 @@ class Exchange:
             arguments=_merged(self.arguments, {"alternate-exchange": self.alternate}),
         )
 
+    def deletion(self) -> methods.ExchangeDelete:
+        """What deletes it."""
+        return methods.ExchangeDelete(exchange=self.name)
+
 
 class ServerName:
     """The name that the broker gave a temporary queue, in its present life; also what tells such queues apart."""
@@ -131,8 +135,8 @@ class Queue:
             raise LocalProtocolError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
         if not self.durable and not self.exclusive:
             raise LocalProtocolError(
-                "RabbitMQ 4.3 denies queues that are neither durable nor exclusive: make it durable, with expires= "
-                "if it should go by itself, or exclusive if only this connection uses it"
+                "RabbitMQ 4 deprecates queues that are neither durable nor exclusive, and is to deny them: make it "
+                "durable, with expires= if it should go by itself, or exclusive if only this connection uses it"
             )
         for name in _UNSUITABLE[self.type]:
             if getattr(self, name) not in (None, False):
@@ -169,6 +173,10 @@ class Queue:
             arguments=_merged(self.arguments, typed),
         )
 
+    def deletion(self) -> methods.QueueDelete:
+        """What deletes it."""
+        return methods.QueueDelete(queue=self.current_name)
+
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -188,6 +196,15 @@ class Binding:
             arguments=dict(self.arguments),
         )
 
+    def deletion(self) -> methods.QueueUnbind:
+        """What removes it."""
+        return methods.QueueUnbind(
+            queue=name_of(self.queue),
+            exchange=name_of(self.exchange),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeBinding:
@@ -201,6 +218,15 @@ class ExchangeBinding:
     def declaration(self) -> methods.ExchangeBind:
         """What makes it."""
         return methods.ExchangeBind(
+            destination=name_of(self.destination),
+            source=name_of(self.source),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
+    def deletion(self) -> methods.ExchangeUnbind:
+        """What removes it."""
+        return methods.ExchangeUnbind(
             destination=name_of(self.destination),
             source=name_of(self.source),
             routing_key=self.routing_key,

@@ -130,8 +130,9 @@ def _decode(text: str, what: str) -> str:
         raise ValueError(f"the {what} has a '%' without two hexadecimal digits; a percent sign itself is written %25")
     try:
         return unquote_to_bytes(text).decode()
-    except UnicodeError:
-        raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs") from None
+    except UnicodeError:  # which carries the text, and so must not be the context of what is raised
+        pass
+    raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs")
 
 
 def _parse_credentials(text: str) -> dict[str, str]:
@@ -248,10 +249,13 @@ _TLS_PARAMETERS = {attribute for attribute, _ in _TLS.values()}
 
 def _parse_query(query: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
+    arguments_seen: set[str] = set()
     for item in filter(None, query.split("&")):
         name, equals, text = item.partition("=")
+        arguments_seen.add(name)
         if name not in _PARAMETERS:
-            shown = f" {name}" if re.fullmatch("[a-z_]{1,40}", name) and equals else ""
+            may_be_secret = "password" in arguments_seen or not equals or not re.fullmatch("[a-z_]{1,40}", name)
+            shown = "" if may_be_secret else f" {name}"
             raise ValueError(f"unknown query parameter{shown}; there are {', '.join(_PARAMETERS)}")
         attribute, parse = _PARAMETERS[name]
         try:

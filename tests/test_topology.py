@@ -65,7 +65,7 @@ def test_they_are_values() -> None:
         ({"type": "lazy"}, "classic, quorum, stream, not 'lazy'"),
         ({"type": "quorum", "exclusive": True}, "a quorum queue is durable"),
         ({"type": "stream", "durable": False}, "a stream queue is durable"),
-        ({"durable": False}, "4.3 denies"),
+        ({"durable": False}, "RabbitMQ 4 deprecates"),
         ({"type": "quorum", "max_priority": 5}, "max_priority does nothing for a quorum queue"),
         ({"type": "stream", "message_ttl": 5}, "message_ttl does nothing for a stream queue"),
         ({"type": "stream", "single_active_consumer": True}, "single_active_consumer does nothing"),

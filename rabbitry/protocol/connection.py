@@ -323,7 +323,8 @@ class ProtocolConnection:
         detail = f"{error}" if error is not None else "the peer closed the connection"
         ended: RabbitryError
         if self._handshake is not None:
-            ended = self._handshake.cut_off(self.state, bytes(self._tail), detail)
+            may_be_no_amqp = error is None or isinstance(error, ConnectionError)
+            ended = self._handshake.cut_off(self.state, bytes(self._tail), detail, may_be_no_amqp)
         elif self.state is ConnectionState.CLOSING:
             ended = ConnectionClosed("the connection was closed by this program")
         else:
@@ -366,7 +367,7 @@ class ProtocolConnection:
         self.channel_max, self.frame_max, self.heartbeat = tuned.channel_max, tuned.frame_max, tuned.heartbeat
         # "No limit" is one all the same: what is buffered of a frame must stay bounded.
         self.body_max = min(self.frame_max - FRAME_OVERHEAD, max(self.max_message_size, _UNTUNED_FRAME_MAX))
-        self.queue(encode_method_frame(0, tuned) + self._handshake.open_frame())
+        self.queue(encode_method_frame(0, tuned) + self._handshake.open_frame(self.frame_max))
         self.state = ConnectionState.OPEN_OK
 
     def _on_open_ok(self, method: Method) -> None:

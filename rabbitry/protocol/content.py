@@ -14,7 +14,20 @@ from rabbitry.protocol.properties import Properties, decode_properties
 if TYPE_CHECKING:
     from rabbitry.protocol.channel import ProtocolChannel
 
-__all__ = ["Content"]
+__all__ = ["Content", "seems_streamed"]
+
+
+STREAM_OFFSET = "x-stream-offset"
+"""The header in which RabbitMQ tells a stream's deliveries their offset."""
+
+_STREAM_OFFSET_OCTETS = STREAM_OFFSET.encode()
+
+
+def seems_streamed(header: bytes) -> bool:
+    """Whether a delivery with this header may be a stream's, which takes nothing back: RabbitMQ closes the connection
+    (540) over a nack. Publishers may forge it, so such deliveries are left alone, not acknowledged.
+    """
+    return _STREAM_OFFSET_OCTETS in header
 
 
 class Content:
@@ -56,6 +69,15 @@ class Content:
         """The routing key it was published with. Bytes that are not UTF-8 appear as surrogate escapes."""
         route = self._route
         return route[2 + route[0] :].decode("utf-8", "surrogateescape")
+
+    @property
+    def seems_streamed(self) -> bool:
+        """Whether it may be a stream's, which takes nothing back."""
+        header = self._header
+        if type(header) is bytes:
+            return seems_streamed(header)
+        assert isinstance(header, Properties)
+        return STREAM_OFFSET in (header.headers or {})
 
     @property
     def properties(self) -> Properties:

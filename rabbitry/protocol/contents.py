@@ -16,6 +16,7 @@ from rabbitry.protocol import events, methods
 from rabbitry.protocol.assembly import Assembly
 from rabbitry.protocol.channel import PUBLISH_TAG_HEADER, octets
 from rabbitry.protocol.constants import COMMAND_INVALID, UNEXPECTED_FRAME
+from rabbitry.protocol.content import seems_streamed
 from rabbitry.protocol.methods import Method, decode_method
 from rabbitry.protocol.properties import decode_properties
 from rabbitry.protocol.states import ChannelState
@@ -77,7 +78,7 @@ def receive_delivery(channel: ProtocolChannel, payload: bytes, header: bytes, bo
     if not consumer.no_ack:  # (direct reply-to numbers all its deliveries 1, and nobody settles them)
         channel.tags.arrive(tag)
     if consumer.discard:
-        if not consumer.no_ack and channel.is_outstanding(tag):
+        if not consumer.no_ack and channel.is_outstanding(tag) and not seems_streamed(header):
             channel.requeue(tag)
         return
     connection = channel.connection

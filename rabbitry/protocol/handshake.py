@@ -19,11 +19,21 @@ __all__ = ["Handshake", "agreed", "refused_greeting"]
 
 _BYTES_SHOWN = 60
 
+MODERN_FRAME_MIN_SIZE = 8192
+"""RabbitMQ 4.1 and newer hang up on less."""
+
 
 class Handshake:
     """See the module's first lines. `mechanisms` are (SASL name, initial response) in order of preference."""
 
-    __slots__ = ("_client_properties", "_is_start_ok_large", "_mechanisms", "_virtual_host")
+    __slots__ = (
+        "_client_properties",
+        "_is_frame_small",
+        "_is_start_ok_large",
+        "_mechanisms",
+        "_response",
+        "_virtual_host",
+    )
 
     def __init__(
         self, mechanisms: Sequence[tuple[str, bytes]], virtual_host: str, client_properties: Mapping[str, Any]
@@ -32,6 +42,8 @@ class Handshake:
         self._virtual_host = virtual_host
         self._client_properties = client_properties
         self._is_start_ok_large = False
+        self._is_frame_small = False
+        self._response = b""
 
     def answer(self, start: methods.ConnectionStart) -> bytes | ConnectFailed:
         """The frame that answers connection.start; or why there is none."""
@@ -49,6 +61,7 @@ class Handshake:
             )
         mechanism, response = chosen
         self._mechanisms = ()
+        self._response = response
         frame = encode_method_frame(
             0,
             methods.ConnectionStartOk(
@@ -58,28 +71,40 @@ class Handshake:
         self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
         return frame
 
-    def open_frame(self) -> bytes:
-        """connection.open."""
+    def open_frame(self, frame_max: int) -> bytes:
+        """connection.open, after frame_max has been agreed on."""
+        self._is_frame_small = frame_max < MODERN_FRAME_MIN_SIZE
         return encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
 
     def refused(self, state: ConnectionState, close: methods.ConnectionClose) -> ConnectFailed:
         """The error for a connection.close amid the handshake."""
-        code, text = close.reply_code, shown(close.reply_text)
+        code, text = close.reply_code, shown(self._without_secret(close.reply_text))
         if state is ConnectionState.TUNE and code == ACCESS_REFUSED:
             return AuthenticationFailed(f"the broker refused the credentials ({code}): {text}")
-        if state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED):
+        passes = " is down" in text or " limit " in text  # RabbitMQ's words for what is no matter of rights
+        if state is ConnectionState.OPEN_OK and code in (ACCESS_REFUSED, NOT_ALLOWED) and not passes:
             return AuthenticationFailed(f"the broker refused virtual host {self._virtual_host!r} ({code}): {text}")
         return ConnectFailed(f"the broker refused the connection ({code}): {text}")
 
-    def cut_off(self, state: ConnectionState, received: bytes, detail: str) -> ConnectFailed:
+    def _without_secret(self, text: str) -> str:
+        """A server must not have us log the password that it was just given."""
+        # of PLAIN, and of AMQPLAIN, whose table ends with it
+        for secret in (self._response.rpartition(b"\0")[2], self._response.rpartition(b"PASSWORDS")[2][4:]):
+            if secret:
+                text = text.replace(secret.decode("utf-8", "replace"), "…")
+        return text
+
+    def cut_off(self, state: ConnectionState, received: bytes, detail: str, may_be_no_amqp: bool) -> ConnectFailed:
         """The error for a stream that ended amid the handshake; `received` is what of a frame had come."""
         if state is ConnectionState.START:
             began = f" after {_shown(received)}" if received else " before a byte came"
-            return ConnectFailed(f"the handshake was cut off{began}: {detail}; is this an AMQP port?")
+            question = "; is this an AMQP port?" if may_be_no_amqp else ""
+            return ConnectFailed(f"the handshake was cut off{began}: {detail}{question}")
         if state is ConnectionState.OPEN_OK:
+            small = " (RabbitMQ 4.1 and newer want a frame_max of at least 8192)" if self._is_frame_small else ""
             return ConnectFailed(
                 f"the handshake was cut off at connection.open: {detail}; does virtual host "
-                f"{self._virtual_host!r} exist, and may the user use it?"
+                f"{self._virtual_host!r} exist, and may the user use it?{small}"
             )
         if self._is_start_ok_large:
             return ConnectFailed(

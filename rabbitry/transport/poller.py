@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from rabbitry.transport.base import Endpoint
 
 SOCKETS_PER_PASS = 256  # at most
-PASS_SECONDS = 0.01  # a pass that took longer halves the next one's sockets: tasks and timers want their turn, too
+PASS_SECONDS = 0.01  # a pass that took longer halves the next one's sockets, and then what each may deliver: tasks and
+# timers want their turn, too
 FEWEST_PER_PASS = 4
 TIMERS_PER_PASS = 256
 BUFFER_SIZE = 256 * 1024  # what one socket may deliver in one pass
+LEAST_BUFFER = 16 * 1024  # the same where a few sockets flood: 256 KiB of the smallest frames take 100 ms to parse
 FEW = 4  # a pass that touched more sockets than this has work enough; spinning would only delay it
 BACKLOG_SECONDS = 0.01  # between attempts at a Unix socket whose backlog is full
 STALE_TIMERS = 64  # fewer are not worth rebuilding the heap for
@@ -54,7 +56,8 @@ class Poller:
 
     def __init__(self, pump: Callable[[Poller], Pump] | None = None) -> None:
         self.epoll = select.epoll()
-        self.view = memoryview(bytearray(BUFFER_SIZE))  # received into by every transport, kept by none
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.view = self._buffer  # the part received into by every transport, kept by none
         self.next_deadline: float | None = None  # the earliest in the heap; it may be stale, which costs one look
         self._make_pump = pump or pump_for_backend
         self._pump: Pump | None = None
@@ -190,12 +193,24 @@ class Poller:
                     transport.handle_event(event, now)
         took = monotonic() - now
         if took > PASS_SECONDS:
-            self._batch = max(self._batch // 2, FEWEST_PER_PASS)
+            self._take_less()
         elif self._batch < SOCKETS_PER_PASS and took < PASS_SECONDS / 4:
-            self._batch *= 2
+            self._take_more()
         few = 0 < len(touched) <= FEW
         self._touched = touched if few else []
         return few
+
+    def _take_less(self) -> None:
+        if self._batch > FEWEST_PER_PASS:
+            self._batch //= 2
+        elif len(self.view) > LEAST_BUFFER:
+            self.view = self._buffer[: len(self.view) // 2]
+
+    def _take_more(self) -> None:
+        if len(self.view) < BUFFER_SIZE:
+            self.view = self._buffer[: len(self.view) * 2]
+        else:
+            self._batch *= 2
 
     def is_awaiting(self) -> bool:
         """Whether one of the few connections that the last pass with events touched awaits a reply."""

@@ -14,7 +14,7 @@ import anyio
 
 from rabbitry.transport.base import Endpoint, Transport
 
-__all__ = ["NotTLS", "TlsLayer"]
+__all__ = ["NotTLS", "TlsLayer", "reason_of"]
 
 RECORD = 16384  # the largest record's plain text (RFC 8446, 5.1)
 FIRST_BYTES = frozenset(b"\x14\x15\x16\x17")  # the types of records that there are
@@ -115,9 +115,20 @@ class TlsLayer:
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._is_open:
+            if isinstance(error, ssl.SSLError):
+                broken = OSError(f"TLS failed: {reason_of(error)}")
+                broken.__cause__ = error
+                error = broken
             self._endpoint.connection_lost(error)
             return
         if self._failure is None:
             self._failure = error or ConnectionResetError("the peer closed the connection during the TLS handshake")
         if self._shaken is not None:
             self._shaken.set()
+
+
+def reason_of(error: Exception) -> str:
+    """An error's text without OpenSSL's file names and line numbers."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(getattr(error, "strerror", None) or error)

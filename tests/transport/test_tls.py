@@ -120,7 +120,8 @@ async def test_what_came_before_an_error_is_passed_on_first(version: ssl.TLSVers
     wire.turn()
     assert wire.plain.received == b"last words"
     (error,) = wire.plain.lost
-    assert isinstance(error, ssl.SSLError)
+    assert str(error) == "TLS failed: decryption failed or bad record mac"
+    assert error is not None and isinstance(error.__cause__, ssl.SSLError)
 
 
 async def test_the_peers_goodbye_is_no_error_and_the_sockets_end_is_the_end() -> None:
