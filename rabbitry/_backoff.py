@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from random import Random
 
 from rabbitry._errors import LocalProtocolError
@@ -22,7 +23,8 @@ class Backoff:
     The randomness keeps ten thousand clients of one broker from coming back in step
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter, "full jitter").
     `attempts` (over all hosts once is one; None: without end) and `deadline` (seconds or timedelta since the
-    connection was first missed; None: none) say when to give up. Durations are seconds or timedelta.
+    connection was first missed; None: none) say when to give up. A connection that lasts less than a second was an
+    attempt that failed. Durations are seconds or timedelta.
     """
 
     initial: float | timedelta = 0.5
@@ -42,6 +44,10 @@ class Backoff:
         """Seconds to wait after so many failed attempts in a row (at least 1)."""
         longest = seconds(self.initial) * 2.0 ** min(failures - 1, _FACTOR_LIMIT)
         return random.uniform(0, min(seconds(self.maximum), longest))
+
+    def rest(self, elapsed: float) -> float:
+        """Seconds left until the deadline."""
+        return inf if self.deadline is None else seconds(self.deadline) - elapsed
 
     def is_exhausted(self, failures: int, elapsed: float) -> bool:
         """Whether to give up after so many failures in so many seconds."""

@@ -26,17 +26,21 @@ from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE, Connection, default_n
 from rabbitry._delivery import OnError
 from rabbitry._errors import (
     Closed,
+    ConnectionBlocked,
     ConnectionClosed,
     LocalProtocolError,
+    Nacked,
+    NotConnected,
     NotFound,
     NotSent,
     OutcomeUnknown,
     RabbitryError,
 )
-from rabbitry._link import Change, CredentialsSource, Link, State, WhileDown
+from rabbitry._link import Change, CredentialsSource, Fate, Link, State, WhileDown
 from rabbitry._message import Message, seconds
 from rabbitry._process import DeliveryHandler, OnStale, process_all
-from rabbitry._publishing import ClientPublisher, OnUnknown, Senders, check_policies, open_channel
+from rabbitry._publisher import check_window
+from rabbitry._publishing import ClientPublisher, OnUnknown, Senders, check_policies, is_lost, open_channel
 from rabbitry._reactor import DEFAULT_URL, Reactor, connection_settings, open_reactor
 from rabbitry._registry import Registry
 from rabbitry._rpc import Handler
@@ -58,6 +62,7 @@ class Client:
     __slots__ = (
         "_closed",
         "_consuming",
+        "_fate",
         "_has_stopped",
         "_host",
         "_leave",
@@ -74,7 +79,8 @@ class Client:
         "_working",
     )
 
-    def __init__(self, publishing: Link, consuming: Link, while_down: WhileDown) -> None:
+    def __init__(self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown) -> None:
+        self._fate = fate
         self._publishing = publishing
         self._consuming = consuming
         self._while_down: WhileDown = while_down
@@ -89,7 +95,7 @@ class Client:
         self._undeliverable_replies = 0
         self._closed = anyio.Event()
         self._leave: Callable[[], object] | None = None  # of a client that `start_client` made
-        self._host: asyncio.Task[None] | None = None
+        self._host: asyncio.Task[Any] | None = None
         self._start: Callable[..., object] = _start_nothing
         consuming.restore = self._registry.restore
         publishing.restore = self._await_topology
@@ -115,25 +121,48 @@ class Client:
 
         While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`. A message that was
         certainly not sent is sent in the next life. For one that was under way it raises `OutcomeUnknown`, or with
-        `on_unknown="republish"` sends it again: it arrives at least once, so there may be duplicates. Otherwise raises
-        as `Channel.publish`, and cancelling means the same.
+        `on_unknown="republish"` sends it again: it arrives at least once, so there may be duplicates. While the broker
+        has blocked the connection it waits, too, or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`,
+        and cancelling means the same.
         """
         if type(exchange) is not str:
             exchange = name_of(exchange)
+        policy = while_down or self._while_down
+        if on_unknown != "raise" or policy != "wait":
+            check_policies(policy, on_unknown)
+        unknown: OutcomeUnknown | None = None
         while True:
             channel = self._senders.ready(exchange)
             if channel is None:
-                check_policies(while_down or self._while_down, on_unknown)
-                channel = await self._senders.channel(exchange, while_down or self._while_down)
+                try:
+                    channel = await self._senders.channel(exchange, policy)
+                except NotConnected as error:
+                    if unknown is not None:  # it may have arrived in a former life
+                        raise unknown from error
+                    raise
+            if policy == "fail" and (reason := channel._endpoint.blocked_reason) is not None:
+                raise unknown or ConnectionBlocked(reason)
             try:
                 return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
             except (NotSent, Closed):
                 continue  # it did not leave: the channel, or its connection, had ended before
+            except Nacked:
+                self._senders.nacked(channel)
+                raise
             except OutcomeUnknown as error:
-                # Only for a lost connection: the message may be why the broker closed the channel.
-                if on_unknown == "raise" or not isinstance(error.__cause__, ConnectionClosed):
+                if on_unknown == "raise":
                     raise
+                unknown = error
                 self._republished += 1
+                if not is_lost(error.__cause__):
+                    break
+        # The broker closed the channel, or the connection, for a message, and does not say which. Alone on a channel
+        # the innocent get through; the culprit fails again, and for good.
+        channel = await open_channel(self._publishing, policy)
+        try:
+            await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        finally:
+            await channel._close()
 
     @asynccontextmanager
     async def publisher(
@@ -150,15 +179,15 @@ class Client:
         `window`, `on_outcome` as for `Channel.publisher`; `while_down` and `on_unknown` as for `publish`. Entering
         waits for a connection.
         """
-        policy = while_down or self._while_down
+        policy, name = while_down or self._while_down, name_of(exchange)
         check_policies(policy, on_unknown)
+        check_window(window)
         channel = await open_channel(self._publishing, policy)
-        publisher = ClientPublisher(
-            channel, self._publishing, self._start, name_of(exchange), window, on_outcome, policy, on_unknown
-        )
+        publisher = ClientPublisher(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
         self._publishers.add(publisher)
         try:
             async with publisher:
+                self._start(publisher._resend)
                 yield publisher
         finally:
             self._publishers.discard(publisher)
@@ -213,7 +242,8 @@ class Client:
 
         A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
         returns, put back when it is cancelled; what it settled itself stays so. With `on_error="raise"` its error ends
-        this, and is raised. `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
+        this, and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
+        message, or "raise". `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
         stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`.
 
         After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
@@ -245,7 +275,7 @@ class Client:
         publish; then `process` and `serve` return, and iterators end.
         """
         self._has_stopped = True
-        for subscription in self._subscriptions:
+        for subscription in list(self._subscriptions):
             subscription.stop()
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
@@ -312,11 +342,12 @@ class Client:
         Queues and exchanges go by their names; one that does not exist is fine. What the broker removes with them is
         forgotten, too. Cancelled, some may have been deleted; none of them is declared again.
         """
+        deletions = self._registry.forget_all(entities)
         await checkpoint_if_cancelled()
         while True:
             connection = await self._consuming.connection("wait")
             try:
-                return await self._registry.delete(connection, entities)
+                return await self._registry.delete(connection, deletions)
             except ConnectionClosed:
                 continue
 
@@ -359,7 +390,7 @@ class Client:
 
     @property
     def last_error(self) -> Exception | None:
-        """What last ended a connection, or kept one from being opened."""
+        """What last ended a connection, or kept one from being opened: the publishing one's if that had any."""
         return next((link.last_error for link in self._links if link.last_error is not None), None)
 
     def statistics(self) -> Mapping[str, int]:
@@ -385,6 +416,8 @@ class Client:
         """
         sender, receiver = anyio.create_memory_object_stream[Change](CHANGES_KEPT)
         self._subscribers.append(sender)
+        if self._closed.is_set():
+            sender.close()
         try:
             with receiver:
                 yield receiver
@@ -403,13 +436,13 @@ class Client:
 
     async def aclose(self) -> None:
         """End a client that `start_client` made, as leaving the block of `open_client` does: in bounded time, in which
-        cancelling it has no effect. Harmless when it has ended already.
+        cancelling it has no effect (asyncio's own `Task.cancel` ends the waiting). Harmless when it has ended already.
         """
-        if self._leave is None:
+        if self._leave is None or self._host is None:
             raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")
         self._leave()
         with anyio.CancelScope(shield=True):
-            await self._closed.wait()
+            await asyncio.wait({self._host})
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
@@ -419,7 +452,7 @@ class Client:
 
     @property
     def _failure(self) -> Exception | None:
-        return self._publishing.failure or self._consuming.failure
+        return self._fate.failure
 
     async def _await_topology(self, _: Connection) -> None:
         """What is published must find the queues that went with the former life."""
@@ -432,10 +465,12 @@ class Client:
             subscription.stop()
 
     def _left(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
-        queue = subscription.queue
-        if subscription.lives and all(other.queue != queue for other in self._subscriptions):
-            self._registry.consumer_left(queue)
+        """It was stopped, and perhaps was the last of its queue."""
+        if subscription in self._subscriptions:
+            self._subscriptions.discard(subscription)
+            queue = subscription.queue
+            if subscription.lives and all(other.queue != queue for other in self._subscriptions):
+                self._registry.consumer_left(queue)
 
     def _tell(self, change: Change) -> None:
         for subscriber in self._subscribers:
@@ -444,8 +479,10 @@ class Client:
 
     async def _drain(self, bound: float) -> None:
         """Let what other tasks have under way come to its end: handlers first, as they may publish."""
+        if self._failure is not None:
+            return
         self.stop_consuming()
-        if self._failure is None and (self._working or any(publisher.pending for publisher in self._publishers)):
+        if self._working or any(publisher.pending for publisher in self._publishers):
             with anyio.move_on_after(bound, shield=True):
                 for done in list(self._working):
                     await done.wait()
@@ -456,7 +493,7 @@ class Client:
         for link in self._links:
             link.close()
         for publisher in list(self._publishers):
-            publisher._give_up(self._publishing.closed_error())
+            publisher._give_up(self._fate.closed_error())
         for subscriber in self._subscribers:
             subscriber.close()
         self._closed.set()
@@ -517,9 +554,13 @@ async def open_client(
                 )
                 for url in hosts
             ]
-            return Link(role, reactor, settings, reconnect or Backoff(), credentials)
+            return Link(role, reactor, settings, reconnect or Backoff(), credentials, fate)
 
-        client = Client(link("publish"), link("consume"), while_down)
+        fate = Fate()
+        client = Client(link("publish"), link("consume"), fate, while_down)
+        has_lived = lambda: any(each.lives for each in client._links)  # noqa: E731
+        for each in client._links:
+            each.has_lived = has_lived
         bound = seconds(drain)
         supervision = anyio.CancelScope(shield=True)  # the body may need the connections while it is being cancelled
         try:
@@ -534,6 +575,10 @@ async def open_client(
                     finally:
                         supervision.cancel()
                         tg.cancel_scope.cancel()
+        except NotConnected as error:
+            if client._failure is not None and error.__cause__ is client._failure:
+                raise client._failure from None  # the body met it before it was cancelled
+            raise
         finally:
             client._end()
 
@@ -580,7 +625,7 @@ async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpac
         leave = anyio.Event()
         try:
             async with open_client(urls, **options) as client:
-                client._leave = leave.set
+                client._leave, client._host = leave.set, asyncio.current_task()
                 if not started.done():
                     started.set_result(client)
                 await leave.wait()
@@ -592,9 +637,7 @@ async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpac
 
     task = loop.create_task(host(), name="rabbitry client")
     try:
-        client = await asyncio.shield(started)
+        return await asyncio.shield(started)
     except BaseException:
         task.cancel()
         raise
-    client._host = task
-    return client

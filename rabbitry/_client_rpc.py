@@ -31,10 +31,11 @@ class ClientRPC:
     """Calls servers and gives their replies, through all lives of the connection; made by `client.rpc()`, any number of
     calls at once.
 
-    A call in flight when the connection ends raises `OutcomeUnknown`: the server may have done its work.
+    A call in flight when the connection ends raises `OutcomeUnknown`: the server may have done its work. All calls
+    share a channel: one that the broker closes it for (an exchange that does not exist, say) ends the others so, too.
     """
 
-    __slots__ = ("_codec", "_is_open", "_late", "_link", "_lock", "_rpc", "_while_down")
+    __slots__ = ("_codec", "_is_open", "_late", "_link", "_lock", "_rpc", "_waiting", "_while_down")
 
     def __init__(self, link: Link, codec: str, while_down: WhileDown) -> None:
         codec_named(codec)  # refuses an unknown one, at once
@@ -45,6 +46,7 @@ class ClientRPC:
         self._rpc: RPC | None = None  # of the present life, or the former
         self._late = 0
         self._is_open = True
+        self._waiting: set[anyio.CancelScope] = set()  # of those who wait for the next life
 
     def __repr__(self) -> str:
         return f"<ClientRPC {self._rpc!r}>"
@@ -78,21 +80,33 @@ class ClientRPC:
 
     async def _live(self) -> RPC:
         """The one of this life."""
-        if not self._is_open:
-            raise LocalProtocolError("the RPC is not open: use it inside 'async with client.rpc() as rpc'")
-        if self._rpc is not None and self._rpc.is_open:
-            return self._rpc
-        async with self._lock:
-            while self._rpc is None or not self._rpc.is_open:
-                connection = await self._link.connection(self._while_down)
-                await self._leave()
-                rpc = connection.rpc(codec=self._codec)
+        while self._is_open:
+            if self._rpc is not None and self._rpc.is_open:
+                return self._rpc
+            with anyio.CancelScope() as scope:
+                self._waiting.add(scope)
                 try:
-                    self._rpc = await rpc.__aenter__()
-                except Closed:
-                    if connection.is_open:
-                        raise
-            return self._rpc
+                    await self._open()
+                finally:
+                    self._waiting.discard(scope)
+        raise LocalProtocolError("the RPC is not open: use it inside 'async with client.rpc() as rpc'")
+
+    async def _open(self) -> None:
+        async with self._lock:
+            if not self._is_open or (self._rpc is not None and self._rpc.is_open):
+                return
+            connection = await self._link.connection(self._while_down)
+            await self._leave()
+            rpc = connection.rpc(codec=self._codec)
+            try:
+                await rpc.__aenter__()
+            except Closed:
+                if connection.is_open:
+                    raise
+            else:
+                self._rpc = rpc
+                if not self._is_open:  # the block was left in this very turn
+                    await self._leave()
 
     async def _leave(self) -> None:
         rpc, self._rpc = self._rpc, None
@@ -102,6 +116,8 @@ class ClientRPC:
 
     async def _close(self) -> None:
         self._is_open = False
+        for scope in self._waiting:
+            scope.cancel()
         await self._leave()
 
 
@@ -126,7 +142,9 @@ class Answering:
         # RabbitMQ returns every mandatory message to a direct reply-to address, though it delivers it.
         mandatory = not to.startswith(REPLY_TO)
         try:
-            await self._client.publish(reply, routing_key=to, mandatory=mandatory, on_unknown="republish")
+            await self._client.publish(
+                reply, routing_key=to, mandatory=mandatory, while_down="wait", on_unknown="republish"
+            )
         except PublishFailed as error:
             self._client._undeliverable_replies += 1
             logger.warning("a reply to a request of queue %r could not be delivered: %s", self._queue, error)

@@ -19,24 +19,29 @@ import anyio
 
 from rabbitry._backoff import Backoff
 from rabbitry._connection import Connection, Settings
-from rabbitry._errors import AuthenticationFailed, ConnectFailed, NotConnected, RabbitryError
+from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._message import seconds
+from rabbitry._scopes import background
 from rabbitry._waiting import checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from rabbitry._reactor import Reactor
 
-__all__ = ["Change", "Credentials", "CredentialsSource", "Link", "State", "WhileDown"]
+__all__ = ["Change", "Credentials", "CredentialsSource", "Fate", "Link", "State", "WhileDown"]
 
 logger = logging.getLogger("rabbitry")
 
 State = Literal["idle", "connecting", "connected", "recovering", "closed"]
 WhileDown = Literal["wait", "fail"]
 
+VAIN_LIFE = 1.0
+"""Seconds that a connection has to last, or the attempt counts as one that failed."""
 REFRESH_AT = 0.8
 """Part of a token's life after which the next one is asked for."""
 REFRESH_AGAIN = 5.0
 """Seconds between attempts when that fails."""
+REFRESH_BOUND = 15.0
+"""Seconds that the source of credentials may take."""
 
 
 class Credentials(NamedTuple):
@@ -63,6 +68,21 @@ class Change:
     time: float
 
 
+class Fate:
+    """Why the client has ended, if not because it was left: shared by its links."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+
+    def closed_error(self) -> NotConnected:
+        """What who needs a connection is told once there will be none."""
+        error = NotConnected(f"the client has ended: {self.failure}" if self.failure else "the client is closed")
+        error.__cause__ = self.failure
+        return error
+
+
 class Link:
     """Made by the client, run by a task of it."""
 
@@ -73,8 +93,10 @@ class Link:
         hosts: Sequence[Settings],
         backoff: Backoff,
         credentials: CredentialsSource | None,
+        fate: Fate,
     ) -> None:
         self.role = role
+        self._fate = fate
         self.state: State = "idle"
         self.last_error: Exception | None = None
         self.lives = 0
@@ -84,11 +106,14 @@ class Link:
         self._credentials = credentials
         self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
         self.tell: Callable[[Change], None] = _tell_nobody
+        self.has_lived: Callable[[], bool] = lambda: self.lives > 0
         self._random = Random()
         self._connection: Connection | None = None
         self._expires_in: float | None = None
-        self._short_lives = 0  # in a row: a broker that drops us at once must not be dialled again and again
-        self.failure: Exception | None = None
+        # A broker that takes us in and drops us must not be dialled for ever, nor again and again without a pause.
+        self._short_lives = 0
+        self._vain_attempts = 0
+        self._vain_since: float | None = None
         self._wanted = anyio.Event()
         self._changed = anyio.Event()
 
@@ -101,9 +126,11 @@ class Link:
         self._wanted.set()
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
-                raise self.closed_error()
-            if while_down == "fail" and self.state == "recovering":
-                raise NotConnected(f"the connection is down, and being recovered: {self.last_error}")
+                raise self._fate.closed_error()
+            if while_down == "fail" and self.last_error is not None:
+                raise NotConnected(
+                    f"the connection is down, and being recovered: {self.last_error}"
+                ) from self.last_error
             await self._changed.wait()
         return self._connection
 
@@ -112,51 +139,68 @@ class Link:
     async def run(self) -> None:
         """Keep a connection open from when one is wanted until cancelled. Raises what can't be recovered from.
 
-        That cancels the client's body. Who waits for a connection learns of it by `close`, after the body.
+        That cancels the client's body.
         """
-        await self._wanted.wait()
-        self._move("connecting")
         try:
+            await self._wanted.wait()
+            self._move("connecting")
             while True:
                 async with AsyncExitStack() as stack:
                     connection = await self._open(stack)
                     await self._serve(connection)
         except Exception as error:
-            self.failure = error
+            self._fate.failure = self._fate.failure or error
             raise
-
-    def closed_error(self) -> NotConnected:
-        """What who needs a connection is told once there will be none."""
-        error = NotConnected(f"the client has ended: {self.failure}" if self.failure else "the client is closed")
-        error.__cause__ = self.failure
-        return error
+        finally:  # who still waits for a connection, in a clean-up perhaps, waits in vain
+            self.close()
 
     def close(self) -> None:
-        """The supervisor has ended."""
-        self._move("closed", self.failure)
+        """There will be no other life."""
+        if self.state != "closed":
+            self._move("closed", self._fate.failure)
 
     async def _open(self, stack: AsyncExitStack) -> Connection:
         """The next life, entered on `stack`, with everything restored in it."""
-        failures, began = 0, anyio.current_time()
+        failures = self._vain_attempts
+        began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
+            self._check_patience(failures, began)
             if failures or self.lives:
                 await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), self._random))
+            refusals = 0
             for settings in self._random.sample(self._hosts, len(self._hosts)):
+                rest = self.backoff.rest(anyio.current_time() - began)
+                if rest <= 0:
+                    break
+                settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
                 try:
                     return await self._open_at(settings, stack)
                 except (ConnectFailed, OSError) as error:
-                    if isinstance(error, AuthenticationFailed) and not self.lives:
-                        raise  # waiting does not mend it
+                    if self._is_final(error):
+                        raise
                     self.last_error = error
+                    self._wake()  # who would rather fail than wait
                     logger.warning("%s: %s", settings.name, error)
+                    refusals += isinstance(error, AuthenticationFailed)
+                    if refusals == len(self._hosts) and not self.has_lived():
+                        raise  # waiting does not mend it
             failures += 1
-            if self.backoff.is_exhausted(failures, anyio.current_time() - began):
-                assert self.last_error is not None
-                raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
+
+    def _check_patience(self, failures: int, began: float) -> None:
+        """Raise when it is time to give up."""
+        if failures and self.backoff.is_exhausted(failures, anyio.current_time() - began):
+            assert self.last_error is not None
+            raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
+
+    def _is_final(self, error: OSError) -> bool:
+        """Whether waiting mends nothing: the reactor was left, or a file that the URL names was never there."""
+        if isinstance(error, ConnectFailed | ConnectionClosed):
+            return False
+        return isinstance(error, NotConnected) or not self.has_lived()
 
     async def _open_at(self, settings: Settings, stack: AsyncExitStack) -> Connection:
         if self._credentials is not None:
-            username, password, self._expires_in = await self._credentials()
+            username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
         async with AsyncExitStack() as attempt:
@@ -164,6 +208,15 @@ class Link:
             await self.restore(connection)
             stack.push_async_exit(attempt.pop_all())
         return connection
+
+    async def _ask(self, bound: float) -> Credentials:
+        """The credentials of now. Whatever is wrong with their source may mend itself."""
+        assert self._credentials is not None
+        try:
+            with anyio.fail_after(bound):
+                return await self._credentials()
+        except Exception as error:  # not its text, which may hold a secret
+            raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
 
     async def _serve(self, connection: Connection) -> None:
         """One life. Returns when it has ended."""
@@ -174,32 +227,41 @@ class Link:
             logger.info("%s is connected again", connection.name)
         self._move("connected")
         try:
-            async with anyio.create_task_group() as tg:
+            async with background() as tg:
                 if self._expires_in is not None:
                     tg.start_soon(self._refresh, connection, self._expires_in)
                 try:
                     await connection.wait_closed()
                 except RabbitryError as error:
                     self.last_error = error
-                tg.cancel_scope.cancel()
+                finally:
+                    tg.cancel_scope.cancel()
         finally:
             self._connection = None
-        is_short = anyio.current_time() - began < seconds(self.backoff.maximum)
-        self._short_lives = self._short_lives + 1 if is_short else 0
+        self._judge(began, anyio.current_time() - began)
         logger.warning("%s was lost: %s", connection.name, self.last_error)
         self._move("recovering", self.last_error)
 
+    def _judge(self, began: float, lasted: float) -> None:
+        """How a life counts for the pauses to come, and for when to give up."""
+        self._short_lives = self._short_lives + 1 if lasted < seconds(self.backoff.maximum) else 0
+        if lasted < VAIN_LIFE:
+            self._vain_attempts += 1
+            self._vain_since = began if self._vain_since is None else self._vain_since
+        else:
+            self._vain_attempts, self._vain_since = 0, None
+
     async def _refresh(self, connection: Connection, expires_in: float) -> None:
         """Give the broker a new token ahead of each expiry."""
-        assert self._credentials is not None
         pause = expires_in * REFRESH_AT
         while True:
             await anyio.sleep(pause)
             pause = REFRESH_AGAIN
             try:
-                _, password, following = await self._credentials()
-                await connection.update_secret(password)
-            except (RabbitryError, OSError) as error:
+                _, password, following = await self._ask(REFRESH_BOUND)
+                with anyio.fail_after(REFRESH_BOUND):
+                    await connection.update_secret(password)
+            except (RabbitryError, OSError, TimeoutError) as error:
                 logger.warning("%s: the credentials could not be renewed: %s", connection.name, error)
                 continue
             if following is None:
@@ -208,9 +270,12 @@ class Link:
 
     def _move(self, state: State, error: Exception | None = None) -> None:
         self.state = state
+        self._wake()
+        self.tell(Change(self.role, state, error, anyio.current_time()))
+
+    def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
-        self.tell(Change(self.role, state, error, anyio.current_time()))
 
 
 async def _restore_nothing(_: Connection) -> None: ...

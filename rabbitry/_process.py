@@ -6,18 +6,22 @@ work outlive a cancellation by `drain` seconds and no longer; the group's own ta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._delivery import Delivery, OnError, check_on_error
+from rabbitry._delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, check_on_error
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._scopes import background
 from rabbitry._subscription import Subscription
+from rabbitry._waiting import is_being_cancelled
 
 __all__ = ["DeliveryHandler", "OnStale", "process_all"]
+
+logger = logging.getLogger("rabbitry")
 
 DeliveryHandler: TypeAlias = Callable[[Delivery], Awaitable[Any]]
 OnStale = Literal["finish", "cancel"]
@@ -41,25 +45,36 @@ async def process_all(
     if on_stale not in ("finish", "cancel"):
         raise LocalProtocolError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
     check_on_error(on_error)
+    if subscription.is_stream and on_error == "requeue":
+        raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
     at_work: dict[anyio.CancelScope, Delivery] = {}
-    failures: list[RabbitryError] = []
+    refusals: list[RabbitryError] = []  # of the subscription
+    errors: list[Exception] = []  # of handlers, to be raised
+    ending, running = anyio.Event(), concurrency
 
     async def work() -> None:
-        while True:
-            try:
+        nonlocal running
+        try:
+            while True:
                 delivery = await subscription.__anext__()
-            except StopAsyncIteration:
-                return
-            except RabbitryError as error:  # which each worker meets, once its handler is done
-                failures.append(error)
-                return
-            with anyio.CancelScope(shield=drain > 0) as scope:
-                at_work[scope] = delivery
-                try:
-                    with delivery.process(on_error):
-                        await handler(delivery)
-                finally:
-                    del at_work[scope]
+                with anyio.CancelScope(shield=drain > 0) as scope:
+                    at_work[scope] = delivery
+                    try:
+                        with ProcessDelivery(delivery, on_error, is_stream=subscription.is_stream):
+                            await _handled(handler, delivery)
+                    except Exception as error:
+                        errors.append(error)
+                        ending.set()
+                        return
+                    finally:
+                        del at_work[scope]
+        except StopAsyncIteration:
+            pass
+        except RabbitryError as error:  # which each worker meets, once its handler is done
+            refusals.append(error)
+        running -= 1
+        if not running:
+            ending.set()
 
     def cancel_stale() -> None:
         for scope, delivery in at_work.items():
@@ -69,26 +84,28 @@ async def process_all(
     if on_stale == "cancel":
         subscription._on_loss = cancel_stale
     async with subscription:
-        all_ended, running = anyio.Event(), concurrency
-
-        async def work_to_the_end() -> None:
-            nonlocal running
-            await work()
-            running -= 1
-            if not running:
-                all_ended.set()
-
         async with background() as workers:
             for _ in range(concurrency):
-                workers.start_soon(work_to_the_end)
+                workers.start_soon(work)
             task_status.started()
             try:
-                await all_ended.wait()
-            except BaseException:  # cancelled, or a handler's error that is to be raised
+                await ending.wait()
+            finally:
                 subscription.stop()
                 for scope in at_work:
                     scope.deadline = anyio.current_time() + drain
                 workers.cancel_scope.cancel()
-                raise
-        if failures:
-            raise failures[0]
+        for other in errors[1:]:
+            logger.error("another handler failed, too", exc_info=other)
+        for error in errors or refusals:
+            raise error
+
+
+async def _handled(handler: DeliveryHandler, delivery: Delivery) -> None:
+    """Under asyncio, who awaits what something else cancelled is told so as if it was cancelled itself."""
+    try:
+        await handler(delivery)
+    except anyio.get_cancelled_exc_class() as error:
+        if is_being_cancelled():
+            raise
+        raise RabbitryError("the handler awaited something that was cancelled") from error

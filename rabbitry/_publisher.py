@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from rabbitry._channel import Channel
     from rabbitry._message import Message
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "check_window"]
 
 logger = logging.getLogger("rabbitry")
 
 FAILURES_KEPT = 1000
+
+
+def check_window(window: int) -> None:
+    """Refuse a window in which nothing fits."""
+    if window < 1:
+        raise LocalProtocolError(f"window must be at least 1, not {window}")
 
 
 class Publisher:
@@ -57,8 +63,7 @@ class Publisher:
     def __init__(
         self, channel: Channel, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
     ) -> None:
-        if window < 1:
-            raise LocalProtocolError(f"window must be at least 1, not {window}")
+        check_window(window)
         self._channel = channel
         self._exchange = exchange
         self._window = window

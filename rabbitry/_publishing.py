@@ -7,8 +7,10 @@ exactly once, at the latest with the client.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
@@ -16,11 +18,12 @@ import anyio
 
 from rabbitry._channel import Channel
 from rabbitry._confirmation import Confirmation
-from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import ConnectionBlocked, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
 from rabbitry._link import Link, WhileDown
 from rabbitry._publisher import Publisher
 from rabbitry._topology import Exchange, name_of
 from rabbitry._waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
+from rabbitry.protocol.constants import CONNECTION_FORCED
 
 if TYPE_CHECKING:
     from rabbitry._message import Message
@@ -31,6 +34,12 @@ OnUnknown = Literal["raise", "republish"]
 
 OWN_CHANNELS = 100
 """Exchanges that have a channel of their own for what is published to them."""
+RENEWAL_PAUSE = 1.0
+"""Seconds at least between two channels that are replaced because of a nack.
+
+RabbitMQ 3.10 refuses a channel's publishes to a quorum queue for good once it published there while the queue had no
+leader; those of a new channel it confirms. But a nack may also mean that the queue is full, and then come often.
+"""
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
@@ -39,6 +48,13 @@ def check_policies(while_down: str, on_unknown: str = "raise") -> None:
         raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
     if on_unknown not in ("raise", "republish"):
         raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
+    have been that, and must not be sent again.
+    """
+    return isinstance(error, ConnectionClosed) and error.code in (0, CONNECTION_FORCED)
 
 
 async def open_channel(link: Link, while_down: WhileDown) -> Channel:
@@ -55,12 +71,13 @@ async def open_channel(link: Link, while_down: WhileDown) -> Channel:
 class Senders:
     """By exchange, the open channel that publishes to it: one that is missing ends the publishes to it alone."""
 
-    __slots__ = ("_channels", "_link", "_lock")
+    __slots__ = ("_channels", "_link", "_lock", "_renewal")
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._channels: dict[str | None, Channel] = {}  # None: of those beyond the first hundred
         self._lock = anyio.Lock()
+        self._renewal = Renewal()
 
     def ready(self, exchange: str) -> Channel | None:
         """The channel for this exchange if it is open."""
@@ -70,18 +87,59 @@ class Senders:
     async def channel(self, exchange: str, while_down: WhileDown) -> Channel:
         """The channel for this exchange, opened if need be. Cancelling it does no harm."""
         key = exchange if exchange in self._channels or len(self._channels) < OWN_CHANNELS else None
-        await self._link.connection(while_down)  # fails, where it is to fail, ahead of those who wait
-        async with self._lock:
-            channel = self._channels.get(key)
-            if channel is None or not channel.is_open:
-                channel = self._channels[key] = await open_channel(self._link, while_down)
-            return channel
+        while True:
+            connection = await self._link.connection(while_down)  # not under the lock: others may rather fail than wait
+            async with self._lock:
+                channel = self._channels.get(key)
+                if channel is not None and channel.is_open:
+                    return channel
+                try:
+                    channel = await connection.channel().__aenter__()
+                except ConnectionClosed:
+                    continue
+                self._channels[key] = channel
+                await self._renewal.close_idle()
+                return channel
+
+    def nacked(self, channel: Channel) -> None:
+        """A publish on this channel was refused: have the next one use another."""
+        if self._renewal.is_due():
+            for key, found in list(self._channels.items()):
+                if found is channel:
+                    del self._channels[key]
+                    self._renewal.retire(channel)
+
+
+class Renewal:
+    """When to replace a channel, and those replaced, each open until its confirms have come."""
+
+    __slots__ = ("_last", "_retired")
+
+    def __init__(self) -> None:
+        self._last = -inf
+        self._retired: list[Channel] = []
+
+    def is_due(self) -> bool:
+        """Whether the last one is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
+        return monotonic() - self._last >= RENEWAL_PAUSE
+
+    def retire(self, channel: Channel) -> None:
+        """It is replaced."""
+        self._last = monotonic()
+        self._retired.append(channel)
+
+    async def close_idle(self, *, all_of_them: bool = False) -> None:
+        """Close those that wait for nothing."""
+        idle = [channel for channel in self._retired if all_of_them or not (channel.is_open and channel._unconfirmed)]
+        self._retired = [channel for channel in self._retired if channel not in idle]
+        for channel in idle:
+            await channel._close()
 
 
 class LastingConfirmation(Confirmation):
     """The outcome of one publish, which may take several lives."""
 
-    __slots__ = ("_publisher", "mandatory")
+    __slots__ = ("_publisher", "mandatory", "number", "was_sent")
 
     def __init__(
         self,
@@ -96,11 +154,20 @@ class LastingConfirmation(Confirmation):
         Confirmation.__init__(self, message, exchange, routing_key, tag, on_settled)
         self._publisher = publisher
         self.mandatory = mandatory
+        self.number = 0  # in the order of submitting
+        self.was_sent = False  # in a former life: it may have arrived then
+
+    def __lt__(self, other: LastingConfirmation) -> bool:
+        return self.number < other.number
 
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """The channel ended first."""
         if not self._publisher._takes_back(self, outcome, error):
-            super().lose(outcome, error)
+            self.give_up(outcome, error)
+
+    def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+        """It will not be sent again."""
+        super().lose("unknown" if self.was_sent else outcome, error)
 
 
 class ClientPublisher(Publisher):
@@ -111,33 +178,48 @@ class ClientPublisher(Publisher):
     once, so there may be duplicates.
     """
 
-    __slots__ = ("_again", "_link", "_lock", "_on_unknown", "_resent", "_start", "_while_down", "republished")
+    __slots__ = (
+        "_again",
+        "_is_ready",
+        "_is_suspect",
+        "_link",
+        "_lock",
+        "_on_unknown",
+        "_renewal",
+        "_resent",
+        "_scopes",
+        "_taken_back",
+        "_while_down",
+        "republished",
+    )
 
     def __init__(
         self,
         channel: Channel,
         link: Link,
-        start: Callable[[Callable[[], Awaitable[None]]], object],
         exchange: str,
         window: int,
         on_outcome: Callable[[Confirmation], None] | None,
         while_down: WhileDown,
         on_unknown: OnUnknown,
     ) -> None:
-        """`channel` is that of the first life; `start` runs a coroutine function in a task of the client's."""
+        """`channel` is that of the first life. A task of the client's runs `_resend`."""
         super().__init__(channel, exchange, window, on_outcome)
         self._link = link
-        self._start = start
         self._while_down: WhileDown = while_down
         self._on_unknown: OnUnknown = on_unknown
-        self._again: deque[LastingConfirmation] = deque()  # taken back, to be sent in the next life
-        self._resent: anyio.Event | None = None  # set when all of them were; while it is there, a task sends them
+        self._again: list[LastingConfirmation] = []  # a heap: taken back, to be sent in the next life
+        self._scopes: set[anyio.CancelScope] = set()  # of those who wait for a channel
+        self._taken_back = anyio.Event()  # set where there are some
+        self._resent = anyio.Event()  # set when all of them were sent
+        self._is_suspect = False  # the channel, because of a nack
+        self._is_ready = True  # none waits to be sent again, and the channel is not suspect
+        self._renewal = Renewal()
         self._lock = anyio.Lock()
         self.republished = 0
 
     async def __aenter__(self) -> Self:
-        """Nothing is left to do: the channel is open."""
-        await checkpoint_if_cancelled()
+        """Nothing is left to do, so there is nothing to cancel: the channel is open."""
         self._is_open = True
         return self
 
@@ -147,8 +229,13 @@ class ClientPublisher(Publisher):
         try:
             await super().__aexit__(kind, error, traceback)
         finally:
+            for scope in self._scopes:
+                scope.cancel()
             self._give_up(NotConnected("the publisher was left before the message could be sent"))
-            await self._channel._close()
+            try:
+                await self._renewal.close_idle(all_of_them=True)
+            finally:
+                await self._channel._close()
 
     async def submit(
         self,
@@ -177,11 +264,12 @@ class ClientPublisher(Publisher):
             self.sent - self.confirmed - self.failed < self._window
             and not self._reserved
             and not self._waiting
-            and self._resent is None
+            and self._is_ready
             and self._is_open
             and self._channel.is_open
             and self._channel._queue_confirmed(confirmation, mandatory)
         ):
+            confirmation.number = self.sent
             self.sent += 1
         else:
             await self._queue(confirmation, mandatory)
@@ -210,23 +298,42 @@ class ClientPublisher(Publisher):
         raise LocalProtocolError("the publisher is not open: use it inside its 'async with' block")
 
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
-        return (
-            self._resent is None and self._channel.is_open and self._channel._queue_confirmed(confirmation, mandatory)
-        )
+        assert isinstance(confirmation, LastingConfirmation)
+        confirmation.number = self.sent
+        return self._is_ready and self._channel.is_open and self._channel._queue_confirmed(confirmation, mandatory)
 
     async def _wait_ready(self) -> None:
-        if self._resent is not None:
+        if self._taken_back.is_set():
             await self._resent.wait()
-        elif self._channel.is_open:
+        elif self._while_down == "fail" and (reason := self._channel._endpoint.blocked_reason) is not None:
+            raise ConnectionBlocked(reason)
+        elif self._channel.is_open and not self._is_suspect:
             await self._channel._endpoint.wait_room()
         else:
             await self._reopen()
 
     async def _reopen(self) -> None:
-        """Have a channel in the next life."""
-        async with self._lock:
-            if not self._channel.is_open:
-                self._channel = await open_channel(self._link, self._while_down)
+        """Have a channel in the next life, or in the place of one whose publishes are refused."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                async with self._lock:
+                    former = self._channel
+                    if self._is_open and (self._is_suspect or not former.is_open):
+                        self._channel = await open_channel(self._link, self._while_down)
+                        self._renewal.retire(former)
+                        self._is_suspect = False
+                        self._is_ready = not self._taken_back.is_set()
+                        await self._renewal.close_idle()
+            finally:
+                self._scopes.discard(scope)
+        if not self._is_open:
+            self._refuse()
+
+    def _settled(self, confirmation: Confirmation) -> None:
+        if confirmation.outcome == "nacked" and self._renewal.is_due():
+            self._is_suspect, self._is_ready = True, False
+        super()._settled(confirmation)
 
     def _takes_back(
         self, confirmation: LastingConfirmation, outcome: Literal["unknown", "unsent"], error: RabbitryError
@@ -235,39 +342,49 @@ class ClientPublisher(Publisher):
         if not self._is_open or self._while_down == "fail" or self._link.state == "closed":
             return False
         if outcome == "unknown":
-            # Only for a lost connection: the message may be why the broker closed the channel.
-            if self._on_unknown == "raise" or not isinstance(error, ConnectionClosed):
+            if self._on_unknown == "raise" or not is_lost(error):
                 return False
             self.republished += 1
+            confirmation.was_sent = True
         confirmation.forget_return()
-        self._again.append(confirmation)
-        if self._resent is None:
-            self._resent = anyio.Event()
-            self._start(self._send_again)
+        heappush(self._again, confirmation)
+        self._is_ready = False
+        self._taken_back.set()
         return True
 
-    async def _send_again(self) -> None:
-        """Send what was taken back, in order. A task of the client's runs it."""
-        try:
-            while self._again:
-                confirmation = self._again[0]
+    async def _resend(self) -> None:
+        """Send what is taken back, in order, in the life that follows; as long as the publisher is open."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            while self._is_open:
+                await self._taken_back.wait()
                 try:
-                    await self._reopen()
-                    if self._channel._queue_confirmed(confirmation, confirmation.mandatory):
-                        self._again.popleft()
-                    else:
-                        await self._channel._endpoint.wait_room()
-                except Closed:
-                    continue
-        except RabbitryError as error:  # there will be no other life
-            self._give_up(error)
-        finally:
-            resent, self._resent = self._resent, None
-            if resent is not None:
+                    await self._send_all_again()
+                except RabbitryError as error:  # there will be no other life
+                    self._give_up(error)
+                resent, self._resent = self._resent, anyio.Event()
+                self._taken_back = anyio.Event()
+                self._is_ready = not self._is_suspect
                 resent.set()
+
+    async def _send_all_again(self) -> None:
+        while self._again:
+            if self._is_suspect or not self._channel.is_open:
+                await self._reopen()
+            elif not self._try_again(heappop(self._again)):
+                await self._channel._endpoint.wait_room()
+
+    def _try_again(self, confirmation: LastingConfirmation) -> bool:
+        queued = False
+        try:
+            queued = self._channel._queue_confirmed(confirmation, confirmation.mandatory)
+        finally:
+            if not queued:
+                heappush(self._again, confirmation)
+        return queued
 
     def _give_up(self, error: RabbitryError) -> None:
         """What waits to be sent again never will be."""
-        again, self._again = self._again, deque()
-        for confirmation in again:
-            Confirmation.lose(confirmation, "unsent", error)
+        again, self._again = self._again, []
+        for confirmation in sorted(again):
+            confirmation.give_up("unsent", error)

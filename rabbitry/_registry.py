@@ -16,6 +16,7 @@ import anyio
 from rabbitry._connection import Connection
 from rabbitry._errors import ChannelClosed, NotFound, ResourceLocked
 from rabbitry._topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, name_of
+from rabbitry.protocol import methods
 
 __all__ = ["Registry", "is_node_down"]
 
@@ -26,6 +27,9 @@ LOCKED_BOUND = 30.0
 """Seconds between attempts, and in all, to declare a queue that the broker still holds for our former life: by then it
 has missed a heartbeat, or two.
 """
+
+NAMES_KEPT = 1000
+"""Names of temporary queues, of former lives too, by which somebody may still ask for them."""
 
 
 class Registry:
@@ -47,6 +51,13 @@ class Registry:
             if isinstance(entity, Queue | Exchange)
         )
 
+    def is_stream(self, queue: str | Queue) -> bool:
+        """Whether it was declared to be one."""
+        name = self.name_of(queue) if isinstance(queue, str) else queue.name
+        return any(
+            isinstance(found, Queue) and found.type == "stream" and found.name == name for found in self._entities
+        )
+
     def name_of(self, queue: str | Queue) -> str:
         """What the queue is called now, also if it is asked for by a name of a former life."""
         return name_of(self._given.get(queue, queue) if isinstance(queue, str) else queue)
@@ -57,7 +68,7 @@ class Registry:
         """Declare these, and remember them."""
         ordered = in_order(entities)
         await self._declare(connection, ordered)
-        self._entities |= dict.fromkeys(ordered)
+        self._entities |= dict.fromkeys(map(self._identified, ordered))
 
     async def restore(self, connection: Connection) -> None:
         """Declare everything again, in a new life."""
@@ -74,9 +85,9 @@ class Registry:
             try:
                 async with connection.channel(confirm=False) as channel:
                     while entity is not None:
-                        await channel.declare(self._renamed(entity))
+                        await channel.declare(self._identified(entity))
                         if isinstance(entity, Queue) and entity.is_temporary:
-                            self._given[entity.current_name] = entity
+                            self._learn(entity)
                         entity = next(rest, None)
             except ResourceLocked:
                 if anyio.current_time() >= give_up:
@@ -88,34 +99,37 @@ class Registry:
                 logger.warning("%r is out of reach until its node is back: %s", entity, error)
                 entity = next(rest, None)
 
-    def _renamed(self, entity: Entity) -> Entity:
-        if isinstance(entity, Binding) and isinstance(entity.queue, str) and entity.queue in self._given:
-            return replace(entity, queue=self._given[entity.queue])
+    def _learn(self, queue: Queue) -> None:
+        self._given[queue.current_name] = queue
+        if len(self._given) > NAMES_KEPT:
+            del self._given[next(iter(self._given))]
+
+    def _identified(self, entity: Entity) -> Entity:
+        """The same entity told the same way: bindings by the names of what they bind, but for temporary queues."""
+        match entity:
+            case Binding():
+                queue = self._given.get(entity.queue, entity.queue) if isinstance(entity.queue, str) else entity.queue
+                is_named = isinstance(queue, Queue) and not queue.is_temporary
+                return replace(entity, queue=name_of(queue) if is_named else queue, exchange=name_of(entity.exchange))
+            case ExchangeBinding():
+                return replace(entity, destination=name_of(entity.destination), source=name_of(entity.source))
         return entity
 
     # --- deleting -----------------------------------------------------------------------------------------------------
 
-    async def delete(self, connection: Connection, entities: Iterable[Entity]) -> None:
-        """Delete these, bindings first, and forget them. They are forgotten even if that fails."""
-        ordered = in_order(entities)[::-1]
-        names = [(entity, self._renamed(entity)) for entity in ordered]
+    def forget_all(self, entities: Iterable[Entity]) -> list[methods.Method]:
+        """Declare these no more; gives the requests that delete them at the broker, bindings first."""
+        ordered = [self._identified(entity) for entity in in_order(entities)[::-1]]
+        requests: list[methods.Method] = [entity.deletion() for entity in ordered]
         for entity in ordered:
             self.forget(entity)
+        return requests
+
+    async def delete(self, connection: Connection, requests: Iterable[methods.Method]) -> None:
+        """Send the deletions."""
         async with connection.channel(confirm=False) as channel:
-            for _, entity in names:
-                match entity:
-                    case Queue():
-                        await channel.delete_queue(entity)
-                    case Exchange():
-                        await channel.delete_exchange(entity)
-                    case Binding():
-                        await channel.unbind_queue(
-                            entity.queue, entity.exchange, entity.routing_key, arguments=entity.arguments
-                        )
-                    case ExchangeBinding():
-                        await channel.unbind_exchange(
-                            entity.destination, entity.source, entity.routing_key, arguments=entity.arguments
-                        )
+            for request in requests:
+                await channel._call(request)
 
     def forget(self, entity: Entity) -> None:
         """It is gone, and so is what goes with it."""
@@ -127,6 +141,16 @@ class Registry:
                 self._drop(found for found in self._entities if _is_exchange(found, entity.name))
             case _:
                 self._drop([entity])
+
+    def went_with_its_consumer(self, queue: str | Queue) -> list[Entity]:
+        """An auto-delete queue of ours, and its bindings: gone when the broker ended its last consumer."""
+        name = self.name_of(queue)
+        found = [
+            entity
+            for entity in self._entities
+            if isinstance(entity, Queue) and entity.auto_delete and entity.name == name
+        ]
+        return [entity for entity in self._entities for each in found if self._is_queue(entity, each)]
 
     def consumer_left(self, queue: str) -> None:
         """The last consumer that this client had there was cancelled: with it goes an auto-delete queue."""

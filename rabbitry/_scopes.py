@@ -40,7 +40,8 @@ async def background() -> AsyncIterator[TaskGroup]:
         if defect is not None:  # a background task crashed, and took the body with it unless that failed first
             if failure is None or isinstance(failure, cancelled) or not isinstance(defect, Exception):
                 raise defect from defect.__cause__  # not from the group
-            logger.error("a background task failed, too", exc_info=defect)
+            if failure.__cause__ is not defect:
+                logger.error("a background task failed, too", exc_info=defect)
         elif failure is None:
             raise
     except BaseException:

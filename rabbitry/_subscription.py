@@ -26,6 +26,7 @@ from rabbitry._errors import (
     ConnectionClosed,
     ConsumerCancelled,
     LocalProtocolError,
+    NotFound,
     RabbitryError,
 )
 from rabbitry._message import seconds
@@ -93,7 +94,9 @@ class Subscription:
         self._arguments = dict(arguments or {})
         if "x-stream-offset" in self._arguments:
             raise LocalProtocolError("say where to begin in a stream by offset=, so that it can go on after a loss")
-        is_stream = offset is not None or (isinstance(queue, Queue) and queue.type == "stream")
+        is_stream = (
+            offset is not None or registry.is_stream(queue) or (isinstance(queue, Queue) and queue.type == "stream")
+        )
         if is_stream and (no_ack or not prefetch):
             raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
         self._position = StreamPosition(offset) if is_stream else None
@@ -102,7 +105,7 @@ class Subscription:
         self._channel: Channel | None = None
         self._consumer: Consumer | None = None
         self._is_entered = False
-        self._is_stopped = False
+        self._is_stopped = self._has_left = False
         self._failure: RabbitryError | None = None
         self._fruitless = 0  # times subscribed in a row for nothing: no delivery, and not for long
         self._since = 0.0
@@ -113,6 +116,11 @@ class Subscription:
     def __repr__(self) -> str:
         state = "stopped" if self._is_stopped else "consuming" if self._is_entered else "not entered"
         return f"<Subscription to {self.queue!r}, {state}, {self.lives} lives>"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the queue is known to be a stream: by `offset`, or because this client declared it as one."""
+        return self._position is not None
 
     @property
     def queue(self) -> str:
@@ -141,7 +149,8 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_stopped = True
+        self._is_stopped = self._has_left = True
+        self._waiting.cancel()
         try:
             if self._consumer is not None:
                 await self._consumer.__aexit__(None, None, None)
@@ -159,6 +168,7 @@ class Subscription:
         self._waiting.cancel()
         if self._consumer is not None:
             self._consumer.stop()
+            self._owner._left(self)
 
     # --- iterating ----------------------------------------------------------------------------------------------------
 
@@ -167,10 +177,7 @@ class Subscription:
 
     async def __anext__(self) -> Delivery:
         """The next delivery. Cancelling it loses nothing: the delivery stays for the next call, or goes back."""
-        delivery = await self._next(Consumer.__anext__)
-        if self._position is not None:
-            self._position.handed_out(delivery)
-        return delivery
+        return await self._next(Consumer.__anext__)
 
     def batches(self, size: int, *, within: float | timedelta) -> SubscriptionBatches:
         """Iterate in batches of up to `size` deliveries (1 to 65,535) of one life, each complete `within` seconds of
@@ -228,7 +235,7 @@ class Subscription:
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
         """In the present life or the next one; returns early when stopped."""
-        give_up = anyio.current_time() + LOCKED_BOUND
+        give_up, is_again = anyio.current_time() + LOCKED_BOUND, False
         with anyio.CancelScope() as self._waiting:
             if self._is_stopped:
                 return
@@ -253,11 +260,22 @@ class Subscription:
                     if resuming and _is_held_by_us(error) and anyio.current_time() < give_up:
                         await anyio.sleep(LOCKED_PAUSE)
                         continue
+                    went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
+                    if resuming and went and not is_again:
+                        is_again = True
+                        with suppress(ConnectionClosed):
+                            await self._registry.declare(connection, went)
+                        continue
                     raise
                 except BaseException:
                     await channel._close()
                     raise
                 self._channel, self._consumer = channel, consumer
+                if self._is_stopped:  # in the very turn in which the reply came
+                    consumer.stop()
+                    if self._has_left:
+                        await channel._close()
+                    return
                 self.lives += 1
                 self._since = anyio.current_time()
                 if self._position is not None:
@@ -268,13 +286,14 @@ class Subscription:
         arguments = self._arguments
         if self._position is not None:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
-        return channel.consume(
+        consumer = channel.consume(
             self._registry.name_of(self._queue),
             no_ack=self._no_ack,
             exclusive=self._exclusive,
             priority=self._priority,
             arguments=arguments,
         )
+        return consumer if self._position is None else StreamConsumer(consumer, self._position)
 
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):
@@ -296,42 +315,42 @@ class SubscriptionBatches:
 
     async def __anext__(self) -> Batch:
         """The next batch, never empty, of one connection life. Cancelling it loses nothing."""
-        subscription = self._subscription
-        batch = await subscription._next(lambda consumer: consumer.batches(self._size, within=self._within).__anext__())
-        if subscription._position is not None:
-            for delivery in batch:
-                subscription._position.handed_out(delivery)
-        return batch
+        return await self._subscription._next(
+            lambda consumer: consumer.batches(self._size, within=self._within).__anext__()
+        )
 
 
 class StreamPosition:
-    """Where to go on in a stream: at the first delivery handed out and not settled, else after the last one."""
+    """Where to go on in a stream: at the first delivery that came and was not settled, else after the last one."""
 
     __slots__ = ("_following", "_offset", "_open", "_sweep_at")
 
     def __init__(self, offset: Offset | None) -> None:
         self._offset = offset
         self._following: int | None = None
-        self._open: deque[Delivery] = deque()  # handed out; those settled are swept out now and then
+        self._open: deque[Delivery] = deque()  # of this life, in their order; those settled are swept out now and then
         self._sweep_at = 64
 
-    def handed_out(self, delivery: Delivery) -> None:
-        """A delivery of the present life reaches the program."""
-        offset = delivery.stream_offset
-        if offset is None:
-            return  # no stream after all
-        self._following = offset + 1
+    def arrived(self, delivery: Delivery) -> None:
+        """The next delivery of this life."""
         self._open.append(delivery)
         if len(self._open) >= self._sweep_at:
+            self._advance(self._open[-1])
             self._open = deque(each for each in self._open if not each.is_settled)
             self._sweep_at = 64 + 2 * len(self._open)
 
+    def _advance(self, last: Delivery) -> None:
+        if last.stream_offset is not None:
+            self._following = last.stream_offset + 1
+
     def argument(self) -> Any:
         """x-stream-offset for the next life."""
-        unsettled = [each.stream_offset for each in self._open if not each.is_settled]
+        if self._open:
+            self._advance(self._open[-1])
+        unsettled = next((each.stream_offset for each in self._open if not each.is_settled), None)
         self._open.clear()
-        if unsettled and unsettled[0] is not None:
-            self._following = unsettled[0]
+        if unsettled is not None:
+            self._following = unsettled
         if self._following is not None:
             return self._following
         if isinstance(self._offset, timedelta):
@@ -342,6 +361,21 @@ class StreamPosition:
         """The first life has begun. Until something came, "next" is what comes after this, also while we are away."""
         if self._offset in ("next", None):
             self._offset = time
+
+
+class StreamConsumer(Consumer):
+    """A consumer that tells the position of each delivery as it arrives."""
+
+    __slots__ = ("_position",)
+
+    def __init__(self, consumer: Consumer, position: StreamPosition) -> None:
+        super().__init__(consumer._channel, consumer.queue, consumer._method, consumer._prefetch)
+        self._position = position
+
+    def put(self, delivery: Delivery) -> None:
+        """A delivery arrived."""
+        self._position.arrived(delivery)
+        super().put(delivery)
 
 
 def _is_held_by_us(error: ChannelClosed) -> bool:

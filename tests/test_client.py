@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, Credentials, Exchange, Queue
-from rabbitry.testing import open_proxy
+from rabbitry.testing import Link, open_proxy
 from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
-from tests.helpers import drain, open_channel, unique
+from tests.helpers import drain, open_channel, unique, until
 
 # --- publishing -------------------------------------------------------------------------------------------------------
 
@@ -287,6 +288,124 @@ async def test_a_raw_channel_of_this_life(amqp_url: str) -> None:
         async with client.channel() as channel:
             delivery = await channel.get(queue)
             assert delivery is not None and delivery.body == b"x"
+
+
+async def test_a_source_of_credentials_that_fails_is_asked_again(
+    amqp_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = 0
+
+    async def credentials() -> Credentials:
+        nonlocal asked
+        asked += 1
+        if asked in (1, 3):
+            raise ValueError("no token: secret-token")
+        if asked == 4:
+            await anyio.sleep_forever()
+        return Credentials("guest", "guest", expires_in=0.2 if asked == 2 else None)
+
+    async with through_proxy(amqp_url, credentials=credentials, connect_timeout=0.2) as (client, proxy):
+        await client.publish(b"x", routing_key="nowhere")
+        await until(lambda: asked == 3)  # the renewal, which fails
+        await anyio.sleep(0.05)
+        assert client.is_ready
+        proxy.cut()
+        await until(lambda: asked == 5)
+        await client.publish(b"x", routing_key="nowhere")
+    assert "the credentials could not be had (ValueError)" in caplog.text
+    assert "(TimeoutError)" in caplog.text
+    assert "secret-token" not in "".join(record.getMessage() for record in caplog.records)
+
+
+async def test_one_host_with_other_credentials_does_not_matter(amqp_url: str) -> None:
+    hosts = [amqp_url, amqp_url.replace("guest:guest", "guest:wrong")]
+    for _ in range(6):
+        async with rabbitry.open_client(hosts, reconnect=QUICK) as client:
+            await client.publish(b"x", routing_key="nowhere")
+
+
+async def test_a_host_that_drops_every_connection_is_given_up(amqp_url: str) -> None:
+    async with open_proxy(amqp_url) as proxy:
+
+        def drop(link: Link) -> None:
+            tg.start_soon(drop_soon, link)
+
+        async def drop_soon(link: Link) -> None:
+            await until(lambda: client.state == "connected")
+            link.cut()
+
+        proxy.on_link = drop
+        async with anyio.create_task_group() as tg:
+            with anyio.fail_after(10), pytest.raises(rabbitry.ConnectFailed, match="given up after 4 attempts"):
+                async with rabbitry.open_client(proxy.url, reconnect=Backoff(initial=0.01, attempts=4)) as client:
+                    await client.publish(b"x", routing_key="nowhere", on_unknown="republish")
+                    await anyio.sleep_forever()
+            tg.cancel_scope.cancel()
+
+
+async def test_a_clean_up_learns_that_there_is_no_connection_any_more(amqp_url: str) -> None:
+    async with open_proxy(amqp_url) as proxy:
+        with anyio.fail_after(5), pytest.raises(rabbitry.ConnectFailed, match="given up"):
+            async with rabbitry.open_client(proxy.url, reconnect=Backoff(initial=0.01, attempts=2)) as client:
+                await client.publish(b"x", routing_key="nowhere")
+                await client.declare()
+                try:
+                    refuse(proxy)
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        with pytest.raises(rabbitry.NotConnected, match="given up"):
+                            await client.publish(b"bye", routing_key="nowhere")
+                        with pytest.raises(rabbitry.NotConnected):
+                            await client.declare(Queue(unique()))
+        with pytest.raises(rabbitry.ConnectFailed, match="given up"):
+            await client.wait_closed()
+
+
+async def test_changes_of_a_client_that_has_ended(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client:
+        pass
+    with client.changes() as changes, anyio.fail_after(1):
+        assert [change async for change in changes] == []
+    await client.wait_closed()
+
+
+# --- without a block --------------------------------------------------------------------------------------------------
+
+
+async def test_a_client_started_in_one_task_and_closed_in_another(amqp_url: str, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        with pytest.raises(rabbitry.LocalProtocolError, match="trio"):
+            await rabbitry.start_client(amqp_url)
+        return
+    before = asyncio.all_tasks()
+    client = await rabbitry.start_client(amqp_url, name="app", reconnect=QUICK)
+    await client.publish(b"x", routing_key="nowhere")
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(client.aclose)
+        tg.start_soon(client.aclose)
+    assert asyncio.all_tasks() == before
+    with pytest.raises(rabbitry.NotConnected):
+        await client.publish(b"x", routing_key="nowhere")
+    await client.aclose()
+    await client.wait_closed()
+    async with rabbitry.open_client(amqp_url) as other:
+        with pytest.raises(rabbitry.LocalProtocolError, match="start_client"):
+            await other.aclose()
+
+
+async def test_what_ends_a_started_client_for_good(amqp_url: str, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("start_client is for asyncio")
+    client = await rabbitry.start_client(amqp_url.replace("guest:guest", "guest:wrong"))
+    with anyio.fail_after(5):
+        with pytest.raises(rabbitry.NotConnected, match="refused the credentials"):
+            await client.publish(b"x", routing_key="nowhere")
+        with pytest.raises(rabbitry.AuthenticationFailed):
+            await client.wait_closed()
+        await client.aclose()
+    with pytest.raises(rabbitry.LocalProtocolError):
+        await rabbitry.start_client([])
 
 
 # --- what needs no broker ---------------------------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
 
 import rabbitry
 from rabbitry import Delivery, Queue
-from rabbitry.testing import PrivateNode, open_proxy
+from rabbitry.protocol import methods
+from rabbitry.protocol.constants import FRAME_METHOD
+from rabbitry.protocol.methods import decode_method
+from rabbitry.testing import Link, PrivateNode, open_proxy
 from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import counts, drain, has_counts, open_channel, unique, until
 
@@ -83,6 +88,56 @@ async def test_a_delivery_of_a_former_life_is_stale(amqp_url: str) -> None:
             again.ack()
         async with open_channel(amqp_url) as channel:
             assert await has_counts(channel, queue, 0)
+
+
+async def test_on_the_wire_nothing_settles_a_delivery_of_a_former_life(amqp_url: str) -> None:
+    """All that the client sent is recorded: the next life's connection carries the settlements of its own alone."""
+    lives: list[bytearray] = []
+
+    def record(link: Link) -> None:
+        sent, pass_on = bytearray(), link.to_broker._send
+        lives.append(sent)
+
+        async def send(data: bytes) -> None:
+            sent.extend(data)
+            await pass_on(data)
+
+        link.to_broker._send = send  # type: ignore[method-assign]
+
+    async with some_queue(amqp_url) as queue, open_channel(amqp_url) as channel:
+        for number in range(6):
+            await channel.publish(b"%d" % number, routing_key=queue)
+        async with open_proxy(amqp_url) as proxy:
+            proxy.on_link = record
+            async with rabbitry.open_client(proxy.url, reconnect=QUICK) as client, client.consume(queue) as deliveries:
+                former = [await anext(deliveries) for _ in range(6)]
+                former[0].ack()
+                await anyio.sleep(0.05)
+                proxy.cut()
+                again = [await anext(deliveries) for _ in range(5)]
+                for settle in (Delivery.ack, Delivery.nack, Delivery.reject):
+                    for delivery in former[1:]:
+                        with pytest.raises(rabbitry.StaleDelivery):
+                            settle(delivery)
+                for delivery in former[1:]:
+                    with delivery.process():
+                        pass
+                again[1].ack()
+                again[3].reject(requeue=True)
+                await anyio.sleep(0.05)
+                assert [settlements(sent) for sent in lives] == [["ack 1"], ["ack 2", "reject 4"]]
+
+
+def settlements(sent: bytes) -> list[str]:
+    found, rest = [], bytes(sent[8:])  # behind the protocol header
+    while rest:
+        size = 8 + int.from_bytes(rest[3:7], "big")
+        if rest[0] == FRAME_METHOD:
+            method = decode_method(rest[7 : size - 1])
+            if isinstance(method, methods.BasicAck | methods.BasicNack | methods.BasicReject):
+                found.append(f"{method.name.removeprefix('basic.')} {method.delivery_tag}")
+        rest = rest[size:]
+    return found
 
 
 async def test_a_deleted_queue_raises(amqp_url: str) -> None:
@@ -204,9 +259,14 @@ async def test_what_ends_the_client_for_good_ends_iterators_with_it(amqp_url: st
         async def iterate(client: rabbitry.Client) -> None:
             async with client.consume(queue) as deliveries:
                 entered.set()
-                with pytest.raises((rabbitry.NotConnected, StopAsyncIteration)):
+                with pytest.raises(rabbitry.NotConnected, match="given up after 3 attempts") as raised:
                     await anext(deliveries)
-                ended.set()
+                assert isinstance(raised.value.__cause__, rabbitry.ConnectFailed)
+            with pytest.raises(rabbitry.NotConnected, match="given up"):
+                await client.process(queue, handle_nothing)
+            with pytest.raises(rabbitry.NotConnected, match="given up"):
+                await client.publish(b"x", routing_key=queue)
+            ended.set()
 
         entered, ended = anyio.Event(), anyio.Event()
         with pytest.raises(rabbitry.ConnectFailed, match="given up after 3 attempts"):
@@ -312,6 +372,57 @@ async def test_a_stream_consumer_misses_nothing_before_its_first_delivery(amqp_u
             await client.delete(stream)
 
 
+async def test_leaving_a_stream_leaves_the_connection_alone(amqp_url: str) -> None:
+    """RabbitMQ closes the connection (540) over a nack of a stream's delivery."""
+    stream = Queue(unique(), type="stream")
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        await channel.declare(stream)
+        try:
+            for number in range(5):
+                await channel.publish(b"%d" % number, routing_key=stream.name)
+            async with channel.consume(stream, arguments={"x-stream-offset": "first"}) as raw:
+                (await anext(raw)).ack()
+            with anyio.move_on_after(0):
+                await channel.consume(stream, arguments={"x-stream-offset": "first"}).__aenter__()
+            async with client.consume(stream, offset="first") as deliveries:
+                await anext(deliveries)
+                await anext(deliveries)
+            await channel.publish(b"x", routing_key=stream.name)
+            assert await client.inspect(stream) is not None
+            assert client.statistics()["consuming_lives"] == 1
+        finally:
+            await channel.delete_queue(stream)
+
+
+async def test_handlers_of_a_stream(amqp_url: str) -> None:
+    stream = Queue(unique(), type="stream")
+    async with rabbitry.open_client(amqp_url) as client:
+        await client.declare(stream)
+        try:
+            for number in range(5):
+                await client.publish(b"%d" % number, routing_key=stream.name)
+            seen: list[bytes] = []
+
+            async def handle(delivery: Delivery) -> None:
+                seen.append(delivery.body)
+                if delivery.body == b"4":
+                    client.stop_consuming()
+                if delivery.body in b"24":
+                    raise ValueError("mine")
+
+            with pytest.raises(rabbitry.LocalProtocolError, match="takes nothing back"):
+                await client.process(stream, handle, offset="first")
+            with pytest.raises(ValueError, match="mine"):
+                await client.process(stream, handle, offset="first", on_error="raise")
+            with pytest.raises(ValueError, match="takes nothing back"):
+                await client.process(stream, handle, offset=2, on_error=lambda delivery, error: "requeue")
+            await client.process(stream.name, handle, offset=2, on_error="reject")
+            assert seen == [b"0", b"1", b"2", b"2", b"2", b"3", b"4"]
+            assert client.statistics()["consuming_lives"] == 1
+        finally:
+            await client.delete(stream)
+
+
 async def test_where_to_begin_in_a_stream(amqp_url: str) -> None:
     stream = Queue(unique(), type="stream")
     async with rabbitry.open_client(amqp_url) as client:
@@ -333,6 +444,98 @@ async def test_where_to_begin_in_a_stream(amqp_url: str) -> None:
         for options in ({"no_ack": True}, {"prefetch": 0}, {"arguments": {"x-stream-offset": 1}}):
             with pytest.raises(rabbitry.LocalProtocolError):
                 client.consume(stream, **options)  # type: ignore[arg-type]
+
+
+async def test_batches_of_several_tasks_skip_nothing_in_a_stream(amqp_url: str) -> None:
+    """One task holds a batch that is not complete, while another settles what came after it."""
+    stream = Queue(unique(), type="stream")
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(stream)
+        got: set[bytes] = set()
+
+        async def collect() -> None:
+            async for batch in deliveries.batches(50, within=1):
+                got.update(delivery.body for delivery in batch)
+                batch.ack()
+
+        async def take() -> None:
+            async for delivery in deliveries:
+                got.add(delivery.body)
+                delivery.ack()
+
+        try:
+            async with client.consume(stream.name, offset="first") as deliveries, anyio.create_task_group() as tg:
+                tg.start_soon(collect)
+                tg.start_soon(take)
+                for number in range(10):
+                    await channel.publish(b"%d" % number, routing_key=stream.name)
+                await anyio.sleep(0.1)
+                proxy.cut()
+                await anyio.sleep(0.1)
+                await channel.publish(b"10", routing_key=stream.name)
+                await until(lambda: len(got) == 11)
+                tg.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await client.delete(stream)
+
+
+@pytest.mark.parametrize("offset", [None, "last"])
+async def test_a_stream_by_its_name_goes_on_where_it_was(amqp_url: str, offset: Any) -> None:
+    stream = Queue(unique(), type="stream")
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(stream)
+        try:
+            await channel.publish(b"before", routing_key=stream.name)
+            await anyio.sleep(2.1)  # offsets by time count whole seconds
+            async with client.consume(stream.name, offset=offset) as deliveries:
+                for number in range(3):
+                    await channel.publish(b"%d" % number, routing_key=stream.name)
+                seen = []
+                while b"2" not in seen:
+                    delivery = await anext(deliveries)
+                    seen.append(delivery.body)
+                refuse(proxy)  # nothing was settled
+                await channel.publish(b"while away", routing_key=stream.name)
+                proxy.accept()
+                again = []
+                with anyio.fail_after(5):
+                    while b"while away" not in again:
+                        delivery = await anext(deliveries)
+                        again.append(delivery.body)
+                        delivery.ack()
+                assert again == [*seen, b"while away"]
+        finally:
+            await client.delete(stream)
+
+
+async def test_a_stop_in_the_turn_of_the_reply_is_not_lost(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"x", routing_key=queue)
+        deliveries = client.consume(queue)
+        new_consumer = deliveries._new_consumer
+
+        def stop_with_the_reply(channel: rabbitry.Channel) -> rabbitry.Consumer:
+            consumer = new_consumer(channel)
+            enter = consumer.__class__.__aenter__
+
+            class Stopping(consumer.__class__):  # type: ignore[misc, name-defined]
+                __slots__ = ()
+
+                async def __aenter__(self) -> rabbitry.Consumer:
+                    entered: rabbitry.Consumer = await enter(self)
+                    client.stop_consuming()
+                    return entered
+
+            consumer.__class__ = Stopping
+            return consumer
+
+        deliveries._new_consumer = stop_with_the_reply  # type: ignore[method-assign]
+        async with deliveries:
+            with anyio.fail_after(2):
+                assert [delivery async for delivery in deliveries] == []
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 1)
 
 
 # --- process ----------------------------------------------------------------------------------------------------------
@@ -392,6 +595,33 @@ async def test_how_a_handler_ends_settles_its_delivery(amqp_url: str, caplog: py
     assert sum("the handler of a delivery failed" in record.message for record in caplog.records) == 2
 
 
+@pytest.mark.parametrize("on_error", ["reject", "raise"])
+async def test_a_handler_that_awaits_something_cancelled_has_failed(
+    amqp_url: str, anyio_backend_name: str, on_error: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under asyncio it looks like a cancellation of its own, and must end neither `process` nor its caller's group."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio raises Cancelled only in what is cancelled")
+
+    async def handle(delivery: Delivery) -> None:
+        if delivery.body == b"bad":
+            task = asyncio.ensure_future(asyncio.sleep(10))
+            task.cancel()
+            await task
+        client.stop_consuming()
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        for body in (b"bad", b"good"):
+            await client.publish(body, routing_key=queue)
+        with anyio.fail_after(5):
+            if on_error == "raise":
+                with pytest.raises(rabbitry.RabbitryError, match="awaited something that was cancelled"):
+                    await client.process(queue, handle, on_error=on_error)
+            else:
+                await client.process(queue, handle, on_error=on_error)
+                assert "the handler of a delivery failed" in caplog.text
+
+
 async def test_an_error_that_is_to_be_raised_ends_it_and_is_raised_as_it_is(amqp_url: str) -> None:
     error = ValueError("mine")
 
@@ -408,6 +638,25 @@ async def test_an_error_that_is_to_be_raised_ends_it_and_is_raised_as_it_is(amqp
         assert raised.value is error
         async with open_channel(amqp_url) as channel:
             assert await has_counts(channel, queue, 2)
+
+
+async def test_a_group_that_a_handler_raised_leaves_as_it_is(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    errors = [ExceptionGroup("mine", [KeyError("a"), ValueError("b")]), ExceptionGroup("other", [KeyError("c")])]
+    both = anyio.Event()
+
+    async def handle(delivery: Delivery) -> None:
+        if delivery.body == b"1":
+            both.set()
+        await both.wait()
+        raise errors[int(delivery.body)]
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        for number in range(2):
+            await client.publish(b"%d" % number, routing_key=queue)
+        with anyio.fail_after(5), pytest.raises(ExceptionGroup) as raised:
+            await client.process(queue, handle, concurrency=2, on_error="raise", drain=1)
+        assert raised.value in errors
+        assert "another handler failed, too" in caplog.text
 
 
 async def test_a_deleted_queue_lets_handlers_finish(amqp_url: str) -> None:
@@ -564,6 +813,39 @@ async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, o
 
 
 async def handle_nothing(delivery: Delivery) -> None: ...
+
+
+async def test_a_client_on_a_reactor_that_was_left(amqp_url: str) -> None:
+    ended = anyio.Event()
+
+    async def publish(reactor: rabbitry.Reactor) -> None:
+        with pytest.raises(rabbitry.NotConnected, match="reactor is closed"):
+            async with reactor.open_client(amqp_url, reconnect=QUICK) as client:
+                await client.publish(b"x", routing_key="nowhere")
+                connected.set()
+                await anyio.sleep_forever()
+        ended.set()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tg:
+            connected = anyio.Event()
+            async with rabbitry.open_reactor() as reactor:
+                tg.start_soon(publish, reactor)
+                await connected.wait()
+            await ended.wait()
+
+
+async def test_an_auto_delete_queue_that_went_with_its_consumer_is_declared_again(amqp_url: str) -> None:
+    queue = Queue(unique(), auto_delete=True)
+    async with rabbitry.open_client(amqp_url, reconnect=QUICK) as client, open_channel(amqp_url) as channel:
+        await client.declare(queue, rabbitry.Binding(queue, "amq.direct", queue.name))
+        async with client.consume(queue) as deliveries:
+            await channel.delete_queue(queue)  # as the broker does when it ends the only consumer
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(anext, deliveries)
+                await until(lambda: deliveries.lives == 2)
+                await client.publish(b"x", exchange="amq.direct", routing_key=queue.name, mandatory=True)
+        assert client.statistics()["declared"] == 0
 
 
 # --- with a broker of its own -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -206,3 +207,98 @@ async def test_a_request_goes_with_its_caller_and_late_replies_are_counted(amqp_
         with pytest.raises(rabbitry.Unroutable):
             await rpc.call(unique(), 1)
         assert rpc.late_replies == 2
+
+
+async def test_a_reply_waits_for_the_connection_whatever_the_clients_policy(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as caller:
+        async with through_proxy(amqp_url, while_down="fail") as (server, proxy), anyio.create_task_group() as tg:
+            await server.publish(b"x", routing_key="nowhere")
+            publishing = proxy.link
+
+            async def handler(number: int) -> int:
+                proxy.refuse()
+                publishing.cut()
+                await until(lambda: server._publishing.state == "recovering")
+                tg.start_soon(accept_soon)
+                return 2 * number
+
+            async def accept_soon() -> None:
+                await anyio.sleep(0.2)
+                proxy.accept()
+
+            await serve(server, tg, queue, handler)
+            async with caller.rpc() as rpc:
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, 21) == 42
+            server.stop_consuming()
+
+
+async def test_an_address_that_the_broker_chokes_on_harms_one_request(amqp_url: str) -> None:
+    """RabbitMQ 3.10 closes the connection (541) over such an address, whoever put it into a request."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
+        async with anyio.create_task_group() as tg, client.rpc() as rpc:
+            await serve(client, tg, queue, double)
+            poison = rabbitry.Message.msgpack(21, reply_to="amq.rabbitmq.reply-to.a.b", correlation_id="1")
+            with suppress(rabbitry.OutcomeUnknown):
+                await client.publish(poison, routing_key=queue)
+            for number in range(3):
+                with anyio.fail_after(5):
+                    while True:
+                        with suppress(rabbitry.OutcomeUnknown):
+                            assert await rpc.call(queue, number) == 2 * number
+                            break
+            assert client.statistics()["publishing_lives"] <= 3
+            client.stop_consuming()
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
+
+
+async def test_a_call_of_a_block_that_was_left_is_not_made(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        async with anyio.create_task_group() as tg:
+
+            async def call() -> None:
+                with pytest.raises(rabbitry.LocalProtocolError, match="not open"):
+                    await rpc.call(queue, 1)
+
+            async with client.rpc() as rpc:
+                with pytest.raises(rabbitry.Unroutable):
+                    await rpc.call(unique())
+                refuse(proxy)
+                await until(lambda: client.state == "recovering")
+                tg.start_soon(call)
+                await anyio.sleep(0.05)
+        proxy.accept()
+        async with client.channel() as channel:
+            assert channel.number == 1
+            assert await drain(channel, queue) == []
+
+
+async def test_replies_outlive_a_message_that_the_broker_closes_their_channel_for(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as server:
+
+        async def handler(number: int) -> int:
+            await anyio.sleep(0.02)
+            return 2 * number
+
+        async def spoil() -> None:
+            while True:
+                with suppress(rabbitry.OutcomeUnknown):
+                    await server.publish(rabbitry.Message(b"x", user_id="mallory"), routing_key="nowhere")
+
+        async with rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
+            async with anyio.create_task_group() as tg:
+                await serve(server, tg, queue, handler)
+                tg.start_soon(spoil)
+                replies: list[int] = []
+
+                async def call(number: int) -> None:
+                    replies.append(await rpc.call(queue, number))
+
+                with anyio.fail_after(5):
+                    async with anyio.create_task_group() as calls:
+                        for number in range(30):
+                            calls.start_soon(call, number)
+                tg.cancel_scope.cancel()
+        assert sorted(replies) == [2 * number for number in range(30)]
+        assert server.statistics()["undeliverable_replies"] == 0

@@ -8,7 +8,7 @@ import pytest
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue
 from rabbitry.testing import PrivateNode, Proxy
-from tests.clients import QUICK, some_queue, through_proxy
+from tests.clients import QUICK, refuse, some_queue, through_proxy
 from tests.helpers import counts, open_channel, unique, until
 
 
@@ -173,3 +173,37 @@ async def test_publishing_waits_for_queues_that_went_with_the_former_life(anyio_
             node.rabbitmqctl("close_all_connections", "test")
             await until(lambda lives=lives: client.statistics()["publishing_lives"] > lives)  # type: ignore[misc]
             await client.publish(b"x", routing_key=queue.current_name, mandatory=True)
+
+
+async def test_a_deletion_that_was_cancelled_while_away_is_not_undone(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as name, through_proxy(amqp_url) as (client, proxy):
+        await client.declare(Queue(name))
+        refuse(proxy)
+        with anyio.move_on_after(0.1) as scope:
+            await client.delete(Queue(name))
+        assert scope.cancelled_caught and declared(client) == 0
+        proxy.accept()
+
+
+async def test_a_binding_is_the_same_by_name_and_by_value(amqp_url: str) -> None:
+    queue, exchange = Queue(unique(), exclusive=True), Exchange(unique(), auto_delete=True)
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(queue, exchange, Binding(queue, exchange, "a"), Binding(queue, exchange, "b"))
+        await client.declare(Binding(queue.name, exchange.name, "a"))
+        assert declared(client) == 4
+        await client.delete(Binding(queue.name, exchange.name, "a"))
+        await next_life(client, proxy)
+        with pytest.raises(rabbitry.Unroutable):
+            await client.publish(b"", exchange=exchange, routing_key="a", mandatory=True)
+
+
+async def test_names_of_former_lives_do_not_pile_up(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry._registry.NAMES_KEPT", 3)
+    queue = Queue.temporary()
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(queue)
+        for _ in range(5):
+            await next_life(client, proxy)
+        assert len(client._registry._given) == 3
+        info = await client.inspect(queue)
+        assert info is not None
