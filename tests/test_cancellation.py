@@ -119,6 +119,7 @@ async def channel_exit(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     await channel.get(queue)
     yield channel.__aexit__(None, None, None)
     assert not channel.is_open
+    assert await has_counts(stage.channel, queue, len(BODIES))  # what was got is put back a moment later
     assert await drain(stage.channel, queue) == BODIES
 
 
