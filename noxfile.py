@@ -98,6 +98,22 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Let hundreds of clients publish to a cluster under faults for twenty minutes, and keep account."""
+    install(session, "loadtest", "test")
+    ensure_rabbitmq(session)
+    session.run("python", "-m", "tests.soak", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def reconnect(session: nox.Session) -> None:
+    """Show how ten thousand clients come back to a broker that went away: two minutes."""
+    install(session, "loadtest", "test")
+    ensure_rabbitmq(session)
+    session.run("python", "-m", "tests.reconnect", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the code with ruff, its async rules included."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"), silent=True)

@@ -131,7 +131,12 @@ class Channel:
     # --- publishing ------------------------------------------------------------------------------------------------
 
     async def publish(
-        self, message: Message | bytes, *, exchange: str = "", routing_key: str = "", mandatory: bool = False
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
     ) -> None:
         """Publish; return once the broker confirmed, on a channel with `confirm=False` once it is queued.
 
@@ -144,6 +149,8 @@ class Channel:
             await self._endpoint.checkpoint_if_cancelled()  # (waiting for a confirm gives way each time)
         else:
             await checkpoint()
+        if type(exchange) is not str:
+            exchange = name_of(exchange)
         if self._confirm:
             confirmation = Confirmation(message, exchange, routing_key)
             while not self._queue_confirmed(confirmation, mandatory):
@@ -160,13 +167,20 @@ class Channel:
                     await self._endpoint.wait_room()
 
     def publish_nowait(
-        self, message: Message | bytes, *, exchange: str = "", routing_key: str = "", mandatory: bool = False
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
     ) -> Confirmation | None:
         """Queue a message, or raise `anyio.WouldBlock` when `publish` would have to wait. Not a coroutine.
 
         Gives a `Confirmation` on a confirm channel, else None. A loop of these never lets other tasks run: on
         `WouldBlock`, `await publish` the message.
         """
+        if type(exchange) is not str:
+            exchange = name_of(exchange)
         if self._confirm:
             confirmation = Confirmation(message, exchange, routing_key)
             if not self._queue_confirmed(confirmation, mandatory):
@@ -242,14 +256,18 @@ class Channel:
             )
 
     def publisher(
-        self, *, exchange: str = "", window: int = 1000, on_outcome: Callable[[Confirmation], None] | None = None
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: Callable[[Confirmation], None] | None = None,
     ) -> Publisher:
         """A `Publisher` with up to `window` unconfirmed messages; `on_outcome` is called with each `Confirmation` as
         it ends.
 
         `on_outcome` runs while the connection is being read: it must be quick, and not raise.
         """
-        return Publisher(self, exchange, window, on_outcome)
+        return Publisher(self, name_of(exchange), window, on_outcome)
 
     @property
     def _unconfirmed(self) -> int:

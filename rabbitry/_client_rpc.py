@@ -20,7 +20,7 @@ from rabbitry._rpc import REPLY_TO, RPC, Handler, reply_to
 if TYPE_CHECKING:
     from rabbitry._client import Client
     from rabbitry._link import Link, WhileDown
-    from rabbitry._topology import Queue
+    from rabbitry._topology import Exchange, Queue
 
 __all__ = ["Answering", "ClientRPC"]
 
@@ -61,7 +61,7 @@ class ClientRPC:
         routing_key: str,
         payload: Any = None,
         *,
-        exchange: str = "",
+        exchange: str | Exchange = "",
         mandatory: bool = True,
         headers: Mapping[str, Any] | None = None,
         raw: bool = False,

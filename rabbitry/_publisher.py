@@ -15,6 +15,7 @@ import anyio
 
 from rabbitry._confirmation import Confirmation
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
+from rabbitry._topology import Exchange, name_of
 from rabbitry._waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled, wait_in_line
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Publisher:
         message: Message | bytes,
         *,
         routing_key: str = "",
-        exchange: str | None = None,
+        exchange: str | Exchange | None = None,
         mandatory: bool = False,
         tag: Any = None,
     ) -> Confirmation:
@@ -124,9 +125,8 @@ class Publisher:
             await self._channel._endpoint.checkpoint_if_cancelled()
         else:
             await checkpoint()
-        confirmation = Confirmation(
-            message, self._exchange if exchange is None else exchange, routing_key, tag, self._submitted_settled
-        )
+        exchange = self._exchange if exchange is None else name_of(exchange)
+        confirmation = Confirmation(message, exchange, routing_key, tag, self._submitted_settled)
         if (  # hot: `_has_room` without the call
             self.sent - self.confirmed - self.failed < self._window
             and not self._reserved
@@ -140,15 +140,19 @@ class Publisher:
         return confirmation
 
     async def publish(
-        self, message: Message | bytes, *, routing_key: str = "", exchange: str | None = None, mandatory: bool = False
+        self,
+        message: Message | bytes,
+        *,
+        routing_key: str = "",
+        exchange: str | Exchange | None = None,
+        mandatory: bool = False,
     ) -> None:
         """Publish within the window and return once confirmed; raises as `Channel.publish`, and cancelling means the
         same.
         """
         await checkpoint_if_cancelled()
-        confirmation = Confirmation(
-            message, self._exchange if exchange is None else exchange, routing_key, None, self._settled
-        )
+        exchange = self._exchange if exchange is None else name_of(exchange)
+        confirmation = Confirmation(message, exchange, routing_key, None, self._settled)
         await self._queue(confirmation, mandatory)
         await confirmation.wait()
 

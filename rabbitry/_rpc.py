@@ -28,6 +28,7 @@ from rabbitry._errors import (
 )
 from rabbitry._message import Message
 from rabbitry._scopes import background
+from rabbitry._topology import Exchange, name_of
 from rabbitry._waiting import Waiter, checkpoint_if_cancelled, is_being_cancelled
 from rabbitry.protocol import methods
 from rabbitry.protocol.content import Content
@@ -103,7 +104,7 @@ class RPC:
         routing_key: str,
         payload: Any = None,
         *,
-        exchange: str = "",
+        exchange: str | Exchange = "",
         mandatory: bool = True,
         headers: Mapping[str, Any] | None = None,
         raw: bool = False,
@@ -115,6 +116,7 @@ class RPC:
         expires with it; cancelled, a late reply is dropped and counted.
         """
         await checkpoint_if_cancelled()
+        exchange = name_of(exchange)
         channel, endpoint = self._channel._live, self._channel._endpoint
         if self._error is not None:
             raise self._error.copy()

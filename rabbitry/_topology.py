@@ -250,7 +250,11 @@ def name_of(entity: str | Queue | Exchange) -> str:
     """The name that the broker knows it by."""
     if isinstance(entity, str):
         return entity
-    return entity.current_name if isinstance(entity, Queue) else entity.name
+    if isinstance(entity, Queue):
+        return entity.current_name
+    if isinstance(entity, Exchange):
+        return entity.name
+    raise LocalProtocolError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison

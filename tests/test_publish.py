@@ -55,6 +55,25 @@ async def test_unroutable(amqp_url: str) -> None:
         assert caught.value.reply == (312, "NO_ROUTE")
 
 
+async def test_an_exchange_is_named_by_its_value_too(amqp_url: str) -> None:
+    exchange = rabbitry.Exchange(unique(), auto_delete=True, durable=False)
+    async with open_channel(amqp_url) as channel, rabbitry.connect(amqp_url) as connection:
+        queue = await exclusive_queue(channel)
+        await channel.declare(exchange, rabbitry.Binding(queue, exchange, "key"))
+        await channel.publish(b"1", exchange=exchange, routing_key="key")
+        confirmation = channel.publish_nowait(b"2", exchange=exchange, routing_key="key")
+        assert confirmation is not None and confirmation.exchange == exchange.name
+        async with channel.publisher(exchange=exchange) as publisher:
+            await publisher.submit(b"3", routing_key="key")
+            await publisher.publish(b"4", exchange=exchange, routing_key="key")
+        async with connection.channel() as plain:
+            plain.publish_nowait(b"5", exchange=exchange, routing_key="key")
+            await plain.declare_queue(exchange.name, exclusive=True)  # (so that it has been dealt with)
+        assert await drain(channel, queue) == [b"1", b"2", b"3", b"4", b"5"]
+        with pytest.raises(rabbitry.LocalProtocolError, match="a name is text"):
+            await channel.publish(b"", exchange=None)  # type: ignore[arg-type]
+
+
 async def test_returns_find_their_own_publish(amqp_url: str) -> None:
     """Routable and unroutable, mandatory and not, refused, in any order and at once."""
     randomness = random.Random(3)

@@ -152,6 +152,54 @@ async def tasks(url: str, count: int) -> Figures:
         return clocks.figures(count // TASKS * TASKS)
 
 
+# --- the same through a client that spans reconnects ------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_client(url: str) -> AsyncIterator[rabbitry.Client]:
+    """A client that has its connection and channel, and an empty queue."""
+    async with open_channel(url, confirm=True), rabbitry.open_client(url) as client:
+        await client.publish(MESSAGE, routing_key="nowhere")
+        yield client
+
+
+async def client_window(url: str, count: int) -> Figures:
+    async with open_client(url) as client:
+        clocks = Clocks()
+        async with client.publisher(window=WINDOW) as publisher:
+            for _ in range(count):
+                await publisher.submit(MESSAGE, routing_key=QUEUE)
+        figures = clocks.figures(count)
+        assert publisher.confirmed == count, publisher
+        return figures
+
+
+async def client_one(url: str, count: int) -> Figures:
+    async with open_client(url) as client:
+        latencies: list[float] = []
+        clocks = Clocks()
+        for _ in range(count):
+            before = time.perf_counter()
+            await client.publish(MESSAGE, routing_key=QUEUE)
+            latencies.append(time.perf_counter() - before)
+        return clocks.figures(count) | percentiles(latencies)
+
+
+async def client_tasks(url: str, count: int) -> Figures:
+    """100 tasks share a client, each awaiting its confirmed publishes."""
+    async with open_client(url) as client:
+
+        async def publish_some() -> None:
+            for _ in range(count // TASKS):
+                await client.publish(MESSAGE, routing_key=QUEUE)
+
+        clocks = Clocks()
+        async with anyio.create_task_group() as tg:
+            for _ in range(TASKS):
+                tg.start_soon(publish_some)
+        return clocks.figures(count // TASKS * TASKS)
+
+
 # --- many connections -------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +284,11 @@ async def clients(url: str, count: int) -> Figures:
 
 JOBS: dict[str, Job] = {
     job.__name__: job
-    for job in (publish, publish_fresh, publish_await, consume, window, one, tasks, connections, clients)
+    for job in (
+        *(publish, publish_fresh, publish_await, consume, window, one, tasks),
+        *(client_window, client_one, client_tasks),
+        *(connections, clients),
+    )
 }
 
 

@@ -50,7 +50,10 @@ class Group:
     def only(self, wanted: Sequence[str]) -> Group:
         """With these jobs (or all of them, if the group itself is named), and the references that these are held to."""
         jobs = tuple(job for job in self.jobs if self.name in wanted or job.job in wanted)
-        needed = {threshold.of for threshold in THRESHOLDS if threshold.job in {job.job for job in jobs}}
+        held = [threshold for threshold in THRESHOLDS if threshold.job in {job.job for job in jobs}]
+        needed = {threshold.of for threshold in held}
+        beside = {threshold.of_job for threshold in held}
+        jobs = tuple(job for job in self.jobs if job in jobs or job.job in beside)
         return replace(self, jobs=jobs, references=tuple(run for run in self.references if run.client in needed))
 
 
@@ -59,11 +62,15 @@ GROUPS = (
     Group("publishing", (Run(OURS, "publish", 150_000),), (Run(C_CLIENT, "publish", 150_000),)),
     Group("publishing otherwise", (Run(OURS, "publish_await", 120_000), Run(OURS, "publish_fresh", 80_000))),
     Group("consuming", (Run(OURS, "consume", 70_000),), (Run(C_CLIENT, "consume", 70_000),)),
-    Group("pipelined", (Run(OURS, "window", 100_000),), (Run(C_CLIENT, "window", 100_000),)),
-    Group("latency", (Run(OURS, "one", 12_000),), (Run(C_CLIENT, "one", 12_000),)),
+    Group(
+        "pipelined",
+        (Run(OURS, "window", 100_000), Run(OURS, "client_window", 100_000)),
+        (Run(C_CLIENT, "window", 100_000),),
+    ),
+    Group("latency", (Run(OURS, "one", 12_000), Run(OURS, "client_one", 12_000)), (Run(C_CLIENT, "one", 12_000),)),
     Group(
         "concurrent",
-        (Run(OURS, "tasks", 80_000),),
+        (Run(OURS, "tasks", 80_000), Run(OURS, "client_tasks", 80_000)),
         (Run("aio-pika", "tasks", 12_000), Run("aiormq", "tasks", 12_000)),
     ),
     Group(
@@ -82,6 +89,9 @@ TITLES = {
     "window": "`publisher(window=1000)`, all confirmed",
     "one": "one confirmed publish at a time",
     "tasks": "100 tasks, each confirmed publish awaited",
+    "client_window": "`client.publisher(window=1000)`, all confirmed",
+    "client_one": "one `client.publish` at a time",
+    "client_tasks": "100 tasks, each `client.publish` awaited",
     "connections": "connections with a channel each, held by one task",
     "clients": "connections with a channel each, a task per client",
     "opening": "connections with a channel each",
@@ -112,15 +122,21 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Threshold:
-    """A bound for a figure of a job of ours: as it is, or as its ratio to the figure of another client (`of`)."""
+    """A bound for a figure of a job of ours: as it is, or as its ratio to the figure of another client (`of`), or of
+    another job of ours on the same backend (`of_job`)."""
 
     job: str
     figure: str
     of: str | None = None
+    of_job: str | None = None
     at_least: float | None = None
     at_most: float | None = None
     backend: str | None = None
     """Where the bound holds; None: everywhere."""
+
+    @property
+    def reference(self) -> str | None:
+        return self.of or (self.of_job and TITLES[self.of_job])
 
     @property
     def bound(self) -> float:
@@ -147,6 +163,9 @@ THRESHOLDS = (
     Threshold("one", "p50_us", of=C_CLIENT, at_most=1.6, backend="asyncio"),
     Threshold("one", "p50_us", of=C_CLIENT, at_most=1.6, backend="uvloop"),
     Threshold("one", "p50_us", of=C_CLIENT, at_most=1.8, backend="trio"),
+    Threshold("client_window", "cpu_us", of_job="window", at_most=1.3),
+    Threshold("client_one", "cpu_us", of_job="one", at_most=1.3),
+    Threshold("client_tasks", "cpu_us", of_job="tasks", at_most=1.3),
     Threshold("connections", "kilobytes", at_most=8),
     Threshold("clients", "kilobytes", at_most=16),
     Threshold("connections", "connect_seconds", of="aiormq", at_most=0.6),

@@ -50,7 +50,7 @@ def check_row(check: Check) -> list[str]:
     threshold, value = check.threshold, check.value
     figure = FIGURES[threshold.figure]
     relation = "≥" if threshold.at_least is not None else "≤"
-    unit = f" × {threshold.of}" if threshold.of else f" {figure.unit}"
+    unit = f" × {threshold.reference}" if threshold.reference else f" {figure.unit}"
     return [
         check_title(check),
         check.backend,

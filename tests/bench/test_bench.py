@@ -39,6 +39,7 @@ def test_every_threshold_is_about_a_run_of_the_plan() -> None:
     for threshold in THRESHOLDS:
         group = next(group for group in plan.GROUPS if threshold.job in {run.job for run in group.jobs})
         assert threshold.of is None or threshold.of in {run.client for run in group.references}
+        assert threshold.of_job is None or threshold.of_job in {run.job for run in group.jobs}
         assert threshold.figure in plan.FIGURES
         assert (threshold.at_least is None) != (threshold.at_most is None)
 
@@ -60,6 +61,8 @@ def test_only_keeps_what_the_chosen_jobs_are_held_to() -> None:
     (group,) = plan.choose(["publish_await"], 1.0, 10)
     assert [run.job for run in group.jobs] == ["publish_await"]
     assert group.references == ()
+    (group,) = plan.choose(["client_one"], 1.0, 10)  # with the job that it is held to, and nothing else
+    assert [run.job for run in group.jobs] == ["one", "client_one"] and group.references == ()
     (storm,) = plan.choose(["storm"], 1.0, 10)
     assert {run.count for run in (*storm.jobs, *storm.references)} == {10}
 
@@ -79,6 +82,16 @@ def test_ratios_are_of_the_same_round() -> None:
     assert check.value.count == 2
     assert check.value.low == pytest.approx(2) and check.value.high == pytest.approx(2)
     assert check.holds is True and check.is_certain and check.verdict == "met"
+
+
+def test_a_ratio_to_another_job_is_taken_on_the_same_backend() -> None:
+    def run(job: str, backend: str, rate: float) -> Outcome:
+        figures = {"messages": 1000.0, "seconds": 1.0, "cpu_seconds": 1 / rate, "system_seconds": 0.0, "sleeps": 3.0}
+        return Outcome(Run(OURS, job, 1000, backend), 0, figures)
+
+    outcomes = [run("one", "trio", 10), run("client_one", "trio", 8), run("one", "asyncio", 1)]
+    (check,) = [check for check in judge(outcomes, ["client_one"], ["trio"]) if check.threshold.of_job]
+    assert check.value is not None and check.value.median == pytest.approx(1.25) and check.holds
 
 
 def test_what_was_not_measured_is_said() -> None:

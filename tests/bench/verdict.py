@@ -85,12 +85,16 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
 def _check(threshold: Threshold, backend: str, outcomes: Sequence[Outcome]) -> Check:
     figure = FIGURES[threshold.figure].of
     ours = _by_round(outcomes, figure, lambda run: (run.client, run.job, run.backend) == (OURS, threshold.job, backend))
-    if threshold.of is None:
+    if threshold.reference is None:
         value = _estimate(list(ours.values()))
         return Check(threshold, backend, value, value, None)
-    # Whose job it is follows from the group; a client has one job in each.
-    jobs = {threshold.job, "opening"} if threshold.figure == "connect_seconds" else {threshold.job}
-    theirs = _by_round(outcomes, figure, lambda run: run.client == threshold.of and run.job in jobs)
+    if threshold.of_job is not None:
+        beside = (OURS, threshold.of_job, backend)
+        theirs = _by_round(outcomes, figure, lambda run: (run.client, run.job, run.backend) == beside)
+    else:
+        # Whose job it is follows from the group; another client has one job in each.
+        jobs = {threshold.job, "opening"} if threshold.figure == "connect_seconds" else {threshold.job}
+        theirs = _by_round(outcomes, figure, lambda run: run.client == threshold.of and run.job in jobs)
     shared = ours.keys() & theirs.keys()
     return Check(
         threshold,
