@@ -18,15 +18,15 @@ meets 30 % of them), and about every {kill_every:g} s a node is killed, and star
 
 def page(soak: Soak, backend: str) -> str:
     ledger = soak.ledger
-    arrived = len(ledger.uncertain & ledger.arrived.keys())
     faults = Counter(name for _, name in ledger.faults)
     memory = [sample.memory_bytes / 2**20 for sample in ledger.samples]
     rows = [
         ("publishes", _counts(ledger.outcomes)),
-        ("confirmed, but never delivered", f"**{len(ledger.lost):,}**"),
+        ("confirmed, but never delivered", f"**{ledger.lost:,}**"),
         (
             "not confirmed, each told to its publisher",
-            f"{len(ledger.uncertain):,}: {arrived:,} arrived, {len(ledger.uncertain) - arrived:,} did not",
+            f"{ledger.uncertain:,}: {ledger.uncertain_arrived:,} arrived, "
+            f"{ledger.uncertain - ledger.uncertain_arrived:,} did not",
         ),
         ("delivered more than once (by at-least-once consuming)", f"{ledger.duplicates:,}"),
         ("faults", _counts(faults)),
@@ -60,10 +60,10 @@ def picture(soak: Soak, backend: str) -> str:
     marks = [
         Mark(at - soak.ledger.began, name, strong=name == "node killed") for at, name in sorted(soak.ledger.faults)
     ]
+    missing = soak.ledger.lost
+    verdict = f"{missing:,} CONFIRMED AND LOST" if missing else "nothing that was confirmed is missing"
     return draw(
-        f"{soak.clients} clients under faults, {backend}, seed {soak.seed}: nothing that was confirmed is missing"
-        if not soak.ledger.lost
-        else f"{soak.clients} clients under faults, {backend}, seed {soak.seed}: {len(soak.ledger.lost):,} LOST",
+        f"{soak.clients} clients under faults, {backend}, seed {soak.seed}: {verdict}",
         [
             Panel(
                 "messages/s",

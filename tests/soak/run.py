@@ -82,7 +82,7 @@ class Soak:
     async def _consume(self, reactor: Reactor, urls: list[str], queue: Queue, *, task_status: TaskStatus[None]) -> None:
         async def take(delivery: Delivery) -> None:
             client, number = delivery.body.split()
-            self.ledger.arrived[int(client), int(number)] += 1
+            self.ledger.arrive(int(client), int(number))
 
         async with reactor.open_client(urls, reconnect=BACKOFF, heartbeat=HEARTBEAT) as client:
             await client.process(queue, take, prefetch=200, task_status=task_status)
@@ -97,13 +97,13 @@ class Soak:
         ):
             watching.start_soon(self._note_losses, client, name)
             while not self.over.is_set():
-                number += 1
                 try:
                     await client.publish(b"%d %d" % (name, number), routing_key=queue.name)
                 except rabbitry.PublishFailed as error:
                     ledger.fail(name, number, type(error).__name__)
                 else:
                     ledger.confirm(name, number, anyio.current_time())
+                number += 1
                 await anyio.sleep(random.uniform(0.5, 1.5) * PACE)
             watching.cancel_scope.cancel()
 
