@@ -11,7 +11,9 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import anyio
@@ -454,6 +456,17 @@ class Client:
     def _failure(self) -> Exception | None:
         return self._fate.failure
 
+    async def _keep(self, link: Link) -> None:
+        """Run a link. When it fails, that is the end of the other, too."""
+        try:
+            await link.run()
+        finally:
+            self._stop_links()
+
+    def _stop_links(self) -> None:
+        for link in self._links:
+            link.stop()
+
     async def _await_topology(self, _: Connection) -> None:
         """What is published must find the queues that went with the former life."""
         if not self._registry.is_lasting:
@@ -541,39 +554,41 @@ async def open_client(
         if reactor is None:
             reactor = await stack.enter_async_context(open_reactor())
 
-        def link(role: str) -> Link:
-            settings = [
-                connection_settings(
-                    url,
-                    name=f"{name or default_name()}-{role}",
-                    heartbeat=heartbeat,
-                    connect_timeout=connect_timeout,
-                    max_message_size=max_message_size,
-                    client_properties=client_properties,
-                    ssl_context=ssl_context,
-                )
-                for url in hosts
-            ]
-            return Link(role, reactor, settings, reconnect or Backoff(), credentials, fate)
+        fate, backoff, base = Fate(), reconnect or Backoff(), name or default_name()
+        settings = [
+            connection_settings(
+                url,
+                name=base,
+                heartbeat=heartbeat,
+                connect_timeout=connect_timeout,
+                max_message_size=max_message_size,
+                client_properties=client_properties,
+                ssl_context=ssl_context,
+            )
+            for url in hosts
+        ]
 
-        fate = Fate()
+        def link(role: str) -> Link:
+            named = [replace(each, name=f"{base}-{role}") for each in settings]
+            return Link(role, reactor, named, backoff, credentials, fate)
+
         client = Client(link("publish"), link("consume"), fate, while_down)
         has_lived = lambda: any(each.lives for each in client._links)  # noqa: E731
         for each in client._links:
             each.has_lived = has_lived
         bound = seconds(drain)
-        supervision = anyio.CancelScope(shield=True)  # the body may need the connections while it is being cancelled
         try:
             async with background() as tg:
                 client._start = tg.start_soon
-                tg.start_soon(_supervise, client, supervision)
+                for each in client._links:
+                    each.begin = partial(tg.start_soon, client._keep, each)
                 try:
                     yield client
                 finally:
                     try:
                         await client._drain(bound)
                     finally:
-                        supervision.cancel()
+                        client._stop_links()
                         tg.cancel_scope.cancel()
         except NotConnected as error:
             if client._failure is not None and error.__cause__ is client._failure:
@@ -581,15 +596,6 @@ async def open_client(
             raise
         finally:
             client._end()
-
-
-async def _supervise(client: Client, scope: anyio.CancelScope) -> None:
-    """Run both links until cancelled by `scope` alone, or until one of them fails."""
-    with scope:
-        async with background() as tg:
-            for link in client._links:
-                tg.start_soon(link.run)
-            await anyio.sleep_forever()
 
 
 class ClientOptions(TypedDict, total=False):

@@ -1,16 +1,16 @@
-"""`Link`: one connection of a client through all its lives. One task owns the state machine and alone moves it.
+"""`Link`: one connection of a client through all its lives. One task owns the state machine and alone moves it on.
 
     idle ─► connecting ─► connected ─► recovering ─► connected …          closed, from anywhere
 
 What must stay true: whoever waits for a connection is woken by every change and looks again; a connection is handed
-out only once `restore` has put back what its life needs; what ends the link for good is raised by `run`, once.
+out only once `restore` has put back what its life needs; what ends the link for good is raised by `run`, once. A link
+that nobody needs has no task, and there may be ten thousand: what each keeps is counted in bytes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -42,6 +42,8 @@ REFRESH_AGAIN = 5.0
 """Seconds between attempts when that fails."""
 REFRESH_BOUND = 15.0
 """Seconds that the source of credentials may take."""
+
+_RANDOM = Random()  # one for all: it keeps 2.5 KB
 
 
 class Credentials(NamedTuple):
@@ -84,7 +86,30 @@ class Fate:
 
 
 class Link:
-    """Made by the client, run by a task of it."""
+    """Made by the client, run by a task of it from when a connection is first wanted."""
+
+    __slots__ = (
+        "_changed",
+        "_connection",
+        "_credentials",
+        "_expires_in",
+        "_fate",
+        "_hosts",
+        "_life",
+        "_reactor",
+        "_short_lives",
+        "_vain_attempts",
+        "_vain_since",
+        "backoff",
+        "begin",
+        "has_lived",
+        "last_error",
+        "lives",
+        "restore",
+        "role",
+        "state",
+        "tell",
+    )
 
     def __init__(
         self,
@@ -106,16 +131,16 @@ class Link:
         self._credentials = credentials
         self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
         self.tell: Callable[[Change], None] = _tell_nobody
+        self.begin: Callable[[], object] | None = None  # starts `run` in a task of the client
         self.has_lived: Callable[[], bool] = lambda: self.lives > 0
-        self._random = Random()
+        self._life = anyio.CancelScope(shield=True)  # the client's body may need the connection while it is cancelled
         self._connection: Connection | None = None
         self._expires_in: float | None = None
         # A broker that takes us in and drops us must not be dialled for ever, nor again and again without a pause.
         self._short_lives = 0
         self._vain_attempts = 0
         self._vain_since: float | None = None
-        self._wanted = anyio.Event()
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
@@ -123,7 +148,9 @@ class Link:
     async def connection(self, while_down: WhileDown) -> Connection:
         """The open connection of now. Without one, waits for it or raises `NotConnected`."""
         await checkpoint_if_cancelled()
-        self._wanted.set()
+        if self.state == "idle" and self.begin is not None:
+            self._move("connecting")
+            self.begin()
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
                 raise self._fate.closed_error()
@@ -131,50 +158,54 @@ class Link:
                 raise NotConnected(
                     f"the connection is down, and being recovered: {self.last_error}"
                 ) from self.last_error
+            if self._changed is None:
+                self._changed = anyio.Event()
             await self._changed.wait()
         return self._connection
 
     # --- the supervisor ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep a connection open from when one is wanted until cancelled. Raises what can't be recovered from.
-
-        That cancels the client's body.
-        """
+        """Keep a connection open until stopped. Raises what can't be recovered from; that cancels the client's body."""
         try:
-            await self._wanted.wait()
-            self._move("connecting")
-            while True:
-                async with AsyncExitStack() as stack:
-                    connection = await self._open(stack)
-                    await self._serve(connection)
+            with self._life:
+                while True:
+                    connection = await self._open()
+                    try:
+                        await self._serve(connection)
+                    finally:
+                        await connection._leave()
         except Exception as error:
             self._fate.failure = self._fate.failure or error
             raise
         finally:  # who still waits for a connection, in a clean-up perhaps, waits in vain
             self.close()
 
+    def stop(self) -> None:
+        """End `run`, whatever it does, and the connection with it."""
+        self._life.cancel()
+
     def close(self) -> None:
         """There will be no other life."""
         if self.state != "closed":
             self._move("closed", self._fate.failure)
 
-    async def _open(self, stack: AsyncExitStack) -> Connection:
-        """The next life, entered on `stack`, with everything restored in it."""
+    async def _open(self) -> Connection:
+        """The next life, entered, with everything restored in it."""
         failures = self._vain_attempts
         began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
             if failures or self.lives:
-                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), self._random))
+                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
             refusals = 0
-            for settings in self._random.sample(self._hosts, len(self._hosts)):
+            for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
                 rest = self.backoff.rest(anyio.current_time() - began)
                 if rest <= 0:
                     break
                 settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
                 try:
-                    return await self._open_at(settings, stack)
+                    return await self._open_at(settings)
                 except (ConnectFailed, OSError) as error:
                     if self._is_final(error):
                         raise
@@ -198,15 +229,18 @@ class Link:
             return False
         return isinstance(error, NotConnected) or not self.has_lived()
 
-    async def _open_at(self, settings: Settings, stack: AsyncExitStack) -> Connection:
+    async def _open_at(self, settings: Settings) -> Connection:
         if self._credentials is not None:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
-        async with AsyncExitStack() as attempt:
-            connection = await attempt.enter_async_context(Connection(settings, self._reactor))
+        connection = Connection(settings, self._reactor)
+        await connection.__aenter__()
+        try:
             await self.restore(connection)
-            stack.push_async_exit(attempt.pop_all())
+        except BaseException:
+            await connection._leave()
+            raise
         return connection
 
     async def _ask(self, bound: float) -> Credentials:
@@ -227,15 +261,17 @@ class Link:
             logger.info("%s is connected again", connection.name)
         self._move("connected")
         try:
-            async with background() as tg:
-                if self._expires_in is not None:
+            if self._expires_in is None:
+                await connection.wait_closed()
+            else:
+                async with background() as tg:
                     tg.start_soon(self._refresh, connection, self._expires_in)
-                try:
-                    await connection.wait_closed()
-                except RabbitryError as error:
-                    self.last_error = error
-                finally:
-                    tg.cancel_scope.cancel()
+                    try:
+                        await connection.wait_closed()
+                    finally:
+                        tg.cancel_scope.cancel()
+        except RabbitryError as error:
+            self.last_error = error
         finally:
             self._connection = None
         self._judge(began, anyio.current_time() - began)
@@ -274,8 +310,9 @@ class Link:
         self.tell(Change(self.role, state, error, anyio.current_time()))
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
 
 async def _restore_nothing(_: Connection) -> None: ...
