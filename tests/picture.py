@@ -9,7 +9,8 @@ from itertools import pairwise
 
 WIDTH, LEFT, RIGHT = 960, 70, 190
 PANEL, TOP, GAP = 150, 60, 45
-COLOURS = ("#1b6ca8", "#c4541d", "#3a7d44", "#7b4ea3")
+COLOURS = ("#1b6ca8", "#3a7d44", "#7b4ea3", "#444444")
+STRONG, WEAK = "#b00020", "#cfae70"
 
 Points = Sequence[tuple[float, float]]
 """Seconds and the value then."""
@@ -23,7 +24,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened; `strong` ones have their name written beside them."""
+    """Something that happened. The legend says what the `strong` ones are."""
 
     seconds: float
     name: str
@@ -58,21 +59,24 @@ def _panel(panel: Panel, top: int, end: float, marks: Sequence[Mark]) -> Iterato
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#dddddd" stroke-width="0.5"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{value:,.6g}</text>'
     for mark in marks:
-        x, colour = _across(mark.seconds, end), "#b00020" if mark.strong else "#cfae70"
+        x, colour = _across(mark.seconds, end), STRONG if mark.strong else WEAK
         yield f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" stroke="{colour}" stroke-width="0.7">'
         yield f"<title>{escape(mark.name)}, {mark.seconds:.1f} s</title></line>"
-        if mark.strong:
-            yield f'<text x="{x + 2:.1f}" y="{top + 10}" font-size="9" fill="{colour}">{escape(mark.name)}</text>'
-    for index, (name, points) in enumerate(panel.lines.items()):
-        colour, y = COLOURS[index % len(COLOURS)], top + 12 + 18 * index
+    legend = [(name, COLOURS[index % len(COLOURS)]) for index, name in enumerate(panel.lines)]
+    for (_, colour), points in zip(legend, panel.lines.values(), strict=True):
         path = " ".join(f"{_across(x, end):.1f},{bottom - PANEL * y / highest:.1f}" for x, y in points)
         yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.3"/>'
+    legend += [(name, STRONG) for name in dict.fromkeys(mark.name for mark in marks if mark.strong)]
+    legend += [("other faults", WEAK)] if any(not mark.strong for mark in marks) else []
+    for index, (name, colour) in enumerate(legend):
+        y = top + 12 + 18 * index
         yield f'<line x1="{right + 10}" y1="{y - 4}" x2="{right + 30}" y2="{y - 4}" stroke="{colour}"/>'
         yield f'<text x="{right + 36}" y="{y}">{escape(name)}</text>'
-    for part in range(9):
-        seconds = end * part / 8
+    step = _round_up(end / 8)
+    for number in range(int(end / step) + 1):
+        seconds = number * step
         yield f'<text x="{_across(seconds, end):.1f}" y="{bottom + 15}" text-anchor="middle" fill="#555555">'
-        yield f"{seconds:,.0f} s</text>"
+        yield f"{seconds:,.6g} s</text>"
 
 
 def _round_up(value: float) -> float:

@@ -9,11 +9,13 @@ counted, by the credentials being asked for. With --output it writes `reconnect-
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -38,6 +40,8 @@ PATIENCE = 300.0
 """Seconds after which who is not back counts as lost."""
 EVERY = 0.25
 """Seconds between samples."""
+COLLECT_AFTER = 50_000
+"""Objects made, more than ended, until the garbage collector looks. Over millions that live it takes seconds."""
 
 
 @dataclass
@@ -54,6 +58,8 @@ class Return:
     memory_before: float = 0.0
     memory_peak: float = 0.0
     memory_after: float = 0.0
+    pause: float = 0.0
+    """The longest in which this process did nothing else than one thing."""
 
     @property
     def busiest(self) -> int:
@@ -98,11 +104,14 @@ class Crowd:
             async with anyio.create_task_group() as working:
                 await self._enter(working, reactor, node.url, queues)
                 self.full_memory = self.memory
+                gc.collect()
+                gc.freeze()  # as README advises where thousands of clients live in a process
+                gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
                 print(f"{self.clients:,} connected after {anyio.current_time() - self.began:.1f} s", flush=True)
                 await anyio.sleep(STEADY)
-                await self._strike("the broker is killed, and started again", node, self._kill)
+                await self._strike("is killed, and started again", node, self._kill)
                 await anyio.sleep(STEADY)
-                await self._strike("the broker ends all connections, and stays up", node, self._end_all)
+                await self._strike("ends all connections, and stays up", node, self._end_all)
                 await anyio.sleep(STEADY)
                 await self._check(reactor, node.url, queues)
                 self._over.set()
@@ -173,7 +182,7 @@ class Crowd:
 
     async def _strike(self, fault: str, node: PrivateNode, strike) -> None:
         self._struck_at = anyio.current_time()
-        self.marks.append(Mark(self._struck_at - self.began, fault, strong=True))
+        self.marks.append(Mark(self._struck_at - self.began, f"the broker {fault.split(',')[0]}", strong=True))
         found = Return(fault, up=0.0, memory_before=self.memory)
         self.returns.append(found)
         cpu, first = sum(self.process.cpu_times()[:2]), len(self.samples)
@@ -183,12 +192,13 @@ class Crowd:
             while len(self.connected) < self.clients or len(found.back) < self.clients:
                 await anyio.sleep(0.05)
         if missing := self.clients - len(self.connected):
-            self.failures.append(f"{missing:,} are not back {PATIENCE:g} s after: {fault}")
+            self.failures.append(f"{missing:,} are not back {PATIENCE:g} s after the broker {fault}")
         found.cpu = sum(self.process.cpu_times()[:2]) - cpu
         found.memory_peak = max((memory for *_, memory in self.samples[first:]), default=self.memory)
         found.memory_after = self.memory
+        found.pause = max(0.0, *(after[0] - before[0] - EVERY for before, after in pairwise(self.samples[first:])))
         self._struck_at = None
-        print(f"{len(self.connected):,} back {max(found.back, default=0):.1f} s after: {fault}", flush=True)
+        print(f"{len(self.connected):,} back {max(found.back, default=0):.1f} s after the broker {fault}", flush=True)
 
     async def _kill(self, node: PrivateNode) -> None:
         await node.akill()
@@ -230,7 +240,7 @@ class Crowd:
 
 def page(crowd: Crowd, backend: str) -> str:
     rows: list[tuple[str, ...]] = [
-        ("", *(found.fault for found in crowd.returns)),
+        ("the broker", *(found.fault for found in crowd.returns)),
         ("---", *("---" for _ in crowd.returns)),
         ("the broker answers again after", *(f"{found.up:.1f} s" for found in crowd.returns)),
         *(
@@ -239,6 +249,7 @@ def page(crowd: Crowd, backend: str) -> str:
         ),
         ("attempts to connect", *(f"{len(found.attempts):,}" for found in crowd.returns)),
         ("in the busiest second", *(f"{found.busiest:,}" for found in crowd.returns)),
+        ("longest pause of the event loop", *(f"{found.pause:.2f} s" for found in crowd.returns)),
         ("CPU of this process until all are back", *(f"{found.cpu:.1f} s" for found in crowd.returns)),
         (
             "its memory before, at most, after",
