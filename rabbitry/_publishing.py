@@ -18,7 +18,15 @@ import anyio
 
 from rabbitry._channel import Channel
 from rabbitry._confirmation import Confirmation
-from rabbitry._errors import ConnectionBlocked, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import (
+    Closed,
+    ConnectionBlocked,
+    ConnectionClosed,
+    LocalProtocolError,
+    NotConnected,
+    PublishFailed,
+    RabbitryError,
+)
 from rabbitry._link import Link, WhileDown
 from rabbitry._publisher import Publisher
 from rabbitry._topology import Exchange, name_of
@@ -139,7 +147,7 @@ class Renewal:
 class LastingConfirmation(Confirmation):
     """The outcome of one publish, which may take several lives."""
 
-    __slots__ = ("_publisher", "mandatory", "number", "was_sent")
+    __slots__ = ("_publisher", "is_suspect", "mandatory", "number", "was_sent")
 
     def __init__(
         self,
@@ -156,6 +164,7 @@ class LastingConfirmation(Confirmation):
         self.mandatory = mandatory
         self.number = 0  # in the order of submitting
         self.was_sent = False  # in a former life: it may have arrived then
+        self.is_suspect = False  # the broker closed a channel for it, or for one beside it
 
     def __lt__(self, other: LastingConfirmation) -> bool:
         return self.number < other.number
@@ -164,6 +173,11 @@ class LastingConfirmation(Confirmation):
         """The channel ended first."""
         if not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
+
+    def take_over(self, answered: Confirmation) -> None:
+        """The broker's answer, which came to another publish of the same message."""
+        self._returned = answered._returned
+        self.settle(answered.outcome != "nacked")
 
     def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """It will not be sent again."""
@@ -175,7 +189,8 @@ class ClientPublisher(Publisher):
 
     What was certainly not sent when a connection ended is sent in the next life, in order. What was under way ends as
     `OutcomeUnknown`, or with `on_unknown="republish"` is sent again and counted in `republished`: it arrives at least
-    once, so there may be duplicates.
+    once, so there may be duplicates. Where the broker closed the channel over a message it does not say which: each
+    that was under way is then sent alone, and only the culprit fails.
     """
 
     __slots__ = (
@@ -342,8 +357,10 @@ class ClientPublisher(Publisher):
         if not self._is_open or self._while_down == "fail" or self._link.state == "closed":
             return False
         if outcome == "unknown":
-            if self._on_unknown == "raise" or not is_lost(error):
+            if self._on_unknown == "raise":
                 return False
+            if not is_lost(error):
+                confirmation.is_suspect = True
             self.republished += 1
             confirmation.was_sent = True
         confirmation.forget_return()
@@ -369,7 +386,9 @@ class ClientPublisher(Publisher):
 
     async def _send_all_again(self) -> None:
         while self._again:
-            if self._is_suspect or not self._channel.is_open:
+            if self._again[0].is_suspect:
+                await self._send_alone(heappop(self._again))
+            elif self._is_suspect or not self._channel.is_open:
                 await self._reopen()
             elif not self._try_again(heappop(self._again)):
                 await self._channel._endpoint.wait_room()
@@ -382,6 +401,34 @@ class ClientPublisher(Publisher):
             if not queued:
                 heappush(self._again, confirmation)
         return queued
+
+    async def _send_alone(self, confirmation: LastingConfirmation) -> None:
+        """On a channel with no other, so that its end is this one's fault."""
+        once = Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
+        try:
+            channel = await open_channel(self._link, self._while_down)
+            try:
+                while not channel._queue_confirmed(once, confirmation.mandatory):
+                    await channel._endpoint.wait_room()
+                await once.wait()
+            finally:
+                await channel._close()
+        except PublishFailed as failure:
+            error = failure.__cause__
+            assert error is None or isinstance(error, RabbitryError)
+            if error is not None and (once.outcome == "unsent" or is_lost(error)):
+                heappush(self._again, confirmation)
+            elif error is not None:
+                confirmation.give_up("unknown", error)
+            else:
+                confirmation.take_over(once)
+        except Closed:  # before it was queued
+            heappush(self._again, confirmation)
+        except BaseException:
+            heappush(self._again, confirmation)
+            raise
+        else:
+            confirmation.take_over(once)
 
     def _give_up(self, error: RabbitryError) -> None:
         """What waits to be sent again never will be."""
