@@ -263,6 +263,7 @@ def page(crowd: Crowd, backend: str) -> str:
     return "\n".join(
         [
             f"## {crowd.clients:,} clients, {backend}\n",
+            f"![connections, attempts, memory](reconnect-{backend}.svg)\n",
             *("| " + " | ".join(row) + " |" for row in rows),
             "",
             f"Each client takes {each:.1f} KiB here: a supervised connection with its tasks, a channel and a handler.",

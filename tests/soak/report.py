@@ -31,7 +31,10 @@ def page(soak: Soak, backend: str) -> str:
         ("delivered more than once (by at-least-once consuming)", f"{ledger.duplicates:,}"),
         ("faults", _counts(faults)),
         ("connections lost", f"{len(ledger.since_loss):,}"),
-        ("memory of the process: after a minute, at the end", f"{_at(memory, 60):.0f}, {memory[-1]:.0f} MiB"),
+        (
+            "memory of the process, account and proxies included: after a minute, at the end",
+            f"{_at(memory, 60):.0f}, {memory[-1]:.0f} MiB",
+        ),
         ("failures", "; ".join(soak.failures) or "none"),
     ]
     times = [("a connection was lost, as its client saw it", ledger.since_loss)]
@@ -41,6 +44,8 @@ def page(soak: Soak, backend: str) -> str:
         [
             f"## {soak.clients} clients, {soak.seconds:g} s, seed {soak.seed}, {backend}\n",
             preface,
+            f"![messages a second, clients without a connection, memory](soak-{backend}.svg)",
+            "",
             "| | |",
             "|---|---|",
             *(f"| {name} | {value} |" for name, value in rows),
