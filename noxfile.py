@@ -89,28 +89,28 @@ def tests_rabbitmq_edge(session: nox.Session) -> None:
     run_tests_with_debian(session, "sid")
 
 
+def run_on_private_nodes(session: nox.Session, program: str) -> None:
+    install(session, "loadtest", "test")
+    ensure_rabbitmq(session)
+    session.run("python", "-m", program, *session.posargs, **PATIENCE)
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
     """Put every operation under every fault, and write results/faults.md: about five minutes."""
-    install(session, "loadtest", "test")
-    ensure_rabbitmq(session)
-    session.run("python", "-m", "tests.fault_table", *session.posargs, **PATIENCE)
+    run_on_private_nodes(session, "tests.fault_table")
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Let hundreds of clients publish to a cluster under faults for twenty minutes, and keep account."""
-    install(session, "loadtest", "test")
-    ensure_rabbitmq(session)
-    session.run("python", "-m", "tests.soak", *session.posargs, **PATIENCE)
+    run_on_private_nodes(session, "tests.soak")
 
 
 @nox.session
 def reconnect(session: nox.Session) -> None:
     """Show how ten thousand clients come back to a broker that went away: two minutes."""
-    install(session, "loadtest", "test")
-    ensure_rabbitmq(session)
-    session.run("python", "-m", "tests.reconnect", *session.posargs, **PATIENCE)
+    run_on_private_nodes(session, "tests.reconnect")
 
 
 @nox.session
