@@ -1,0 +1,17 @@
+"""`python -m rabbitry.tutorials`: lists the tutorials, in the order to read them, and how to run each."""
+
+import importlib
+
+TUTORIALS = ("hello_world", "work_queue", "publish_subscribe", "routing", "topics", "headers", "rpc")
+
+
+def main() -> None:
+    for name in TUTORIALS:
+        text = importlib.import_module(f"rabbitry.tutorials.{name}").__doc__ or ""
+        title, commands, *_ = text.strip().split("\n\n")
+        print(f"{title}\n\n{commands}\n")
+    print("Each takes --backend trio, and --url amqp://user:password@host where $RABBITMQ_URL does not say it.")
+
+
+if __name__ == "__main__":
+    main()
