@@ -27,21 +27,26 @@ def run(*programs: Program) -> None:
     given = _parser(programs).parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
-    program, backend = given.program, given.backend
-    _, *parameters = inspect.signature(program).parameters.values()
     arguments: list[object] = [given.url]
-    for parameter in parameters:
+    options: dict[str, object] = {}
+    for parameter in _parameters(given.program):
         if parameter.kind is parameter.VAR_POSITIONAL:
             arguments += getattr(given, parameter.name)
-        elif parameter.kind is not parameter.KEYWORD_ONLY:
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            options[parameter.name] = getattr(given, parameter.name)
+        else:
             arguments.append(getattr(given, parameter.name))
-    options = {each.name: getattr(given, each.name) for each in parameters if each.kind is each.KEYWORD_ONLY}
     try:
-        anyio.run(functools.partial(program, *arguments, **options), backend=backend)
+        anyio.run(functools.partial(given.program, *arguments, **options), backend=given.backend)
     except KeyboardInterrupt:
         sys.exit(130)
     except rabbitry.RabbitryError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _parameters(program: Program) -> list[inspect.Parameter]:
+    """All but the URL."""
+    return list(inspect.signature(program, eval_str=True).parameters.values())[1:]
 
 
 def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
@@ -54,16 +59,15 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     url = os.environ.get("RABBITMQ_URL") or "amqp://guest:guest@localhost"
     shared.add_argument("--url", default=url, help="the broker, else $RABBITMQ_URL, else amqp://guest:guest@localhost")
-    shared.add_argument("--backend", choices=[name for name in ("asyncio", "trio") if find_spec(name)])
-    shared.set_defaults(backend="asyncio")
+    backends = [name for name in ("asyncio", "trio") if find_spec(name)]
+    shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")
     choice = parser.add_subparsers(required=True, metavar="|".join(each.__name__ for each in programs))
     for program in programs:
         command = choice.add_parser(
             program.__name__, parents=[shared], help=program.__doc__, description=program.__doc__
         )
         command.set_defaults(program=program)
-        _, *parameters = inspect.signature(program).parameters.values()
-        for parameter in parameters:
+        for parameter in _parameters(program):
             kind, default = parameter.annotation, parameter.default
             if parameter.kind is parameter.KEYWORD_ONLY:
                 command.add_argument(f"--{parameter.name}", type=kind, default=default, help=f"(default {default})")

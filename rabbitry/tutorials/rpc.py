@@ -52,6 +52,8 @@ async def client(url: str, *numbers: int, patience: float = 5.0) -> None:
                 print(f"fib({number}): the server failed: {error.text}")
             except TimeoutError:
                 print(f"fib({number}): it took too long")
+            except rabbitry.OutcomeUnknown:
+                print(f"fib({number}): the connection was lost meanwhile")
             else:
                 print(f"fib({number}) = {result}")
 
