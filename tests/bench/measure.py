@@ -11,12 +11,18 @@ import resource
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.bench.rpc import Server
 
 QUEUE = "rabbitry.bench"
 BODY = b"x" * 128
 PREFETCH = 500
 WINDOW = 1000
 TASKS = 100
+WARM_UP = 100
+"""Calls that are made before RPC is measured."""
 OPENING = 200
 """How many connections are being opened at a time, by every client alike."""
 PUBLISHES_EACH = 5
@@ -26,24 +32,29 @@ Figures = dict[str, float]
 
 
 class Clocks:
-    """Wall time and this process's processor time (all threads, user and system) since it was made; how much of that
-    the kernel used, by its coarser account; and how often the process went to sleep."""
+    """Wall time since it was made, and what this process (and its server, if it has one) used meanwhile."""
 
-    def __init__(self) -> None:
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+    def __init__(self, server: Server | None = None) -> None:
+        self._server = server
+        self._served = server.usage() if server is not None else {}
+        self._used = usage()
         self._wall = time.perf_counter()
-        self._cpu = time.process_time()
 
     def figures(self, messages: int) -> Figures:
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {
-            "messages": messages,
-            "seconds": wall,
-            "cpu_seconds": cpu,
-            "system_seconds": usage.ru_stime - self._usage.ru_stime,
-            "sleeps": usage.ru_nvcsw - self._usage.ru_nvcsw,
+        wall = time.perf_counter() - self._wall
+        used = usage()
+        served = self._server.usage() if self._server is not None else {}
+        return {"messages": messages, "seconds": wall} | {
+            name: used[name] - self._used[name] + served.get(name, 0) - self._served.get(name, 0) for name in used
         }
+
+
+def usage() -> Figures:
+    """This process's processor time so far (all threads, user and system); how much of that the kernel used, by its
+    coarser account; and how often the process went to sleep."""
+    cpu = time.process_time()
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    return {"cpu_seconds": cpu, "system_seconds": found.ru_stime, "sleeps": found.ru_nvcsw}
 
 
 def resident_bytes() -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 
 import rabbitry
+from tests.bench import ours_rpc
 from tests.bench.measure import (
     BODY,
     OPENING,
@@ -31,6 +33,7 @@ from tests.bench.measure import (
     raise_descriptor_limit,
     resident_bytes,
 )
+from tests.bench.rpc import Server
 
 MESSAGE = rabbitry.Message(BODY, delivery_mode=1)
 
@@ -288,20 +291,26 @@ JOBS: dict[str, Job] = {
         *(publish, publish_fresh, publish_await, consume, window, one, tasks),
         *(client_window, client_one, client_tasks),
         *(connections, clients),
+        *ours_rpc.SERVERS,
     )
 }
+CALLERS = ours_rpc.CALLERS
 
 
 def main() -> None:
-    options = arguments(list(JOBS))
+    options = arguments([*JOBS, *CALLERS])
     is_uvloop = options.backend == "uvloop"
-    figures = anyio.run(
-        JOBS[options.job],
-        options.url,
-        options.count,
+    run = partial(
+        anyio.run,
         backend="asyncio" if is_uvloop else options.backend,
         backend_options={"use_uvloop": True} if is_uvloop else None,
     )
+    if options.job in CALLERS:
+        job, serving = CALLERS[options.job]
+        with Server("tests.bench.ours", serving, options.url, options.backend) as server:
+            figures = run(job, options.url, options.count, server)
+    else:
+        figures = run(JOBS[options.job], options.url, options.count)
     print_figures(figures)
 
 

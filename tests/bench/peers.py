@@ -1,7 +1,7 @@
 """aio-pika and aiormq on the benchmark's work: `python -m tests.bench.peers aio_pika.tasks URL COUNT` runs one job.
 
-They are used the way their documentation shows, and begin and end their clocks where ours.py does. They exit without
-closing their connections: closing ten thousand takes them longer than opening them.
+They are used the way their documentation shows, and begin and end their clocks where ours.py does. The jobs of this
+file exit without closing their connections: closing ten thousand takes them longer than opening them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.bench import peers_rpc
 from tests.bench.measure import (
     BODY,
     OPENING,
@@ -26,6 +27,7 @@ from tests.bench.measure import (
     raise_descriptor_limit,
     resident_bytes,
 )
+from tests.bench.rpc import Server
 
 Publish = Callable[[str], Awaitable[object]]
 """A confirmed publish with that routing key."""
@@ -140,18 +142,27 @@ def aiormq() -> Client:
 
 
 CLIENTS = {client.__name__: client for client in (aio_pika, aiormq)}
-JOBS = {job.__name__: job for job in (tasks, connections, opening)}
+JOBS = {f"{client}.{job.__name__}": (job, client) for client in CLIENTS for job in (tasks, connections, opening)}
+CALLERS = peers_rpc.CALLERS
 
 
 def main() -> None:
-    options = arguments([f"{client}.{job}" for client in CLIENTS for job in JOBS])
-    client, _, job = options.job.partition(".")
+    options = arguments([*JOBS, *CALLERS, *peers_rpc.SERVERS])
+    url, count = options.url, options.count
+    if options.job in CALLERS:
+        calling, serving = CALLERS[options.job]
+        with Server("tests.bench.peers", serving, url, options.backend) as server:
+            print_figures(asyncio.run(calling(url, count, server, peers_rpc.SERVERS[serving])))
+    elif options.job in peers_rpc.SERVERS:
+        print_figures(asyncio.run(peers_rpc.serve(url, count, peers_rpc.SERVERS[options.job])))
+    else:
+        asyncio.run(run_and_exit(options.job, url, count))
 
-    async def run() -> None:
-        print_figures(await JOBS[job](CLIENTS[client](), options.url, options.count))
-        os._exit(0)
 
-    asyncio.run(run())
+async def run_and_exit(name: str, url: str, count: int) -> None:
+    job, client = JOBS[name]
+    print_figures(await job(CLIENTS[client](), url, count))
+    os._exit(0)
 
 
 if __name__ == "__main__":

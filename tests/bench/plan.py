@@ -32,13 +32,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs of ours that share references. The first job is the one run next to them."""
+    """Jobs of ours that share references. The first job is the one run next to them; a client's first reference is the
+    one they are held to."""
 
     name: str
     jobs: tuple[Run, ...]
     references: tuple[Run, ...] = ()
     many_connections: bool = False
     """Needs a node that bears CONNECTIONS, which is set up otherwise, and its own, smaller number of rounds."""
+
+    def reference(self, client: str) -> Run:
+        """The run of that client which the jobs are held to."""
+        return next(run for run in self.references if run.client == client)
 
     def in_order(self, backends: Sequence[str]) -> list[Run]:
         """One round: half of the backends before the references and half after. Odd rounds go through it backwards."""
@@ -74,6 +79,20 @@ GROUPS = (
         (Run("aio-pika", "tasks", 12_000), Run("aiormq", "tasks", 12_000)),
     ),
     Group(
+        "rpc",
+        (Run(OURS, "rpc_one", 5_000), Run(OURS, "client_rpc_one", 5_000)),
+        (
+            Run(C_CLIENT, "rpc_one", 5_000),
+            Run("aio-pika", "rpc_one", 1_500),
+            Run("aio-pika", "rpc_one_unconfirmed", 1_500),
+        ),
+    ),
+    Group(
+        "concurrent rpc",
+        (Run(OURS, "rpc_tasks", 20_000), Run(OURS, "client_rpc_tasks", 20_000)),
+        (Run("aio-pika", "rpc_tasks", 2_000), Run("aio-pika", "rpc_tasks_unconfirmed", 2_000)),
+    ),
+    Group(
         "storm",
         (Run(OURS, "connections", CONNECTIONS), Run(OURS, "clients", CONNECTIONS)),
         (Run("aiormq", "opening", CONNECTIONS), Run("aio-pika", "connections", CONNECTIONS)),
@@ -92,6 +111,12 @@ TITLES = {
     "client_window": "`client.publisher(window=1000)`, all confirmed",
     "client_one": "one `client.publish` at a time",
     "client_tasks": "100 tasks, each `client.publish` awaited",
+    "rpc_one": "one RPC at a time",
+    "rpc_one_unconfirmed": "one RPC at a time, channels without confirms",
+    "rpc_tasks": "100 tasks, each RPC awaited",
+    "rpc_tasks_unconfirmed": "100 tasks, each RPC awaited, channels without confirms",
+    "client_rpc_one": "one `client.rpc()` call at a time",
+    "client_rpc_tasks": "100 tasks, each `client.rpc()` call awaited",
     "connections": "connections with a channel each, held by one task",
     "clients": "connections with a channel each, a task per client",
     "opening": "connections with a channel each",
@@ -166,11 +191,22 @@ THRESHOLDS = (
     Threshold("client_window", "cpu_us", of_job="window", at_most=1.3),
     Threshold("client_one", "cpu_us", of_job="one", at_most=1.3),
     Threshold("client_tasks", "cpu_us", of_job="tasks", at_most=1.3),
+    Threshold("rpc_one", "p50_us", of="aio-pika", at_most=0.5),
+    Threshold("rpc_one", "p50_us", of=C_CLIENT, at_most=2),
+    Threshold("client_rpc_one", "p50_us", of="aio-pika", at_most=0.5),
+    Threshold("client_rpc_one", "p50_us", of=C_CLIENT, at_most=2),
+    Threshold("rpc_tasks", "rate", of="aio-pika", at_least=8),
+    Threshold("client_rpc_tasks", "rate", of="aio-pika", at_least=8),
     Threshold("connections", "kilobytes", at_most=8),
     Threshold("clients", "kilobytes", at_most=16),
     Threshold("connections", "connect_seconds", of="aiormq", at_most=0.6),
     Threshold("connections", "confirmed_rate", of="aio-pika", at_least=6),
 )
+
+
+def group_of(job: str) -> Group:
+    """The one that has this job of ours."""
+    return next(group for group in GROUPS if job in {run.job for run in group.jobs})
 
 
 def choose(only: Sequence[str], scale: float, connections: int) -> Iterator[Group]:

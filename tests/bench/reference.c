@@ -1,6 +1,6 @@
 /* The C client beside which rabbitry is measured: librabbitmq, used the plain way, one job per process.
  *
- *     reference publish|consume|one|window HOST PORT COUNT      (or: reference version)
+ *     reference publish|consume|one|window|rpc_one HOST PORT COUNT      (or: reference version)
  *
  * What must stay true: ours.py does the same work (same queue, body and properties, same beginning and end of the clocks),
  * and every answer of the broker is checked, so that no figure is printed for work that failed. Prints one line of JSON. */
@@ -11,16 +11,17 @@
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
 #endif
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
-enum { CHANNEL = 1, BODY_SIZE = 128, PREFETCH = 500, WINDOW = 1000 };
+enum { CHANNEL = 1, BODY_SIZE = 128, PREFETCH = 500, WINDOW = 1000, WARM_UP = 100 };
 
-static amqp_connection_state_t connection;
-static amqp_bytes_t queue, body;
+static _Thread_local amqp_connection_state_t connection;
+static amqp_bytes_t queue, body, reply_to;
 static amqp_basic_properties_t properties;
 static double started, started_cpu;
 static struct rusage started_usage;
@@ -62,6 +63,31 @@ static void print_figures(int count) {
     printf(", \"system_seconds\": %.6f, \"sleeps\": %ld", system, usage.ru_nvcsw - started_usage.ru_nvcsw);
 }
 
+/* --- connections ------------------------------------------------------------------------------------------------- */
+
+static void open_channel(const char *host, int port) {
+    connection = amqp_new_connection();
+    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
+    if (!socket) fail("connect", "no memory");
+    check_status("connect", amqp_socket_open(socket, host, port));
+    amqp_rpc_reply_t reply = amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("login", "refused");
+    amqp_channel_open(connection, CHANNEL);
+    check("channel.open");
+}
+
+static void renew_queue(void) {
+    amqp_queue_delete(connection, CHANNEL, queue, 0, 0);
+    check("queue.delete");
+    amqp_queue_declare(connection, CHANNEL, queue, 0, 1, 0, 0, amqp_empty_table);
+    check("queue.declare");
+}
+
+static void close_connection(void) {
+    amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
+    amqp_destroy_connection(connection);
+}
+
 /* --- the jobs ---------------------------------------------------------------------------------------------------- */
 
 static void publish(void) {
@@ -79,17 +105,26 @@ static void publish_all(int count) {
     declare_passively();
 }
 
+static void start_consumer(amqp_bytes_t source, int no_ack) {
+    amqp_basic_consume(connection, CHANNEL, source, amqp_empty_bytes, 0, no_ack, 0, amqp_empty_table);
+    check("consume");
+}
+
+static amqp_envelope_t next_delivery(void) {
+    amqp_envelope_t envelope;
+    amqp_maybe_release_buffers(connection);
+    amqp_rpc_reply_t reply = amqp_consume_message(connection, &envelope, NULL, 0);
+    if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("consume", "no delivery");
+    return envelope;
+}
+
 static void consume_all(int count) {
     amqp_basic_qos(connection, CHANNEL, 0, PREFETCH, 0);
     check("qos");
     start_clocks();
-    amqp_basic_consume(connection, CHANNEL, queue, amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
-    check("consume");
+    start_consumer(queue, 0);
     for (int i = 0; i < count; i++) {
-        amqp_envelope_t envelope;
-        amqp_maybe_release_buffers(connection);
-        amqp_rpc_reply_t reply = amqp_consume_message(connection, &envelope, NULL, 0);
-        if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("consume", "no delivery");
+        amqp_envelope_t envelope = next_delivery();
         check_status("ack", amqp_basic_ack(connection, CHANNEL, envelope.delivery_tag, 0));
         amqp_destroy_envelope(&envelope);
     }
@@ -129,6 +164,59 @@ static void publish_with_window(int count) {
     }
 }
 
+/* --- RPC --------------------------------------------------------------------------------------------------------- */
+
+/* Two round trips, as every call makes them: the request goes through the server's queue and is acknowledged, the reply
+ * comes back by direct reply-to. The server is a thread with a connection of its own: both sides are woken for each
+ * call, as where they are two processes. It ends with the last one. */
+typedef struct {
+    const char *host;
+    int port, calls;
+} server_t;
+
+static void *serve(void *argument) {
+    const server_t *server = argument;
+    open_channel(server->host, server->port);
+    start_consumer(queue, 0);
+    for (int i = 0; i < server->calls; i++) {
+        amqp_envelope_t request = next_delivery();
+        const amqp_basic_properties_t *asked = &request.message.properties;
+        amqp_basic_properties_t answer = properties;
+        answer._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
+        answer.correlation_id = asked->correlation_id;
+        check_status("reply", amqp_basic_publish(connection, CHANNEL, amqp_empty_bytes, asked->reply_to, 0, 0, &answer,
+                                                 request.message.body));
+        check_status("ack", amqp_basic_ack(connection, CHANNEL, request.delivery_tag, 0));
+        amqp_destroy_envelope(&request);
+    }
+    close_connection();
+    return NULL;
+}
+
+static void call(int number) {
+    char id[16];
+    snprintf(id, sizeof id, "%d", number);
+    amqp_basic_properties_t request = properties;
+    request._flags |= AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG;
+    request.correlation_id = amqp_cstring_bytes(id);
+    request.reply_to = reply_to;
+    check_status("call", amqp_basic_publish(connection, CHANNEL, amqp_empty_bytes, queue, 1, 0, &request, body));
+
+    amqp_envelope_t reply = next_delivery();
+    amqp_bytes_t content = reply.message.body, found = reply.message.properties.correlation_id;
+    if (found.len != strlen(id) || memcmp(found.bytes, id, found.len)) fail("call", "another call's reply");
+    if (content.len != body.len || memcmp(content.bytes, body.bytes, body.len)) fail("call", "another reply than sent");
+    amqp_destroy_envelope(&reply);
+}
+
+static void call_one_at_a_time(int count, double *latencies) {
+    for (int i = 0; i < count; i++) {
+        double before = seconds(CLOCK_MONOTONIC);
+        call(i);
+        latencies[i] = seconds(CLOCK_MONOTONIC) - before;
+    }
+}
+
 /* --- the program ------------------------------------------------------------------------------------------------- */
 
 static int ascending(const void *a, const void *b) {
@@ -136,19 +224,16 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void open_channel(const char *host, int port) {
-    connection = amqp_new_connection();
-    amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-    if (!socket) fail("connect", "no memory");
-    check_status("connect", amqp_socket_open(socket, host, port));
-    amqp_rpc_reply_t reply = amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest");
-    if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail("login", "refused");
-    amqp_channel_open(connection, CHANNEL);
-    check("channel.open");
-    amqp_queue_delete(connection, CHANNEL, queue, 0, 0);
-    check("queue.delete");
-    amqp_queue_declare(connection, CHANNEL, queue, 0, 1, 0, 0, amqp_empty_table);
-    check("queue.declare");
+static double *allocate(int count) {
+    double *latencies = malloc(sizeof *latencies * count);
+    if (!latencies) fail("latencies", "no memory");
+    return latencies;
+}
+
+static void print_percentiles(int count, double *latencies) {
+    qsort(latencies, count, sizeof *latencies, ascending);
+    printf(", \"p50_us\": %.2f, \"p99_us\": %.2f", latencies[count / 2] * 1e6, latencies[count * 99L / 100] * 1e6);
+    free(latencies);
 }
 
 static void select_confirms(void) {
@@ -162,18 +247,20 @@ int main(int argc, char **argv) {
         puts(amqp_version());
         return 0;
     }
-    if (argc != 5) fail("usage", "publish|consume|one|window HOST PORT COUNT");
-    const char *job = argv[1];
-    int count = atoi(argv[4]);
+    if (argc != 5) fail("usage", "publish|consume|one|window|rpc_one HOST PORT COUNT");
+    const char *job = argv[1], *host = argv[2];
+    int port = atoi(argv[3]), count = atoi(argv[4]);
     if (count < 1) fail("usage", "COUNT must be positive");
     queue = amqp_cstring_bytes("rabbitry.bench");
+    reply_to = amqp_cstring_bytes("amq.rabbitmq.reply-to");
     memset(octets, 'x', sizeof octets);
     body.bytes = octets;
     body.len = sizeof octets;
     properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG;
     properties.delivery_mode = 1;
 
-    open_channel(argv[2], atoi(argv[3]));
+    open_channel(host, port);
+    renew_queue();
     if (!strcmp(job, "publish")) {
         start_clocks();
         publish_all(count);
@@ -188,22 +275,30 @@ int main(int argc, char **argv) {
         publish_with_window(count);
         print_figures(count);
     } else if (!strcmp(job, "one")) {
-        double *latencies = malloc(sizeof *latencies * count);
-        if (!latencies) fail("one", "no memory");
         select_confirms();
+        double *latencies = allocate(count);
         start_clocks();
         publish_one_at_a_time(count, latencies);
         print_figures(count);
-        qsort(latencies, count, sizeof *latencies, ascending);
-        printf(", \"p50_us\": %.2f, \"p99_us\": %.2f", latencies[count / 2] * 1e6, latencies[count * 99L / 100] * 1e6);
-        free(latencies);
+        print_percentiles(count, latencies);
+    } else if (!strcmp(job, "rpc_one")) {
+        server_t server = {host, port, WARM_UP + count};
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, serve, &server)) fail("rpc_one", "no thread");
+        start_consumer(reply_to, 1);
+        double *latencies = allocate(count);
+        for (int i = 0; i < WARM_UP; i++) call(i);
+        start_clocks();
+        call_one_at_a_time(count, latencies);
+        print_figures(count);
+        print_percentiles(count, latencies);
+        pthread_join(thread, NULL);
     } else {
-        fail("usage", "publish|consume|one|window HOST PORT COUNT");
+        fail("usage", "publish|consume|one|window|rpc_one HOST PORT COUNT");
     }
     puts("}");
     amqp_queue_delete(connection, CHANNEL, queue, 0, 0);
     check("queue.delete");
-    amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
-    amqp_destroy_connection(connection);
+    close_connection();
     return 0;
 }

@@ -133,7 +133,9 @@ def markdown(report: Report, picture: str) -> str:
         "## All runs, medians",
         "",
         "CPU is the client's per message, system the kernel's part of it. Steadiness is the factor by which the rate "
-        "typically differs from that of the round before. With many connections, messages are confirmed publishes.",
+        "typically differs from that of the round before. With many connections, messages are confirmed publishes. "
+        "In RPC, messages are calls that echo 128 bytes, each in the client's default encoding, and CPU is of caller "
+        "and server together: two processes, or in C two threads.",
         "",
         *_markdown_table(SUMMARY_HEADINGS, [summary_row(summary) for summary in report.summaries]),
     ]

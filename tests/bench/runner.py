@@ -53,7 +53,7 @@ def compile_reference(directory: Path) -> Path:
         raise Unavailable("no C compiler here (Debian: apt-get install gcc librabbitmq-dev)")
     program = directory / "reference"
     done = subprocess.run(
-        [compiler, "-O2", "-o", str(program), str(SOURCE), "-lrabbitmq"], capture_output=True, text=True
+        [compiler, "-O2", "-pthread", "-o", str(program), str(SOURCE), "-lrabbitmq"], capture_output=True, text=True
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[:1]
@@ -146,7 +146,7 @@ def environment(node: PrivateNode | None, reference: Path | None) -> dict[str, s
         found["librabbitmq"] = subprocess.run(
             [str(reference), "version"], capture_output=True, text=True
         ).stdout.strip()
-    for package in ("rabbitry", "anyio", "trio", "uvloop", "aio-pika", "aiormq"):
+    for package in ("rabbitry", "anyio", "trio", "uvloop", "aio-pika", "aiormq", "pika"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     with contextlib.suppress(OSError):

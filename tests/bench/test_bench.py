@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,8 +13,10 @@ import pytest
 
 from tests.bench import ours, peers, plan, report
 from tests.bench.__main__ import parse
+from tests.bench.measure import Clocks, Figures
 from tests.bench.plan import OURS, THRESHOLDS, Run
-from tests.bench.runner import Outcome
+from tests.bench.rpc import Server
+from tests.bench.runner import ROOT, Outcome
 from tests.bench.statistic import estimate, unsteadiness
 from tests.bench.verdict import judge, summarise
 
@@ -26,18 +30,19 @@ def test_every_run_of_the_plan_exists() -> None:
     source = Path(plan.__file__).with_name("reference.c").read_text()
     for group in plan.GROUPS:
         for run in group.jobs:
-            assert run.job in ours.JOBS and run.job in plan.TITLES
+            assert (run.job in ours.JOBS or run.job in ours.CALLERS) and run.job in plan.TITLES
         for run in group.references:
             assert run.job in plan.TITLES
             if run.client == plan.C_CLIENT:
                 assert f'"{run.job}"' in source
             else:
-                assert run.client.replace("-", "_") in peers.CLIENTS and run.job in peers.JOBS
+                job = f"{run.client.replace('-', '_')}.{run.job}"
+                assert job in peers.JOBS or job in peers.CALLERS
 
 
 def test_every_threshold_is_about_a_run_of_the_plan() -> None:
     for threshold in THRESHOLDS:
-        group = next(group for group in plan.GROUPS if threshold.job in {run.job for run in group.jobs})
+        group = plan.group_of(threshold.job)
         assert threshold.of is None or threshold.of in {run.client for run in group.references}
         assert threshold.of_job is None or threshold.of_job in {run.job for run in group.jobs}
         assert threshold.figure in plan.FIGURES
@@ -92,6 +97,43 @@ def test_a_ratio_to_another_job_is_taken_on_the_same_backend() -> None:
     outcomes = [run("one", "trio", 10), run("client_one", "trio", 8), run("one", "asyncio", 1)]
     (check,) = [check for check in judge(outcomes, ["client_one"], ["trio"]) if check.threshold.of_job]
     assert check.value is not None and check.value.median == pytest.approx(1.25) and check.holds
+
+
+def test_a_job_is_held_to_the_first_reference_of_a_client() -> None:
+    def run(client: str, job: str, p50: float, backend: str = "") -> Outcome:
+        return Outcome(Run(client, job, 1000, backend), 0, {"p50_us": p50})
+
+    outcomes = [run(OURS, "client_rpc_one", 300, "trio")]
+    outcomes += [run("aio-pika", "rpc_one_unconfirmed", 500), run("aio-pika", "rpc_one", 1000)]
+    checks = judge(outcomes, ["client_rpc_one"], ["trio"])
+    (check,) = [check for check in checks if check.threshold.of == "aio-pika"]
+    assert check.value is not None and check.value.median == pytest.approx(0.3) and check.holds
+
+
+@pytest.mark.parametrize("job", ["rpc_one", "client_rpc_tasks"])
+def test_calls_to_a_server_in_another_process(amqp_url: str, job: str) -> None:
+    command = [sys.executable, "-m", "tests.bench.ours", job, amqp_url, "200"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    figures = json.loads(done.stdout)
+    assert figures["messages"] == 200 and figures["cpu_seconds"] > 0 and not done.stderr
+
+
+def test_a_clock_counts_what_the_server_used() -> None:
+    class Busy(Server):
+        used = 0.0
+
+        def usage(self) -> Figures:
+            self.used += 1000.0
+            return {"cpu_seconds": self.used, "system_seconds": 0.0, "sleeps": 0.0}
+
+    found = Clocks(Busy("module", "job", "url", "asyncio")).figures(10)
+    assert 1000 <= found["cpu_seconds"] < 1010 and found["messages"] == 10 and found["seconds"] < 10
+
+
+def test_a_server_that_cannot_serve_says_why() -> None:
+    server = Server("tests.bench.ours", "serve", "amqp://127.0.0.1:1", "asyncio")
+    with pytest.raises(RuntimeError, match=r"ended before its caller: .*127\.0\.0\.1:1"), server:
+        pass
 
 
 def test_what_was_not_measured_is_said() -> None:

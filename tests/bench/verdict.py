@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.measure import Figures
-from tests.bench.plan import FIGURES, OURS, THRESHOLDS, Run, Threshold
+from tests.bench.plan import FIGURES, OURS, THRESHOLDS, Run, Threshold, group_of
 from tests.bench.runner import Outcome
 from tests.bench.statistic import Estimate, estimate, unsteadiness
 
@@ -92,9 +92,10 @@ def _check(threshold: Threshold, backend: str, outcomes: Sequence[Outcome]) -> C
         beside = (OURS, threshold.of_job, backend)
         theirs = _by_round(outcomes, figure, lambda run: (run.client, run.job, run.backend) == beside)
     else:
-        # Whose job it is follows from the group; another client has one job in each.
-        jobs = {threshold.job, "opening"} if threshold.figure == "connect_seconds" else {threshold.job}
-        theirs = _by_round(outcomes, figure, lambda run: run.client == threshold.of and run.job in jobs)
+        assert threshold.of is not None
+        reference = group_of(threshold.job).reference(threshold.of)
+        held_to = (reference.client, reference.job)
+        theirs = _by_round(outcomes, figure, lambda run: (run.client, run.job) == held_to)
     shared = ours.keys() & theirs.keys()
     return Check(
         threshold,
