@@ -96,6 +96,16 @@ def run_on_private_nodes(session: nox.Session, program: str) -> None:
 
 
 @nox.session
+def interop(session: nox.Session) -> None:
+    """Run the tests with other clients, with Node's as well, which npm puts into ~/.cache/rabbitry."""
+    install(session, "loadtest", "test")
+    if "RABBITMQ_URL" not in os.environ:
+        ensure_rabbitmq(session)
+    session.run("python", "-m", "tests.interop.node_packages")
+    session.run("pytest", *(session.posargs or ["tests/interop"]), env={"RABBITRY_INTEROP_NODE": "1"}, **PATIENCE)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Put every operation under every fault, and write results/faults.md: about five minutes."""
     run_on_private_nodes(session, "tests.fault_table")

@@ -1,0 +1,165 @@
+"""Messages between rabbitry and each peer, both ways: every property, every type of header, bodies of all sizes.
+
+What arrives differently is in values.py; anything else must be the same, type and all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+import rabbitry
+from rabbitry.protocol.tables import _BY_TYPE
+from tests.helpers import unique
+from tests.interop.notation import noted
+from tests.interop.peers import PEERS, PeerError, PeerProcess
+from tests.interop.values import ADDED, DIFFERENCES, LETTERS, PROPERTIES, SAME, VALUES, Difference, Fails
+
+
+@asynccontextmanager
+async def some_channel(url: str) -> AsyncIterator[tuple[rabbitry.Channel, str]]:
+    """A channel, and a queue that other connections may use as well."""
+    async with rabbitry.connect(url) as connection, connection.channel() as channel:
+        queue = unique("interop")
+        await channel.declare_queue(queue, durable=False, arguments={"x-expires": 60_000})
+        yield channel, queue
+        await channel.delete_queue(queue)
+
+
+async def take(channel: rabbitry.Channel, queue: str) -> rabbitry.Delivery:
+    """The message that the peer has published."""
+    with anyio.fail_after(5):
+        while (delivery := await channel.get(queue, no_ack=True)) is None:
+            await anyio.sleep(0.002)
+    return delivery
+
+
+def message(**properties: Any) -> rabbitry.Message:
+    """One with these properties and no others; the expiration is text, as on the wire."""
+    if "expiration" in properties:
+        properties["expiration"] = int(properties["expiration"]) / 1000
+    return rabbitry.Message(b"body", **{"delivery_mode": None} | properties)
+
+
+def properties_of(delivery: rabbitry.Delivery) -> dict[str, Any]:
+    """Those that the message has."""
+    found = {name: getattr(delivery.properties, name) for name in PROPERTIES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def letter_of(delivery: rabbitry.Delivery) -> str:
+    """The type that the header "value" has on the wire."""
+    header = delivery._header
+    assert type(header) is bytes
+    return chr(header[header.index(b"\x05value") + 6])
+
+
+def expected(peer: str, end: str, sent: dict[str, Any]) -> dict[str, Any]:
+    """What should arrive, by `DIFFERENCES`."""
+    arrives = {}
+    for name, value in sent.items():
+        difference = DIFFERENCES[peer].get(name, Difference(why="the same"))
+        other = getattr(difference, end)
+        arrives[name] = other if isinstance(other, Fails) else noted(value if other is SAME else other)
+    return arrives
+
+
+async def outcome(peer: PeerProcess, command: str, expected: Any, **arguments: Any) -> Any:
+    """What the peer gives, or how it fails."""
+    try:
+        return await peer.do(command, **arguments, patience=0.5 if expected == Fails(None) else 20)
+    except PeerError as error:
+        return Fails(error.type_name)
+
+
+async def test_the_peer_reads_rabbitrys_headers(peer: PeerProcess, amqp_url: str) -> None:
+    wanted, found = expected(peer.name, "reads", VALUES), {}
+    async with some_channel(amqp_url) as (channel, queue):
+        for name, value in VALUES.items():
+            await channel.publish(message(headers={"value": value}), routing_key=queue)
+            received = await outcome(peer, "get", wanted[name], queue=queue)
+            found[name] = received if isinstance(received, Fails) else noted(received["properties"]["headers"]["value"])
+    assert found == wanted
+
+
+async def test_rabbitry_reads_the_peers_headers(peer: PeerProcess, amqp_url: str) -> None:
+    wanted, found = expected(peer.name, "writes", VALUES), {}
+    letters = set()
+    async with some_channel(amqp_url) as (channel, queue):
+        for name, value in VALUES.items():
+            properties = {"headers": {"value": value}}
+            done = await outcome(peer, "publish", wanted[name], queue=queue, body=b"", properties=properties)
+            if isinstance(done, Fails):
+                found[name] = done
+                continue
+            delivery = await take(channel, queue)
+            letters.add(letter_of(delivery))
+            found[name] = noted(delivery.headers["value"])
+        if peer.name == "amqplib":
+            letters |= await asked_for(peer, channel, queue)
+    assert found == wanted
+    assert "".join(sorted(letters)) == LETTERS[peer.name]
+
+
+async def asked_for(peer: PeerProcess, channel: rabbitry.Channel, queue: str) -> set[str]:
+    """The letters of the types that amqplib writes when they are named."""
+    letters = set()
+    for kind, value in {"uint8": 200, "uint16": 60_000, "uint32": 2**32 - 1, "int64": -5, "float": 0.5}.items():
+        await peer.do("publish_typed", queue=queue, type=kind, value=value)
+        delivery = await take(channel, queue)
+        letters.add(letter_of(delivery))
+        assert noted(delivery.headers["value"]) == noted(value)
+    return letters
+
+
+def test_the_peers_write_every_type_that_rabbitry_reads() -> None:
+    assert {*"".join(LETTERS.values())} == {letter.decode() for letter in _BY_TYPE}
+
+
+def test_the_table_has_no_line_for_nothing() -> None:
+    assert DIFFERENCES.keys() == ADDED.keys() == LETTERS.keys() == {*PEERS}
+    assert all(names.keys() <= VALUES.keys() | PROPERTIES.keys() for names in DIFFERENCES.values())
+
+
+async def test_the_peer_reads_rabbitrys_properties(peer: PeerProcess, amqp_url: str) -> None:
+    async with some_channel(amqp_url) as (channel, queue):
+        await channel.publish(message(**PROPERTIES), routing_key=queue)
+        received = await peer.do("get", queue=queue)
+        assert received["body"] == b"body"
+        assert noted(received["properties"]) == {"table": expected(peer.name, "reads", PROPERTIES)}
+
+        await channel.publish(message(), routing_key=queue)
+        assert (await peer.do("get", queue=queue))["properties"] == ADDED[peer.name].read
+
+
+async def test_rabbitry_reads_the_peers_properties(peer: PeerProcess, amqp_url: str) -> None:
+    wanted, given = expected(peer.name, "writes", PROPERTIES), dict(PROPERTIES)
+    async with some_channel(amqp_url) as (channel, queue):
+        for name, arrives in wanted.items():
+            if isinstance(arrives, Fails):
+                with pytest.raises(PeerError, match=f"^{arrives.error}: "):
+                    await peer.do("publish", queue=queue, body=b"", properties={name: given.pop(name)})
+        await peer.do("publish", queue=queue, body=b"body", properties=given)
+        delivery = await take(channel, queue)
+        assert delivery.body == b"body"
+        arrived = {name: arrives for name, arrives in wanted.items() if name in given and arrives is not None}
+        assert noted(properties_of(delivery)) == {"table": arrived}
+        assert delivery.message.expiration == 60
+
+        await peer.do("publish", queue=queue, body=b"", properties={})
+        assert properties_of(await take(channel, queue)) == ADDED[peer.name].written
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_072, 1_000_000], ids="{} octets".format)
+async def test_bodies(peer: PeerProcess, amqp_url: str, size: int) -> None:
+    """Of no frame, one, and several."""
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    async with some_channel(amqp_url) as (channel, queue):
+        await channel.publish(body, routing_key=queue)
+        assert (await peer.do("get", queue=queue))["body"] == body
+        await peer.do("publish", queue=queue, body=body, properties={})
+        assert (await take(channel, queue)).body == body
