@@ -163,3 +163,39 @@ async def test_bodies(peer: PeerProcess, amqp_url: str, size: int) -> None:
         assert (await peer.do("get", queue=queue))["body"] == body
         await peer.do("publish", queue=queue, body=body, properties={})
         assert (await take(channel, queue)).body == body
+
+
+# --- bodies by their content type -------------------------------------------------------------------------------------
+
+OBJECT = {"text": "ž", "numbers": [0, -1.5], "nothing": None, "true": True}
+
+
+@pytest.mark.parametrize("peer", ["kombu", "rabbitmq_client"], indirect=True)
+async def test_objects(peer: PeerProcess, amqp_url: str) -> None:
+    """Both publish an object as JSON, and read JSON by its content type, as rabbitry does."""
+    async with some_channel(amqp_url) as (channel, queue):
+        await peer.do("publish_object", queue=queue, value=OBJECT)
+        delivery = await take(channel, queue)
+        assert delivery.properties.content_type == "application/json"
+        assert delivery.decode() == OBJECT
+
+        for sent in rabbitry.Message.json(OBJECT), rabbitry.Message.encode("ž", codec="text"):
+            await channel.publish(sent, routing_key=queue)
+            assert await peer.do("get_object", queue=queue) == (OBJECT if sent.content_type != "text/plain" else "ž")
+
+
+@pytest.mark.parametrize("peer", ["kombu"], indirect=True)
+async def test_kombu_knows_messagepack_by_another_name(peer: PeerProcess, amqp_url: str) -> None:
+    """By the one from before it was registered, which rabbitry reads, too."""
+    async with some_channel(amqp_url) as (channel, queue):
+        registered = rabbitry.Message.msgpack(OBJECT)
+        await channel.publish(registered, routing_key=queue)
+        with pytest.raises(PeerError, match="ContentDisallowed"):
+            await peer.do("get_object", queue=queue)
+        await channel.publish(registered.replace(content_type="application/x-msgpack"), routing_key=queue)
+        assert await peer.do("get_object", queue=queue) == OBJECT
+
+        await peer.do("publish_object", queue=queue, value=OBJECT, serializer="msgpack")
+        delivery = await take(channel, queue)
+        assert delivery.properties.content_type == "application/x-msgpack"
+        assert delivery.decode() == OBJECT

@@ -17,7 +17,7 @@ NAMES = (
     "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
 )  # fmt: skip
 
-PATTERNS = {"pickle": RPC, "json": JsonRPC}
+PATTERNS: dict[str, type[RPC]] = {"pickle": RPC, "json": JsonRPC}
 
 
 class AioPika:
@@ -87,20 +87,22 @@ class AioPika:
 
     # --- aio_pika.patterns -------------------------------------------------------------------------------------------
 
-    def call_by_pattern(self, serializer: str, method: str, arguments: dict[str, Any]) -> Any:
+    def call_by_pattern(
+        self, pattern: str, method: str, arguments: dict[str, Any], expiration: float | None = None
+    ) -> Any:
         """The result of `method`, a server's queue, as the pattern gives it."""
 
         async def call() -> Any:
             async with self._connection.channel() as channel:
-                rpc = await PATTERNS[serializer].create(channel)
+                rpc = await PATTERNS[pattern].create(channel)
                 try:
-                    return await rpc.call(method, arguments)
+                    return await rpc.call(method, arguments, expiration=expiration)
                 finally:
                     await rpc.close()
 
         return self._runner.run(call())
 
-    def serve_by_pattern(self, serializer: str, method: str, count: int) -> None:
+    def serve_by_pattern(self, pattern: str, method: str, count: int) -> None:
         """Multiply x and y so many times; by zero it raises."""
 
         async def serve() -> None:
@@ -117,7 +119,7 @@ class AioPika:
                 return x * y
 
             async with self._connection.channel() as channel:
-                rpc = await PATTERNS[serializer].create(channel)
+                rpc = await PATTERNS[pattern].create(channel)
                 await rpc.register(method, multiply, auto_delete=True)
                 await done.wait()
                 await rpc.unregister(multiply)

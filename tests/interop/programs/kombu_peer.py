@@ -42,7 +42,7 @@ class Kombu:
             if message.properties.get("correlation_id") == correlation_id:
                 answers.append(received(message))
 
-        with kombu.Consumer(self._channel, [replies], on_message=on_reply, no_ack=True, accept=None):
+        with kombu.Consumer(self._channel, [replies], on_message=on_reply, no_ack=True, auto_declare=False):
             self._producer.publish(
                 body, routing_key=queue, exchange="", reply_to=replies.name, correlation_id=correlation_id
             )
@@ -71,15 +71,13 @@ class Kombu:
 
     # --- bodies by their content type --------------------------------------------------------------------------------
 
-    def publish_object(self, queue: str, value: Any) -> None:
-        """Publish it the way the library does unasked: as JSON."""
-        self._producer.publish(value, routing_key=queue, exchange="")
+    def publish_object(self, queue: str, value: Any, serializer: str | None = None) -> None:
+        """Publish it in this format, or as the library does unasked: as JSON."""
+        self._producer.publish(value, routing_key=queue, exchange="", serializer=serializer)
 
     def get_object(self, queue: str) -> Any:
         """What the library makes of the next message's body by its content type."""
-        message = kombu.Queue(queue, channel=self._channel, accept=["json", "msgpack", "text"]).get(
-            no_ack=True, accept={"application/json", "application/x-msgpack", "text/plain"}
-        )
+        message = kombu.Queue(queue, channel=self._channel).get(no_ack=True, accept=["json", "msgpack", "text/plain"])
         return message.payload
 
 
