@@ -7,6 +7,7 @@ the same for Node.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -46,7 +47,7 @@ def value_of(notation: Any) -> Any:
     return _READERS[kind](content)
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
     "decimal": Decimal,

@@ -37,11 +37,10 @@ async def served(url: str, handler: Handler, **options: Any) -> AsyncIterator[st
     async with rabbitry.connect(url) as connection, connection.channel() as channel, anyio.create_task_group() as tg:
         queue = unique("interop")
         arguments = {"x-dead-letter-exchange": "rpc.dlx", "x-expires": 60_000}
-        await channel.declare_queue(queue, durable=False, arguments=arguments)
+        await channel.declare_queue(queue, arguments=arguments)
         tg.start_soon(lambda: connection.serve(queue, handler, **options))
         yield queue
         tg.cancel_scope.cancel()
-        await channel.delete_queue(queue)
 
 
 @asynccontextmanager

@@ -5,29 +5,18 @@ What arrives differently is in values.py; anything else must be the same, type a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
 
 import rabbitry
 from rabbitry.protocol.tables import _BY_TYPE
-from tests.helpers import unique
 from tests.interop.notation import noted
 from tests.interop.peers import PEERS, PeerError, PeerProcess
+from tests.interop.queues import meeting
 from tests.interop.values import ADDED, DIFFERENCES, LETTERS, PROPERTIES, SAME, VALUES, Difference, Fails
-
-
-@asynccontextmanager
-async def some_channel(url: str) -> AsyncIterator[tuple[rabbitry.Channel, str]]:
-    """A channel, and a queue that other connections may use as well."""
-    async with rabbitry.connect(url) as connection, connection.channel() as channel:
-        queue = unique("interop")
-        await channel.declare_queue(queue, durable=False, arguments={"x-expires": 60_000})
-        yield channel, queue
-        await channel.delete_queue(queue)
 
 
 async def take(channel: rabbitry.Channel, queue: str) -> rabbitry.Delivery:
@@ -36,6 +25,12 @@ async def take(channel: rabbitry.Channel, queue: str) -> rabbitry.Delivery:
         while (delivery := await channel.get(queue, no_ack=True)) is None:
             await anyio.sleep(0.002)
     return delivery
+
+
+@pytest.fixture(scope="session")
+def properties(amqp_url: str) -> dict[str, Any]:
+    """All fourteen: the user must be the connection's."""
+    return PROPERTIES | {"user_id": urlsplit(amqp_url).username or "guest"}
 
 
 def message(**properties: Any) -> rabbitry.Message:
@@ -71,14 +66,14 @@ def expected(peer: str, end: str, sent: dict[str, Any]) -> dict[str, Any]:
 async def outcome(peer: PeerProcess, command: str, expected: Any, **arguments: Any) -> Any:
     """What the peer gives, or how it fails."""
     try:
-        return await peer.do(command, **arguments, patience=0.5 if expected == Fails(None) else 20)
+        return await peer.do(command, **arguments, patience=0.25 if expected == Fails(None) else 20)
     except PeerError as error:
         return Fails(error.type_name)
 
 
 async def test_the_peer_reads_rabbitrys_headers(peer: PeerProcess, amqp_url: str) -> None:
     wanted, found = expected(peer.name, "reads", VALUES), {}
-    async with some_channel(amqp_url) as (channel, queue):
+    async with meeting(amqp_url) as (_, channel, queue):
         for name, value in VALUES.items():
             await channel.publish(message(headers={"value": value}), routing_key=queue)
             received = await outcome(peer, "get", wanted[name], queue=queue)
@@ -89,7 +84,7 @@ async def test_the_peer_reads_rabbitrys_headers(peer: PeerProcess, amqp_url: str
 async def test_rabbitry_reads_the_peers_headers(peer: PeerProcess, amqp_url: str) -> None:
     wanted, found = expected(peer.name, "writes", VALUES), {}
     letters = set()
-    async with some_channel(amqp_url) as (channel, queue):
+    async with meeting(amqp_url) as (_, channel, queue):
         for name, value in VALUES.items():
             properties = {"headers": {"value": value}}
             done = await outcome(peer, "publish", wanted[name], queue=queue, body=b"", properties=properties)
@@ -125,20 +120,24 @@ def test_the_table_has_no_line_for_nothing() -> None:
     assert all(names.keys() <= VALUES.keys() | PROPERTIES.keys() for names in DIFFERENCES.values())
 
 
-async def test_the_peer_reads_rabbitrys_properties(peer: PeerProcess, amqp_url: str) -> None:
-    async with some_channel(amqp_url) as (channel, queue):
-        await channel.publish(message(**PROPERTIES), routing_key=queue)
+async def test_the_peer_reads_rabbitrys_properties(
+    peer: PeerProcess, amqp_url: str, properties: dict[str, Any]
+) -> None:
+    async with meeting(amqp_url) as (_, channel, queue):
+        await channel.publish(message(**properties), routing_key=queue)
         received = await peer.do("get", queue=queue)
         assert received["body"] == b"body"
-        assert noted(received["properties"]) == {"table": expected(peer.name, "reads", PROPERTIES)}
+        assert noted(received["properties"]) == {"table": expected(peer.name, "reads", properties)}
 
         await channel.publish(message(), routing_key=queue)
         assert (await peer.do("get", queue=queue))["properties"] == ADDED[peer.name].read
 
 
-async def test_rabbitry_reads_the_peers_properties(peer: PeerProcess, amqp_url: str) -> None:
-    wanted, given = expected(peer.name, "writes", PROPERTIES), dict(PROPERTIES)
-    async with some_channel(amqp_url) as (channel, queue):
+async def test_rabbitry_reads_the_peers_properties(
+    peer: PeerProcess, amqp_url: str, properties: dict[str, Any]
+) -> None:
+    wanted, given = expected(peer.name, "writes", properties), dict(properties)
+    async with meeting(amqp_url) as (_, channel, queue):
         for name, arrives in wanted.items():
             if isinstance(arrives, Fails):
                 with pytest.raises(PeerError, match=f"^{arrives.error}: "):
@@ -158,7 +157,7 @@ async def test_rabbitry_reads_the_peers_properties(peer: PeerProcess, amqp_url: 
 async def test_bodies(peer: PeerProcess, amqp_url: str, size: int) -> None:
     """Of no frame, one, and several."""
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    async with some_channel(amqp_url) as (channel, queue):
+    async with meeting(amqp_url) as (_, channel, queue):
         await channel.publish(body, routing_key=queue)
         assert (await peer.do("get", queue=queue))["body"] == body
         await peer.do("publish", queue=queue, body=body, properties={})
@@ -173,7 +172,7 @@ OBJECT = {"text": "ž", "numbers": [0, -1.5], "nothing": None, "true": True}
 @pytest.mark.parametrize("peer", ["kombu", "rabbitmq_client"], indirect=True)
 async def test_objects(peer: PeerProcess, amqp_url: str) -> None:
     """Both publish an object as JSON, and read JSON by its content type, as rabbitry does."""
-    async with some_channel(amqp_url) as (channel, queue):
+    async with meeting(amqp_url) as (_, channel, queue):
         await peer.do("publish_object", queue=queue, value=OBJECT)
         delivery = await take(channel, queue)
         assert delivery.properties.content_type == "application/json"
@@ -187,7 +186,7 @@ async def test_objects(peer: PeerProcess, amqp_url: str) -> None:
 @pytest.mark.parametrize("peer", ["kombu"], indirect=True)
 async def test_kombu_knows_messagepack_by_another_name(peer: PeerProcess, amqp_url: str) -> None:
     """By the one from before it was registered, which rabbitry reads, too."""
-    async with some_channel(amqp_url) as (channel, queue):
+    async with meeting(amqp_url) as (_, channel, queue):
         registered = rabbitry.Message.msgpack(OBJECT)
         await channel.publish(registered, routing_key=queue)
         with pytest.raises(PeerError, match="ContentDisallowed"):

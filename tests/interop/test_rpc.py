@@ -6,29 +6,16 @@ Its conventions are AMQP's alone: bodies of digits, a correlation id, the name o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import anyio
 import pytest
 
 import rabbitry
-from tests.helpers import unique
 from tests.interop.peers import PeerProcess
 from tests.interop.programs.commands import fibonacci
+from tests.interop.queues import meeting
 
 SAYS_DATA = ("kombu",)
 """Those that call any bytes application/data, which names no codec: their requests and replies are for `raw=True`."""
-
-
-@asynccontextmanager
-async def some_queue(url: str) -> AsyncIterator[tuple[rabbitry.Connection, str]]:
-    """A connection, and a queue that other connections may use as well."""
-    async with rabbitry.connect(url) as connection, connection.channel() as channel:
-        queue = unique("interop")
-        await channel.declare_queue(queue, durable=False, arguments={"x-expires": 60_000})
-        yield connection, queue
-        await channel.delete_queue(queue)
 
 
 async def answer(request: rabbitry.Delivery) -> bytes:
@@ -42,7 +29,7 @@ async def answer_text(number: str) -> str:
 
 
 async def test_rabbitry_calls_the_peers_server(peer: PeerProcess, amqp_url: str) -> None:
-    async with some_queue(amqp_url) as (connection, queue), connection.rpc() as rpc:
+    async with meeting(amqp_url) as (connection, _, queue), connection.rpc() as rpc:
         results: dict[int, bytes] = {}
 
         async def call(number: int) -> None:
@@ -59,7 +46,7 @@ async def test_rabbitry_calls_the_peers_server(peer: PeerProcess, amqp_url: str)
 
 async def test_a_client_calls_the_peers_server(peer: PeerProcess, amqp_url: str) -> None:
     """The one that reconnects."""
-    async with some_queue(amqp_url) as (_, queue), rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
+    async with meeting(amqp_url) as (_, _, queue), rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tg:
                 tg.start_soon(lambda: peer.do("serve", queue=queue, count=1))
@@ -67,7 +54,7 @@ async def test_a_client_calls_the_peers_server(peer: PeerProcess, amqp_url: str)
 
 
 async def test_the_peer_calls_rabbitrys_server(peer: PeerProcess, amqp_url: str) -> None:
-    async with some_queue(amqp_url) as (connection, queue), anyio.create_task_group() as tg:
+    async with meeting(amqp_url) as (connection, _, queue), anyio.create_task_group() as tg:
         tg.start_soon(lambda: connection.serve(queue, answer, raw=True))
         for number, result in ((30, b"832040"), (0, b"0")):
             assert (await peer.do("call", queue=queue, body=b"%d" % number))["body"] == result
@@ -76,7 +63,7 @@ async def test_the_peer_calls_rabbitrys_server(peer: PeerProcess, amqp_url: str)
 
 async def test_the_peer_calls_a_clients_server(peer: PeerProcess, amqp_url: str) -> None:
     """The one that reconnects: its replies are mandatory, and go by another connection."""
-    async with some_queue(amqp_url) as (_, queue), rabbitry.open_client(amqp_url) as client:
+    async with meeting(amqp_url) as (_, _, queue), rabbitry.open_client(amqp_url) as client:
         async with anyio.create_task_group() as tg:
             tg.start_soon(lambda: client.serve(queue, answer, raw=True))
             assert (await peer.do("call", queue=queue, body=b"10"))["body"] == b"55"
@@ -86,7 +73,7 @@ async def test_the_peer_calls_a_clients_server(peer: PeerProcess, amqp_url: str)
 
 async def test_the_peer_learns_that_rabbitrys_server_failed(peer: PeerProcess, amqp_url: str) -> None:
     """By a header: no peer knows it, but none waits for ever."""
-    async with some_queue(amqp_url) as (connection, queue), anyio.create_task_group() as tg:
+    async with meeting(amqp_url) as (connection, _, queue), anyio.create_task_group() as tg:
         tg.start_soon(lambda: connection.serve(queue, answer, raw=True))
         reply = await peer.do("call", queue=queue, body=b"many")
         assert reply["properties"]["headers"] == {"x-rabbitry-error": "ValueError"}
@@ -97,7 +84,7 @@ async def test_the_peer_learns_that_rabbitrys_server_failed(peer: PeerProcess, a
 
 async def test_text_instead_of_raw_bytes(peer: PeerProcess, amqp_url: str) -> None:
     """The codec "text" is for bodies without a content type, as the tutorial's are, and for text/plain."""
-    async with some_queue(amqp_url) as (connection, queue), connection.rpc(codec="text") as rpc:
+    async with meeting(amqp_url) as (connection, _, queue), connection.rpc(codec="text") as rpc:
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tg:
                 tg.start_soon(lambda: peer.do("serve", queue=queue, count=1))
@@ -120,7 +107,7 @@ async def test_text_instead_of_raw_bytes(peer: PeerProcess, amqp_url: str) -> No
 @pytest.mark.parametrize("peer", ["rabbitmq_client"], indirect=True)
 async def test_the_peers_own_rpc_client(peer: PeerProcess, amqp_url: str) -> None:
     """It uses direct reply-to, as rabbitry does."""
-    async with some_queue(amqp_url) as (connection, queue), anyio.create_task_group() as tg:
+    async with meeting(amqp_url) as (connection, _, queue), anyio.create_task_group() as tg:
         tg.start_soon(lambda: connection.serve(queue, answer, raw=True))
         assert (await peer.do("call_direct", queue=queue, body=b"30"))["body"] == b"832040"
         tg.cancel_scope.cancel()

@@ -77,7 +77,7 @@ PROPERTIES: dict[str, Any] = {
     "app_id": "an application",
     "cluster_id": "a cluster",
 }
-"""All fourteen, with values that RabbitMQ lets through."""
+"""All fourteen, with values that RabbitMQ lets through: of `user_id`, only the connection's own."""
 
 FLOATS = ("1.5", "0.1", "2.0", "-0.0", "1e300")
 DECIMALS = ("decimal", "decimal, negative", "decimal ending in 0", "decimal, whole")
@@ -212,8 +212,8 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
         },
         **_each(
             TIMES,
-            "rabbitmq-client reads times in tables as numbers, unsigned, and writes a Date as an empty table",
-            reads=lambda time: int(time.timestamp()) if time.timestamp() >= 0 else 2**64 - 86_016,
+            "rabbitmq-client reads times in tables as numbers, of 53 bits, and writes a Date as an empty table",
+            reads=lambda time: int(float(int(time.timestamp()) % 2**64)),
             writes={},
         ),
         **_each(
