@@ -6,6 +6,7 @@ other test; no process outlives its block.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -74,10 +75,16 @@ class PeerProcess:
         self._end()
         self._errors.close()
 
-    def _end(self) -> None:
-        """The broker closes what it had open."""
+    def _end(self) -> str:
+        """End the process, and return what it wrote on standard error. The broker closes what it had open."""
         self._process.kill()
-        self._process.communicate()
+        with contextlib.suppress(BrokenPipeError):  # what was still to be written
+            self._process.communicate()
+        self._errors.seek(0)
+        text = self._errors.read()
+        self._errors.truncate(0)
+        self._errors.seek(0)
+        return text
 
     async def do(self, command: str, *, patience: float = 20, **arguments: Any) -> Any:
         """What the command gives. Raises `PeerError` with what the library raised, or after `patience` seconds: the
@@ -87,14 +94,15 @@ class PeerProcess:
 
     def _do(self, command: str, arguments: dict[str, Any], patience: float) -> Any:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps([command, noted(arguments)]) + "\n")
-        self._process.stdin.flush()
-        readable, _, _ = select.select([self._process.stdout], [], [], patience)
-        line = self._process.stdout.readline() if readable else ""
+        try:
+            self._process.stdin.write(json.dumps([command, noted(arguments)]) + "\n")
+            self._process.stdin.flush()
+            readable, _, _ = select.select([self._process.stdout], [], [], patience)
+            line = self._process.stdout.readline() if readable else ""
+        except BrokenPipeError:
+            line = ""
         if not line:
-            self._end()
-            self._errors.seek(0)
-            text = f"{self.name} did not answer {command!r}. Its standard error:\n{self._errors.read()}"
+            text = f"{self.name} did not answer {command!r}. Its standard error:\n{self._end()}"
             self._process = self._start()
             raise PeerError(text)
         answer = json.loads(line)

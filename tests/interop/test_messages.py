@@ -53,12 +53,14 @@ def letter_of(delivery: rabbitry.Delivery) -> str:
     return chr(header[header.index(b"\x05value") + 6])
 
 
+PLAIN = Difference(why="it arrives as it was sent")
+
+
 def expected(peer: str, end: str, sent: dict[str, Any]) -> dict[str, Any]:
     """What should arrive, by `DIFFERENCES`."""
     arrives = {}
     for name, value in sent.items():
-        difference = DIFFERENCES[peer].get(name, Difference(why="the same"))
-        other = getattr(difference, end)
+        other = getattr(DIFFERENCES[peer].get(name, PLAIN), end)
         arrives[name] = other if isinstance(other, Fails) else noted(value if other is SAME else other)
     return arrives
 
@@ -151,6 +153,23 @@ async def test_rabbitry_reads_the_peers_properties(
 
         await peer.do("publish", queue=queue, body=b"", properties={})
         assert properties_of(await take(channel, queue)) == ADDED[peer.name].written
+
+
+async def test_rabbitry_passes_on_what_it_got(peer: PeerProcess, amqp_url: str, properties: dict[str, Any]) -> None:
+    """As it came: every property and header that the peer can write."""
+    fails = DIFFERENCES[peer.name]
+    given = {name: value for name, value in properties.items() if name not in fails}
+    given["headers"] = {
+        name: value for name, value in VALUES.items() if not isinstance(fails.get(name, PLAIN).writes, Fails)
+    }
+    async with meeting(amqp_url) as (_, channel, queue):
+        await peer.do("publish", queue=queue, body=b"body", properties=given)
+        first = await take(channel, queue)
+        assert first.headers.keys() == given["headers"].keys()
+        await channel.publish(first.message, routing_key=queue)
+        second = await take(channel, queue)
+    assert noted(properties_of(second)) == noted(properties_of(first))
+    assert second.body == first.body
 
 
 @pytest.mark.parametrize("size", [0, 1, 131_072, 1_000_000], ids="{} octets".format)
