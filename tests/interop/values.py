@@ -142,6 +142,12 @@ def _each(names: Iterable[str], why: str, **ends: Any) -> dict[str, Difference]:
 
 _UNSIGNED_TIME = "it takes a timestamp's 64 bits as unsigned"
 
+
+def _unsigned_number(time: datetime) -> int:
+    """What becomes of a signed 64-bit integer that JavaScript reads as unsigned, into a number of 53 bits."""
+    return int(float(int(time.timestamp()) % 2**64))
+
+
 _PAMQP = {
     "0.1": Difference(writes=0.10000000149011612, why="pamqp writes every float in 32 bits"),
     "1e300": Difference(writes=Fails("OverflowError"), why="pamqp writes every float in 32 bits"),
@@ -176,7 +182,7 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
     "aio_pika": {
         **_PAMQP,
         "time before 1970": Difference(
-            reads=Fails("InvalidFrameError"), writes=Fails("error"), why=f"{_UNSIGNED_TIME}: the connection ends"
+            reads=Fails("InvalidFrameError"), writes=Fails("error"), why=f"{_UNSIGNED_TIME}: the channel ends"
         ),
         "cluster_id": Difference(writes=Fails("TypeError"), why="aio-pika's Message has no such property"),
     },
@@ -191,7 +197,9 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
         "decimal ending in 0": Difference(reads=Decimal("1.5"), why="py-amqp divides by a power of ten"),
         **_each(TIMES, "py-amqp's times have no zone", reads=lambda time: time.replace(tzinfo=None)),
         "time before 1970": Difference(
-            reads=Fails("OverflowError"), writes=Fails("error"), why=f"{_UNSIGNED_TIME}: the connection ends"
+            reads=Fails("OverflowError"),
+            writes=Fails("error"),
+            why=f"{_UNSIGNED_TIME}, and loses its place in the stream",
         ),
         **_each(BYTES, "py-amqp writes bytes as text", writes=lambda value: value.decode("utf-8", "surrogateescape")),
     },
@@ -200,7 +208,9 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
         "decimal, negative": Difference(
             reads=Decimal("42949671.71"), writes=Fails("RangeError"), why="amqplib takes a decimal's digits as unsigned"
         ),
-        "time before 1970": Difference(reads=Fails("RangeError"), writes=Fails("RangeError"), why=_UNSIGNED_TIME),
+        "time before 1970": Difference(
+            reads=_unsigned_number(VALUES["time before 1970"]), writes=Fails("RangeError"), why=_UNSIGNED_TIME
+        ),
         "70 kB of text": Difference(writes=Fails("RangeError"), why="amqplib writes tables of at most 64 KiB"),
         "cluster_id": Difference(writes=None, why="amqplib leaves it out unasked"),
     },
@@ -213,7 +223,7 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
         **_each(
             TIMES,
             "rabbitmq-client reads times in tables as numbers, of 53 bits, and writes a Date as an empty table",
-            reads=lambda time: int(float(int(time.timestamp()) % 2**64)),
+            reads=_unsigned_number,
             writes={},
         ),
         **_each(
@@ -235,9 +245,9 @@ ADDED: dict[str, Added] = {
     "aio_pika": Added(
         read={"headers": {}, "delivery_mode": 1, "priority": 0} | _OF_PAMQP,
         written={"headers": {}, "delivery_mode": 1, "priority": 0, "message_id": ANY},
-        why="aio-pika's Message has defaults, which it gives to incoming ones as well",
+        why="aio-pika's Message has defaults, incoming ones as well; a publish with confirms gets an id",
     ),
-    "amqpstorm": Added(read=_OF_PAMQP, written={"content_encoding": "utf-8"}, why="AMQPStorm encodes text unasked"),
+    "amqpstorm": Added(read=_OF_PAMQP, written={"content_encoding": "utf-8"}, why="AMQPStorm says so of bytes, too"),
     "kombu": Added(
         read={},
         written={

@@ -79,8 +79,9 @@ function seconds(datetime) {
   return Math.floor(Date.parse(datetime.content) / 1000)
 }
 
-// As Python writes it.
+// As Python writes it; a number where a Date can't be that late.
 function datetime(seconds) {
+  if (seconds > 8.64e12) return seconds
   return new Typed('datetime', new Date(seconds * 1000).toISOString().replace(/\.000Z$/, '+00:00'))
 }
 
