@@ -83,7 +83,9 @@ async def test_the_peer_reads_rabbitrys_headers(peer: PeerProcess, amqp_url: str
     assert found == wanted
 
 
-async def test_rabbitry_reads_the_peers_headers(peer: PeerProcess, amqp_url: str) -> None:
+async def test_rabbitry_reads_the_peers_headers(
+    peer: PeerProcess, amqp_url: str, broker_version: tuple[int, ...]
+) -> None:
     wanted, found = expected(peer.name, "writes", VALUES), {}
     letters = set()
     async with meeting(amqp_url) as (_, channel, queue):
@@ -99,7 +101,10 @@ async def test_rabbitry_reads_the_peers_headers(peer: PeerProcess, amqp_url: str
         if peer.name == "amqplib":
             letters |= await asked_for(peer, channel, queue)
     assert found == wanted
-    assert "".join(sorted(letters)) == LETTERS[peer.name]
+    written = set(LETTERS[peer.name])
+    if broker_version >= (4,) and "L" in written:
+        written = written - {"L"} | {"l"}  # RabbitMQ 4 writes headers anew, in types of its own choice
+    assert letters == written
 
 
 async def asked_for(peer: PeerProcess, channel: rabbitry.Channel, queue: str) -> set[str]:
