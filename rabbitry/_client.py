@@ -246,7 +246,8 @@ class Client:
         returns, put back when it is cancelled; what it settled itself stays so. With `on_error="raise"` its error ends
         this, and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
         message, or "raise". `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
-        stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`.
+        stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`. With
+        `no_ack=True` there is nothing to settle: what was sent to a handler is gone, whatever becomes of it.
 
         After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
         raises. Cancelled, or when a handler's error ends it, it takes no more deliveries, and the handlers at work have

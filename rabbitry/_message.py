@@ -35,7 +35,8 @@ class Message:
     1.8.2 and RabbitMQ's "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0
     to 255; `expiration` the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware
     `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the broker closes the channel.
-    Strings are at most 255 bytes.
+    Strings are at most 255 bytes. Times before 1970 are sent, too, but a header with one ends the connection of some
+    other clients (pika 1.4 reads them unsigned).
     """
 
     body: bytes = field(kw_only=False)

@@ -49,6 +49,7 @@ Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelt
 class ConsumeOptions(TypedDict, total=False):
     """The arguments of `client.consume` that `client.process` takes, too."""
 
+    no_ack: bool
     exclusive: bool
     priority: int | None
     arguments: Mapping[str, Any] | None

@@ -90,6 +90,27 @@ async def test_a_delivery_of_a_former_life_is_stale(amqp_url: str) -> None:
             assert await has_counts(channel, queue, 0)
 
 
+async def test_process_without_acknowledgements(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to settle: what its handler fails on is gone, and said in the log."""
+    async with rabbitry.open_client(amqp_url) as client, some_queue(amqp_url) as queue:
+        done: list[bytes] = []
+
+        async def handle(delivery: rabbitry.Delivery) -> None:
+            done.append(delivery.body)
+            if delivery.body == b"bad":
+                raise ValueError("not this one")
+            if delivery.body == b"last":
+                client.stop_consuming()
+
+        for body in (b"good", b"bad", b"last"):
+            await client.publish(body, routing_key=queue)
+        await client.process(queue, handle, no_ack=True)
+        assert done == [b"good", b"bad", b"last"]
+        assert "not this one" in caplog.text
+        async with open_channel(amqp_url) as channel:
+            assert await channel.get(queue) is None
+
+
 async def test_on_the_wire_nothing_settles_a_delivery_of_a_former_life(amqp_url: str) -> None:
     """All that the client sent is recorded: the next life's connection carries the settlements of its own alone."""
     lives: list[bytearray] = []
