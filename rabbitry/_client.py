@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import anyio
@@ -582,7 +581,7 @@ async def open_client(
             async with background() as tg:
                 client._start = tg.start_soon
                 for each in client._links:
-                    each.begin = partial(tg.start_soon, client._keep, each)
+                    each.begin = lambda link: tg.start_soon(client._keep, link)
                 try:
                     yield client
                 finally:

@@ -131,7 +131,7 @@ class Link:
         self._credentials = credentials
         self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
         self.tell: Callable[[Change], None] = _tell_nobody
-        self.begin: Callable[[], object] | None = None  # starts `run` in a task of the client
+        self.begin: Callable[[Link], object] | None = None  # runs it in a task of the client
         self.has_lived: Callable[[], bool] = lambda: self.lives > 0
         self._life = anyio.CancelScope(shield=True)  # the client's body may need the connection while it is cancelled
         self._connection: Connection | None = None
@@ -150,7 +150,7 @@ class Link:
         await checkpoint_if_cancelled()
         if self.state == "idle" and self.begin is not None:
             self._move("connecting")
-            self.begin()
+            self.begin(self)
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
                 raise self._fate.closed_error()
@@ -182,8 +182,10 @@ class Link:
             self.close()
 
     def stop(self) -> None:
-        """End `run`, whatever it does, and the connection with it."""
+        """End `run`, whatever it does, and the connection with it; it will not begin any more, either."""
         self._life.cancel()
+        if self.state == "idle":
+            self.close()
 
     def close(self) -> None:
         """There will be no other life."""
