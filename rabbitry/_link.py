@@ -203,9 +203,10 @@ class Link:
             refusals = 0
             for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
                 rest = self.backoff.rest(anyio.current_time() - began)
-                if rest <= 0:
+                if rest > 0:
+                    settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
+                elif self.last_error is not None:  # (one attempt is made, however late this task had its turn)
                     break
-                settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
                 try:
                     return await self._open_at(settings)
                 except (ConnectFailed, OSError) as error:

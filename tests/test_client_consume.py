@@ -799,13 +799,17 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
     caplog.set_level(logging.WARNING)
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         log: list[str] = []
+        begun, again = anyio.Event(), anyio.Event()
 
         async def handle(delivery: Delivery) -> None:
-            first = not delivery.redelivered
+            begun.set()
             try:
-                if first:
-                    await anyio.sleep(0.3)
-                log.append("first" if first else "second")
+                if delivery.redelivered:
+                    log.append("second")
+                    again.set()
+                else:
+                    await again.wait()
+                    log.append("first")
             except anyio.get_cancelled_exc_class():
                 log.append("cancelled")
                 raise
@@ -813,7 +817,7 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
         await client.publish(b"x", routing_key=queue)
         async with anyio.create_task_group() as tg:
             tg.start_soon(lambda: client.process(queue, handle, concurrency=2, on_stale=on_stale))  # type: ignore[arg-type]
-            await anyio.sleep(0.1)
+            await begun.wait()
             proxy.cut()
             await until(lambda: len(log) == 2)
             await anyio.sleep(0.01)
