@@ -30,9 +30,20 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose refusals show no password."""
+    """A parser whose refusals show no password, and that takes flags between the other arguments."""
 
     words: Sequence[str] = ()
+    _is_mixing = False
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """As argparse does it, which calls this again."""
+        if self._is_mixing or self._subparsers is not None:
+            return super().parse_known_args(*args, **options)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(*args, **options)
+        finally:
+            self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         """End with code 2."""
@@ -438,7 +449,7 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add.set_defaults(run=run, fail=add.error)
+    add.set_defaults(run=run)
     common = add.add_argument_group("broker")
     common.add_argument(
         "--url",

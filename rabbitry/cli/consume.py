@@ -17,7 +17,7 @@ import anyio
 
 from rabbitry import Binding, Delivery, LocalProtocolError, Queue, StaleDelivery, Subscription
 from rabbitry.cli.messages import as_record
-from rabbitry.cli.output import FAILED, OK, Progress, as_json, plural, say
+from rabbitry.cli.output import FAILED, OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry.cli.pipes import Writer
 from rabbitry.cli.session import Session
 
@@ -115,15 +115,16 @@ async def consume(arguments: argparse.Namespace, session: Session) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     if (arguments.queue is None) == (arguments.exchange is None):
-        arguments.fail("consume either QUEUE or --exchange")
+        raise CommandError("consume either QUEUE or --exchange", USAGE)
     if arguments.routing_key and arguments.exchange is None:
-        arguments.fail("--routing-key is for --exchange")
+        raise CommandError("--routing-key is for --exchange", USAGE)
     if arguments.no_ack and arguments.requeue:
-        arguments.fail("--no-ack has nothing left to --requeue")
+        raise CommandError("--no-ack has nothing left to --requeue", USAGE)
     if arguments.no_ack and arguments.count:
-        arguments.fail(
+        raise CommandError(
             "--no-ack has the broker forget messages as it sends them, so that those sent beyond --count would be "
-            "lost; `get --no-ack --count` takes no more than it is told to"
+            "lost; `get --no-ack --count` takes no more than it is told to",
+            USAGE,
         )
 
 
@@ -166,7 +167,7 @@ async def _next(deliveries: Subscription, arguments: argparse.Namespace, most: f
 async def get(arguments: argparse.Namespace, session: Session) -> int:
     """`rabbitry get`."""
     if arguments.no_ack and arguments.requeue:
-        arguments.fail("--no-ack has nothing left to --requeue")
+        raise CommandError("--no-ack has nothing left to --requeue", USAGE)
     printer = Printer(arguments, end=b"\n" if arguments.count > 1 or sys.stdout.isatty() else b"")
     async with session.connect() as connection, connection.channel(confirm=False) as channel:
         with session.interruptible():

@@ -29,7 +29,7 @@ PORT, TLS_PORT = 15672, 15671
 Row = dict[str, Any]
 
 _COLUMNS = {
-    "queues": "name type vhost durable auto_delete exclusive arguments state memory consumers messages_ready "
+    "queues": "name type durable auto_delete exclusive arguments state memory consumers messages_ready "
     "messages_unacknowledged",
     "consumers": "",
     "exchanges": "name type durable auto_delete internal arguments",
@@ -193,7 +193,7 @@ class Rabbitmqctl:
         except subprocess.TimeoutExpired:
             raise CommandError("rabbitmqctl did not end within a minute", UNREACHABLE) from None
         if done.returncode:
-            text = (done.stderr or done.stdout).decode(errors="replace").strip()
+            text = (done.stderr or done.stdout).decode(errors="replace").strip().partition("\n")[0]
             raise CommandError(f"rabbitmqctl {words[0]} failed ({done.returncode}): {text}", UNREACHABLE)
         try:
             rows: list[Row] = json.loads(done.stdout or b"[]")

@@ -44,6 +44,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except CommandError as error:
         say(str(error))
         return error.code
+    except OSError as error:  # of stdin or stdout: a full disk, say
+        _abandon_stdout()
+        say(str(error))
+        return FAILED
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -80,9 +80,9 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
     """`rabbitry publish`."""
     is_many = arguments.lines or arguments.json_lines
     if is_many and (arguments.body is not None or arguments.repeat > 1):
-        arguments.fail("--lines and --json-lines read the messages from stdin: without BODY and --repeat")
+        raise CommandError("--lines and --json-lines read the messages from stdin: without BODY and --repeat", USAGE)
     if arguments.null and not is_many:
-        arguments.fail("--null is for --lines and --json-lines")
+        raise CommandError("--null is for --lines and --json-lines", USAGE)
     given = parse_properties(arguments.property, arguments.header)
     Message(b"", **given).encoded_properties()  # refuses what can't be sent before anything is read
     body: bytes | None = None

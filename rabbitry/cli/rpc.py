@@ -138,7 +138,7 @@ def function_handler(function: Callable[[Any], Any]) -> Handler:
     async def handle(payload: Any) -> Any:
         if inspect.iscoroutinefunction(function):
             return await function(payload)
-        result = await anyio.to_thread.run_sync(function, payload)
+        (result,) = await anyio.to_thread.run_sync(lambda: [function(payload)])  # trio refuses a bare awaitable
         return await result if inspect.isawaitable(result) else result
 
     return handle
@@ -155,9 +155,16 @@ def shell_handler(command: str, content_type: str) -> Handler:
 
 async def run_shell(command: str, body: bytes) -> bytes:
     """What the command answers on stdout. CommandError if it fails. Cancelled, it is killed with its children."""
-    process = await anyio.open_process(
-        ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, start_new_session=True
-    )
+    process: anyio.abc.Process | None = None
+    with anyio.CancelScope(shield=True):  # cancelled here, asyncio would kill the shell alone
+        process = await anyio.open_process(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None,
+            start_new_session=True,
+        )
+    assert process is not None
     output = bytearray()
     async with process:
         try:
@@ -167,6 +174,7 @@ async def run_shell(command: str, body: bytes) -> bytes:
                 async for piece in process.stdout:
                     output += piece
                     if len(output) > LARGEST:
+                        tg.cancel_scope.cancel()
                         break
             status = await process.wait() if len(output) <= LARGEST else None
         finally:

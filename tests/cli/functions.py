@@ -1,0 +1,28 @@
+"""What `serve --function` serves in the tests."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+NOTHING = None
+
+
+def double(value: Any) -> Any:
+    """Twice the value."""
+    return 2 * value
+
+
+async def quadruple(value: Any) -> Any:
+    """Four times the value."""
+    return 4 * value
+
+
+def upper(text: str) -> str:
+    """The text in capitals."""
+    return text.upper()
+
+
+def wait(seconds: float) -> None:
+    """As a slow function would."""
+    time.sleep(seconds)

@@ -1,0 +1,147 @@
+"""The program as a process: pipes, signals, and what becomes of messages then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.cli.test_commands import BACKENDS, depth
+
+ROOT = Path(__file__).parents[2]
+PIPE = subprocess.PIPE
+
+
+@contextmanager
+def program(url: str, *words: str, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """It runs in the block, and is gone after it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rabbitry", *words],
+        cwd=ROOT,
+        env={**os.environ, "RABBITMQ_URL": url, "PYTHONUNBUFFERED": ""},
+        **options,  # type: ignore[call-overload]
+    )
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+    finally:
+        assert process.returncode is not None
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def has_consumer(cli: Cli, queue: str) -> bool:
+    return bool(cli("declare", "queue", queue, "--passive", "--json").records[0]["consumers"])
+
+
+def lines(count: int) -> bytes:
+    return b"".join(b"%0100d\n" % number for number in range(count))
+
+
+@BACKENDS
+def test_interrupted_while_the_reader_stalls(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """What fitted into the pipe is acknowledged, the rest is back, heartbeats or not; no message is in both."""
+    cli("publish", "--routing-key", queue, "--lines", stdin=lines(3_000))
+    with program(amqp_url, "consume", queue, "--backend", backend, stdout=PIPE) as consumer:
+        eventually(lambda: depth(cli, queue) < 2_900)
+        eventually(lambda: (before := depth(cli, queue)) == depth(cli, queue) == before)
+        consumer.send_signal(signal.SIGINT)
+        out, _ = consumer.communicate(timeout=10)
+    assert consumer.returncode == 130
+    whole = out.count(b"\n")
+    assert out.startswith(lines(whole))
+    eventually(lambda: depth(cli, queue) == 3_000 - whole)
+    rest = cli("consume", queue, "--count", str(3_000 - whole), "--backend", backend).out
+    assert lines(whole) + rest == lines(3_000)
+
+
+def test_a_reader_that_has_enough(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, "--lines", stdin=lines(3_000))
+    with program(amqp_url, "consume", queue, stdout=PIPE, stderr=PIPE) as consumer:
+        assert consumer.stdout is not None and consumer.stderr is not None
+        assert consumer.stdout.readline() == lines(1)
+        consumer.stdout.close()
+        assert consumer.wait(timeout=10) == 1
+        assert consumer.stderr.read() == b""
+    assert depth(cli, queue) > 0
+
+
+def test_lines_are_published_as_they_come(cli: Cli, queue: str, amqp_url: str) -> None:
+    """Not when a buffer is full; and SIGTERM loses none that was read."""
+    with program(
+        amqp_url, "publish", "--routing-key", queue, "--lines", "--json", stdin=PIPE, stdout=PIPE
+    ) as publisher:
+        assert publisher.stdin is not None and publisher.stdout is not None
+        for number in range(1, 4):
+            publisher.stdin.write(b"line\n")
+            publisher.stdin.flush()
+            eventually(lambda number=number: depth(cli, queue) == number)  # type: ignore[misc]
+        publisher.send_signal(signal.SIGTERM)
+        assert publisher.wait(timeout=10) == 130
+        assert b'"published":3,"confirmed":3' in publisher.stdout.read()
+
+
+def test_a_pipeline_moves_every_message(cli: Cli, queue: str, amqp_url: str) -> None:
+    body = os.urandom(200_000)
+    cli("publish", "--routing-key", queue, "--repeat", "5", stdin=body)
+    other = f"{queue}-moved"
+    cli("declare", "queue", other)
+    try:
+        with (
+            program(amqp_url, "consume", queue, "--json", "--timeout", "300ms", stdout=PIPE) as consumer,
+            program(amqp_url, "publish", "--json-lines", "--routing-key", other, stdin=consumer.stdout) as publisher,
+        ):
+            assert consumer.stdout is not None
+            consumer.stdout.close()
+            assert (consumer.wait(timeout=20), publisher.wait(timeout=20)) == (0, 0)
+        assert cli("get", other, "--count", "9", "--bare").out == 5 * body
+    finally:
+        cli("delete", "queue", other)
+
+
+@pytest.mark.parametrize("target", [("--command", "tr a-z A-Z"), ("--function", "tests.cli.functions:upper")])
+def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tuple[str, str]) -> None:
+    with program(amqp_url, "serve", queue, *target, stderr=PIPE) as server:
+        eventually(lambda: has_consumer(cli, queue))
+        answered = cli("call", queue, "--codec", "text", "hello")
+        assert (answered.code, answered.out, answered.err) == (0, b"HELLO\n", "")
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=10)
+    assert (server.returncode, errors) == (130, b"")
+    assert not has_consumer(cli, queue)
+
+
+def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, "x")
+    with open("/dev/full", "wb") as full, program(amqp_url, "get", queue, stdout=full, stderr=PIPE) as getter:
+        assert getter.stderr is not None
+        errors = getter.stderr.read()
+        assert (getter.wait(timeout=10), b"No space left" in errors, b"Traceback" in errors) == (1, True, False)
+    assert depth(cli, queue) == 1
+
+
+def test_help_needs_no_event_loop_and_no_broker() -> None:
+    script = (
+        "import sys; from rabbitry.cli.program import main; before = set(sys.modules); assert main(['--help']) == 0; "
+        "loaded = sorted(name.partition('.')[0] for name in set(sys.modules) - before); "
+        "print({'rabbitry', 'anyio', 'asyncio', 'trio'} & set(loaded), 'trio' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, b"set() False\n")

@@ -1,0 +1,138 @@
+"""`call`, and what `serve` answers with."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+import rabbitry
+from rabbitry.cli.output import CommandError
+from rabbitry.cli.rpc import function_handler, run_shell, shell_handler
+from tests.cli import functions
+from tests.cli.conftest import Cli
+from tests.cli.test_commands import BACKENDS
+from tests.helpers import open_channel, unique, until
+
+
+@contextmanager
+def served(url: str, queue: str, handler: Callable[[Any], Any], **options: Any) -> Iterator[None]:
+    """A server in a thread."""
+
+    async def serve(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with rabbitry.open_client(url) as client:
+            await client.serve(queue, handler, task_status=task_status, **options)
+
+    with start_blocking_portal() as portal:
+        future, _ = portal.start_task(serve)
+        try:
+            yield
+        finally:
+            future.cancel()
+
+
+# --- call -----------------------------------------------------------------------------------------------------------
+
+
+@BACKENDS
+def test_a_call(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    with served(amqp_url, queue, function_handler(functions.double)):
+        for codec, body, reply in (
+            *(("json", "21", b"42\n"), ("json", '["a"]', b'["a","a"]\n'), ("msgpack", '"x"', b"xx\n")),
+            ("text", "hé", "héhé\n".encode()),
+        ):
+            done = cli("call", queue, body, "--codec", codec, "--backend", backend)
+            assert (done.code, done.out, done.err) == (0, reply, "")
+        assert cli("call", queue, "21", "--json").records == [{"reply": 42}]
+        failed = cli("call", queue, "null")
+        assert (failed.code, "TypeError" in failed.err) == (1, True)
+
+
+def test_raw_bytes(cli: Cli, queue: str, amqp_url: str) -> None:
+    body = bytes(range(256))
+
+    async def echo(request: rabbitry.Delivery) -> bytes:
+        return request.body
+
+    with served(amqp_url, queue, echo, raw=True):
+        assert cli("call", queue, "-", "--codec", "raw", stdin=body).out == body
+        (record,) = cli("call", queue, "-", "--codec", "raw", "--json", stdin=b"\xff").records
+        assert record == {"reply_base64": "/w=="}
+
+
+def test_no_reply(cli: Cli, queue: str) -> None:
+    unserved = cli("call", unique(), "1")
+    assert (unserved.code, "no queue is bound" in unserved.err) == (1, True)
+    late = cli("call", queue, "1", "--timeout", "100ms")
+    assert (late.code, late.err) == (1, "rabbitry: no reply within 0.1 s\n")
+
+
+# --- serve ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_command_answers(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel, rabbitry.open_client(amqp_url) as client:
+        queue = unique()
+        await channel.declare_queue(queue, exclusive=False, auto_delete=True)
+        handler = shell_handler("tr a-z A-Z", "text/plain")
+        async with anyio.create_task_group() as tg, client.rpc(codec="text") as rpc:
+            await tg.start(lambda *, task_status: client.serve(queue, handler, raw=True, task_status=task_status))
+            assert await rpc.call(queue, "$(id); `id`\0") == "$(ID); `ID`\0"  # which no shell has seen
+            tg.cancel_scope.cancel()
+
+
+async def test_a_command_that_fails() -> None:
+    with pytest.raises(CommandError, match="ended with status 3"):
+        await run_shell("cat > /dev/null; exit 3", b"x")
+    with pytest.raises(CommandError, match="was ended by signal 15"):
+        await run_shell("kill $$", b"x")
+
+
+async def test_a_command_that_does_not_read_its_stdin() -> None:
+    assert await run_shell("echo done", bytes(1_000_000)) == b"done\n"
+
+
+async def test_a_command_may_answer_before_it_has_read_all() -> None:
+    body = os.urandom(1_000_000)
+    assert await run_shell("cat", body) == body
+
+
+async def test_a_command_that_is_given_up_dies_with_its_children(tmp_path: Any) -> None:
+    marker = tmp_path / "pid"
+    with anyio.move_on_after(20) as scope:
+
+        async def give_up() -> None:
+            await until(lambda: marker.exists() and marker.read_text().endswith("\n"))
+            scope.cancel()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(give_up)
+            await run_shell(f"sleep 30 & echo $! > {marker}; wait", b"")
+    assert scope.cancel_called
+    await until(lambda: not is_alive(int(marker.read_text())))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie that nobody has reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_functions() -> None:
+    assert await function_handler(functions.double)(2) == 4
+    assert await function_handler(functions.quadruple)(2) == 8
+    assert await function_handler(lambda value: functions.quadruple(value))(2) == 8
+    began = time.monotonic()
+    async with anyio.create_task_group() as tg:
+        for _ in range(3):
+            tg.start_soon(function_handler(functions.wait), 0.2)
+    assert time.monotonic() - began < 0.5  # side by side, in threads

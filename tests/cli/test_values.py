@@ -1,0 +1,93 @@
+"""How values are read, and that no password is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from rabbitry.cli.program import main
+from rabbitry.cli.values import parse_count, parse_duration, parse_pairs, parse_value, redact, redact_in, with_vhost
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("20", 20), ("500ms", 0.5), ("1.5s", 1.5), (".5", 0.5), ("10m", 600), ("2h", 7200)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "5 weeks", "1e3", "nan", "inf"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_duration(text)
+
+
+def test_counts() -> None:
+    assert [parse_count(text) for text in ("1", "10k", "2m")] == [1, 10_000, 2_000_000]
+    for text in ("0", "-1", "1.5", "x"):
+        with pytest.raises(ValueError):
+            parse_count(text)
+
+
+def test_values_are_json_or_else_text() -> None:
+    texts = ["1", "1.5", "true", "null", '"5"', "[1]", '{"a": 1}', "five", "", "NaN", "1e999", "{"]
+    assert [parse_value(text) for text in texts] == [
+        *(1, 1.5, True, None, "5", [1], {"a": 1}),
+        *("five", "", "NaN", "1e999", "{"),
+    ]
+
+
+def test_pairs() -> None:
+    assert parse_pairs(["a=1", "b=x=y", "c="], "--header") == {"a": "1", "b": "x=y", "c": ""}
+    for text in ("a", "=1"):
+        with pytest.raises(ValueError, match="key=value"):
+            parse_pairs([text], "--header")
+
+
+def test_another_virtual_host() -> None:
+    assert with_vhost("amqp://u:p@h/x?heartbeat=5", "a/b") == "amqp://u:p@h/a%2Fb?heartbeat=5"
+    assert with_vhost("amqp://h", None) == "amqp://h"
+    with pytest.raises(ValueError):
+        with_vhost("amqp+unix:///run/socket", "a")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("amqp://user:secret@host", "amqp://user:***@host"),
+        ("--url=amqp://user:se@cret@host", "--url=amqp://user:***@host"),
+        ("--url=user:sec=ret@host", "--url=user:***@host"),
+        ("user@host", "user@host"),
+        ("plain", "plain"),
+    ],
+)
+def test_passwords_are_masked(word: str, shown: str) -> None:
+    assert redact(word) == shown
+    assert redact_in(f"unrecognized arguments: {word} {word!r}", [word]) == f"unrecognized arguments: {shown} {shown!r}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ping", "amqp://user:secret@host"),
+        ("ping", "--url", "amqp://user:secret@127.0.0.1:1"),
+        ("ping", "--url", "amqp://user:sec/ret@127.0.0.1:1"),
+        ("ping", "--url", "http://user:secret@host"),
+        ("ping", "--url", "amqp://user:secret@127.0.0.1:1", "--vhost", "a\nb"),
+        ("amqp://user:secret@host",),
+        ("--url=amqp://user:secret@host", "ping"),
+        ("ping", "--wait", "amqp://user:secret@host"),
+        ("consume", "q", "--backend", "amqp://user:secret@host"),
+        ("queues", "--management", "http://user:secret@127.0.0.1:1"),
+        ("queues", "--management", "user:secret@127.0.0.1:1"),
+        ("queues", "--management", "http://user:secret@127.0.0.1:1x"),
+        ("queues", "--url", "amqp://user:secret@127.0.0.1:1", "--management", "http://127.0.0.1:1"),
+        ("queues", "--url", "amqp://user:secret@[::1"),
+        ("queues", "--url", "amqp://user:secret@127.0.0.1", "--rabbitmqctl", "/nonexistent"),
+    ],
+)
+def test_no_output_has_the_password(words: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words) in (2, 3)
+    out, err = capfd.readouterr()
+    assert err
+    assert "sec" not in out + err and "ret@" not in out + err
+    assert "Traceback" not in err
