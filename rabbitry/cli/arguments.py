@@ -6,6 +6,7 @@ Nothing here connects. Each command names what runs it; that module is imported 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -30,20 +31,35 @@ T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose refusals show no password, and that takes flags between the other arguments."""
+    """A parser whose refusals show no password, and that takes flags between and after the other arguments.
+
+    argparse's own `parse_intermixed_args` has no way to say, by `--`, that what follows is no flag.
+    """
 
     words: Sequence[str] = ()
-    _is_mixing = False
 
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """As argparse does it, which calls this again."""
-        if self._is_mixing or self._subparsers is not None:
-            return super().parse_known_args(*args, **options)
-        self._is_mixing = True
-        try:
-            return self.parse_known_intermixed_args(*args, **options)
-        finally:
-            self._is_mixing = False
+        """As argparse does it, with the flags first."""
+        if self._subparsers is None and args:
+            args = (self._flags_first(list(args[0])), *args[1:])
+        return super().parse_known_args(*args, **options)
+
+    def _flags_first(self, words: list[str]) -> list[str]:
+        flags: list[str] = []
+        others: list[str] = []
+        while words:
+            word = words.pop(0)
+            action = self._option_string_actions.get(word)
+            if word == "--":
+                others += words
+                break
+            if action is None and not _is_flag(word):
+                others.append(word)
+                continue
+            flags.append(word)
+            if action is not None and action.nargs in (None, "?") and words and not _is_flag(words[0]):
+                flags.append(words.pop(0))
+        return [*flags, "--", *others] if others else flags
 
     def error(self, message: str) -> NoReturn:
         """End with code 2."""
@@ -479,6 +495,10 @@ def _typed(
 
     shown = "" if default is None else f" (default {default:g})"
     group.add_argument(flag, type=convert, metavar=metavar, default=default, help=text + shown)
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and re.fullmatch(r"-(\d+|\d*\.\d+)?", word) is None
 
 
 def _wrapped(text: str) -> str:

@@ -187,8 +187,9 @@ def test_by_rabbitmqctl(
     assert [note["kind"] for note in rows[situation["waiting"]]["notes"]] == ["no-consumer"]
     (connection,) = cli("connections", "--json", "--rabbitmqctl", command).records
     assert connection["client_properties"]["connection_name"] == "forgetful"
-    failed = cli("queues", "--rabbitmqctl", f"{command} --node nobody@localhost")
-    assert failed.code == 3
+    for failing in ("sh -c 'echo no such node >&2; exit 69'", "echo no JSON"):
+        failed = cli("queues", "--rabbitmqctl", failing)
+        assert (failed.code, "rabbitmqctl list_queues" in failed.err) == (3, True)
 
 
 def test_refusals(cli: Cli, management: str) -> None:

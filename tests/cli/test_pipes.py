@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from rabbitry.cli.output import Progress
+from rabbitry.testing import Proxy, open_proxy
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS, depth
+from tests.helpers import unique
 
 ROOT = Path(__file__).parents[2]
 PIPE = subprocess.PIPE
@@ -137,6 +143,19 @@ def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:
     assert depth(cli, queue) == 1
 
 
+def test_interrupted_while_it_imports() -> None:
+    script = (
+        "import runpy, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'rabbitry.cli.program': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_module('rabbitry', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_help_needs_no_event_loop_and_no_broker() -> None:
     script = (
         "import sys; from rabbitry.cli.program import main; before = set(sys.modules); assert main(['--help']) == 0; "
@@ -145,3 +164,97 @@ def test_help_needs_no_event_loop_and_no_broker() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, b"set() False\n")
+
+
+# --- a broker that comes and goes -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def proxied(url: str) -> Iterator[tuple[BlockingPortal, Proxy]]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(url)) as proxy:
+        yield portal, proxy
+
+
+def test_a_lost_connection_is_made_again(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, "--lines", stdin=lines(2))
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, "consume", queue, "--wait", "20", stdout=PIPE, stderr=PIPE) as consumer,
+    ):
+        assert consumer.stdout is not None
+        before = {consumer.stdout.readline(), consumer.stdout.readline()}
+        assert before == set(lines(2).splitlines(keepends=True))
+        portal.call(proxy.cut)
+        cli("publish", "--routing-key", queue, "after")
+        while (line := consumer.stdout.readline()) != b"after\n":
+            assert line in before  # whose acknowledgement was lost
+        cli("delete", "queue", queue)
+        _, errors = consumer.communicate(timeout=10)
+        assert (consumer.returncode, b"was the queue deleted?" in errors) == (1, True)
+
+
+def test_waiting_for_the_broker(cli: Cli, amqp_url: str) -> None:
+    with proxied(amqp_url) as (portal, proxy):
+        portal.call(proxy.refuse)
+        assert cli("ping", "--url", proxy.url).code == 3
+        accepting = threading.Timer(0.2, portal.call, (proxy.accept,))
+        accepting.start()
+        assert cli("ping", "--url", proxy.url, "--wait", "20").code == 0
+        accepting.join()
+
+
+def test_a_connection_that_is_lost_for_good(cli: Cli, queue: str, amqp_url: str) -> None:
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, "consume", queue, stderr=PIPE) as consumer,
+    ):
+        eventually(lambda: has_consumer(cli, queue))
+        portal.call(proxy.refuse)
+        portal.call(proxy.cut)
+        _, errors = consumer.communicate(timeout=10)
+        assert (consumer.returncode, b"connection" in errors, b"Traceback" in errors) == (3, True, False)
+
+
+# --- exchanges, terminals -------------------------------------------------------------------------------------------
+
+
+def test_listening_to_an_exchange(cli: Cli, amqp_url: str) -> None:
+    key = unique()
+    words = "consume", "--exchange", "amq.topic", "--routing-key", f"{key}.#", "--count", "1", "--json"
+    with program(amqp_url, *words, stdout=PIPE) as consumer:
+        eventually(
+            lambda: cli("publish", "--exchange", "amq.topic", "--routing-key", f"{key}.a", "--mandatory", "x").code == 0
+        )
+        out, _ = consumer.communicate(timeout=10)
+    assert consumer.returncode == 0
+    assert f'"exchange":"amq.topic","routing_key":"{key}.a"'.encode() in out
+
+
+def test_a_terminal_is_not_steered(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, stdin=b"\x1b[31mred\xff\x07")
+    ours, its = os.openpty()
+    try:
+        with program(amqp_url, "get", queue, stdout=its) as getter:
+            assert getter.wait(timeout=10) == 0
+        assert os.read(ours, 1000) == "\\x1b[31mred\ufffd\\x07\r\n".encode()
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for stream, shown in ((Terminal(), "\rhalf\r    \r"), (io.StringIO(), "")):
+        monkeypatch.setattr("sys.stderr", stream)
+        progress = Progress(lambda: "half")
+        progress.tick()
+        now += 10
+        progress.tick()
+        progress.tick()
+        progress.clear()
+        assert stream.getvalue() == shown
