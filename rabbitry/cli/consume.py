@@ -29,8 +29,11 @@ UNLIMITED = 65535
 class Printer:
     """Writes deliveries to stdout, and settles those that were written."""
 
-    def __init__(self, arguments: argparse.Namespace, *, end: bytes) -> None:
+    def __init__(self, arguments: argparse.Namespace, *, end: bytes | None) -> None:
+        """`end` follows each body, unless the flags say what does; None: nothing, but on a terminal."""
         self._writer = Writer()
+        if end is None:
+            end = b"\n" if self._writer.is_terminal else b""
         self._as_json: bool = arguments.json
         self._settles = not (arguments.requeue or arguments.no_ack)
         self._end = b"\0" if arguments.null else b"" if arguments.bare else end
@@ -168,7 +171,7 @@ async def get(arguments: argparse.Namespace, session: Session) -> int:
     """`rabbitry get`."""
     if arguments.no_ack and arguments.requeue:
         raise CommandError("--no-ack has nothing left to --requeue", USAGE)
-    printer = Printer(arguments, end=b"\n" if arguments.count > 1 or sys.stdout.isatty() else b"")
+    printer = Printer(arguments, end=b"\n" if arguments.count > 1 else None)
     async with session.connect() as connection, connection.channel(confirm=False) as channel:
         with session.interruptible():
             while printer.count < arguments.count:

@@ -49,8 +49,8 @@ class Source(Protocol):
 
 def open_source(arguments: argparse.Namespace) -> Source:
     """The source that the command line asks for."""
-    parts = urlsplit(arguments.url)
     try:
+        parts = urlsplit(arguments.url)
         if parts.scheme not in ("amqp", "amqps", "amqp+unix") or parts.port == 0:
             raise ValueError
     except ValueError:

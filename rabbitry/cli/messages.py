@@ -149,10 +149,11 @@ def _base64(text: str) -> bytes:
 
 
 def _table_to_json(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _to_json(value) for key, value in table.items()}
+    return {key: to_json(value) for key, value in table.items()}
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
+    """The value, with what JSON lacks as such objects."""
     match value:
         case bytes() | bytearray() | memoryview():
             return {"$bytes": b64encode(value).decode()}
@@ -161,7 +162,7 @@ def _to_json(value: Any) -> Any:
         case Decimal():
             return {"$decimal": str(value)}
         case list() | tuple():
-            return [_to_json(each) for each in value]
+            return [to_json(each) for each in value]
         case Mapping():
             table = _table_to_json(value)
             return {"$table": table} if _is_tagged(table) else table

@@ -31,9 +31,9 @@ def say(text: str) -> None:
 
 
 def as_json(record: Any) -> str:
-    """One line of JSON; characters that UTF-8 can't represent are escaped."""
+    """One line of JSON, all ASCII where some of its characters would steer a terminal, or are none in UTF-8."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return text if _is_encodable(text) else json.dumps(record, separators=(",", ":"))
+    return text if text.isprintable() else json.dumps(record, separators=(",", ":"))
 
 
 def emit(record: dict[str, Any], text: str, *, as_line_of_json: bool) -> None:
@@ -101,11 +101,3 @@ class Progress:
             sys.stderr.write("\r" + " " * self._width + "\r")
             sys.stderr.flush()
             self._width = 0
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

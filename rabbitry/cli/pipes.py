@@ -28,6 +28,8 @@ class Writer:
 
     def __init__(self) -> None:
         self.written = 0
+        if sys.stdout is None:
+            raise CommandError("stdout is closed: there is nowhere to write to")
         sys.stdout.flush()
         self._descriptor = _descriptor(sys.stdout)
         self.is_terminal = sys.stdout.isatty()
@@ -67,7 +69,7 @@ class Reader:
     async def read(self) -> bytes:
         """Some bytes; none at the end. Cancelling it loses nothing that was not read."""
         if self._descriptor is None:
-            if self._is_at_end:
+            if self._is_at_end or sys.stdin is None:
                 return b""
             self._is_at_end = True
             return sys.stdin.buffer.read()

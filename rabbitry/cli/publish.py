@@ -130,7 +130,7 @@ def _report(tally: Tally, arguments: argparse.Namespace) -> None:
 async def _body(arguments: argparse.Namespace, session: Session) -> bytes:
     if arguments.body is not None:
         return os.fsencode(arguments.body)
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         say("reading the body from the terminal, up to Ctrl-D")
     body = b""
     with session.interruptible():

@@ -23,7 +23,7 @@ import anyio.abc
 import anyio.to_thread
 
 from rabbitry import Delivery, Message, Queue
-from rabbitry.cli.messages import parse_properties
+from rabbitry.cli.messages import parse_properties, to_json
 from rabbitry.cli.output import FAILED, OK, USAGE, CommandError, as_json, say
 from rabbitry.cli.pipes import LARGEST, Reader, Writer
 from rabbitry.cli.session import Session
@@ -82,12 +82,8 @@ def _shown(writer: Writer, reply: Any) -> bytes:
 
 
 def _as_jsonable(value: Any) -> Any:
-    """What MessagePack has and JSON has not, as text."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return json.loads(json.dumps(value, default=str, skipkeys=True))
-    return value
+    """What MessagePack has and JSON has not as messages have it, or else as text."""
+    return json.loads(json.dumps(to_json(value), default=str, skipkeys=True))
 
 
 # --- serve ----------------------------------------------------------------------------------------------------------

@@ -74,7 +74,11 @@ def with_vhost(url: str, vhost: str | None) -> str:
         return url
     if url.startswith("amqp+unix:"):
         raise ValueError("--vhost: the URL of a Unix socket names it itself, as in ?vhost=%2F")
-    return urlsplit(url)._replace(path="/" + quote(vhost, safe="")).geturl()
+    try:
+        return urlsplit(url)._replace(path="/" + quote(vhost, safe="")).geturl()
+    except ValueError:  # its text may have the password
+        pass
+    raise ValueError("the URL is malformed: amqp://user:password@host:port/vhost")
 
 
 def redact(word: str) -> str:

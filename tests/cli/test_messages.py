@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rabbitry import Message
-from rabbitry.cli.messages import _from_json, _to_json, parse_properties, parse_record
+from rabbitry.cli.messages import _from_json, parse_properties, parse_record, to_json
 from rabbitry.cli.output import as_json
 
 
@@ -35,7 +35,7 @@ from rabbitry.cli.output import as_json
     ],
 )
 def test_header_values_come_back_as_they_were(value: Any) -> None:
-    line = as_json(_to_json(value))
+    line = as_json(to_json(value))
     assert _from_json(json.loads(line)) == value
     line.encode()
 

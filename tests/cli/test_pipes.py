@@ -143,6 +143,16 @@ def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:
     assert depth(cli, queue) == 1
 
 
+def test_stdout_that_is_closed_takes_no_message(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, "x")
+    command = f"{sys.executable} -m rabbitry get {queue} >&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=ROOT, env={**os.environ, "RABBITMQ_URL": amqp_url}, stderr=PIPE, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (1, b"rabbitry: stdout is closed: there is nowhere to write to\n")
+    assert depth(cli, queue) == 1
+
+
 def test_interrupted_while_it_imports() -> None:
     script = (
         "import runpy, sys\n"

@@ -50,6 +50,8 @@ def test_a_call(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
             done = cli("call", queue, body, "--codec", codec, "--backend", backend)
             assert (done.code, done.out, done.err) == (0, reply, "")
         assert cli("call", queue, "21", "--json").records == [{"reply": 42}]
+        assert cli("call", queue, '"\\u009b"').out == b"\xc2\x9b\xc2\x9b\n"  # no terminal: as it is
+        assert cli("call", queue, '["\\u009b"]').out == b'["\\u009b","\\u009b"]\n'
         failed = cli("call", queue, "null")
         assert (failed.code, "TypeError" in failed.err) == (1, True)
 

@@ -83,6 +83,9 @@ def test_passwords_are_masked(word: str, shown: str) -> None:
         ("queues", "--url", "amqp://user:secret@127.0.0.1:1", "--management", "http://127.0.0.1:1"),
         ("queues", "--url", "amqp://user:secret@[::1"),
         ("queues", "--url", "amqp://user:secret@127.0.0.1", "--rabbitmqctl", "/nonexistent"),
+        ("queues", "--url", "amqp://user:secret@ho\u2100st"),
+        ("queues", "--management", "http://user:secret@ho\u2100st"),
+        ("ping", "--url", "amqp://user:secret@ho\u2100st", "--vhost", "v"),
     ],
 )
 def test_no_output_has_the_password(words: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
