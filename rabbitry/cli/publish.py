@@ -111,7 +111,7 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
                     progress.tick()
                     if tally.is_hopeless:
                         break
-            if session.is_interrupted and publisher.pending:
+            if session.is_interrupted and publisher.pending and sys.stderr.isatty():
                 say(f"interrupted: waiting for the outcome of {plural(publisher.pending, 'message')}, if you let it")
     finally:
         progress.clear()
