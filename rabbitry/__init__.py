@@ -4,7 +4,7 @@ from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
 from rabbitry._client import Client, open_client, start_client
 from rabbitry._client_rpc import ClientRPC
-from rabbitry._codecs import Codec
+from rabbitry._codecs import Codec, register_codec
 from rabbitry._confirmation import Confirmation
 from rabbitry._connection import Connection
 from rabbitry._consumer import Batch, Batches, Consumer
@@ -44,6 +44,8 @@ from rabbitry._publisher import Publisher
 from rabbitry._publishing import ClientPublisher
 from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc import RPC
+from rabbitry._service import Service
+from rabbitry._serving import RequestCounts
 from rabbitry._subscription import Subscription, SubscriptionBatches
 from rabbitry._topology import Binding, Exchange, ExchangeBinding, Queue
 
@@ -96,7 +98,9 @@ __all__ = [
     "Reactor",
     "RemoteError",
     "RemoteProtocolError",
+    "RequestCounts",
     "ResourceLocked",
+    "Service",
     "StaleDelivery",
     "Subscription",
     "SubscriptionBatches",
@@ -104,6 +108,7 @@ __all__ = [
     "connect",
     "open_client",
     "open_reactor",
+    "register_codec",
     "start_client",
 ]
 

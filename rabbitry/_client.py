@@ -21,7 +21,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
-from rabbitry._client_rpc import Answering, ClientRPC
+from rabbitry._client_rpc import ClientReplies, ClientRPC, RequestSubscription
+from rabbitry._codecs import Codec
 from rabbitry._confirmation import Confirmation
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE, Connection, default_name
 from rabbitry._delivery import OnError
@@ -44,8 +45,9 @@ from rabbitry._publisher import check_window
 from rabbitry._publishing import ClientPublisher, OnUnknown, Senders, check_policies, is_lost, open_channel
 from rabbitry._reactor import DEFAULT_URL, Reactor, connection_settings, open_reactor
 from rabbitry._registry import Registry
-from rabbitry._rpc import Handler
+from rabbitry._rpc import ReplyTo
 from rabbitry._scopes import background
+from rabbitry._serving import CLOCK_SKEW, Answering, Handler, RequestCounts
 from rabbitry._subscription import ConsumeOptions, Offset, Subscription
 from rabbitry._topology import Entity, Exchange, Queue, name_of
 from rabbitry._waiting import checkpoint_if_cancelled
@@ -71,11 +73,11 @@ class Client:
         "_publishing",
         "_registry",
         "_republished",
+        "_requests",
         "_senders",
         "_start",
         "_subscribers",
         "_subscriptions",
-        "_undeliverable_replies",
         "_while_down",
         "_working",
     )
@@ -93,7 +95,7 @@ class Client:
         self._subscribers: list[MemoryObjectSendStream[Change]] = []
         self._has_stopped = False
         self._republished = 0
-        self._undeliverable_replies = 0
+        self._requests = RequestCounts()
         self._closed = anyio.Event()
         self._leave: Callable[[], object] | None = None  # of a client that `start_client` made
         self._host: asyncio.Task[Any] | None = None
@@ -254,9 +256,7 @@ class Client:
         `await tg.start(client.process, queue, handler)` returns once it consumes.
         """
         prefetch = 2 * concurrency if prefetch is None else prefetch
-        done = anyio.Event()
-        self._working.add(done)
-        try:
+        with self._at_work():
             await process_all(
                 self.consume(queue, prefetch=prefetch, **options),
                 handler,
@@ -266,9 +266,6 @@ class Client:
                 drain=seconds(drain),
                 task_status=task_status,
             )
-        finally:
-            self._working.discard(done)
-            done.set()
 
     def stop_consuming(self) -> None:
         """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
@@ -283,9 +280,30 @@ class Client:
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def rpc(self, *, codec: str = "msgpack", while_down: WhileDown | None = None) -> AsyncIterator[ClientRPC]:
-        """`async with client.rpc() as rpc: await rpc.call("double", 21)`: a `ClientRPC` over direct reply-to."""
-        rpc = ClientRPC(self._publishing, codec, while_down or self._while_down)
+    async def rpc(
+        self,
+        *,
+        codec: str | Codec = "msgpack",
+        reply_to: ReplyTo = "direct",
+        while_down: WhileDown | None = None,
+    ) -> AsyncIterator[ClientRPC]:
+        """`async with client.rpc() as rpc: await rpc.call("double", 21)`: a `ClientRPC`.
+
+        Payloads are in `codec`: "msgpack", "json", "text", "raw", or a `Codec`; replies are decoded by their content
+        type. `reply_to` is the way of the replies: "direct" (RabbitMQ's direct reply-to, which needs no queue),
+        "exclusive" (a queue of its own), or an `Exchange`, which is declared, and to which such a queue is bound with a
+        key unique to this RPC; a new queue in each life. A server that doesn't know of that exchange replies to the
+        queue.
+
+        Where a reply queue was created once for each exchange that requests go to, keep one RPC for all of them, which
+        does just that: each exchange that is called through it has one channel and, with "exclusive", one reply queue,
+        from the first call on:
+
+            async with client.rpc(reply_to="exclusive") as rpc:
+                with anyio.fail_after(timeout):
+                    reply = await rpc.call(routing_key, body, exchange=exchange, raw=True)
+        """
+        rpc = ClientRPC(self._publishing, codec, while_down or self._while_down, reply_to)
         try:
             yield rpc
         finally:
@@ -298,29 +316,66 @@ class Client:
         *,
         concurrency: int = 10,
         prefetch: int | None = None,
-        codec: str = "msgpack",
+        codec: str | Codec = "msgpack",
         raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
         drain: float | timedelta = 0.0,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
         cancelled.
 
-        `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. Replies
-        leave on the publishing connection, in this life or the next. A request is acknowledged once its reply is
-        confirmed or can't be delivered, which is counted (`statistics`), and rejected where it can't be answered. The
-        rest is as for `process`, and so is what cancelling it means.
+        `raw=True` passes the `Delivery` instead. A `Service`, or a list of functions, is called by the name in the
+        request. A handler that is no coroutine function runs in a worker thread, up to `concurrency` of them. It is not
+        abandoned: its deadline, or cancelling, waits for it to return (`anyio.from_thread.check_cancelled()` in it
+        raises then). A handler's exception goes to the caller as `RemoteError`, with its traceback if `send_traceback`.
+
+        A request whose caller's time is up is not begun, and its handler is cancelled when it is; both are counted
+        (`statistics`), without a reply. The caller tells the time it has left, which counts from the request's arrival
+        here, and the moment of its deadline, which ends it `clock_skew` seconds later by this machine's clock (0.5
+        unless given; None where clocks are further apart), whichever is first. A request that comes from the future by
+        more than that shows that the clocks differ, and its moment is not used.
+
+        Replies leave on the publishing connection, in this life or the next. A request is acknowledged once its reply
+        is confirmed or can't be delivered, which is counted, and rejected where it can't be answered. One that comes
+        again after it was answered here is not worked on again; by another server it is. The rest is as for `process`,
+        and so is what cancelling it means.
         """
-        answer = Answering(self, queue, handler, codec, raw)
-        await self.process(
-            queue,
-            answer,
+        name = queue if isinstance(queue, str) else queue.name or "(temporary)"
+        answering = Answering(
+            name,
+            handler,
+            ClientReplies(self, self._requests, name),
+            self._requests,
             concurrency=concurrency,
-            prefetch=prefetch,
-            on_error="reject",
-            drain=drain,
-            task_status=task_status,
+            codec=codec,
+            raw=raw,
+            send_traceback=send_traceback,
+            clock_skew=clock_skew,
         )
+        requests = RequestSubscription(
+            self._consuming,
+            self._registry,
+            queue,
+            prefetch=2 * concurrency if prefetch is None else prefetch,
+            no_ack=False,
+            exclusive=False,
+            priority=None,
+            arguments=None,
+            offset=None,
+            owner=self,
+        )
+        with self._at_work():
+            await process_all(
+                requests,
+                answering,
+                concurrency=concurrency,
+                on_error="reject",
+                on_stale="finish",
+                drain=seconds(drain),
+                task_status=task_status,
+            )
 
     # --- topology -----------------------------------------------------------------------------------------------------
 
@@ -398,7 +453,8 @@ class Client:
     def statistics(self) -> Mapping[str, int]:
         """Counts, of now: how many lives each connection has had, entities that are declared again in each,
         subscriptions and publishers there are; and since the client began: messages sent again because their outcome
-        was unknown, replies that could not be delivered.
+        was unknown, replies that could not be delivered, requests that were not begun, or stopped, because their
+        caller's time was up, and those that came again after they had been answered.
         """
         return {
             "publishing_lives": self._publishing.lives,
@@ -407,7 +463,10 @@ class Client:
             "subscriptions": len(self._subscriptions),
             "publishers": len(self._publishers),
             "republished": self._republished + sum(publisher.republished for publisher in self._publishers),
-            "undeliverable_replies": self._undeliverable_replies,
+            "undeliverable_replies": self._requests.undeliverable_replies,
+            "expired_requests": self._requests.expired,
+            "stopped_requests": self._requests.stopped,
+            "duplicate_requests": self._requests.duplicates,
         }
 
     @contextmanager
@@ -466,6 +525,17 @@ class Client:
     def _stop_links(self) -> None:
         for link in self._links:
             link.stop()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """What leaving the client waits for, up to its bound."""
+        done = anyio.Event()
+        self._working.add(done)
+        try:
+            yield
+        finally:
+            self._working.discard(done)
+            done.set()
 
     async def _await_topology(self, _: Connection) -> None:
         """What is published must find the queues that went with the former life."""

@@ -1,60 +1,75 @@
-"""RPC through all lives: `ClientRPC` calls on the publishing connection, `answer` replies on it.
+"""RPC through all lives: `ClientRPC` calls on the publishing connection, `ClientReplies` answers on it.
 
-What must stay true: a call is made again only if its request was certainly not sent; a request is acknowledged once its
-reply is the broker's, or can't be delivered.
+What must stay true: a call is made again only if its request was certainly not sent, or where it is marked idempotent;
+what the broker closes a channel for ends calls to the same exchange alone; a request is acknowledged once its reply is
+the broker's, or can't be delivered.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from rabbitry._codecs import codec_named
-from rabbitry._delivery import Delivery
-from rabbitry._errors import Closed, ConsumerCancelled, LocalProtocolError, PublishFailed
-from rabbitry._rpc import REPLY_TO, RPC, Handler, reply_to
+from rabbitry._bound import bound
+from rabbitry._channel import Channel
+from rabbitry._codecs import Codec, codec_named
+from rabbitry._consumer import Consumer
+from rabbitry._envelope import DIRECT
+from rabbitry._errors import Closed, ConsumerCancelled, LocalProtocolError, NotConnected, OutcomeUnknown, PublishFailed
+from rabbitry._message import Message
+from rabbitry._publishing import OWN_CHANNELS, is_lost
+from rabbitry._rpc import RPC, ReplyTo, check_reply_to
+from rabbitry._serving import RequestConsumer, RequestCounts
+from rabbitry._subscription import Subscription
+from rabbitry._topology import Exchange, name_of
 
 if TYPE_CHECKING:
     from rabbitry._client import Client
     from rabbitry._link import Link, WhileDown
-    from rabbitry._topology import Exchange, Queue
 
-__all__ = ["Answering", "ClientRPC"]
+__all__ = ["ClientRPC", "ClientReplies", "RequestSubscription"]
 
 logger = logging.getLogger("rabbitry")
+
+T = TypeVar("T")
+
+SUSPECT_ATTEMPTS = 3
+"""Times that an idempotent call is sent which may be what the broker closes the channel, or the connection, for."""
 
 
 class ClientRPC:
     """Calls servers and gives their replies, through all lives of the connection; made by `client.rpc()`, any number of
     calls at once.
 
-    A call in flight when the connection ends raises `OutcomeUnknown`: the server may have done its work. All calls
-    share a channel: one that the broker closes it for (an exchange that does not exist, say) ends the others so, too.
+    A call in flight when the connection ends raises `OutcomeUnknown`: the server may have done its work. With
+    `idempotent=True` it is sent again instead. Each exchange has a channel of its own (the first hundred of them): one
+    that does not exist, say, for which the broker closes the channel, ends the calls to itself alone.
     """
 
-    __slots__ = ("_codec", "_is_open", "_late", "_link", "_lock", "_rpc", "_waiting", "_while_down")
+    __slots__ = ("_codec", "_is_open", "_late", "_link", "_lock", "_reply_to", "_rpcs", "_waiting", "_while_down")
 
-    def __init__(self, link: Link, codec: str, while_down: WhileDown) -> None:
-        codec_named(codec)  # refuses an unknown one, at once
+    def __init__(self, link: Link, codec: str | Codec, while_down: WhileDown, reply_to: ReplyTo = "direct") -> None:
         self._link = link
-        self._codec = codec
+        self._codec = codec_named(codec)  # refuses an unknown one, at once
+        self._reply_to: ReplyTo = check_reply_to(reply_to)
         self._while_down: WhileDown = while_down
         self._lock = anyio.Lock()
-        self._rpc: RPC | None = None  # of the present life, or the former
+        self._rpcs: dict[str | None, RPC] = {}  # by exchange, of the present life or the former; None: of the others
         self._late = 0
         self._is_open = True
         self._waiting: set[anyio.CancelScope] = set()  # of those who wait for the next life
 
     def __repr__(self) -> str:
-        return f"<ClientRPC {self._rpc!r}>"
+        in_flight = sum(len(rpc._waiters) for rpc in self._rpcs.values())
+        return f"<ClientRPC {in_flight} calls in flight, {self.late_replies} late replies>"
 
     @property
     def late_replies(self) -> int:
-        """Replies that came when nobody waited for them any more."""
-        return self._late + (self._rpc.late_replies if self._rpc is not None else 0)
+        """Replies that came when nobody waited for them: late ones, duplicates, unknown correlation ids."""
+        return self._late + sum(rpc.late_replies for rpc in self._rpcs.values())
 
     async def call(
         self,
@@ -64,52 +79,96 @@ class ClientRPC:
         exchange: str | Exchange = "",
         mandatory: bool = True,
         headers: Mapping[str, Any] | None = None,
+        method: str | None = None,
         raw: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """As `RPC.call`, cancelling included. While the connection is down it waits, or with `while_down="fail"` raises
         `NotConnected`.
+
+        `idempotent`: a server may do it twice without harm. Then it is sent again, in this life or the next, when the
+        connection was lost with the call in flight; `OutcomeUnknown` is left for what the broker itself closes the
+        channel or connection for three times, and for `while_down="fail"`.
         """
+        exchange = name_of(exchange)
+        unknown: OutcomeUnknown | None = None
+        suspicions = 0
         while True:
-            rpc = await self._live()
+            try:
+                rpc = await self._live(exchange)
+            except NotConnected as error:
+                if unknown is not None:  # it may have been done in a former life
+                    raise unknown from error
+                raise
             try:
                 return await rpc.call(
-                    routing_key, payload, exchange=exchange, mandatory=mandatory, headers=headers, raw=raw
+                    routing_key,
+                    payload,
+                    exchange=exchange,
+                    mandatory=mandatory,
+                    headers=headers,
+                    method=method,
+                    raw=raw,
                 )
             except (Closed, ConsumerCancelled):
                 continue  # of the life that had ended before: nothing was sent
+            except OutcomeUnknown as error:
+                suspicions += not is_lost(error.__cause__)
+                if not idempotent or suspicions == SUSPECT_ATTEMPTS or not self._is_open:
+                    raise
+                unknown = error
 
-    async def _live(self) -> RPC:
-        """The one of this life."""
+    def bind(
+        self,
+        interface: Callable[..., T],
+        routing_key: str,
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        idempotent: bool = False,
+    ) -> T:
+        """As `RPC.bind`; with `idempotent` all its calls are. Bind twice where only some methods are."""
+        options = {"exchange": exchange, "mandatory": mandatory, "idempotent": idempotent}
+        return bound(interface, self.call, routing_key, options)
+
+    def _key(self, exchange: str) -> str | None:
+        return exchange if exchange in self._rpcs or len(self._rpcs) < OWN_CHANNELS else None
+
+    async def _live(self, exchange: str) -> RPC:
+        """The one of this life for an exchange."""
         while self._is_open:
-            if self._rpc is not None and self._rpc.is_open:
-                return self._rpc
+            rpc = self._rpcs.get(self._key(exchange))
+            if rpc is not None and rpc.is_open:
+                return rpc
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
-                    await self._open()
+                    await self._open(exchange)
                 finally:
                     self._waiting.discard(scope)
         raise LocalProtocolError("the RPC is not open: use it inside 'async with client.rpc() as rpc'")
 
-    async def _open(self) -> None:
+    async def _open(self, exchange: str) -> None:
         async with self._lock:
-            if not self._is_open or (self._rpc is not None and self._rpc.is_open):
+            key = self._key(exchange)
+            former = self._rpcs.get(key)
+            if not self._is_open or (former is not None and former.is_open):
                 return
             connection = await self._link.connection(self._while_down)
-            await self._leave()
-            rpc = connection.rpc(codec=self._codec)
+            await self._leave(key)
+            rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
             try:
                 await rpc.__aenter__()
             except Closed:
                 if connection.is_open:
                     raise
             else:
-                self._rpc = rpc
+                self._rpcs[key] = rpc
                 if not self._is_open:  # the block was left in this very turn
-                    await self._leave()
+                    await self._leave(key)
 
-    async def _leave(self) -> None:
-        rpc, self._rpc = self._rpc, None
+    async def _leave(self, key: str | None) -> None:
+        rpc = self._rpcs.pop(key, None)
         if rpc is not None:
             self._late += rpc.late_replies
             await rpc.__aexit__(None, None, None)
@@ -118,33 +177,40 @@ class ClientRPC:
         self._is_open = False
         for scope in self._waiting:
             scope.cancel()
-        await self._leave()
+        for key in list(self._rpcs):
+            await self._leave(key)
 
 
-class Answering:
-    """The handler that answers requests, for `client.process`."""
+class ClientReplies:
+    """Publishes replies on the publishing connection, in this life or the next."""
 
-    __slots__ = ("_client", "_codec", "_handler", "_queue", "_raw")
+    __slots__ = ("_client", "_counts", "_queue")
 
-    def __init__(self, client: Client, queue: str | Queue, handler: Handler, codec: str, raw: bool) -> None:
+    def __init__(self, client: Client, counts: RequestCounts, queue: str) -> None:
         self._client = client
-        self._queue = queue if isinstance(queue, str) else queue.name or "(temporary)"
-        self._handler = handler
-        self._codec = codec_named(codec)
-        self._raw = raw
+        self._counts = counts
+        self._queue = queue
 
-    async def __call__(self, request: Delivery) -> None:
-        """Run the user's handler and send what it returned, or how it failed."""
-        reply = await reply_to(request, self._handler, self._codec, self._raw, self._queue)
-        if reply is None:
-            return
-        to = request.properties.reply_to or ""
+    async def __call__(self, reply: Message, exchange: str, routing_key: str) -> None:
         # RabbitMQ returns every mandatory message to a direct reply-to address, though it delivers it.
-        mandatory = not to.startswith(REPLY_TO)
+        mandatory = bool(exchange) or not routing_key.startswith(DIRECT)
         try:
             await self._client.publish(
-                reply, routing_key=to, mandatory=mandatory, while_down="wait", on_unknown="republish"
+                reply,
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=mandatory,
+                while_down="wait",
+                on_unknown="republish",
             )
         except PublishFailed as error:
-            self._client._undeliverable_replies += 1
+            self._counts.undeliverable_replies += 1
             logger.warning("a reply to a request of queue %r could not be delivered: %s", self._queue, error)
+
+
+class RequestSubscription(Subscription):
+    """A subscription to requests, which notes when each arrived."""
+
+    def _new_consumer(self, channel: Channel) -> Consumer:
+        consumer = super()._new_consumer(channel)
+        return consumer if self.is_stream else RequestConsumer(consumer)

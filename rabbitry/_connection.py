@@ -22,10 +22,13 @@ import anyio
 from anyio.abc import ByteStream
 
 from rabbitry._channel import Channel
+from rabbitry._codecs import Codec
 from rabbitry._delivery import Delivery
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
-from rabbitry._rpc import RPC, Handler, serve
+from rabbitry._rpc import RPC, ReplyTo
+from rabbitry._serving import CLOCK_SKEW, Answering, Handler, RawReplies, RequestCounts, serve
+from rabbitry._topology import Queue, name_of
 from rabbitry._uri import Address
 from rabbitry._waiting import Waiter, checkpoint_if_cancelled
 from rabbitry.protocol.connection import ProtocolConnection
@@ -66,7 +69,7 @@ class Settings:
 class Connection:
     """A connection, made by `connect` or `reactor.connect` and open inside its `async with` block."""
 
-    __slots__ = ("_endpoint_or_none", "_is_entered", "_open_reactor", "_private", "_reactor", "_settings")
+    __slots__ = ("_endpoint_or_none", "_is_entered", "_open_reactor", "_private", "_reactor", "_requests", "_settings")
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Connection:
         self._private: AbstractAsyncContextManager[Reactor] | None = None
         self._is_entered = False
         self._endpoint_or_none: Endpoint | None = None
+        self._requests = RequestCounts()
 
     def __repr__(self) -> str:
         endpoint = self._endpoint_or_none
@@ -169,32 +173,56 @@ class Connection:
         unlimited) is how many deliveries each consumer may have unsettled."""
         return Channel(self, confirm, prefetch)
 
-    def rpc(self, *, codec: str = "msgpack") -> RPC:
-        """An `RPC` caller over direct reply-to, to be entered; payloads in `codec`: "msgpack", "json", "text" or
-        "raw".
+    def rpc(self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct") -> RPC:
+        """An `RPC` caller, to be entered; payloads in `codec`: "msgpack", "json", "text", "raw", or a `Codec`.
+
+        `reply_to` is the way of the replies: "direct" (RabbitMQ's direct reply-to, which needs no queue), "exclusive"
+        (a queue of this RPC's own), or an `Exchange`, which is declared, and to which such a queue is bound with a key
+        unique to this RPC. The queue goes with the RPC.
         """
-        return RPC(self.channel(confirm=False), codec)
+        return RPC(self.channel(confirm=False), codec, reply_to)
 
     async def serve(
         self,
-        queue: str,
+        queue: str | Queue,
         handler: Handler,
         *,
         concurrency: int = 10,
         prefetch: int | None = None,
-        codec: str = "msgpack",
+        codec: str | Codec = "msgpack",
         raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
 
-        `raw=True` passes the `Delivery` instead. A handler's exception goes to the caller as `RemoteError`. A request
-        is acknowledged once its reply is queued, and rejected where no reply can be sent (its properties can't be
-        decoded, say). When the queue is gone it raises `ConsumerCancelled` once the handlers at work have finished;
-        when the channel or connection has ended it cancels them, as their replies can't be sent and the broker gives
-        their requests to others, and raises that. Cancelling it cancels them and puts their requests back.
+        Handlers, deadlines and the other arguments are as for `Client.serve`; `requests` counts. A request is
+        acknowledged once its reply is queued, confirmed where it goes to an ordinary queue or an exchange, and rejected
+        where no reply can be sent (its properties can't be decoded, say). When the queue is gone it raises
+        `ConsumerCancelled` once the handlers at work have finished; when the channel or connection has ended it cancels
+        them, as their replies can't be sent and the broker gives their requests to others, and raises that. Cancelling
+        it cancels them and puts their requests back; it waits for handlers that run in threads.
         """
+        queue = name_of(queue)
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
-        await serve(channel, queue, handler, concurrency=concurrency, codec=codec, raw=raw)
+        replies = RawReplies(self, channel, self._requests)
+        answering = Answering(
+            queue,
+            handler,
+            replies,
+            self._requests,
+            concurrency=concurrency,
+            codec=codec,
+            raw=raw,
+            send_traceback=send_traceback,
+            clock_skew=clock_skew,
+        )
+        await serve(channel, queue, replies, answering, concurrency=concurrency)
+
+    @property
+    def requests(self) -> RequestCounts:
+        """What became of the requests that `serve` took on this connection; live counts."""
+        return self._requests
 
     async def update_secret(self, secret: str | bytes, reason: str = "token refresh") -> None:
         """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""

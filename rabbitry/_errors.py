@@ -253,12 +253,15 @@ class DecodeError(RabbitryError):
 
 
 class RemoteError(RabbitryError):
-    """An RPC handler raised. `type_name` is the class name of its exception, `text` its message."""
+    """An RPC handler raised. `type_name` is the class name of its exception, `text` its message; `traceback` is the
+    server's, as text, if it serves with `send_traceback=True`.
+    """
 
-    def __init__(self, type_name: str, text: str) -> None:
-        super().__init__(type_name, text)
+    def __init__(self, type_name: str, text: str, traceback: str | None = None) -> None:
+        super().__init__(type_name, text, traceback)
         self.type_name = type_name
         self.text = text
+        self.traceback = traceback
 
     def __str__(self) -> str:
         return f"the server's handler raised {shown(self.type_name)}: {shown(self.text, 1000)}"

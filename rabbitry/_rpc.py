@@ -1,71 +1,82 @@
-"""RPC in its simplest complete form: calls over direct reply-to, and a server that answers them.
+"""`RPC`: calls of one connection life, whose replies come by direct reply-to, an exclusive queue or an exchange.
 
 What must stay true: a correlation id never outlives its call; replies are matched while they are parsed, without a
-task; late and unknown replies are counted and dropped; a request is acknowledged after its reply was queued.
+task; late and unknown replies are counted and dropped; a reply that can't be read ends its call.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 
-from rabbitry._codecs import Codec, codec_named, decode_body
+from rabbitry._bound import bound
+from rabbitry._codecs import Codec, codec_named, decode_from
 from rabbitry._delivery import Delivery
+from rabbitry._envelope import DIRECT, REPLY_EXCHANGE_HEADER, address_of, deadline_headers, remote_error
 from rabbitry._errors import (
-    Closed,
     ConsumerCancelled,
     LocalProtocolError,
     OutcomeUnknown,
     RabbitryError,
-    RemoteError,
     Unroutable,
 )
 from rabbitry._message import Message
-from rabbitry._scopes import background
 from rabbitry._topology import Exchange, name_of
-from rabbitry._waiting import Waiter, checkpoint_if_cancelled, is_being_cancelled
+from rabbitry._waiting import Waiter, checkpoint_if_cancelled
 from rabbitry.protocol import methods
 from rabbitry.protocol.content import Content
+from rabbitry.protocol.properties import Properties, encode_properties
 
 if TYPE_CHECKING:
     from rabbitry._channel import Channel
 
-__all__ = ["REPLY_TO", "RPC", "Handler", "reply_to", "serve"]
+__all__ = ["RPC", "ReplyTo", "check_reply_to"]
 
-logger = logging.getLogger("rabbitry")
-
-Handler = Callable[[Any], Awaitable[Any]]
-
-REPLY_TO = "amq.rabbitmq.reply-to"
-"""The pseudo-queue of RabbitMQ's direct reply-to."""
+ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
 
 REPLY_TAG = "rabbitry-replies"
 """The consumer tag of a channel's reply consumer."""
 
-ERROR_HEADER = "x-rabbitry-error"
-"""Set on a reply whose handler raised: the exception's type name. The body is its text."""
+UNUSED_REPLY_QUEUE_EXPIRES_MS = 60_000
+"""A reply queue goes with its consumer; one that never came to have one (it was cancelled there) goes with time."""
 
-_MAX_EXPIRATION = 4294967.295
+T = TypeVar("T")
 
 
 class RPC:
     """Calls servers and gives their replies; made by `connection.rpc()`, any number of calls at once.
 
-    `late_replies` counts replies that came when nobody waited for them any more. When the connection ends, each call in
-    flight raises `OutcomeUnknown`.
+    `late_replies` counts replies that came when nobody waited for them: late ones, duplicates, unknown correlation ids.
+    When the connection ends, each call in flight raises `OutcomeUnknown`.
     """
 
-    __slots__ = ("_channel", "_codec", "_error", "_ids", "_waiters", "late_replies")
+    __slots__ = (
+        "_channel",
+        "_codec",
+        "_error",
+        "_ids",
+        "_prefix",
+        "_reply_address",
+        "_reply_headers",
+        "_reply_to",
+        "_waiters",
+        "late_replies",
+    )
 
-    def __init__(self, channel: Channel, codec: str) -> None:
+    def __init__(self, channel: Channel, codec: str | Codec, reply_to: ReplyTo = "direct") -> None:
         self._channel = channel
         self._codec = codec_named(codec)
+        self._reply_to: ReplyTo = check_reply_to(reply_to)
+        self._reply_address = DIRECT
+        self._reply_headers: dict[str, Any] = {}
+        # Others may reach a queue: ids that nobody guesses, and that differ from those of who shares the exchange.
+        self._prefix = "" if reply_to == "direct" else f"{secrets.token_hex(8)}-"
         self._ids = count(1)
         self._waiters: dict[str, Waiter] = {}
         self._error: RabbitryError | None = None
@@ -85,14 +96,28 @@ class RPC:
         try:
             channel = self._channel._live
             channel.on_return = self._returned
+            queue = DIRECT if self._reply_to == "direct" else await self._declare_reply_queue()
             waiter = Waiter()
-            method = methods.BasicConsume(queue=REPLY_TO, consumer_tag=REPLY_TAG, no_ack=True)
+            method = methods.BasicConsume(queue=queue, consumer_tag=REPLY_TAG, no_ack=True)
             _, slot = channel.consume(method, self, waiter)
             await self._channel._endpoint.reply(slot, waiter)
         except BaseException:
             await self._channel._close()
             raise
         return self
+
+    async def _declare_reply_queue(self) -> str:
+        """A queue for this RPC alone; with an exchange, bound to it by its own name."""
+        exchange = self._reply_to if isinstance(self._reply_to, Exchange) else None
+        if exchange is not None:
+            await self._channel.declare(exchange)
+        arguments = {"x-expires": UNUSED_REPLY_QUEUE_EXPIRES_MS}
+        info = await self._channel.declare_queue(durable=False, exclusive=True, auto_delete=True, arguments=arguments)
+        if exchange is not None:
+            await self._channel.bind_queue(info.name, exchange, info.name)
+            self._reply_headers = {REPLY_EXCHANGE_HEADER: exchange.name}
+        self._reply_address = info.name
+        return info.name
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -107,13 +132,17 @@ class RPC:
         exchange: str | Exchange = "",
         mandatory: bool = True,
         headers: Mapping[str, Any] | None = None,
+        method: str | None = None,
         raw: bool = False,
     ) -> Any:
         """Send a request and return the reply's payload, decoded by its content type; with `raw` both are bytes.
 
-        Raises `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised,
-        `OutcomeUnknown` when the channel ended meanwhile. Its time-out is the caller's cancel scope: the request
-        expires with it; cancelled, a late reply is dropped and counted.
+        `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. Raises
+        `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised, `DecodeError`
+        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile.
+
+        Its time-out is the caller's cancel scope, which travels: the request expires in its queue, no server begins it
+        once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
         await checkpoint_if_cancelled()
         exchange = name_of(exchange)
@@ -123,17 +152,29 @@ class RPC:
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
-        if anyio.current_effective_deadline() <= anyio.current_time():
+        remaining = anyio.current_effective_deadline() - anyio.current_time()
+        if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
-        correlation_id = str(next(self._ids))
-        message = self._request(payload, raw, correlation_id, headers)
+        correlation_id = f"{self._prefix}{next(self._ids)}"
+        properties = Properties(
+            correlation_id=correlation_id, reply_to=self._reply_address, delivery_mode=1, type=method
+        )
+        body = self._encoded(payload, raw, properties)
+        table = {**headers, **self._reply_headers} if headers else self._reply_headers
+        if remaining != math.inf:
+            properties.expiration, deadline = deadline_headers(remaining)
+            table = {**table, **deadline}
+        if table:
+            properties.headers = table
+        encoded = encode_properties(properties)
         waiter = self._waiters[correlation_id] = Waiter()
         endpoint.protocol.expect(1)  # reading must not pause, and the poller may look again at once
         try:
-            channel.publish(message.encoded_properties(), message.body, exchange, routing_key, mandatory)
+            channel.publish(encoded, body, exchange, routing_key, mandatory)
             endpoint.wrote()
             reply = await waiter.wait()
         except _CallLost as lost:
+            message = _message(body, properties)
             if isinstance(lost.cause, Unroutable):
                 raise Unroutable(message, exchange, routing_key, lost.cause.reply) from None
             raise OutcomeUnknown(message, exchange, routing_key, str(lost.cause)) from lost.cause
@@ -142,27 +183,33 @@ class RPC:
             self._waiters.pop(correlation_id, None)
         return self._result(reply, raw)
 
-    def _request(self, payload: Any, raw: bool, correlation_id: str, headers: Mapping[str, Any] | None) -> Message:
-        remaining = anyio.current_effective_deadline() - anyio.current_time()
-        expiration = max(min(remaining, _MAX_EXPIRATION), 0.001) if remaining != math.inf else None
-        properties: dict[str, Any] = {
-            "correlation_id": correlation_id,
-            "reply_to": REPLY_TO,
-            "delivery_mode": 1,
-            "headers": headers,
-            "expiration": expiration,
-        }
+    def bind(
+        self, interface: Callable[..., T], routing_key: str, *, exchange: str | Exchange = "", mandatory: bool = True
+    ) -> T:
+        """An object whose methods call those of a `Service`: `calculator = rpc.bind(Calculator, "calculator")`.
+
+        `interface` is a class, best a `Protocol`, whose public methods are coroutine functions. `await
+        calculator.add(1, 2)` is a call, with its errors, and cancelling it means the same. Type checkers see a
+        `Calculator`; at run time the server checks the arguments against the function's parameters, and raises
+        `TypeError` (here: `RemoteError`), but not their types. What the codec can't tell apart comes back as it
+        decodes: a tuple as a list.
+        """
+        return bound(interface, self.call, routing_key, {"exchange": exchange, "mandatory": mandatory})
+
+    def _encoded(self, payload: Any, raw: bool, properties: Properties) -> bytes:
+        """The body; where it has one, the content type goes to the properties."""
         if raw:
-            return Message(b"" if payload is None else payload, **properties)
-        return Message(self._codec.encode(payload), content_type=self._codec.content_type, **properties)
+            return b"" if payload is None else payload if type(payload) is bytes else Message(payload).body
+        properties.content_type = self._codec.content_type
+        body = self._codec.encode(payload)
+        return body if type(body) is bytes else Message(body).body
 
     def _result(self, reply: Delivery, raw: bool) -> Any:
         properties = reply.properties
-        if properties.headers and ERROR_HEADER in properties.headers:
-            raise RemoteError(str(properties.headers[ERROR_HEADER]), reply.body.decode("utf-8", "replace"))
-        if raw:
-            return reply.body
-        return decode_body(reply.body, properties.content_type, None if properties.content_type else self._codec)
+        error = remote_error(reply.body, properties)
+        if error is not None:
+            raise error
+        return reply.body if raw else decode_from(reply.body, properties.content_type, self._codec)
 
     # --- called when something arrives: this object is its reply consumer's token ---------------------------------
 
@@ -171,6 +218,11 @@ class RPC:
         waiter = self._waiter_of(delivery)
         if waiter is None:
             self.late_replies += 1
+            return
+        try:
+            delivery.properties  # noqa: B018
+        except RabbitryError as error:
+            waiter.fail(error)
         else:
             waiter.set(delivery)
 
@@ -182,18 +234,21 @@ class RPC:
 
     def _waiter_of(self, content: Content) -> Waiter | None:
         """The call that a reply or a return is for, which it ends."""
+        properties: Properties | None
         try:
-            correlation_id = content.properties.correlation_id
-        except RabbitryError:  # not to be decoded, so not ours
+            properties = content.properties
+        except RabbitryError:
+            properties = address_of(content)
+        if properties is None or properties.correlation_id is None:
             return None
-        return self._waiters.pop(correlation_id, None) if correlation_id is not None else None
+        return self._waiters.pop(properties.correlation_id, None)
 
     def drop_stale(self) -> None:
         """basic.recover concerns no replies: they are not acknowledged."""
 
     def cancelled_by_broker(self) -> None:
         """No more replies will come, though the channel is open."""
-        self.channel_ended(ConsumerCancelled(REPLY_TAG, REPLY_TO))
+        self.channel_ended(ConsumerCancelled(REPLY_TAG, self._reply_address))
 
     def channel_ended(self, error: RabbitryError) -> None:
         """No more replies will come."""
@@ -210,85 +265,16 @@ class _CallLost(Exception):
         self.cause = cause
 
 
-async def serve(channel: Channel, queue: str, handler: Handler, *, concurrency: int, codec: str, raw: bool) -> None:
-    """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
-    if concurrency < 1:
-        raise LocalProtocolError(f"concurrency must be at least 1, not {concurrency}")
-    chosen = codec_named(codec)
-    limiter = anyio.Semaphore(concurrency, fast_acquire=True)
-
-    async def answer(request: Delivery) -> None:
-        try:
-            reply = await reply_to(request, handler, chosen, raw, queue)
-            if reply is not None:
-                await channel.publish(reply, routing_key=request.properties.reply_to or "")
-            if not request.is_settled:  # a raw handler may have done so
-                request.ack()
-        except RabbitryError as exc:
-            logger.warning("a request of queue %r could not be answered: %s", queue, exc)
-            if not request.is_settled and not request.is_stale:
-                request.reject()
-        except BaseException:
-            if not request.is_settled and not request.is_stale:
-                request.nack()
-            raise
-        finally:
-            limiter.release()
-
-    async with channel, channel.consume(queue) as requests:
-        with anyio.CancelScope() as working:
-            requests._on_end = lambda error: working.cancel() if isinstance(error, Closed) else None
-            async with background() as tg:
-                try:
-                    while True:
-                        await limiter.acquire()
-                        try:
-                            request = await requests.__anext__()
-                        except BaseException:
-                            limiter.release()
-                            raise
-                        tg.start_soon(answer, request)
-                except StopAsyncIteration:
-                    pass
-                except ConsumerCancelled:  # the handlers at work may finish: their replies can still be sent
-                    raise
-                except BaseException:
-                    tg.cancel_scope.cancel()
-                    raise
-        if requests._error is not None:
-            raise requests._error.copy()
+def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
+    """Refuse what is no way for replies."""
+    if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
+        return reply_to
+    raise LocalProtocolError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
 
 
-async def reply_to(request: Delivery, handler: Handler, codec: Codec, raw: bool, queue: str) -> Message | None:
-    """Run the handler; None where no reply was asked for. A request whose very properties can't be decoded raises
-    `DecodeError`.
-    """
-    properties = request.properties
-    common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
-    try:
-        result = await handler(request if raw else request.decode(None if properties.content_type else codec))
-        reply = _reply(result, codec, raw, common)
-        reply.encoded_properties()  # may refuse what the handler put into a Message
-    except Exception as exc:
-        logger.error("the RPC handler of queue %r failed", queue, exc_info=exc)
-        reply = _error_reply(exc, common)
-    except anyio.get_cancelled_exc_class() as exc:
-        if is_being_cancelled():
-            raise
-        logger.error("the RPC handler of queue %r awaited something cancelled", queue, exc_info=exc)
-        reply = _error_reply(exc, common)
-    return None if properties.reply_to is None else reply
-
-
-def _reply(result: Any, codec: Codec, raw: bool, common: Mapping[str, Any]) -> Message:
-    """The message that carries what a handler returned."""
-    if isinstance(result, Message):
-        return result.replace(**common)
-    if raw:
-        return Message(b"" if result is None else result, **common)
-    return Message(codec.encode(result), content_type=codec.content_type, **common)
-
-
-def _error_reply(exc: BaseException, common: Mapping[str, Any]) -> Message:
-    headers = {ERROR_HEADER: type(exc).__name__}
-    return Message(str(exc).encode("utf-8", "replace"), content_type="text/plain", headers=headers, **common)
+def _message(body: bytes, properties: Properties) -> Message:
+    """The request as a message, for an error."""
+    fields = {name: getattr(properties, name) for name in Properties.__slots__}
+    expiration = fields["expiration"]
+    fields["expiration"] = None if expiration is None else int(expiration) / 1000
+    return Message(body, **fields)
