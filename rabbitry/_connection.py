@@ -197,8 +197,8 @@ class Connection:
         """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
 
         Handlers, deadlines and the other arguments are as for `Client.serve`; `requests` counts. A request is
-        acknowledged once its reply is queued, confirmed where it goes to an ordinary queue or an exchange, and rejected
-        where no reply can be sent (its properties can't be decoded, say). When the queue is gone it raises
+        acknowledged once its reply is queued, with an exchange once it is confirmed, and rejected where no reply can be
+        sent (its properties can't be decoded, say). When the queue is gone it raises
         `ConsumerCancelled` once the handlers at work have finished; when the channel or connection has ended it cancels
         them, as their replies can't be sent and the broker gives their requests to others, and raises that. Cancelling
         it cancels them and puts their requests back; it waits for handlers that run in threads.

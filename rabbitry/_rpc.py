@@ -178,6 +178,9 @@ class RPC:
             if isinstance(lost.cause, Unroutable):
                 raise Unroutable(message, exchange, routing_key, lost.cause.reply) from None
             raise OutcomeUnknown(message, exchange, routing_key, str(lost.cause)) from lost.cause
+        except anyio.get_cancelled_exc_class():
+            self.late_replies += waiter.value is not None  # it came in this very turn
+            raise
         finally:
             endpoint.protocol.expect(-1)
             self._waiters.pop(correlation_id, None)

@@ -50,7 +50,7 @@ class Service:
 
     def _add(self, functions: Mapping[str, Callable[..., Any]]) -> None:
         for name, function in functions.items():
-            if not isinstance(name, str) or not name or name.startswith("_"):
+            if not isinstance(name, str) or not name or name.startswith(("_", "<")):  # <lambda>
                 raise TypeError(f"a method's name is public, not {name!r}: give it one by a mapping")
             if not callable(function):
                 raise TypeError(f"method {name!r} must be a function, not {function!r}")

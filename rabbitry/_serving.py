@@ -19,11 +19,11 @@ import anyio
 import anyio.to_thread
 
 from rabbitry._codecs import Codec, codec_named, decode_from
+from rabbitry._confirmation import Confirmation
 from rabbitry._consumer import Consumer
 from rabbitry._delivery import Delivery
 from rabbitry._envelope import DIRECT, address_of, check_clock_skew, error_reply, reply_exchange, time_left
 from rabbitry._errors import (
-    ChannelClosed,
     Closed,
     ConsumerCancelled,
     DecodeError,
@@ -32,6 +32,7 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._message import Message
+from rabbitry._publisher import Publisher
 from rabbitry._scopes import background
 from rabbitry._service import Service
 from rabbitry._waiting import is_being_cancelled
@@ -306,16 +307,18 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
 
 
 class RawReplies:
-    """Publishes replies in one life: to direct addresses on the requests' channel, to others confirmed on one of their
-    own, as the broker closes it over an exchange that does not exist.
+    """Publishes replies in one life, without waiting for confirms: to direct addresses on the requests' channel, to
+    other queues on one of their own, which counts those that are lost. To an exchange they go one by one on yet
+    another: the broker closes it over an exchange that does not exist.
     """
 
-    __slots__ = ("_channel", "_confirming", "_connection", "_counts", "_lock")
+    __slots__ = ("_channel", "_connection", "_counts", "_lock", "_one_by_one", "_publisher")
 
     def __init__(self, connection: Connection, channel: Channel, counts: RequestCounts) -> None:
         self._connection = connection
         self._channel = channel
-        self._confirming: Channel | None = None
+        self._publisher: Publisher | None = None
+        self._one_by_one: Channel | None = None
         self._counts = counts
         self._lock = anyio.Lock()
 
@@ -323,22 +326,42 @@ class RawReplies:
         pass
 
     async def __aexit__(self, *_: object) -> None:
-        if self._confirming is not None:
-            await self._confirming._close()
+        if self._publisher is not None:
+            await self._publisher._channel._close()
+        if self._one_by_one is not None:
+            await self._one_by_one._close()
 
     async def __call__(self, reply: Message, exchange: str, routing_key: str) -> None:
-        if not exchange and routing_key.startswith(DIRECT):
+        """Returns once the reply is queued, with an exchange once it is confirmed, or lost."""
+        if exchange:
+            await self._publish_alone(reply, exchange, routing_key)
+        elif routing_key.startswith(DIRECT):
             await self._channel.publish(reply, routing_key=routing_key)
-            return
-        try:
-            channel = await self._confirmed()
-            await channel.publish(reply, exchange=exchange, routing_key=routing_key, mandatory=True)
-        except (PublishFailed, ChannelClosed) as error:
-            self._counts.undeliverable_replies += 1
-            logger.warning("a reply could not be delivered: %s", error)
+        else:
+            publisher = await self._opened()
+            await publisher.submit(reply, routing_key=routing_key, mandatory=True)
 
-    async def _confirmed(self) -> Channel:
+    async def _opened(self) -> Publisher:
         async with self._lock:
-            if self._confirming is None or not self._confirming.is_open:
-                self._confirming = await self._connection.channel().__aenter__()
-            return self._confirming
+            if self._publisher is None or not self._publisher._channel.is_open:
+                channel = await self._connection.channel().__aenter__()
+                self._publisher = await channel.publisher(on_outcome=self._ended).__aenter__()
+            return self._publisher
+
+    async def _publish_alone(self, reply: Message, exchange: str, routing_key: str) -> None:
+        async with self._lock:
+            if self._one_by_one is None or not self._one_by_one.is_open:
+                self._one_by_one = await self._connection.channel().__aenter__()
+            try:
+                await self._one_by_one.publish(reply, exchange=exchange, routing_key=routing_key, mandatory=True)
+            except PublishFailed as error:
+                self._lost(error)
+
+    def _ended(self, confirmation: Confirmation) -> None:
+        failure = confirmation.failure()
+        if failure is not None:
+            self._lost(failure)
+
+    def _lost(self, error: PublishFailed) -> None:
+        self._counts.undeliverable_replies += 1
+        logger.warning("a reply could not be delivered: %s", error)

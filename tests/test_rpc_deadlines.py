@@ -1,0 +1,280 @@
+"""Deadlines that travel: a server begins nothing whose time is up, and stops what it works on; and says how often."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import pytest
+
+import rabbitry
+from rabbitry import RequestCounts
+from rabbitry._envelope import time_left
+from tests.clients import some_queue
+from tests.helpers import exclusive_queue, has_counts, open_channel, unique, until
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+async def test_a_request_tells_how_long_its_caller_waits(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel, connection.rpc() as rpc:
+        queue = await exclusive_queue(channel)
+
+        async def headers(limit: float) -> dict[str, Any]:
+            async with anyio.create_task_group() as tg:
+
+                async def call() -> None:
+                    with anyio.move_on_after(limit):
+                        await rpc.call(queue, headers={"mine": 1})
+
+                tg.start_soon(call)
+                assert await has_counts(channel, queue, 1)
+                request = await channel.get(queue, no_ack=True)
+                tg.cancel_scope.cancel()
+            assert request is not None
+            return request.headers
+
+        assert await headers(float("inf")) == {"mine": 1}
+        told = await headers(7)
+        assert told["mine"] == 1
+        assert 6000 < told["x-rabbitry-remaining"] <= 7000
+        assert -100 < now_ms() + 7000 - told["x-rabbitry-deadline"] < 1000
+
+
+async def test_a_server_that_starts_late_does_not_execute_what_nobody_waits_for(amqp_url: str) -> None:
+    handled = []
+
+    async def handler(name: str) -> str:
+        handled.append(name)
+        return name
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
+        with anyio.move_on_after(0.05) as scope:
+            await rpc.call(queue, "nobody waits for it")
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tg:
+            await tg.start(partial(client.serve, queue, handler))
+            with anyio.fail_after(5):
+                assert await rpc.call(queue, "somebody does") == "somebody does"
+            client.stop_consuming()
+        assert handled == ["somebody does"]
+        assert rpc.late_replies == 0
+
+
+@pytest.mark.parametrize("where", ["connection", "client"])
+async def test_a_server_that_was_stopped_with_requests_in_hand_does_not_execute_them(
+    amqp_url: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those waited behind another one, or in its socket, beyond the broker's reach."""
+    handled = []
+    release = anyio.Event()
+
+    async def handler(name: str) -> str:
+        handled.append(name)
+        if name == "long":
+            await release.wait()
+        return name
+
+    async with open_channel(amqp_url) as channel, rabbitry.connect(amqp_url) as connection:
+        queue = (await channel.declare_queue(unique())).name
+        async with rabbitry.open_client(amqp_url) as client, client.rpc() as rpc, anyio.create_task_group() as tg:
+            server: Any = client if where == "client" else connection
+            tg.start_soon(partial(server.serve, queue, handler, concurrency=1, prefetch=5))
+            tg.start_soon(rpc.call, queue, "long")
+            await until(lambda: handled == ["long"])
+            with anyio.move_on_after(0.1):
+                await rpc.call(queue, "waits in the prefetch")
+            moment = {"x-rabbitry-remaining": 5000, "x-rabbitry-deadline": now_ms() - 600}
+            await channel.publish(rabbitry.Message.msgpack("from a socket", headers=moment), routing_key=queue)
+            release.set()
+            assert await rpc.call(queue, "next") == "next"
+            assert handled == ["long", "next"]
+            if where == "client":
+                assert client.statistics()["expired_requests"] == 2
+            else:
+                assert connection.requests == RequestCounts(answered=2, expired=2)
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)  # they were acknowledged
+        await channel.delete_queue(queue)
+    assert sum("was not begun" in record.message for record in caplog.records) == 2
+
+
+@pytest.mark.parametrize("where", ["connection", "client"])
+async def test_a_handler_is_stopped_when_its_callers_time_is_up(amqp_url: str, where: str) -> None:
+    stopped = []
+
+    async def handler(name: str) -> str:
+        if name == "quick":
+            return name
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.append(name)
+
+    async with open_channel(amqp_url) as channel, rabbitry.connect(amqp_url) as connection:
+        queue = (await channel.declare_queue(unique())).name
+        async with rabbitry.open_client(amqp_url) as client, client.rpc() as rpc, anyio.create_task_group() as tg:
+            server: Any = client if where == "client" else connection
+            tg.start_soon(partial(server.serve, queue, handler, concurrency=1))
+            with pytest.raises(TimeoutError), anyio.fail_after(0.2):
+                await rpc.call(queue, "slow")
+            with anyio.fail_after(5):
+                assert await rpc.call(queue, "quick") == "quick"
+            assert stopped == ["slow"]
+            if where == "client":
+                assert client.statistics()["stopped_requests"] == 1
+            else:
+                assert connection.requests == RequestCounts(answered=1, stopped=1)
+            assert rpc.late_replies == 0
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+        await channel.delete_queue(queue)
+
+
+async def test_nested_calls_inherit_the_deadline(amqp_url: str) -> None:
+    seen = []
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        outer, inner = await exclusive_queue(channel), await exclusive_queue(channel)
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+
+            async def pass_on(payload: Any) -> Any:
+                return await rpc.call(inner, raw=True)
+
+            async def look(request: rabbitry.Delivery) -> bytes:
+                seen.append(request.headers["x-rabbitry-remaining"])
+                return b""
+
+            tg.start_soon(connection.serve, outer, pass_on)
+            tg.start_soon(partial(connection.serve, inner, look, raw=True))
+            with anyio.fail_after(5):
+                assert await rpc.call(outer) == b""
+            tg.cancel_scope.cancel()
+    assert len(seen) == 1
+    assert 4000 < seen[0] < 5000 + 1
+
+
+@pytest.mark.parametrize(
+    ("remaining", "deadline_in", "waited", "clock_skew", "left"),
+    [
+        (5000, 5.0, 0.0, 0.5, 5.0),
+        (5000, 2.0, 0.0, 0.5, 2.5),  # three seconds in a queue: by the clock, and the skew
+        (5000, 2.0, 0.0, None, 5.0),
+        (5000, 2.0, 4.0, 0.5, 1.0),  # four in hand: by what remains
+        (5000, -1.0, 0.0, 0.5, -0.5),
+        (5000, 5.4, 0.0, 0.5, 5.0),
+        (5000, 60.0, 1.0, 0.5, 4.0),  # from the future
+        (0, 5.0, 0.0, 0.5, 0.0),
+        (5000, None, 2.0, 0.5, 3.0),
+        (None, 2.0, 0.0, 0.5, None),
+    ],
+)
+def test_the_time_left(
+    remaining: int | None, deadline_in: float | None, waited: float, clock_skew: float | None, left: float | None
+) -> None:
+    headers: dict[str, Any] = {}
+    if remaining is not None:
+        headers["x-rabbitry-remaining"] = remaining
+    if deadline_in is not None:
+        headers["x-rabbitry-deadline"] = now_ms() + int(deadline_in * 1000)
+    found = time_left(headers, waited, clock_skew)
+    assert found == (None if left is None else pytest.approx(left, abs=0.05))
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0, True, None, [1], b"1"])
+def test_headers_of_another_type_count_as_not_there(wrong: Any) -> None:
+    assert time_left({"x-rabbitry-remaining": wrong, "x-rabbitry-deadline": 1}, 0, 0.5) is None
+    assert time_left({"x-rabbitry-remaining": 1000, "x-rabbitry-deadline": wrong}, 0, 0.5) == 1
+
+
+async def test_a_clock_skew_is_a_number_of_seconds(amqp_url: str) -> None:
+    async def handler(_: Any) -> None: ...
+
+    async with rabbitry.connect(amqp_url) as connection, rabbitry.open_client(amqp_url) as client:
+        for wrong in (-1, float("inf"), float("nan")):
+            with pytest.raises(ValueError, match="clock_skew"):
+                await connection.serve("x", handler, clock_skew=wrong)
+            with pytest.raises(ValueError, match="clock_skew"):
+                await client.serve("x", handler, clock_skew=wrong)
+
+
+# --- in threads -------------------------------------------------------------------------------------------------------
+
+
+async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(amqp_url: str) -> None:
+    threads = set()
+    running = most = 0
+    lock = threading.Lock()
+
+    def handler(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+            threads.add(threading.get_ident())
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        if number == 7:
+            raise ValueError("seven")
+        return 2 * number
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        replies = []
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, concurrency=3, prefetch=20))
+
+            async def call(number: int) -> None:
+                replies.append(await rpc.call(queue, number))
+
+            with anyio.fail_after(5):
+                async with anyio.create_task_group() as calls:
+                    for number in [*range(7), *range(8, 12)]:
+                        calls.start_soon(call, number)
+                with pytest.raises(rabbitry.RemoteError, match="ValueError: seven"):
+                    await rpc.call(queue, 7)
+            tg.cancel_scope.cancel()
+        assert sorted(replies) == [2 * number for number in [*range(7), *range(8, 12)]]
+        assert threading.get_ident() not in threads
+        assert 1 < most <= 3
+
+
+async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_reply(amqp_url: str) -> None:
+    noticed = []
+
+    def handler(how: str) -> str:
+        if how == "quick":
+            return how
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            time.sleep(0.002)
+            if how == "looks":
+                try:
+                    anyio.from_thread.check_cancelled()
+                except BaseException:
+                    noticed.append(how)
+                    raise
+            elif time.monotonic() > until - 4.8:
+                return how
+        return how
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, concurrency=1))
+            for how in ("looks", "doesn't"):
+                with anyio.move_on_after(0.1):
+                    await rpc.call(queue, how)
+            with anyio.fail_after(5):
+                assert await rpc.call(queue, "quick") == "quick"
+            assert connection.requests == RequestCounts(answered=1, stopped=2)
+            assert (noticed, rpc.late_replies) == (["looks"], 0)
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
