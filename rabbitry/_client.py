@@ -343,10 +343,11 @@ class Client:
         and so is what cancelling it means.
         """
         name = queue if isinstance(queue, str) else queue.name or "(temporary)"
+        replies = ClientReplies(self, self._requests, name)
         answering = Answering(
             name,
             handler,
-            ClientReplies(self, self._requests, name),
+            replies,
             self._requests,
             concurrency=concurrency,
             codec=codec,
@@ -367,15 +368,16 @@ class Client:
             owner=self,
         )
         with self._at_work():
-            await process_all(
-                requests,
-                answering,
-                concurrency=concurrency,
-                on_error="reject",
-                on_stale="finish",
-                drain=seconds(drain),
-                task_status=task_status,
-            )
+            async with replies:
+                await process_all(
+                    requests,
+                    answering,
+                    concurrency=concurrency,
+                    on_error="reject",
+                    on_stale="finish",
+                    drain=seconds(drain),
+                    task_status=task_status,
+                )
 
     # --- topology -----------------------------------------------------------------------------------------------------
 

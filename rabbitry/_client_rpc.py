@@ -18,9 +18,17 @@ from rabbitry._channel import Channel
 from rabbitry._codecs import Codec, codec_named
 from rabbitry._consumer import Consumer
 from rabbitry._envelope import DIRECT
-from rabbitry._errors import Closed, ConsumerCancelled, LocalProtocolError, NotConnected, OutcomeUnknown, PublishFailed
+from rabbitry._errors import (
+    Closed,
+    ConsumerCancelled,
+    LocalProtocolError,
+    NotConnected,
+    NotSent,
+    OutcomeUnknown,
+    PublishFailed,
+)
 from rabbitry._message import Message
-from rabbitry._publishing import OWN_CHANNELS, is_lost
+from rabbitry._publishing import OWN_CHANNELS, is_lost, open_channel
 from rabbitry._rpc import RPC, ReplyTo, check_reply_to
 from rabbitry._serving import RequestConsumer, RequestCounts
 from rabbitry._subscription import Subscription
@@ -182,30 +190,54 @@ class ClientRPC:
 
 
 class ClientReplies:
-    """Publishes replies on the publishing connection, in this life or the next."""
+    """Publishes replies on the publishing connection, in this life or the next. To an exchange they go one by one on a
+    channel of their own: callers name it, and the broker closes the channel over one that does not exist.
+    """
 
-    __slots__ = ("_client", "_counts", "_queue")
+    __slots__ = ("_client", "_counts", "_lock", "_one_by_one", "_queue")
 
     def __init__(self, client: Client, counts: RequestCounts, queue: str) -> None:
         self._client = client
         self._counts = counts
         self._queue = queue
+        self._lock = anyio.Lock()
+        self._one_by_one: Channel | None = None
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._one_by_one is not None:
+            await self._one_by_one._close()
 
     async def __call__(self, reply: Message, exchange: str, routing_key: str) -> None:
+        """Returns once the reply is confirmed, or lost."""
         # RabbitMQ returns every mandatory message to a direct reply-to address, though it delivers it.
-        mandatory = bool(exchange) or not routing_key.startswith(DIRECT)
+        mandatory = not routing_key.startswith(DIRECT)
         try:
-            await self._client.publish(
-                reply,
-                exchange=exchange,
-                routing_key=routing_key,
-                mandatory=mandatory,
-                while_down="wait",
-                on_unknown="republish",
-            )
+            if exchange:
+                await self._publish_alone(reply, exchange, routing_key)
+            else:
+                await self._client.publish(
+                    reply, routing_key=routing_key, mandatory=mandatory, while_down="wait", on_unknown="republish"
+                )
         except PublishFailed as error:
             self._counts.undeliverable_replies += 1
             logger.warning("a reply to a request of queue %r could not be delivered: %s", self._queue, error)
+
+    async def _publish_alone(self, reply: Message, exchange: str, routing_key: str) -> None:
+        async with self._lock:
+            while True:
+                channel = self._one_by_one
+                if channel is None or not channel.is_open:
+                    channel = self._one_by_one = await open_channel(self._client._publishing, "wait")
+                try:
+                    return await channel.publish(reply, exchange=exchange, routing_key=routing_key, mandatory=True)
+                except (NotSent, Closed):
+                    continue  # it did not leave
+                except OutcomeUnknown as error:
+                    if not is_lost(error.__cause__):
+                        raise
 
 
 class RequestSubscription(Subscription):

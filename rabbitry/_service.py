@@ -101,6 +101,6 @@ def _functions_of(part: Any) -> Mapping[str, Callable[..., Any]]:
         raise TypeError(f"serve an object of {part.__name__}, not the class")
     if inspect.isroutine(part):
         return {part.__name__: part}
-    if isinstance(part, list | tuple | set | frozenset):
-        raise TypeError(f"give functions one by one, as Service(*functions), not {part!r}")
+    if type(part).__module__ == "builtins":
+        raise TypeError(f"a service is made of functions, as Service(*functions), or an object, not {part!r}")
     return {name: getattr(part, name) for name in public_methods(type(part))}

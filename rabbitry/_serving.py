@@ -120,8 +120,8 @@ class Answering:
         self._send_traceback = send_traceback
         self._clock_skew = clock_skew
         self._threads = anyio.CapacityLimiter(concurrency)
-        self._at_work: dict[tuple[str, str], list[anyio.Event]] = {}  # with who waits for its end
-        self._answered: dict[tuple[str, str], None] = {}
+        self._at_work: dict[tuple[str, str], tuple[bytes, list[anyio.Event]]] = {}  # with who waits for its end
+        self._answered: dict[tuple[str, str, int], None] = {}
 
     async def __call__(self, request: Delivery) -> None:
         """See the request through; returns when it may be acknowledged. Raises `DecodeError` if it has no address."""
@@ -134,35 +134,39 @@ class Answering:
                 raise
             properties, unreadable = address, error
         key = properties.reply_to or "", properties.correlation_id or ""
-        if request.redelivered and await self._was_answered(key):
+        if request.redelivered and await self._was_answered(key, request.body):
             self._counts.duplicates += 1
             return
-        waiting = self._at_work[key] = []
+        working = self._at_work[key] = request.body, []
         try:
             reply = await self._reply(request, properties, unreadable)
             if reply is not None and properties.reply_to:
                 await self._publish(reply, reply_exchange(properties.headers or {}), properties.reply_to)
             if request.is_stale:  # the broker will deliver it again
-                self._answered[key] = None
+                self._answered[*key, hash(request.body)] = None
                 if len(self._answered) > ANSWERED_KEPT:
                     del self._answered[next(iter(self._answered))]
         finally:
-            if self._at_work.get(key) is waiting:
+            if self._at_work.get(key) is working:
                 del self._at_work[key]
-            for done in waiting:
+            for done in working[1]:
                 done.set()
 
-    async def _was_answered(self, key: tuple[str, str]) -> bool:
-        """Whether a redelivered request was answered here in a former life, which may still be under way."""
+    async def _was_answered(self, key: tuple[str, str], body: bytes) -> bool:
+        """Whether a redelivered request was answered here in a former life, which may still be under way.
+
+        The body, too, must be the same: there are callers that use one correlation id for all their calls.
+        """
         if not key[1]:
             return False
-        while (waiting := self._at_work.get(key)) is not None:
+        while (working := self._at_work.get(key)) is not None and working[0] == body:
             done = anyio.Event()
-            waiting.append(done)
+            working[1].append(done)
             await done.wait()
-        if key not in self._answered:
+        known = *key, hash(body)
+        if known not in self._answered:
             return False
-        del self._answered[key]
+        del self._answered[known]
         return True
 
     async def _reply(self, request: Delivery, properties: Any, unreadable: DecodeError | None) -> Message | None:

@@ -246,6 +246,25 @@ async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(
         assert 1 < most <= 3
 
 
+async def test_fifty_threads_where_the_concurrency_is_fifty(amqp_url: str) -> None:
+    """AnyIO's own bound, which the whole program shares, is 40."""
+    all_at_once = threading.Barrier(50, timeout=5)
+
+    def handler(_: Any) -> int:
+        all_at_once.wait()
+        return 42
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, concurrency=50))
+            async with anyio.create_task_group() as calls:
+                for _ in range(50):
+                    calls.start_soon(rpc.call, queue)
+            assert connection.requests == RequestCounts(answered=50)
+            tg.cancel_scope.cancel()
+
+
 async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_reply(amqp_url: str) -> None:
     noticed = []
 

@@ -31,11 +31,16 @@ async def test_replies_by_a_queue_or_an_exchange(amqp_url: str, kind: Any) -> No
         async with anyio.create_task_group() as tg:
             tg.start_soon(connection.serve, queue, double)
             async with connection.rpc(reply_to=reply_to) as one, connection.rpc(reply_to=reply_to) as other:
+                replies = []
+
+                async def call(rpc: rabbitry.RPC, number: int) -> None:
+                    replies.append((number, await rpc.call(queue, number)))
+
                 for number in range(3):
-                    assert (await one.call(queue, number), await other.call(queue, -number)) == (
-                        2 * number,
-                        -2 * number,
-                    )
+                    async with anyio.create_task_group() as calls:  # two in flight, the first of each
+                        calls.start_soon(call, one, number)
+                        calls.start_soon(call, other, -number - 1)
+                assert sorted(replies) == [(number, 2 * number) for number in range(-3, 3)]
                 addresses = [one._reply_address, other._reply_address]
                 # everybody on a fanout exchange gets all replies, and must not take them for its own
                 await until(lambda: [one.late_replies, other.late_replies] == ([3, 3] if kind == "fanout" else [0, 0]))

@@ -233,7 +233,7 @@ async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_
                     proxy.cut()
                     await until(lambda: server.statistics()["consuming_lives"] == 2)
                     if concurrency > 1:  # it is here again, and waits
-                        await until(lambda: answering and any(answering[0]._at_work.values()))
+                        await until(lambda: answering and any(waiting for _, waiting in answering[0]._at_work.values()))
                 return 2 * number
 
             await tg.start(partial(server.serve, queue, handler, concurrency=concurrency))
@@ -247,6 +247,29 @@ async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_
             server.stop_consuming()
         async with open_channel(amqp_url) as channel:
             assert await drain(channel, queue) == []
+
+
+async def test_another_request_with_the_same_correlation_id_is_not_taken_for_one_that_comes_again(
+    amqp_url: str,
+) -> None:
+    """Some callers use one id for all their calls: two of them come again, and one of these was answered."""
+    handled: list[int] = []
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (server, proxy), open_channel(amqp_url) as ch:
+
+        async def handler(number: int) -> None:
+            handled.append(number)
+            if handled == [1]:
+                proxy.cut()
+                await until(lambda: server.statistics()["consuming_lives"] == 2)
+
+        for number in (1, 2):
+            await ch.publish(rabbitry.Message.msgpack(number, correlation_id="same"), routing_key=queue)
+        async with anyio.create_task_group() as tg:
+            await tg.start(partial(server.serve, queue, handler, concurrency=1, prefetch=2))
+            await until(lambda: server.statistics()["duplicate_requests"] == 1 and len(handled) == 2)
+            server.stop_consuming()
+        assert handled == [1, 2]
+        assert await drain(ch, queue) == []
 
 
 async def test_two_requests_with_one_correlation_id_are_both_answered(amqp_url: str) -> None:

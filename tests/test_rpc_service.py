@@ -133,14 +133,19 @@ async def test_wrong_arguments_and_names_reach_the_caller_and_nothing_runs(amqp_
 
 
 def test_what_a_service_is_made_of() -> None:
+    class Empty:
+        attribute = 1
+
     assert Service(Implementation()).methods == ("add", "divide", "more")
     assert Service(Implementation(), interface=Calculator).methods == ("add", "divide")
     assert Service(double, {"math.triple": triple}).methods == ("double", "math.triple")
     for parts, text in (
         ((), "at least one"),
-        ((object(),), "at least one"),
+        ((Empty(),), "at least one"),
+        ((object(),), "made of functions"),
         ((Implementation,), "not the class"),
         (([double],), r"Service\(\*functions\)"),
+        (("double",), r"Service\(\*functions\)"),
         ((double, {"double": triple}), "two methods named 'double'"),
         (({"_private": double},), "public"),
         (({"x": 1},), "must be a function"),
