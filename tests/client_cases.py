@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
 
 import anyio
-import anyio.from_thread
 import pytest
 
 import rabbitry
@@ -271,34 +269,6 @@ async def client_rpc_call_with_a_reply_queue(stage: Stage) -> AsyncGenerator[Ope
                 assert repr(rpc).startswith("<ClientRPC 0 calls in flight")
         tg.cancel_scope.cancel()
     assert await has_counts(stage.channel, queue, 0)
-
-
-@case("Client.serve", least=5)
-async def client_serve_in_threads(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
-    """As with a coroutine function; no thread is left behind."""
-    queue, replies = await shared_queue(stage, []), await exclusive_queue(stage.channel)
-    running = 0
-    for number in range(2):
-        await stage.channel.publish(rabbitry.Message.msgpack(number, reply_to=replies), routing_key=queue)
-    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
-
-        def handler(number: int) -> int:
-            nonlocal running
-            running += 1
-            time.sleep(0.002)
-            running -= 1
-            if number == 1:
-                anyio.from_thread.run_sync(client.stop_consuming)
-            return 2 * number
-
-        attempt = yield client.serve(queue, handler, concurrency=1)
-        assert running == 0
-        assert client.statistics()["subscriptions"] == 0
-    left = (await stage.channel.declare_queue(queue, passive=True)).message_count
-    answered = len(await drain(stage.channel, replies))
-    assert answered + left >= 2
-    assert not attempt.has_returned or (answered, left) == (2, 0)
-    await stage.channel.delete_queue(queue)
 
 
 @case("Client.serve", least=5)

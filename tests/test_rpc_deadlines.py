@@ -297,3 +297,28 @@ async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_re
             assert (noticed, rpc.late_replies) == (["looks"], 0)
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
+
+
+@pytest.mark.parametrize("where", ["connection", "client"])
+async def test_cancelled_serving_waits_for_its_threads(amqp_url: str, where: str) -> None:
+    """It sends no reply any more, and puts the request back."""
+    begun, finish, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def handler(_: Any) -> int:
+        begun.set()
+        finish.wait(5)
+        ended.set()
+        return 42
+
+    async with some_queue(amqp_url) as queue, open_channel(amqp_url) as channel:
+        await channel.publish(rabbitry.Message.msgpack(1, reply_to=queue), routing_key=queue)
+        async with rabbitry.connect(amqp_url) as connection, rabbitry.open_client(amqp_url) as client:
+            server: Any = client if where == "client" else connection
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(server.serve, queue, handler)
+                await until(begun.is_set)
+                tg.cancel_scope.cancel()
+                finish.set()
+            assert ended.is_set()
+            assert await has_counts(channel, queue, 1)
+            assert [request.redelivered for request in [await channel.get(queue)] if request] == [True]
