@@ -38,6 +38,7 @@ from rabbitry._errors import (
     StaleDelivery,
     Unroutable,
 )
+from rabbitry._hooks import CallOperation, Event, Instrumentation, Operation, ProcessOperation, PublishOperation
 from rabbitry._link import Change, Credentials
 from rabbitry._message import Message
 from rabbitry._publisher import Publisher
@@ -58,6 +59,7 @@ __all__ = [
     "Batch",
     "Batches",
     "Binding",
+    "CallOperation",
     "Change",
     "Channel",
     "ChannelClosed",
@@ -78,18 +80,23 @@ __all__ = [
     "Death",
     "DecodeError",
     "Delivery",
+    "Event",
     "Exchange",
     "ExchangeBinding",
+    "Instrumentation",
     "LocalProtocolError",
     "Message",
     "Nacked",
     "NotConnected",
     "NotFound",
     "NotSent",
+    "Operation",
     "OutcomeUnknown",
     "PreconditionFailed",
+    "ProcessOperation",
     "ProtocolError",
     "PublishFailed",
+    "PublishOperation",
     "Publisher",
     "PublishesFailed",
     "Queue",

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import anyio
 from anyio.abc import TaskStatus
@@ -38,6 +38,7 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
+from rabbitry._hooks import Instrumentation, Instruments
 from rabbitry._link import Change, CredentialsSource, Fate, Link, State, WhileDown
 from rabbitry._message import Message, seconds
 from rabbitry._process import DeliveryHandler, OnStale, process_all
@@ -81,6 +82,8 @@ class Client:
         "_while_down",
         "_working",
     )
+
+    _publisher_type: ClassVar[type[ClientPublisher]] = ClientPublisher
 
     def __init__(self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown) -> None:
         self._fate = fate
@@ -186,7 +189,7 @@ class Client:
         check_policies(policy, on_unknown)
         check_window(window)
         channel = await open_channel(self._publishing, policy)
-        publisher = ClientPublisher(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
+        publisher = self._publisher_type(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
         self._publishers.add(publisher)
         try:
             async with publisher:
@@ -544,6 +547,10 @@ class Client:
         if not self._registry.is_lasting:
             await self._consuming.connection("wait")
 
+    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
+        """What to run for each delivery: an instrumented client has something around the handler."""
+        return handler
+
     def _joined(self, subscription: Subscription) -> None:
         self._subscriptions.add(subscription)
         if self._has_stopped:
@@ -602,6 +609,7 @@ async def open_client(
     client_properties: Mapping[str, Any] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     drain: float | timedelta = DEFAULT_DRAIN,
+    instrumentation: Instrumentation | None = None,
     reactor: Reactor | None = None,
 ) -> AsyncIterator[Client]:
     """A client that spans reconnects: `async with rabbitry.open_client("amqp://host") as client: ...`
@@ -610,7 +618,7 @@ async def open_client(
     (tried in random order). `reconnect` says how long to wait between attempts and when to give up (default: 0.5 to
     30 s, for ever). `while_down` is what publishing does meanwhile: "wait", or "fail" with `NotConnected`.
     `credentials` is asked before each attempt, and with `expires_in` again when 80 % of that has passed. The others are
-    those of `connect`. On `reactor`, or on one of its own.
+    those of `connect`, `instrumentation` included. On `reactor`, or on one of its own.
 
     The block raises what waiting does not mend, and cancels its body for it: `AuthenticationFailed` from the first
     connection, `ConnectFailed` when `reconnect` gives up, a declared entity that the broker refuses to have again.
@@ -627,6 +635,7 @@ async def open_client(
             reactor = await stack.enter_async_context(open_reactor())
 
         fate, backoff, base = Fate(), reconnect or Backoff(), name or default_name()
+        instruments = Instruments.of(instrumentation)
         settings = [
             connection_settings(
                 url,
@@ -641,10 +650,16 @@ async def open_client(
         ]
 
         def link(role: str) -> Link:
-            named = [replace(each, name=f"{base}-{role}") for each in settings]
+            named = [replace(each, name=f"{base}-{role}", instruments=instruments) for each in settings]
             return Link(role, reactor, named, backoff, credentials, fate)
 
-        client = Client(link("publish"), link("consume"), fate, while_down)
+        client: Client
+        if instruments is None:
+            client = Client(link("publish"), link("consume"), fate, while_down)
+        else:
+            from rabbitry._instrumented_client import InstrumentedClient  # which is made of this module's
+
+            client = InstrumentedClient(link("publish"), link("consume"), fate, while_down, instruments)
         has_lived = lambda: any(each.lives for each in client._links)  # noqa: E731
         for each in client._links:
             each.has_lived = has_lived
@@ -683,6 +698,7 @@ class ClientOptions(TypedDict, total=False):
     client_properties: Mapping[str, Any] | None
     ssl_context: ssl.SSLContext | None
     drain: float | timedelta
+    instrumentation: Instrumentation | None
 
 
 async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]) -> Client:

@@ -26,6 +26,8 @@ from rabbitry._codecs import Codec
 from rabbitry._delivery import Delivery
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._hooks import Instruments
+from rabbitry._instrumented import InstrumentedChannel, InstrumentedDelivery, InstrumentedRPC
 from rabbitry._rpc import RPC, ReplyTo
 from rabbitry._serving import CLOCK_SKEW, Answering, Handler, RawReplies, RequestCounts, serve
 from rabbitry._topology import Queue, name_of
@@ -64,6 +66,7 @@ class Settings:
     client_properties: tuple[tuple[str, Any], ...]
     dial: Dial | None
     ssl_context: ssl.SSLContext | None
+    instruments: Instruments | None = None
 
 
 class Connection:
@@ -171,6 +174,9 @@ class Connection:
     def channel(self, *, confirm: bool = True, prefetch: int = 100) -> Channel:
         """A `Channel`, to be entered. `confirm`: publishes wait for the broker's confirm. `prefetch` (0 to 65,535; 0 is
         unlimited) is how many deliveries each consumer may have unsettled."""
+        instruments = self._settings.instruments
+        if instruments is not None:
+            return InstrumentedChannel(self, confirm, prefetch, instruments)
         return Channel(self, confirm, prefetch)
 
     def rpc(self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct") -> RPC:
@@ -180,7 +186,8 @@ class Connection:
         (a queue of this RPC's own), or an `Exchange`, which is declared, and to which such a queue is bound with a key
         unique to this RPC. The queue goes with the RPC.
         """
-        return RPC(self.channel(confirm=False), codec, reply_to)
+        kind = RPC if self._settings.instruments is None else InstrumentedRPC
+        return kind(self.channel(confirm=False), codec, reply_to)
 
     async def serve(
         self,
@@ -284,7 +291,7 @@ def _protocol(settings: Settings) -> ProtocolConnection:
         frame_max=settings.frame_max,
         channel_max=settings.channel_max,
         max_message_size=settings.max_message_size,
-        delivery_type=Delivery,
+        delivery_type=Delivery if settings.instruments is None else InstrumentedDelivery,
     )
 
 

@@ -47,6 +47,7 @@ async def process_all(
     check_on_error(on_error)
     if subscription.is_stream and on_error == "requeue":
         raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
+    handler = subscription._observed(handler)
     at_work: dict[anyio.CancelScope, Delivery] = {}
     refusals: list[RabbitryError] = []  # of the subscription
     errors: list[Exception] = []  # of handlers, to be raised

@@ -33,6 +33,7 @@ from rabbitry._connection import (
 )
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
+from rabbitry._hooks import Instrumentation, Instruments
 from rabbitry._message import seconds
 from rabbitry._scopes import background
 from rabbitry._tls import connect_failed, make_context, server_name
@@ -78,6 +79,7 @@ class Reactor:
         client_properties: Mapping[str, Any] | None = None,
         dial: Dial | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> Connection:
         """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
         if self._is_closed:
@@ -93,6 +95,7 @@ class Reactor:
             client_properties=client_properties,
             dial=dial,
             ssl_context=ssl_context,
+            instrumentation=instrumentation,
         )
         return Connection(settings, self)
 
@@ -249,6 +252,7 @@ def connect(
     client_properties: Mapping[str, Any] | None = None,
     dial: Dial | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    instrumentation: Instrumentation | None = None,
 ) -> Connection:
     """One connection, one TCP life: it raises when the connection ends, and does not reconnect.
 
@@ -260,8 +264,8 @@ def connect(
     broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
     131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
     than `max_message_size` bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the
-    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel. Arguments given here win over
-    the URL's.
+    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel. `instrumentation` is told of
+    each message. Arguments given here win over the URL's.
 
     `amqps://` verifies the broker's certificate against the system's authorities, or against those in the URL's
     `cacertfile`; `certfile` and `keyfile` are this side's own. `ssl_context` is used instead, as it is.
@@ -279,6 +283,7 @@ def connect(
         client_properties=client_properties,
         dial=dial,
         ssl_context=ssl_context,
+        instrumentation=instrumentation,
     )
     return Connection(settings, None, open_reactor)
 
@@ -301,6 +306,7 @@ def connection_settings(
     client_properties: Mapping[str, Any] | None = None,
     dial: Dial | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    instrumentation: Instrumentation | None = None,
 ) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
     address = _parsed(url)
@@ -315,6 +321,7 @@ def connection_settings(
         client_properties=tuple((client_properties or {}).items()),
         dial=dial,
         ssl_context=ssl_context,
+        instruments=Instruments.of(instrumentation),
     )
     if ssl_context is not None and (not address.tls or dial is not None):
         raise LocalProtocolError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")

@@ -29,6 +29,7 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
+from rabbitry._instrumented import like
 from rabbitry._message import seconds
 from rabbitry._registry import LOCKED_BOUND, LOCKED_PAUSE, is_node_down
 from rabbitry._topology import Queue
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rabbitry._channel import Channel
     from rabbitry._client import Client
     from rabbitry._link import Link
+    from rabbitry._process import DeliveryHandler
     from rabbitry._registry import Registry
 
 __all__ = ["ConsumeOptions", "Offset", "Subscription", "SubscriptionBatches"]
@@ -294,7 +296,10 @@ class Subscription:
             priority=self._priority,
             arguments=arguments,
         )
-        return consumer if self._position is None else StreamConsumer(consumer, self._position)
+        return consumer if self._position is None else like(consumer, StreamConsumer)(consumer, self._position)
+
+    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
+        return self._owner._observed(handler)
 
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):

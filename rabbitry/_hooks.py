@@ -1,0 +1,282 @@
+"""`Instrumentation`: what is told of each message, if somebody asks; the operations it sees, and the guard around it.
+
+What must stay true: nothing here runs for a message unless an instrumentation was given, because the wrappers that call
+it are put in place when a connection or client is made; one that raises changes nothing but the log; an operation that
+began ends exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from rabbitry._errors import DecodeError, Nacked, OutcomeUnknown, RemoteError, Unroutable
+from rabbitry._message import Message
+
+if TYPE_CHECKING:
+    from rabbitry._delivery import Delivery
+    from rabbitry._uri import Address
+
+__all__ = [
+    "CallOperation",
+    "Event",
+    "Instrumentation",
+    "Instruments",
+    "Operation",
+    "ProcessOperation",
+    "PublishOperation",
+    "joined",
+    "operation_of",
+]
+
+logger = logging.getLogger("rabbitry")
+
+Event = Literal["consumed", "settled", "reconnected"]
+
+
+class Instrumentation(Protocol):
+    """What you give to `open_client(…, instrumentation=…)` or `connect(…)`: told of what takes time when it begins and
+    when it ends, and of what is only counted.
+
+    All three run inside the operation, also while a connection is being read: they must be quick. What one raises is
+    logged, the first time, and changes nothing else.
+    """
+
+    def begin(self, operation: Operation) -> None:
+        """It begins, in the task that asked for it. What you add to the `headers` of a `PublishOperation` or
+        `CallOperation` travels with its message, unless that has a header of this name.
+        """
+        ...
+
+    def end(self, operation: Operation) -> None:
+        """It has ended: `outcome`, `error` and `seconds` are known. Of a `ProcessOperation` and a `CallOperation` in
+        the same task, of a `PublishOperation` in any.
+        """
+        ...
+
+    def count(self, event: Event, labels: Mapping[str, str]) -> None:
+        """One more "consumed" (`queue`: a delivery was handed out), "settled" (`queue`; `how`: "ack", "nack" or
+        "reject") or "reconnected" (`connection`: "publish" or "consume" of a client).
+        """
+        ...
+
+
+_OUTCOMES: Mapping[type[Exception], str] = {
+    Nacked: "nacked",
+    Unroutable: "unroutable",
+    OutcomeUnknown: "unknown",
+    RemoteError: "failed",
+    DecodeError: "failed",
+}
+
+
+class Operation:
+    """What takes time: a `PublishOperation`, a `ProcessOperation` or a `CallOperation`.
+
+    `outcome` is "" until it has ended; `error` is what it raised, if that was no cancellation. `host` and `port` are
+    the broker's, as the URL has them ("" and 0 until a client has chosen one; the path of a Unix socket and 0). `state`
+    is the instrumentation's own.
+    """
+
+    __slots__ = ("_began", "_seconds", "error", "host", "outcome", "port", "state")
+
+    name: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self.outcome = ""
+        self.error: BaseException | None = None
+        self.host = ""
+        self.port = 0
+        self.state: Any = None
+        self._began = monotonic()
+        self._seconds = 0.0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.outcome or 'under way'}>"
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return self._seconds if self.outcome else monotonic() - self._began
+
+    def ended_by(self, error: BaseException) -> str:
+        """The outcome where this is raised. What is no `Exception` cancels it."""
+        if not isinstance(error, Exception):
+            return "cancelled"
+        return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "unsent")
+
+    def located(self, address: Address) -> None:
+        """It takes place at this broker."""
+        self.host, self.port = address.unix_path or address.host, address.port
+
+
+class PublishOperation(Operation):
+    """One message published: until its confirm, on a channel without confirms until it is queued.
+
+    `outcome` is "confirmed", "nacked", "unroutable" (returned), "unknown" (lost under way, or its caller was
+    cancelled), "unsent", or "queued" where there are no confirms. `publish` counts from the call, `submit` and
+    `publish_nowait` from when the message is queued; sent again in another connection life, it is still one.
+    """
+
+    __slots__ = ("_carried", "attempts", "exchange", "headers", "message", "routing_key")
+
+    name = "publish"
+
+    def __init__(self, message: Message | bytes, exchange: str, routing_key: str) -> None:
+        super().__init__()
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.headers: dict[str, str] = {}
+        self.attempts = 0  # that may have arrived
+        self._carried: Message | bytes | None = None
+
+    def ended_by(self, error: BaseException) -> str:
+        """Cancelled, it may have arrived, if it has left."""
+        if not isinstance(error, Exception):
+            return "unknown" if self.attempts else "unsent"
+        return super().ended_by(error)
+
+    @property
+    def carried(self) -> Message | bytes:
+        """The message with the headers added: the caller's own stays as it is."""
+        carried = self._carried
+        if carried is None:
+            carried = self._carried = _with_headers(self.message, self.headers)
+        return carried
+
+
+class ProcessOperation(Operation):
+    """One delivery in the hands of its handler, or of the block of `delivery.process()`. `queue` is where it came from.
+
+    `outcome` is "returned", "failed" or "cancelled".
+    """
+
+    __slots__ = ("delivery", "queue")
+
+    name = "process"
+
+    def __init__(self, delivery: Delivery, queue: str) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.queue = queue
+
+    def ended_by(self, error: BaseException) -> str:
+        """Whatever the handler raised is its failure."""
+        return "failed" if isinstance(error, Exception) else "cancelled"
+
+
+class CallOperation(Operation):
+    """One RPC call, until its answer.
+
+    `outcome` is "answered", "failed" (the handler raised), "unroutable", "unknown", "unsent", or "cancelled": its
+    caller gave up, mostly because its time was over.
+    """
+
+    __slots__ = ("exchange", "headers", "routing_key")
+
+    name = "call"
+
+    def __init__(self, exchange: str, routing_key: str) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.headers: dict[str, str] = {}
+
+
+_publishing: ContextVar[PublishOperation | None] = ContextVar("rabbitry publishing", default=None)
+
+
+@contextmanager
+def joined(operation: PublishOperation) -> Iterator[None]:
+    """What the block publishes of its message belongs to this operation."""
+    _publishing.set(operation)
+    try:
+        yield
+    finally:
+        _publishing.set(None)
+
+
+def operation_of(message: Message | bytes) -> PublishOperation | None:
+    """That of the `publish` under way which this message comes from, if it is observed."""
+    operation = _publishing.get()
+    if operation is None or operation.message is not message or operation.outcome:
+        return None  # a task may have been started inside it, and have inherited it
+    return operation
+
+
+class Instruments:
+    """An instrumentation, guarded: nothing that it raises gets any further."""
+
+    __slots__ = ("_has_complained", "_instrumentation")
+
+    def __init__(self, instrumentation: Instrumentation) -> None:
+        self._instrumentation = instrumentation
+        self._has_complained = False
+
+    @classmethod
+    def of(cls, instrumentation: Instrumentation | None) -> Instruments | None:
+        """None for none."""
+        return None if instrumentation is None else cls(instrumentation)
+
+    def begin(self, operation: Operation) -> None:
+        """Tell of it."""
+        try:
+            self._instrumentation.begin(operation)
+        except Exception:
+            self._complain("begin")
+
+    def end(self, operation: Operation, outcome: str, error: BaseException | None = None) -> None:
+        """Tell how it ended, if that is not known yet."""
+        if operation.outcome:
+            return
+        operation._seconds = operation.seconds
+        operation.outcome = outcome
+        operation.error = error
+        try:
+            self._instrumentation.end(operation)
+        except Exception:
+            self._complain("end")
+
+    def count(self, event: Event, labels: Mapping[str, str]) -> None:
+        """One more."""
+        try:
+            self._instrumentation.count(event, labels)
+        except Exception:
+            self._complain("count")
+
+    def _complain(self, method: str) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.exception("%s of the instrumentation failed; further failures are not logged", method)
+
+    # --- around what is awaited ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def around(self, operation: Operation, returned: str) -> Iterator[None]:
+        """The operation lasts as long as the block, and ends as that does: `returned` when it returns."""
+        self.begin(operation)
+        try:
+            yield
+        except BaseException as error:
+            self.end(operation, operation.ended_by(error), error if isinstance(error, Exception) else None)
+            raise
+        self.end(operation, returned)
+
+    @contextmanager
+    def publishing(self, operation: PublishOperation, returned: str = "confirmed") -> Iterator[None]:
+        """The block publishes its message."""
+        with joined(operation), self.around(operation, returned):
+            yield
+
+
+def _with_headers(message: Message | bytes, headers: Mapping[str, str]) -> Message | bytes:
+    if not headers:
+        return message
+    if isinstance(message, Message):
+        return message.replace(headers={**headers, **(message.headers or {})})
+    return Message(message, headers=headers)

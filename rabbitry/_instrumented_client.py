@@ -1,0 +1,69 @@
+"""The client with an instrumentation: it publishes as one operation, through all lives, and counts those lives.
+
+What must stay true: as in `_instrumented`; `open_client` makes one of these only where it was given an instrumentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rabbitry._client import Client
+from rabbitry._hooks import Instruments, PublishOperation, joined
+from rabbitry._instrumented import Observer, PublishesObserved, observed
+from rabbitry._link import Change, Fate, Link, WhileDown
+from rabbitry._message import Message
+from rabbitry._process import DeliveryHandler
+from rabbitry._publishing import ClientPublisher, LastingConfirmation
+from rabbitry._topology import Exchange, name_of
+
+__all__ = ["InstrumentedClient"]
+
+
+class InstrumentedClientPublisher(PublishesObserved, ClientPublisher):
+    """Of an instrumented client."""
+
+    __slots__ = ()
+
+    async def _send_alone(self, confirmation: LastingConfirmation) -> None:
+        observer = confirmation._on_settled
+        assert isinstance(observer, Observer)
+        with joined(observer.operation):
+            await super()._send_alone(confirmation)
+
+
+class InstrumentedClient(Client):
+    """Made by `open_client(…, instrumentation=…)`."""
+
+    __slots__ = ("_instruments",)
+
+    _publisher_type = InstrumentedClientPublisher
+
+    def __init__(
+        self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown, instruments: Instruments
+    ) -> None:
+        self._instruments = instruments
+        super().__init__(publishing, consuming, fate, while_down)
+
+    async def publish(
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        **policies: Any,
+    ) -> None:
+        exchange = name_of(exchange)
+        operation = PublishOperation(message, exchange, routing_key)
+        with self._instruments.publishing(operation):
+            await super().publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory, **policies)
+
+    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
+        return observed(handler)
+
+    def _tell(self, change: Change) -> None:
+        super()._tell(change)
+        if change.state == "connected":
+            link = self._publishing if change.connection == self._publishing.role else self._consuming
+            if link.lives > 1:
+                self._instruments.count("reconnected", {"connection": link.role})
