@@ -133,7 +133,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the packages' types with mypy (strict) and pyright."""
-    install(session, "loadtest", "types", "bench")
+    install(session, "loadtest,opentelemetry", "types", "bench")
     session.run("mypy")
     session.run("pyright")
 

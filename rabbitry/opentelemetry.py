@@ -1,0 +1,344 @@
+"""`OpenTelemetry`: an instrumentation that makes spans and metrics, by version 1.44 of the semantic conventions for
+messaging, and has the trace travel with each message. Needs the extra: `pip install "rabbitry[opentelemetry]"`.
+
+What must stay true: names, kinds and attributes are the conventions'; the span of a handler is current while it runs; a
+message whose publisher gave it a context of its own keeps that. Nothing here touches a message: the context is headers
+that the client adds (`traceparent`, as other instrumentations of RabbitMQ clients write and read it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from contextvars import Token
+from typing import Any
+
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import metrics, propagate, trace
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.propagators.textmap import Getter, TextMapPropagator
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+except ImportError as error:
+    raise ImportError(
+        'rabbitry.opentelemetry needs the OpenTelemetry API: pip install "rabbitry[opentelemetry]"'
+    ) from error
+
+from rabbitry._delivery import Delivery
+from rabbitry._errors import DecodeError
+from rabbitry._hooks import CallOperation, Event, Instruments, Operation, ProcessOperation, PublishOperation
+from rabbitry._message import Message
+
+__all__ = ["SCHEMA_URL", "OpenTelemetry"]
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+"""The version of the conventions."""
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""Seconds, as the conventions advise."""
+
+GENERATED = ("amq.gen-", "amq.rabbitmq.reply-to.")
+"""How names begin that the broker made up: there are as many as there are queues, or callers."""
+
+Attributes = dict[str, Any]
+
+
+class OpenTelemetry:
+    """Give it to `open_client(…, instrumentation=OpenTelemetry())` or to `connect`.
+
+    `tracer_provider`, `meter_provider` and `propagator` are the global ones unless given. `body_size` adds
+    `messaging.message.body.size` to the spans.
+
+    Spans: `publish {destination}` (PRODUCER), whose context travels in the message's headers; `process {destination}`
+    (CONSUMER), for each delivery in a handler of `client.process` or `serve` or in a block of `delivery.process()`, and
+    current there; `call {destination}` (CLIENT), for an RPC until its answer. A process span always links to the
+    message's context, and is a child of the span that is current; where there is none, of the message's context. A
+    message that came with a `traceparent` of its publisher's keeps it, and its publish span links to that. Each span
+    has a `rabbitry.outcome`, as the operations have it; a cancelled one is no error.
+
+    Metrics: `messaging.client.operation.duration` (publishes, until the confirm, and calls),
+    `messaging.client.sent.messages`, `messaging.client.consumed.messages`, `messaging.process.duration`, and two that
+    the conventions lack, `rabbitry.client.settled.messages` and `rabbitry.client.reconnections`. Their destinations are
+    exchanges and queues, without routing keys, which may be too many.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        propagator: TextMapPropagator | None = None,
+        body_size: bool = False,
+    ) -> None:
+        self._propagator = propagator
+        self._body_size = body_size
+        self._tracer = trace.get_tracer("rabbitry", tracer_provider=tracer_provider, schema_url=SCHEMA_URL)
+        meter = metrics.get_meter("rabbitry", meter_provider=meter_provider, schema_url=SCHEMA_URL)
+        self._operation_duration = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "Duration of messaging operation initiated by a producer or consumer client.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._process_duration = meter.create_histogram(
+            "messaging.process.duration",
+            "s",
+            "Duration of processing operation.",
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
+        )
+        self._sent = meter.create_counter(
+            "messaging.client.sent.messages",
+            "{message}",
+            "Number of messages producer attempted to send to the broker.",
+        )
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages",
+            "{message}",
+            "Number of messages that were delivered to the application.",
+        )
+        self._settled = meter.create_counter(
+            "rabbitry.client.settled.messages", "{message}", "Number of deliveries acknowledged, nacked or rejected."
+        )
+        self._reconnections = meter.create_counter(
+            "rabbitry.client.reconnections", "{connection}", "Number of connections made again after a loss."
+        )
+
+    def processing(self, delivery: Delivery, queue: str = "") -> AbstractContextManager[object]:
+        """A `with` block that processes a delivery, without settling it: its span is current there.
+
+        For deliveries of a connection without instrumentation, and for those that you settle in another way than
+        `with delivery.process()` does, which has a span already where there is an instrumentation.
+        """
+        return Instruments(self).around(ProcessOperation(delivery, queue), "returned")
+
+    # --- the instrumentation ------------------------------------------------------------------------------------------
+
+    def begin(self, operation: Operation) -> None:
+        """Start a span."""
+        match operation:
+            case PublishOperation():
+                self._begin_publish(operation)
+            case ProcessOperation():
+                self._begin_process(operation)
+            case CallOperation():
+                self._begin_call(operation)
+
+    def end(self, operation: Operation) -> None:
+        """End its span, and measure it."""
+        if isinstance(operation.state, _Current):
+            contexts.detach(operation.state.token)
+            span = operation.state.span
+        else:
+            span = operation.state or trace.INVALID_SPAN
+        self._measure(operation, span)
+        if operation.host:  # which a client knows only by now
+            span.set_attributes(_server(operation))
+        span.set_attribute("rabbitry.outcome", operation.outcome)
+        if operation.error is not None:
+            span.set_attribute("error.type", _error_type(operation.error))
+            if isinstance(operation, ProcessOperation):
+                span.record_exception(operation.error)
+            span.set_status(Status(StatusCode.ERROR, str(operation.error)))
+        span.end()
+
+    def count(self, event: Event, labels: Mapping[str, str]) -> None:
+        """One more."""
+        match event:
+            case "consumed":
+                self._consumed.add(1, _common("consume", "receive", _template(labels["queue"]) or labels["queue"]))
+            case "settled":
+                self._settled.add(1, _common(labels["how"], "settle", _template(labels["queue"]) or labels["queue"]))
+            case "reconnected":
+                connection = labels["connection"]
+                self._reconnections.add(1, {"messaging.system": "rabbitmq", "rabbitry.connection": connection})
+
+    # --- spans --------------------------------------------------------------------------------------------------------
+
+    def _begin_publish(self, operation: PublishOperation) -> None:
+        message = operation.message
+        attributes = _sent_to(operation, "publish")
+        if isinstance(message, Message):
+            _describe(attributes, message.message_id, message.correlation_id)
+        if self._body_size:
+            attributes["messaging.message.body.size"] = len(message.body if isinstance(message, Message) else message)
+        own = self._context_of(message.headers if isinstance(message, Message) else None)
+        span = self._tracer.start_span(
+            _span_name("publish", attributes), kind=SpanKind.PRODUCER, attributes=attributes, links=_links(own)
+        )
+        operation.state = span
+        if own is None:
+            self._inject(operation.headers, span)
+
+    def _begin_call(self, operation: CallOperation) -> None:
+        attributes = _sent_to(operation, "call")
+        span = self._tracer.start_span(_span_name("call", attributes), kind=SpanKind.CLIENT, attributes=attributes)
+        operation.state = span
+        self._inject(operation.headers, span)
+
+    def _begin_process(self, operation: ProcessOperation) -> None:
+        delivery = operation.delivery
+        attributes = _common(
+            "process", "process", _consumed_from(delivery.exchange, delivery.routing_key, operation.queue)
+        )
+        _name(attributes, operation.queue or delivery.routing_key)
+        attributes |= _server(operation)
+        attributes["messaging.rabbitmq.message.delivery_tag"] = delivery.delivery_tag
+        if delivery.routing_key:
+            attributes["messaging.rabbitmq.destination.routing_key"] = delivery.routing_key
+        if self._body_size:
+            attributes["messaging.message.body.size"] = len(delivery.body)
+        headers: Mapping[str, Any] = {}
+        try:
+            headers = delivery.headers
+            _describe(attributes, delivery.properties.message_id, delivery.properties.correlation_id)
+        except DecodeError:
+            pass  # the handler may look at its body nevertheless
+        parent = self._propagator_now.extract(headers, contexts.get_current(), _GETTER)
+        ambient = trace.get_current_span()
+        if ambient.get_span_context().is_valid:
+            parent = trace.set_span_in_context(ambient, parent)
+        span = self._tracer.start_span(
+            _span_name("process", attributes),
+            parent,
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            links=_links(self._context_of(headers)),
+        )
+        operation.state = _Current(span, contexts.attach(trace.set_span_in_context(span, parent)))
+
+    @property
+    def _propagator_now(self) -> TextMapPropagator:
+        """The global one may be set later than this is made."""
+        return self._propagator or propagate.get_global_textmap()
+
+    def _inject(self, headers: dict[str, str], span: Span) -> None:
+        carrier: MutableMapping[str, list[str] | str] = {}
+        self._propagator_now.inject(carrier, trace.set_span_in_context(span))
+        headers.update((name, value) for name, value in carrier.items() if isinstance(value, str))
+
+    def _context_of(self, headers: Mapping[str, Any] | None) -> SpanContext | None:
+        """That in which the message was made, if it carries one."""
+        if not headers:
+            return None
+        context = trace.get_current_span(self._propagator_now.extract(headers, Context(), _GETTER)).get_span_context()
+        return context if context.is_valid else None
+
+    # --- metrics ------------------------------------------------------------------------------------------------------
+
+    def _measure(self, operation: Operation, span: Span) -> None:
+        match operation:
+            case ProcessOperation(queue=queue):
+                attributes = _common("process", "process", _template(queue) or queue)
+            case PublishOperation(exchange=exchange) | CallOperation(exchange=exchange):
+                attributes = _common(operation.name, "send", exchange or "amq.default")
+            case _:
+                return
+        attributes |= _server(operation)
+        if operation.error is not None:
+            attributes["error.type"] = _error_type(operation.error)
+        context = trace.set_span_in_context(span)  # of which the histogram keeps an example
+        if isinstance(operation, ProcessOperation):
+            self._process_duration.record(operation.seconds, attributes, context)
+            return
+        self._operation_duration.record(operation.seconds, attributes, context)
+        if operation.outcome != "unsent":
+            self._sent.add(1, attributes, context)
+
+
+class _Current:
+    """A span that is current, and what makes it so no more."""
+
+    __slots__ = ("span", "token")
+
+    def __init__(self, span: Span, token: Token[Context]) -> None:
+        self.span = span
+        self.token = token
+
+
+class _HeadersGetter(Getter[Mapping[str, Any]]):
+    """Reads headers as any client may have written them: text or bytes, the rest is none of ours."""
+
+    def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
+        value = carrier.get(key)
+        if isinstance(value, bytes):
+            value = value.decode("ascii", "replace")
+        return [value] if isinstance(value, str) else None
+
+    def keys(self, carrier: Mapping[str, Any]) -> list[str]:
+        return list(carrier)
+
+
+_GETTER = _HeadersGetter()
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+def _common(operation: str, kind: str, destination: str) -> Attributes:
+    attributes: Attributes = {
+        "messaging.system": "rabbitmq",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+    }
+    if destination:
+        attributes["messaging.destination.name"] = destination
+    return attributes
+
+
+def _sent_to(operation: PublishOperation | CallOperation, name: str) -> Attributes:
+    exchange, routing_key = operation.exchange, operation.routing_key
+    attributes = _common(name, "send", _joined(exchange, routing_key) or "amq.default")
+    if not exchange:
+        _name(attributes, routing_key)
+    if routing_key:
+        attributes["messaging.rabbitmq.destination.routing_key"] = routing_key
+    return attributes | _server(operation)
+
+
+def _consumed_from(exchange: str, routing_key: str, queue: str) -> str:
+    return _joined(exchange, routing_key, queue if queue != routing_key else "")
+
+
+def _joined(*names: str) -> str:
+    return ":".join(filter(None, names))
+
+
+def _name(attributes: Attributes, queue: str) -> None:
+    """Say that a queue's name is the broker's invention, so that it does not get into the span's name."""
+    template = _template(queue)
+    if template:
+        attributes["messaging.destination.template"] = template
+        attributes["messaging.destination.temporary"] = True
+        attributes["messaging.destination.anonymous"] = True
+
+
+def _template(queue: str) -> str | None:
+    return next((f"{prefix}*" for prefix in GENERATED if queue.startswith(prefix)), None)
+
+
+def _span_name(operation: str, attributes: Attributes) -> str:
+    destination = attributes.get("messaging.destination.template") or attributes.get("messaging.destination.name")
+    return f"{operation} {destination}" if destination else operation
+
+
+def _server(operation: Operation) -> Attributes:
+    if not operation.host:
+        return {}
+    return {"server.address": operation.host} | ({"server.port": operation.port} if operation.port else {})
+
+
+def _describe(attributes: Attributes, message_id: str | None, correlation_id: str | None) -> None:
+    if message_id is not None:
+        attributes["messaging.message.id"] = message_id
+    if correlation_id is not None:
+        attributes["messaging.message.conversation_id"] = correlation_id
+
+
+def _links(context: SpanContext | None) -> Sequence[Link]:
+    return [] if context is None else [Link(context)]
+
+
+def _error_type(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

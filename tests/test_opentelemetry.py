@@ -1,0 +1,473 @@
+"""Spans and metrics by the messaging conventions, and the trace that travels with a message, against a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pika
+import pytest
+from opentelemetry import baggage, trace
+from opentelemetry import context as contexts
+from opentelemetry.instrumentation.aio_pika import AioPikaInstrumentor
+from opentelemetry.instrumentation.pika import PikaInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+import rabbitry
+from rabbitry.opentelemetry import DURATION_BUCKETS, SCHEMA_URL, OpenTelemetry
+from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
+from tests.helpers import exclusive_queue, unique, until
+
+SYSTEM = {"messaging.system": "rabbitmq"}
+
+
+class Telemetry:
+    """The SDK in memory, and the instrumentation that feeds it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        self.provider = provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("test")
+        self.meters = MeterProvider([self.reader])
+        self.instrumentation = OpenTelemetry(tracer_provider=provider, meter_provider=self.meters, **options)
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.exporter.get_finished_spans() if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        (span,) = self.named(name)
+        return span
+
+    def points(self, name: str) -> list[Any]:
+        data = self.reader.get_metrics_data()
+        found = []
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name == name:
+                        assert scope.schema_url == SCHEMA_URL
+                        found.extend(metric.data.data_points)
+        return found
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    telemetry = Telemetry()
+    yield telemetry
+    telemetry.meters.shutdown()
+
+
+@asynccontextmanager
+async def open_channel(url: str, telemetry: Telemetry, **options: Any) -> AsyncIterator[rabbitry.Channel]:
+    async with rabbitry.connect(url, instrumentation=telemetry.instrumentation) as connection:
+        async with connection.channel(**options) as channel:
+            yield channel
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def context(span: ReadableSpan) -> trace.SpanContext:
+    found = span.get_span_context()
+    assert found is not None
+    return found
+
+
+def server(url: str) -> dict[str, Any]:
+    address = importlib.import_module("rabbitry._uri").parse_uri(url)
+    return {"server.address": address.host, "server.port": address.port}
+
+
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_publish_and_its_processing_are_one_trace(amqp_url: str, telemetry: Telemetry) -> None:
+    inside: list[trace.SpanContext] = []
+
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        inside.append(trace.get_current_span().get_span_context())
+        await anyio.lowlevel.checkpoint()
+        inside.append(trace.get_current_span().get_span_context())
+        client.stop_consuming()
+
+    message = rabbitry.Message(b"body", message_id="m-1", correlation_id="c-1", headers={"mine": 1})
+    async with (
+        some_queue(amqp_url) as queue,
+        rabbitry.open_client(amqp_url, instrumentation=telemetry.instrumentation) as client,
+    ):
+        with telemetry.tracer.start_as_current_span("request") as request:
+            await client.publish(message, routing_key=queue)
+        await client.process(queue, handle)
+
+    assert dict(message.headers or {}) == {"mine": 1}
+    publish, process = telemetry.one(f"publish {queue}"), telemetry.one(f"process {queue}")
+    assert publish.kind is SpanKind.PRODUCER and process.kind is SpanKind.CONSUMER
+    assert publish.parent is not None and publish.parent.span_id == request.get_span_context().span_id
+    # no span is current where it is processed, so the message's context is the parent, and a link
+    assert process.parent is not None and process.parent.span_id == context(publish).span_id
+    assert [link.context.span_id for link in process.links] == [context(publish).span_id]
+    assert context(process).trace_id == request.get_span_context().trace_id
+    assert [each.span_id for each in inside] == [context(process).span_id] * 2
+    common = SYSTEM | server(amqp_url) | {
+        "messaging.destination.name": queue,
+        "messaging.rabbitmq.destination.routing_key": queue,
+        "messaging.message.id": "m-1",
+        "messaging.message.conversation_id": "c-1",
+    }  # fmt: skip
+    assert attributes(publish) == common | {
+        "messaging.operation.name": "publish",
+        "messaging.operation.type": "send",
+        "rabbitry.outcome": "confirmed",
+    }
+    assert attributes(process) == common | {
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.rabbitmq.message.delivery_tag": 1,
+        "rabbitry.outcome": "returned",
+    }
+    assert publish.status.status_code is process.status.status_code is StatusCode.UNSET
+    assert publish.instrumentation_scope is not None and publish.instrumentation_scope.schema_url == SCHEMA_URL
+
+
+async def test_destinations_have_the_conventions_names(amqp_url: str) -> None:
+    telemetry = Telemetry(body_size=True)
+    async with open_channel(amqp_url, telemetry) as channel:
+        exchange, generated = unique("exchange"), await exclusive_queue(channel)
+        await channel.declare_exchange(exchange, "fanout", auto_delete=True)
+        await channel.bind_queue(generated, exchange)
+        await channel.publish(b"12345", exchange=exchange, routing_key="key")
+        await channel.publish(b"", exchange=exchange)
+        await channel.publish(b"", routing_key=generated)
+        await channel.publish(b"")
+        for _ in range(3):
+            delivery = await channel.get(generated)
+            assert delivery is not None
+            with delivery.process():
+                pass
+    assert [span.name for span in telemetry.exporter.get_finished_spans()] == [
+        f"publish {exchange}:key",
+        f"publish {exchange}",
+        "publish amq.gen-*",
+        "publish amq.default",
+        "process amq.gen-*",
+        "process amq.gen-*",
+        "process amq.gen-*",
+    ]
+    first, _, to_generated, _, got, _, direct = map(attributes, telemetry.exporter.get_finished_spans())
+    assert first["messaging.message.body.size"] == got["messaging.message.body.size"] == 5
+    assert "messaging.destination.temporary" not in first
+    assert got["messaging.destination.name"] == f"{exchange}:key:{generated}"
+    assert direct["messaging.destination.name"] == to_generated["messaging.destination.name"] == generated
+    for each in (to_generated, got, direct):
+        assert each["messaging.destination.template"] == "amq.gen-*"
+        assert each["messaging.destination.temporary"] and each["messaging.destination.anonymous"]
+
+
+async def test_where_a_span_is_current_processing_is_its_child_and_links(amqp_url: str, telemetry: Telemetry) -> None:
+    async with open_channel(amqp_url, telemetry) as channel:
+        queue = (await channel.declare_queue(unique(), exclusive=True)).name
+        token = contexts.attach(baggage.set_baggage("tenant", "blue"))
+        try:
+            await channel.publish(b"x", routing_key=queue)
+        finally:
+            contexts.detach(token)
+        assert baggage.get_baggage("tenant") is None
+        async with channel.consume(queue) as deliveries:
+            delivery = await anext(deliveries)
+        with telemetry.tracer.start_as_current_span("job") as job:
+            with delivery.process():
+                assert baggage.get_baggage("tenant") == "blue"
+            assert trace.get_current_span() is job
+    process = telemetry.one(f"process {queue}")
+    assert process.parent is not None and process.parent.span_id == job.get_span_context().span_id
+    assert [link.context.span_id for link in process.links] == [context(telemetry.one(f"publish {queue}")).span_id]
+
+
+async def test_a_context_of_the_publishers_own_is_kept_and_linked(amqp_url: str, telemetry: Telemetry) -> None:
+    with telemetry.tracer.start_as_current_span("made earlier") as earlier:
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+    async with open_channel(amqp_url, telemetry) as channel:
+        queue = (await channel.declare_queue(unique(), exclusive=True)).name
+        await channel.publish(rabbitry.Message(b"x", headers=carrier), routing_key=queue)
+        delivery = await channel.get(queue)
+    assert delivery is not None and delivery.headers == carrier
+    (link,) = telemetry.one(f"publish {queue}").links
+    assert link.context.span_id == earlier.get_span_context().span_id
+
+
+async def test_the_trace_is_a_plain_header_of_text_or_bytes(amqp_url: str, telemetry: Telemetry) -> None:
+    """AMQP clients may write text as bytes, too."""
+    async with open_channel(amqp_url, telemetry) as channel, rabbitry.connect(amqp_url) as other:
+        async with other.channel() as plain:
+            queue = (await channel.declare_queue(unique())).name
+            await channel.publish(b"x", routing_key=queue)
+            delivery = await plain.get(queue)
+            assert delivery is not None
+            span = context(telemetry.one(f"publish {queue}"))
+            traceparent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+            assert delivery.headers == {"traceparent": traceparent}
+            await plain.publish(rabbitry.Message(b"", headers={"traceparent": traceparent.encode()}), routing_key=queue)
+            again = await plain.get(queue)
+            assert again is not None
+            with telemetry.instrumentation.processing(again, queue):  # of a connection without instrumentation
+                inner = trace.get_current_span().get_span_context()
+            delivery.ack()
+            again.ack()
+            await channel.delete_queue(queue)
+    process = telemetry.one(f"process {queue}")
+    assert context(process).span_id == inner.span_id
+    assert process.parent is not None and process.parent.span_id == span.span_id
+
+
+def use_pika(url: str, queue: str) -> None:
+    """Handle the message that is there, and publish another."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    channel = connection.channel()
+
+    def handle(_: Any, method: Any, __: Any, ___: bytes) -> None:
+        channel.basic_ack(method.delivery_tag)
+        channel.stop_consuming()
+
+    channel.basic_consume(queue, handle)
+    channel.start_consuming()
+    channel.basic_publish("", queue, b"from pika")
+    connection.close()
+
+
+async def use_aio_pika(url: str, queue: str) -> None:
+    """The same."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        handled = asyncio.Event()
+
+        async def handle(message: Any) -> None:
+            await message.ack()
+            handled.set()
+
+        source = await channel.get_queue(queue)
+        consumer_tag = await source.consume(handle)
+        await handled.wait()
+        await source.cancel(consumer_tag)
+        await channel.default_exchange.publish(aio_pika.Message(b"from aio-pika"), queue)
+
+
+@pytest.mark.parametrize("client", ["pika", "aio_pika"])
+async def test_the_trace_goes_on_in_other_clients_and_comes_from_them(
+    client: str, amqp_url: str, telemetry: Telemetry, anyio_backend: str
+) -> None:
+    """With OpenTelemetry's own instrumentations of these."""
+    if client == "aio_pika" and anyio_backend == "trio":
+        pytest.skip("aio-pika is for asyncio")
+    instrumentor: Any = PikaInstrumentor() if client == "pika" else AioPikaInstrumentor()
+    instrumentor.instrument(tracer_provider=telemetry.provider)
+    try:
+        async with open_channel(amqp_url, telemetry) as channel:
+            queue = (await channel.declare_queue(unique())).name
+            await channel.publish(b"to the other", routing_key=queue)
+            with anyio.fail_after(20):
+                if client == "pika":
+                    await anyio.to_thread.run_sync(use_pika, amqp_url, queue)
+                else:
+                    await use_aio_pika(amqp_url, queue)
+                async with channel.consume(queue) as deliveries:
+                    with (await anext(deliveries)).process():
+                        pass
+            await channel.delete_queue(queue)
+    finally:
+        instrumentor.uninstrument()
+    spans = {context(span).span_id: span for span in telemetry.exporter.get_finished_spans()}
+    ours, process = telemetry.one(f"publish {queue}"), telemetry.one(f"process {queue}")
+    assert process.parent is not None
+    theirs = spans[process.parent.span_id]
+    assert theirs.kind is SpanKind.PRODUCER and theirs is not ours
+    children = [span.kind for span in spans.values() if span.parent and span.parent.span_id == context(ours).span_id]
+    assert children == [SpanKind.CONSUMER]
+
+
+async def test_failed_publishes_and_handlers_are_errors(amqp_url: str, telemetry: Telemetry) -> None:
+    queue = rabbitry.Queue(unique(), max_length=1, overflow="reject-publish", expires=60)
+    nowhere = unique()
+
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        client.stop_consuming()
+        raise KeyError("broken")
+
+    async with rabbitry.open_client(amqp_url, instrumentation=telemetry.instrumentation) as client:
+        await client.declare(queue)
+        await client.publish(b"fits", routing_key=queue.name)
+        with pytest.raises(rabbitry.Nacked):
+            await client.publish(b"is one too many", routing_key=queue.name)
+        with pytest.raises(rabbitry.Unroutable) as unroutable:
+            await client.publish(b"nobody's", routing_key=nowhere, mandatory=True)
+        assert unroutable.value.message == b"nobody's"
+        await client.process(queue, handle, on_error="reject")
+    nacked = telemetry.named(f"publish {queue.name}")[1]
+    for span, kind in (
+        (nacked, "rabbitry.Nacked"),
+        (telemetry.one(f"publish {nowhere}"), "rabbitry.Unroutable"),
+        (telemetry.one(f"process {queue.name}"), "KeyError"),
+    ):
+        assert attributes(span)["error.type"] == kind
+        assert span.status.status_code is StatusCode.ERROR
+    (event,) = telemetry.one(f"process {queue.name}").events
+    assert event.name == "exception"
+
+
+async def test_a_cancelled_publish_is_unknown_and_no_error(node: Any, amqp_url: str, telemetry: Telemetry) -> None:
+    async with through_proxy(amqp_url, instrumentation=telemetry.instrumentation) as (client, proxy):
+        key = unique()
+        await client.publish(b"opens the channel", routing_key=key)
+        proxy.stall()
+        with anyio.move_on_after(0.05) as scope:
+            await client.publish(b"x", routing_key=key)
+        assert scope.cancelled_caught
+        cancelled = telemetry.named(f"publish {key}")[1]
+        proxy.resume()
+    assert attributes(cancelled)["rabbitry.outcome"] == "unknown"
+    assert "error.type" not in attributes(cancelled)
+    assert cancelled.status.status_code is StatusCode.UNSET and not cancelled.events
+
+
+async def test_one_publish_through_an_outage_is_one_span(amqp_url: str, telemetry: Telemetry) -> None:
+    async with through_proxy(amqp_url, instrumentation=telemetry.instrumentation) as (client, proxy):
+        key = unique()
+        await client.publish(b"first", routing_key=key)
+        async with client.publisher(on_unknown="republish") as publisher:
+            proxy.stall()
+            await publisher.submit(b"submitted", routing_key=key)
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(lambda: client.publish(b"published", routing_key=key, on_unknown="republish"))
+                await until(lambda: client._senders.ready("")._unconfirmed)  # type: ignore[union-attr]
+                refuse(proxy)
+                proxy.resume()
+                proxy.accept()
+        await ready_again(client)
+        assert client.statistics()["republished"] == 2
+    spans = telemetry.named(f"publish {key}")
+    assert [attributes(span)["rabbitry.outcome"] for span in spans] == ["confirmed"] * 3
+
+
+# --- RPC --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_its_processing_and_its_reply_are_one_trace(amqp_url: str, telemetry: Telemetry) -> None:
+    async def double(number: int) -> int:
+        return 2 * number
+
+    queue = rabbitry.Queue(unique(), expires=60)
+    async with (
+        rabbitry.open_client(amqp_url, instrumentation=telemetry.instrumentation) as client,
+        anyio.create_task_group() as tg,
+    ):
+        await client.declare(queue)
+        tg.start_soon(client.serve, queue, double)
+        async with client.rpc() as rpc:
+            with telemetry.tracer.start_as_current_span("request"):
+                assert await rpc.call(queue.name, 21) == 42
+        client.stop_consuming()
+    call, process = telemetry.one(f"call {queue.name}"), telemetry.one(f"process {queue.name}")
+    reply = telemetry.one("publish amq.rabbitmq.reply-to.*")
+    assert call.kind is SpanKind.CLIENT
+    assert attributes(call)["rabbitry.outcome"] == "answered"
+    assert process.parent is not None and process.parent.span_id == context(call).span_id
+    assert reply.parent is not None and reply.parent.span_id == context(process).span_id
+    assert attributes(process)["messaging.message.conversation_id"]
+    assert attributes(reply)["messaging.destination.temporary"]
+    assert len({context(span).trace_id for span in telemetry.exporter.get_finished_spans()}) == 1
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+async def test_metrics_are_the_conventions(amqp_url: str, telemetry: Telemetry) -> None:
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        if delivery.body == b"bad":
+            client.stop_consuming()
+            raise ValueError
+
+    async with (
+        some_queue(amqp_url) as queue,
+        rabbitry.open_client(amqp_url, instrumentation=telemetry.instrumentation, reconnect=QUICK) as client,
+    ):
+        async with client.publisher() as publisher:
+            for body in (b"good", b"good", b"bad"):
+                await publisher.submit(body, routing_key=queue)
+        with pytest.raises(rabbitry.Unroutable):
+            await client.publish(b"", routing_key=unique(), mandatory=True)
+        await client.process(queue, handle, on_error="reject")
+    where = server(amqp_url)
+
+    published = SYSTEM | where | {"messaging.operation.name": "publish", "messaging.operation.type": "send"}
+    published["messaging.destination.name"] = "amq.default"
+    unroutable = published | {"error.type": "rabbitry.Unroutable"}
+    sent = {frozenset(point.attributes.items()): point.value for point in telemetry.points(SENT)}
+    assert sent == {frozenset(published.items()): 3, frozenset(unroutable.items()): 1}
+    durations = {frozenset(p.attributes.items()): p for p in telemetry.points("messaging.client.operation.duration")}
+    assert {key: point.count for key, point in durations.items()} == sent
+    assert all(point.explicit_bounds == DURATION_BUCKETS for point in durations.values())
+
+    processed = SYSTEM | where | {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+    processed["messaging.destination.name"] = queue
+    counts = {frozenset(p.attributes.items()): p.count for p in telemetry.points("messaging.process.duration")}
+    assert counts == {
+        frozenset(processed.items()): 2,
+        frozenset((processed | {"error.type": "ValueError"}).items()): 1,
+    }
+    (consumed,) = telemetry.points("messaging.client.consumed.messages")
+    assert consumed.value == 3 and consumed.attributes["messaging.destination.name"] == queue
+    settled = {
+        point.attributes["messaging.operation.name"]: point.value
+        for point in telemetry.points("rabbitry.client.settled.messages")
+    }
+    assert settled == {"ack": 2, "reject": 1}
+
+
+SENT = "messaging.client.sent.messages"
+
+
+# --- the package ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_names_are_those_of_the_conventions_own_package(amqp_url: str, telemetry: Telemetry) -> None:
+    """It comes with the SDK, generated from the conventions."""
+    names: set[str] = set()
+    for kind in ("messaging", "server", "error"):
+        module = importlib.import_module(f"opentelemetry.semconv._incubating.attributes.{kind}_attributes")
+        names |= {value for value in vars(module).values() if isinstance(value, str)}
+    async with open_channel(amqp_url, telemetry) as channel:
+        queue = await exclusive_queue(channel, [b"x"])
+        message = rabbitry.Message(b"x", message_id="1", correlation_id="2")
+        with pytest.raises(rabbitry.Unroutable):
+            await channel.publish(message, routing_key=unique(), mandatory=True)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        with delivery.process():
+            pass
+    used = {name for span in telemetry.exporter.get_finished_spans() for name in attributes(span)}
+    assert used - names == {"rabbitry.outcome"}
+
+
+def test_without_the_api_it_says_what_to_install() -> None:
+    script = "import sys; sys.modules['opentelemetry'] = None\nimport rabbitry\nimport rabbitry.opentelemetry"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert 'pip install "rabbitry[opentelemetry]"' in ended.stderr
