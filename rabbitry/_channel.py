@@ -7,7 +7,7 @@ true: no state change straddles an `await`, and a checkpoint comes before the qu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -280,6 +280,10 @@ class Channel:
             raise LocalProtocolError(f"{what} needs a channel opened with confirm=True")
 
     # --- consuming -------------------------------------------------------------------------------------------------
+
+    def _observed(self, handler: Callable[[Delivery], Awaitable[Any]]) -> Callable[[Delivery], Awaitable[Any]]:
+        """What to run for each delivery: an instrumented channel has something around the handler."""
+        return handler
 
     def consume(
         self,

@@ -30,7 +30,7 @@ from rabbitry._errors import (
 from rabbitry._message import Message
 from rabbitry._publishing import OWN_CHANNELS, is_lost, open_channel
 from rabbitry._rpc import RPC, ReplyTo, check_reply_to
-from rabbitry._serving import RequestConsumer, RequestCounts
+from rabbitry._serving import RequestCounts, request_consumer
 from rabbitry._subscription import Subscription
 from rabbitry._topology import Exchange, name_of
 
@@ -245,4 +245,4 @@ class RequestSubscription(Subscription):
 
     def _new_consumer(self, channel: Channel) -> Consumer:
         consumer = super()._new_consumer(channel)
-        return consumer if self.is_stream else RequestConsumer(consumer)
+        return consumer if self.is_stream else request_consumer(consumer)

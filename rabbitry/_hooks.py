@@ -30,6 +30,7 @@ __all__ = [
     "ProcessOperation",
     "PublishOperation",
     "joined",
+    "note_failure",
     "operation_of",
 ]
 
@@ -191,6 +192,16 @@ class CallOperation(Operation):
 _publishing: ContextVar[PublishOperation | None] = ContextVar("rabbitry publishing", default=None)
 
 
+_processing: ContextVar[ProcessOperation | None] = ContextVar("rabbitry processing", default=None)
+
+
+def note_failure(error: BaseException) -> None:
+    """The handler at work here has failed, though that is not raised: a reply tells it."""
+    operation = _processing.get()
+    if operation is not None:
+        operation.error = error
+
+
 @contextmanager
 def joined(operation: PublishOperation) -> Iterator[None]:
     """What the block publishes of its message belongs to this operation."""
@@ -236,7 +247,7 @@ class Instruments:
             return
         operation._seconds = operation.seconds
         operation.outcome = outcome
-        operation.error = error
+        operation.error = error or operation.error
         try:
             self._instrumentation.end(operation)
         except Exception:
@@ -265,13 +276,24 @@ class Instruments:
         except BaseException as error:
             self.end(operation, operation.ended_by(error), error if isinstance(error, Exception) else None)
             raise
-        self.end(operation, returned)
+        self.end(operation, returned if operation.error is None else operation.ended_by(operation.error))
 
     @contextmanager
     def publishing(self, operation: PublishOperation, returned: str = "confirmed") -> Iterator[None]:
         """The block publishes its message."""
         with joined(operation), self.around(operation, returned):
             yield
+
+    @contextmanager
+    def processing(self, operation: ProcessOperation) -> Iterator[None]:
+        """The block is the handler."""
+        outer = _processing.get()
+        _processing.set(operation)
+        try:
+            with self.around(operation, "returned"):
+                yield
+        finally:
+            _processing.set(outer)
 
 
 def _with_headers(message: Message | bytes, headers: Mapping[str, str]) -> Message | bytes:

@@ -167,6 +167,9 @@ class InstrumentedChannel(Channel):
             self._instruments.count("consumed", {"queue": name_of(queue)})
         return delivery
 
+    def _observed(self, handler: Callable[[Delivery], Awaitable[Any]]) -> Callable[[Delivery], Awaitable[Any]]:
+        return observed(handler)
+
 
 class PublishesObserved:
     """What an instrumented publisher does otherwise: its `publish` is one operation, whatever happens to it."""
@@ -312,7 +315,7 @@ def _processing(delivery: Delivery) -> AbstractContextManager[None]:
         return nullcontext()
     operation = ProcessOperation(delivery, source.queue)
     operation.located(source._channel._connection._settings.address)
-    return _instruments(source._channel).around(operation, "returned")
+    return _instruments(source._channel).processing(operation)
 
 
 def _instruments(channel: Channel) -> Instruments:

@@ -31,6 +31,8 @@ from rabbitry._errors import (
     PublishFailed,
     RabbitryError,
 )
+from rabbitry._hooks import note_failure
+from rabbitry._instrumented import like
 from rabbitry._message import Message
 from rabbitry._publisher import Publisher
 from rabbitry._scopes import background
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from rabbitry._channel import Channel
     from rabbitry._connection import Connection
 
-__all__ = ["CLOCK_SKEW", "Answering", "Handler", "RequestConsumer", "RequestCounts", "serve"]
+__all__ = ["CLOCK_SKEW", "Answering", "Handler", "RequestCounts", "request_consumer", "serve"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -232,6 +234,7 @@ class Answering:
 
     def _failed(self, exc: BaseException, common: Mapping[str, Any]) -> Message:
         self._counts.failed += 1
+        note_failure(exc)
         return error_reply(exc, common, send_traceback=self._send_traceback)
 
 
@@ -248,6 +251,11 @@ class RequestConsumer(Consumer):
         """A delivery arrived."""
         self.arrivals[delivery.delivery_tag] = monotonic()
         super().put(delivery)
+
+
+def request_consumer(consumer: Consumer) -> RequestConsumer:
+    """The same consumer, noting arrivals."""
+    return like(consumer, RequestConsumer)(consumer)
 
 
 def _arrival(request: Delivery) -> float:
@@ -269,10 +277,11 @@ def _is_async(handler: Any) -> bool:
 async def serve(channel: Channel, queue: str, replies: RawReplies, answering: Answering, *, concurrency: int) -> None:
     """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
     limiter = anyio.Semaphore(concurrency, fast_acquire=True)
+    handler = channel._observed(answering)
 
     async def answer(request: Delivery) -> None:
         try:
-            await answering(request)
+            await handler(request)
             if not request.is_settled:  # a raw handler may have done so
                 request.ack()
         except RabbitryError as exc:
@@ -286,7 +295,7 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
         finally:
             limiter.release()
 
-    async with channel, replies, RequestConsumer(channel.consume(queue)) as requests:
+    async with channel, replies, request_consumer(channel.consume(queue)) as requests:
         with anyio.CancelScope() as working:
             requests._on_end = lambda error: working.cancel() if isinstance(error, Closed) else None
             async with background() as tg:

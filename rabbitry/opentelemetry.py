@@ -110,7 +110,7 @@ class OpenTelemetry:
         For deliveries of a connection without instrumentation, and for those that you settle in another way than
         `with delivery.process()` does, which has a span already where there is an instrumentation.
         """
-        return Instruments(self).around(ProcessOperation(delivery, queue), "returned")
+        return Instruments(self).processing(ProcessOperation(delivery, queue))
 
     # --- the instrumentation ------------------------------------------------------------------------------------------
 

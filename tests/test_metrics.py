@@ -414,6 +414,7 @@ def test_only_what_makes_channels_and_consumers_looks_whether_there_is_one() -> 
         "Subscription._new_consumer",
         "Subscription._observed",
         "Client._observed",
+        "Channel._observed",
     }
 
 

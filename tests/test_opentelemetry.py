@@ -395,6 +395,35 @@ async def test_a_call_its_processing_and_its_reply_are_one_trace(amqp_url: str, 
     assert len({context(span).trace_id for span in telemetry.exporter.get_finished_spans()}) == 1
 
 
+async def test_a_failed_request_is_an_error_of_the_server_and_of_the_caller(
+    amqp_url: str, telemetry: Telemetry
+) -> None:
+    """Served in one connection life."""
+
+    async def broken(payload: Any) -> None:
+        assert trace.get_current_span().is_recording()
+        raise KeyError(payload)
+
+    async with (
+        rabbitry.connect(amqp_url, instrumentation=telemetry.instrumentation) as connection,
+        connection.channel() as channel,
+        anyio.create_task_group() as tg,
+    ):
+        queue = (await channel.declare_queue(unique(), exclusive=True)).name
+        tg.start_soon(connection.serve, queue, broken)
+        async with connection.rpc() as rpc:
+            with pytest.raises(rabbitry.RemoteError):
+                await rpc.call(queue, 21)
+        await until(lambda: telemetry.named(f"process {queue}"))
+        tg.cancel_scope.cancel()
+    call, process = telemetry.one(f"call {queue}"), telemetry.one(f"process {queue}")
+    assert process.parent is not None and process.parent.span_id == context(call).span_id
+    assert attributes(process)["error.type"] == "KeyError" and attributes(process)["rabbitry.outcome"] == "failed"
+    assert attributes(call)["error.type"] == "rabbitry.RemoteError" and attributes(call)["rabbitry.outcome"] == "failed"
+    assert telemetry.one("publish amq.rabbitmq.reply-to.*").status.status_code is StatusCode.UNSET
+    assert sum(point.value for point in telemetry.points("messaging.client.consumed.messages")) == 1
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
