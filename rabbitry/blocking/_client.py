@@ -1,0 +1,371 @@
+"""`Client`: what spans reconnects, for threads. Where a program without async begins.
+
+What must stay true: what each operation does across a lost connection is the async client's doing; publishers are kept
+for the next `publish_many` only while nothing of theirs has failed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias, Unpack
+
+import anyio.to_thread
+
+import rabbitry
+from rabbitry._backoff import Backoff
+from rabbitry._channel import QueueInfo
+from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._delivery import OnError
+from rabbitry._link import Credentials, State, WhileDown
+from rabbitry._message import Message
+from rabbitry._publishing import OnUnknown
+from rabbitry._reactor import DEFAULT_URL
+from rabbitry._subscription import ConsumeOptions, Offset
+from rabbitry._topology import Entity, Exchange, Queue
+from rabbitry.blocking._channel import Channel
+from rabbitry.blocking._consumer import Consumer
+from rabbitry.blocking._delivery import Delivery
+from rabbitry.blocking._hosting import Hosted
+from rabbitry.blocking._portal import Timeout
+from rabbitry.blocking._publishing import Messages, publish_all, with_keys
+from rabbitry.blocking._rpc import RPC
+from rabbitry.blocking._threads import Threads
+
+__all__ = ["Client", "open_client"]
+
+PublisherOptions: TypeAlias = tuple[int, WhileDown | None, OnUnknown]
+
+DEFAULT_DRAIN = 5.0
+"""Seconds that handlers have to finish: they run in threads, which nothing can cancel."""
+
+
+class Client(Hosted[rabbitry.Client]):
+    """Made by `open_client`, and usable by any thread inside its `with` block."""
+
+    _what = "the client"
+    _how = "with rabbitry.blocking.open_client(url) as client"
+
+    def __init__(self, manager: AbstractAsyncContextManager[rabbitry.Client]) -> None:
+        super().__init__()
+        self._opening = manager
+        self._publishers = Publishers()
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._value!r}>" if self._value is not None else "<blocking Client, not entered>"
+
+    @asynccontextmanager
+    async def _manager(self) -> AsyncIterator[rabbitry.Client]:
+        async with self._opening as client, self._publishers.open(client):
+            yield client
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> None:
+        """Publish, and return once the broker confirmed; as `rabbitry.Client.publish`.
+
+        Many messages are published much faster by `publish_many`.
+        """
+        client = self._async
+        self._portal.run(
+            lambda: client.publish(
+                message,
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=mandatory,
+                while_down=while_down,
+                on_unknown=on_unknown,
+            ),
+            timeout,
+        )
+
+    def publish_many(
+        self,
+        messages: Messages,
+        *,
+        routing_key: str | None = None,
+        exchange: str | Exchange = "",
+        mandatory: bool = False,
+        window: int = 1000,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> int:
+        """Publish an iterable of messages to `routing_key`, or a mapping of routing keys, each to a message or to
+        several; return how many there were, once all are confirmed.
+
+        Up to `window` are under way at once. What certainly was not sent when a connection was lost is sent in the next
+        life; `while_down` and `on_unknown` as for `publish`. Raises `PublishesFailed`, which lists those that failed.
+        Timed out or interrupted, some may have arrived.
+        """
+        keyed = with_keys(messages, routing_key)
+        options: PublisherOptions = (window, while_down, on_unknown)
+        return publish_all(self._portal, lambda: self._publishers.one(options), keyed, exchange, mandatory, timeout)
+
+    # --- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int = 100,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        offset: Offset | None = None,
+        inactivity_timeout: Timeout = None,
+        timeout: Timeout = None,
+    ) -> Consumer:
+        """A `Consumer` of `queue`, through all lives: `with client.consume("jobs") as deliveries: for delivery in
+        deliveries`.
+
+        The arguments are those of `rabbitry.Client.consume`. Iteration ends when nothing came for `inactivity_timeout`
+        (None: it waits). `timeout` is for entering.
+        """
+        client = self._async
+        return Consumer(
+            self._portal,
+            lambda: client.consume(
+                queue,
+                prefetch=prefetch,
+                no_ack=no_ack,
+                exclusive=exclusive,
+                priority=priority,
+                arguments=arguments,
+                offset=offset,
+            ),
+            prefetch,
+            inactivity_timeout,
+            timeout,
+        )
+
+    def process(
+        self,
+        queue: str | Queue,
+        handler: Callable[[Delivery], Any],
+        *,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        on_error: OnError = "requeue",
+        drain: float | timedelta = DEFAULT_DRAIN,
+        timeout: Timeout = None,
+        **options: Unpack[ConsumeOptions],
+    ) -> None:
+        """Run `handler(delivery)` for each delivery, in up to `concurrency` threads at once, until stopped, interrupted
+        or timed out; the rest as `rabbitry.Client.process`.
+
+        After `stop_consuming()`, in any thread or in the handler itself, the handlers at work finish and this returns.
+        Interrupted (Ctrl-C) or timed out, it takes no more deliveries, and the handlers at work have `drain` seconds
+        (5) to finish. Then their messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C
+        does not wait.
+        """
+        client, portal = self._async, self._portal
+
+        async def process() -> None:
+            threads = Threads(portal, concurrency)
+            handle = threads.asynchronous(handler, puts_back=True)
+            await threads.run(
+                lambda: client.process(
+                    queue,
+                    handle,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    on_error=on_error,
+                    drain=drain,
+                    **options,
+                )
+            )
+
+        portal.run(process, timeout)
+
+    def stop_consuming(self) -> None:
+        """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait."""
+        self._portal.submit(self._async.stop_consuming)
+
+    # --- RPC ----------------------------------------------------------------------------------------------------------
+
+    def rpc(self, *, timeout: Timeout = None, **options: Any) -> RPC:
+        """`with client.rpc() as rpc: rpc.call("double", 21, timeout=2)`; `options` are those of the async `rpc`, such
+        as `codec`. `timeout` is for entering.
+        """
+        client = self._async
+        return RPC(self._portal, lambda: client.rpc(**options), timeout)
+
+    def serve(
+        self,
+        queue: str | Queue,
+        handler: Callable[[Any], Any],
+        *,
+        concurrency: int = 10,
+        drain: float | timedelta = DEFAULT_DRAIN,
+        timeout: Timeout = None,
+        **options: Any,
+    ) -> None:
+        """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
+        stopped, interrupted or timed out; `options` are those of the async `serve`. Ends as `process` does.
+        """
+        client, portal = self._async, self._portal
+
+        async def serve() -> None:
+            threads = Threads(portal, concurrency)
+            answer = threads.asynchronous(handler)
+            await threads.run(lambda: client.serve(queue, answer, concurrency=concurrency, drain=drain, **options))
+
+        portal.run(serve, timeout)
+
+    # --- topology -----------------------------------------------------------------------------------------------------
+
+    def declare(self, *entities: Entity, timeout: Timeout = None) -> None:
+        """Declare exchanges, queues and bindings, now and again in each life to come."""
+        client = self._async
+        self._portal.run(lambda: client.declare(*entities), timeout)
+
+    def delete(self, *entities: Entity, timeout: Timeout = None) -> None:
+        """Delete exchanges, queues (with what is in them) and bindings, and declare them no more."""
+        client = self._async
+        self._portal.run(lambda: client.delete(*entities), timeout)
+
+    def inspect(self, queue: str | Queue, *, timeout: Timeout = None) -> QueueInfo | None:
+        """What the broker says of a queue; None if there is no such queue."""
+        client = self._async
+        return self._portal.run(lambda: client.inspect(queue), timeout)
+
+    def channel(self, *, confirm: bool = True, prefetch: int = 100, timeout: Timeout = None) -> Channel:
+        """A raw channel of the publishing connection's present life: it raises when that ends. `timeout` is for
+        entering.
+        """
+        manager = self._async.channel(confirm=confirm, prefetch=prefetch)
+        return Channel(self._portal, manager, confirm, prefetch, timeout)
+
+    # --- what it tells ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The worse of its two connections' states; one that was never needed does not count."""
+        return self._async.state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each connection that is needed is open."""
+        return self._async.is_ready
+
+    @property
+    def last_error(self) -> Exception | None:
+        """What last ended a connection, or kept one from being opened."""
+        return self._async.last_error
+
+    def statistics(self) -> Mapping[str, int]:
+        """Counts, as `rabbitry.Client.statistics` gives them."""
+        client = self._async
+
+        async def ask() -> Mapping[str, int]:
+            return client.statistics()
+
+        return self._portal.run(ask)
+
+    def wait_closed(self, *, timeout: Timeout = None) -> None:
+        """Return when the client was left; raise the cause when something else ended it."""
+        client = self._async
+        self._portal.run(client.wait_closed, timeout)
+
+
+class Publishers:
+    """A client's publishers that are not in use, each with a channel of its own, so that the calls of several threads
+    don't share their failures. Used on the loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._client: rabbitry.Client
+        self._is_open = False
+        self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
+
+    @asynccontextmanager
+    async def open(self, client: rabbitry.Client) -> AsyncIterator[None]:
+        """They are the client's, and end with it."""
+        self._client, self._is_open = client, True
+        try:
+            yield
+        finally:
+            self._is_open = False
+            idle, self._idle = self._idle, {}
+            for kept in idle.values():
+                for _, stack in kept:
+                    await stack.aclose()
+
+    @asynccontextmanager
+    async def one(self, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
+        """One for this caller alone, until all it published is confirmed."""
+        idle = self._idle.setdefault(options, [])
+        publisher, stack = idle.pop() if idle else await self._new(options)
+        async with stack:
+            yield publisher
+            await publisher.flush()
+            if self._is_open and not publisher.failed:
+                idle.append((publisher, stack.pop_all()))
+
+    async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
+        window, while_down, on_unknown = options
+        stack = AsyncExitStack()
+        publisher = await stack.enter_async_context(
+            self._client.publisher(window=window, while_down=while_down, on_unknown=on_unknown)
+        )
+        return publisher, stack
+
+
+def open_client(
+    urls: str | Sequence[str] = DEFAULT_URL,
+    *,
+    name: str | None = None,
+    reconnect: Backoff | None = None,
+    while_down: WhileDown = "wait",
+    credentials: Callable[[], Credentials] | None = None,
+    heartbeat: float | timedelta | None = None,
+    connect_timeout: float | timedelta | None = None,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    client_properties: Mapping[str, Any] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    drain: float | timedelta = DEFAULT_DRAIN,
+) -> Client:
+    """A client that spans reconnects: `with blocking.open_client("amqp://host") as client: ...`
+
+    The arguments are those of `rabbitry.open_client`; `credentials` is an ordinary function here, called in a thread of
+    its own. It connects when a connection is first needed.
+
+    What waiting does not mend (refused credentials, `reconnect` giving up, a declared entity that the broker refuses to
+    have again) ends the client: operations raise `NotConnected`, `wait_closed` the cause, and so does leaving the block
+    unless that raises something else. Leaving waits for handlers and publishers of other threads, up to `drain` seconds
+    (5), and closes within 5 s.
+    """
+
+    async def ask() -> Credentials:
+        assert credentials is not None
+        return await anyio.to_thread.run_sync(credentials, abandon_on_cancel=True)
+
+    return Client(
+        rabbitry.open_client(
+            urls,
+            name=name,
+            reconnect=reconnect,
+            while_down=while_down,
+            credentials=None if credentials is None else ask,
+            heartbeat=heartbeat,
+            connect_timeout=connect_timeout,
+            max_message_size=max_message_size,
+            client_properties=client_properties,
+            ssl_context=ssl_context,
+            drain=drain,
+        )
+    )

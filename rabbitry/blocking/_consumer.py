@@ -1,0 +1,262 @@
+"""`Consumer`: deliveries as an iterator, of one connection or, made by a client, through all its lives.
+
+What must stay true: deliveries are fetched many at a time, by one fetch at a time, and only when none is at hand; each
+goes to one thread; what was fetched and not handed out goes back when the block is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import anyio
+
+import rabbitry
+from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry.blocking._delivery import Delivery
+from rabbitry.blocking._portal import Deadline, Portal, Timeout
+
+__all__ = ["Batches", "Consumer"]
+
+AnyConsumer: TypeAlias = rabbitry.Consumer | rabbitry.Subscription
+
+MOST_AT_ONCE = 1000
+"""Deliveries fetched at once, at most. To fetch costs two changes of thread, some 50 us."""
+
+
+class Consumer:
+    """Deliveries of one queue; made by `consume`. Enter it with `with`, then iterate. Any number of threads may.
+
+    Iteration raises what iterating the async one does, after what is at hand. After `stop()` it ends, and so it does
+    when nothing came for `inactivity_timeout`; it may then be iterated again. Leaving the block puts back what was
+    never iterated.
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        make: Callable[[], AnyConsumer],
+        prefetch: int,
+        inactivity_timeout: Timeout,
+        timeout: Timeout,
+    ) -> None:
+        self._portal = portal
+        self._make = make
+        self._made: AnyConsumer | None = None
+        self._at_once = min(prefetch or MOST_AT_ONCE, MOST_AT_ONCE)
+        self._inactivity_timeout = inactivity_timeout
+        self._timeout = timeout
+        self._fetched: deque[Delivery] = deque()
+        self._arrived = threading.Condition()
+        self._has_ended = self._is_fetching = False
+        self._error: Exception | None = None
+        self._fetch_scope: anyio.CancelScope | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        if self._made is None:
+            return "<blocking Consumer, not entered>"
+        return f"<blocking {self._made!r}, {len(self._fetched)} fetched>"
+
+    @property
+    def _async(self) -> AnyConsumer:
+        if self._made is None:
+            raise LocalProtocolError("enter it first: 'with channel.consume(...) as deliveries'")
+        return self._made
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self._async.queue
+
+    # --- the block ----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start consuming, within the `timeout` that `consume` was given."""
+        if self._made is not None:
+            raise LocalProtocolError("this consumer was entered before: call consume(...) again")
+        self._made = self._portal.run(self._enter, self._timeout)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._portal.is_forked:
+            self._portal.run(self._leave)
+
+    async def _enter(self) -> AnyConsumer:
+        consumer = self._make()
+        await consumer.__aenter__()
+        return consumer
+
+    async def _leave(self) -> None:
+        with self._arrived:
+            self._has_ended = True
+            self._arrived.notify_all()
+        if self._fetching is not None:
+            if self._fetch_scope is not None:
+                self._fetch_scope.cancel()
+            await asyncio.wait({self._fetching})
+        self._give_back(self._take_fetched())
+        await self._async.__aexit__(None, None, None)
+
+    def _take_fetched(self) -> list[Delivery]:
+        with self._arrived:
+            fetched, self._fetched = self._fetched, deque()
+        return list(fetched)
+
+    def _give_back(self, deliveries: list[Delivery]) -> None:
+        """To the consumer of now, which puts them back into the queue when it is left. On the loop."""
+        consumer = self._async if isinstance(self._async, rabbitry.Consumer) else self._async._consumer
+        live = [delivery for delivery in deliveries if not delivery.is_stale]
+        if consumer is not None and live:
+            consumer._return(list[rabbitry.Delivery](live))
+
+    def stop(self) -> None:
+        """End the iteration, in whichever thread: cancel at the broker and put back what was not iterated. Does not
+        wait.
+        """
+        self._portal.submit(self._stop)
+
+    def _stop(self) -> None:
+        self._async.stop()
+        self._give_back(self._take_fetched())
+        with self._arrived:
+            self._has_ended = True
+            self._arrived.notify_all()
+
+    # --- iterating ----------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Delivery:
+        try:
+            delivery = self.receive(timeout=self._inactivity_timeout)
+        except TimeoutError:
+            raise StopIteration from None
+        if delivery is None:
+            raise StopIteration
+        return delivery
+
+    def receive(self, *, timeout: Timeout = None) -> Delivery | None:
+        """The next delivery; None after `stop()`. Raises `TimeoutError` when none comes in time; nothing is lost by it,
+        nor by Ctrl-C.
+        """
+        delivery = self._next_fetched()
+        return delivery if delivery is not None else self._wait_for_one(Deadline(timeout))
+
+    def _next_fetched(self) -> Delivery | None:
+        """One that is at hand, and was not put back by the broker meanwhile."""
+        while True:
+            try:
+                delivery = self._fetched.popleft()
+            except IndexError:
+                return None
+            if not delivery.is_stale:
+                return delivery
+
+    def _wait_for_one(self, deadline: Deadline) -> Delivery | None:
+        self._async  # noqa: B018 - raises when not entered
+        with self._arrived:
+            while True:
+                delivery = self._next_fetched()
+                if delivery is not None:
+                    return delivery
+                if self._error is not None:
+                    raise self._error.copy() if isinstance(self._error, RabbitryError) else self._error
+                if self._has_ended:
+                    return None
+                self._fetch()
+                if not self._arrived.wait(deadline.rest):
+                    raise TimeoutError("no delivery came in time")
+
+    def _fetch(self) -> None:
+        """Have more fetched, unless it is under way already: one that nobody waits for any more goes on."""
+        if not self._is_fetching:
+            self._is_fetching = True
+            try:
+                self._portal.submit(self._start_fetching)
+            except BaseException:
+                self._is_fetching = False
+                raise
+
+    # --- on the loop --------------------------------------------------------------------------------------------------
+
+    def _start_fetching(self) -> None:
+        self._portal.settle_now()  # the broker may wait for that before it sends more
+        if not self._has_ended:
+            self._fetching = self._portal.spawn(self._fetch_some())
+
+    async def _fetch_some(self) -> None:
+        fetched: list[Delivery] = []
+        error: Exception | None = None
+        has_ended = False
+        try:
+            with anyio.CancelScope() as self._fetch_scope:
+                if self._has_ended:
+                    self._fetch_scope.cancel()
+                batch = await self._async.batches(self._at_once, within=0).__anext__()
+                fetched = [Delivery(delivery, self._portal) for delivery in batch]
+        except StopAsyncIteration:
+            has_ended = True
+        except Exception as failure:
+            error = failure
+        except BaseException:  # the loop ends
+            has_ended = True
+        with self._arrived:
+            self._fetched.extend(fetched)
+            self._error = error
+            self._has_ended |= has_ended
+            self._is_fetching = False
+            self._arrived.notify_all()
+
+    # --- in batches ---------------------------------------------------------------------------------------------------
+
+    def batches(self, size: int, *, within: float | timedelta, timeout: Timeout = None) -> Batches:
+        """Iterate in batches of up to `size` deliveries (1 to 65,535) of one life, each complete `within` seconds of
+        its first one; `TimeoutError` when none begins within `timeout`.
+
+        Consume with a prefetch of at least `size`, or every batch waits in vain to fill.
+        """
+        return Batches(self, self._async.batches(size, within=within), timeout)
+
+
+class Batches:
+    """Iterates a consumer in batches; made by `Consumer.batches`."""
+
+    def __init__(
+        self, consumer: Consumer, batches: rabbitry.Batches | rabbitry.SubscriptionBatches, timeout: Timeout
+    ) -> None:
+        self._consumer = consumer
+        self._async = batches
+        self._timeout = timeout
+
+    def __iter__(self) -> Iterator[rabbitry.Batch]:
+        return self
+
+    def __next__(self) -> rabbitry.Batch:
+        """The next batch, never empty. Interrupted or timed out, it loses nothing."""
+        portal = self._consumer._portal
+        batch = portal.run(self._next, self._timeout, undo=self._undo)
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    async def _next(self) -> rabbitry.Batch | None:
+        consumer = self._consumer
+        consumer._give_back(consumer._take_fetched())
+        try:
+            batch = await self._async.__anext__()
+        except StopAsyncIteration:  # which no coroutine's result may be
+            return None
+        return rabbitry.Batch([Delivery(delivery, consumer._portal) for delivery in batch])
+
+    def _undo(self, batch: rabbitry.Batch | None) -> None:
+        if batch is not None:
+            self._consumer._give_back([each for each in batch if isinstance(each, Delivery)])

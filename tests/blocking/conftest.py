@@ -1,0 +1,57 @@
+"""Fixtures of the blocking tests: a client and a channel to work with, queues that clean up after themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from rabbitry import blocking
+from tests.helpers import unique
+
+
+@pytest.fixture
+def client(amqp_url: str) -> Iterator[blocking.Client]:
+    with blocking.open_client(amqp_url) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(amqp_url: str) -> Iterator[blocking.Channel]:
+    with blocking.connect(amqp_url) as connection, connection.channel() as channel:
+        yield channel
+
+
+@pytest.fixture
+def queue(amqp_url: str) -> Iterator[str]:
+    """A durable queue, so that it outlives connections."""
+    name = unique("blocking")
+    with blocking.connect(amqp_url) as connection, connection.channel() as channel:
+        channel.declare_queue(name)
+        yield name
+        channel.delete_queue(name)
+
+
+@pytest.fixture
+def in_thread() -> Iterator[Callable[..., threading.Thread]]:
+    """Runs a function in a thread, which must end by the end of the test."""
+    threads: list[threading.Thread] = []
+
+    def start(function: Callable[..., object], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """The thread of the event loop ends with the last block."""
+    yield
+    assert "rabbitry.blocking" not in {thread.name for thread in threading.enumerate()}

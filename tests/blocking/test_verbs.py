@@ -1,0 +1,409 @@
+"""Every verb of the blocking facade does what its async one does, and takes what that one takes."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import rabbitry
+from rabbitry import Binding, Exchange, ExchangeBinding, Message, Queue, blocking
+from tests.helpers import unique
+
+InThread = Callable[..., threading.Thread]
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    found = inspect.signature(function).parameters
+    return {name: (each.kind, each.default) for name, each in found.items() if name != "self"}
+
+
+TIMEOUT = {"timeout": (inspect.Parameter.KEYWORD_ONLY, None)}
+
+
+def verbs(cls: type) -> set[str]:
+    return {name for name, member in inspect.getmembers(cls, inspect.iscoroutinefunction) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", sorted(verbs(rabbitry.Channel)))
+def test_a_channel_has_each_verb_with_a_timeout(name: str) -> None:
+    theirs = parameters(getattr(rabbitry.Channel, name))
+    assert parameters(getattr(blocking.Channel, name)) == theirs | TIMEOUT
+
+
+@pytest.mark.parametrize("name", sorted(verbs(rabbitry.Connection) - {"serve"}))
+def test_a_connection_has_each_verb_with_a_timeout(name: str) -> None:
+    assert parameters(getattr(blocking.Connection, name)) == parameters(getattr(rabbitry.Connection, name)) | TIMEOUT
+
+
+@pytest.mark.parametrize("name", sorted(verbs(rabbitry.Client) - {"serve", "process", "aclose"}))
+def test_a_client_has_each_verb_with_a_timeout(name: str) -> None:
+    assert parameters(getattr(blocking.Client, name)) == parameters(getattr(rabbitry.Client, name)) | TIMEOUT
+
+
+def test_connect_and_open_client_take_what_the_async_ones_take() -> None:
+    assert parameters(rabbitry.connect).keys() - parameters(blocking.connect).keys() == {"dial"}
+    assert parameters(rabbitry.open_client).keys() - parameters(blocking.open_client).keys() == {"reactor"}
+
+
+def test_every_waiting_call_takes_a_timeout() -> None:
+    for cls in (blocking.Channel, blocking.Client, blocking.Connection, blocking.RPC):
+        for name, member in inspect.getmembers(cls, inspect.isfunction):
+            if not name.startswith("_") and name not in ("stop_consuming", "statistics"):
+                assert "timeout" in inspect.signature(member).parameters, f"{cls.__name__}.{name}"
+    assert "timeout" in inspect.signature(blocking.Consumer.receive).parameters
+
+
+def test_public_names_belong_to_the_package_and_have_docstrings() -> None:
+    for name in blocking.__all__:
+        public = getattr(blocking, name)
+        assert public.__module__ == "rabbitry.blocking"
+        assert public.__doc__
+
+
+# --- a channel --------------------------------------------------------------------------------------------------------
+
+
+def test_topology(channel: blocking.Channel) -> None:
+    source, target, queue = unique("source"), unique("target"), unique("queue")
+    channel.declare_exchange(source, "topic")
+    channel.declare_exchange(target, "fanout")
+    info = channel.declare_queue(queue, exclusive=True)
+    assert (info.name, info.message_count, info.consumer_count) == (queue, 0, 0)
+    channel.bind_exchange(target, source, "a.#")
+    channel.bind_queue(queue, target)
+    channel.publish(b"routed", exchange=source, routing_key="a.b", mandatory=True)
+    assert channel.purge_queue(queue) == 1
+    channel.unbind_exchange(target, source, "a.#")
+    with pytest.raises(rabbitry.Unroutable):
+        channel.publish(b"not", exchange=source, routing_key="a.b", mandatory=True)
+    channel.unbind_queue(queue, target)
+    channel.declare(Exchange(target, "fanout"), Queue(queue, exclusive=True), Binding(queue, target))
+    channel.publish(b"routed", exchange=target)
+    assert channel.delete_queue(queue) == 1
+    channel.delete_exchange(target)
+    channel.delete_exchange(source)
+
+
+def test_get_and_settle(channel: blocking.Channel) -> None:
+    queue = channel.declare_queue(exclusive=True).name
+    assert channel.get(queue) is None
+    channel.publish(Message.json({"n": 1}, headers={"kind": "test"}), routing_key=queue)
+    delivery = channel.get(queue)
+    assert delivery is not None and not delivery.is_settled
+    assert delivery.decode() == {"n": 1} and delivery.headers == {"kind": "test"} and delivery.routing_key == queue
+    delivery.nack()
+    assert delivery.is_settled
+    with pytest.raises(rabbitry.AlreadySettled):
+        delivery.ack()
+    again = channel.get(queue)
+    assert again is not None and again.redelivered
+    again.reject(requeue=True)
+    third = channel.get(queue)
+    assert third is not None
+    with third.process():
+        pass
+    assert third.is_settled and channel.get(queue) is None
+    channel.publish(b"no ack", routing_key=queue)
+    last = channel.get(queue, no_ack=True)
+    assert last is not None and last.is_settled
+
+
+def test_settlements_keep_their_order_with_other_operations(channel: blocking.Channel) -> None:
+    queue = channel.declare_queue(exclusive=True).name
+    channel.publish_many([b"%d" % number for number in range(50)], routing_key=queue)
+    with channel.consume(queue) as deliveries:
+        for number in range(50):
+            delivery = deliveries.receive(timeout=5)
+            assert delivery is not None and delivery.body == b"%d" % number
+            delivery.ack()
+    assert channel.declare_queue(queue, passive=True).message_count == 0
+    channel.recover()  # would bring back what was not acknowledged
+    assert channel.get(queue) is None
+
+
+def test_a_stale_delivery_is_refused(amqp_url: str, queue: str) -> None:
+    with blocking.connect(amqp_url) as connection:
+        with connection.channel() as channel:
+            channel.publish(b"x", routing_key=queue)
+            delivery = channel.get(queue)
+        assert delivery is not None and delivery.is_stale
+        with pytest.raises(rabbitry.StaleDelivery):
+            delivery.ack()
+
+
+def test_transactions(amqp_url: str, queue: str) -> None:
+    with blocking.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
+        channel.select_tx()
+        channel.publish(b"x", routing_key=queue)
+        channel.rollback_tx()
+        assert channel.get(queue) is None
+        channel.publish(b"y", routing_key=queue)
+        channel.commit_tx()
+        delivery = channel.get(queue)
+        assert delivery is not None and delivery.body == b"y"
+        delivery.ack()
+        assert delivery.is_settled
+        channel.rollback_tx()
+        assert not delivery.is_settled  # undone
+        delivery.ack()
+        channel.commit_tx()
+        assert channel.get(queue) is None
+
+
+def test_flow_and_qos(channel: blocking.Channel) -> None:
+    channel.flow(True)
+    channel.qos(5)
+    with pytest.raises(rabbitry.LocalProtocolError):
+        channel.flow(False)
+
+
+# --- publishing many --------------------------------------------------------------------------------------------------
+
+
+def bodies(channel: blocking.Channel, queue: str) -> list[bytes]:
+    return [each.body for each in iter(lambda: channel.get(queue, no_ack=True), None)]
+
+
+@pytest.fixture(params=["client", "channel", "unconfirmed"])
+def publishes(request: pytest.FixtureRequest, amqp_url: str) -> Iterator[Any]:
+    """Whatever has `publish_many`."""
+    if request.param == "client":
+        with blocking.open_client(amqp_url) as client:
+            yield client
+    else:
+        with (
+            blocking.connect(amqp_url) as connection,
+            connection.channel(confirm=request.param == "channel") as channel,
+        ):
+            yield channel
+
+
+def test_publish_many_takes_messages_and_mappings(publishes: Any, channel: blocking.Channel) -> None:
+    one, two = channel.declare_queue().name, channel.declare_queue().name
+    try:
+        assert publishes.publish_many([b"1", Message(b"2")], routing_key=one) == 2
+        assert publishes.publish_many((b"%d" % number for number in (3, 4)), routing_key=one) == 2
+        assert publishes.publish_many({one: b"5", two: [b"6", Message(b"7")]}, timeout=5) == 3
+        assert publishes.publish_many([], routing_key=one) == 0
+        assert publishes.publish_many([b"x"] * 2500, exchange="amq.fanout", window=10) == 2500
+        assert publishes.publish_many([b"8"], routing_key=one) == 1
+        while channel.declare_queue(one, passive=True).message_count < 6:  # unconfirmed ones may be on their way
+            pass
+        assert bodies(channel, one) == [b"1", b"2", b"3", b"4", b"5", b"8"]
+        assert bodies(channel, two) == [b"6", b"7"]
+    finally:
+        channel.delete_queue(one)
+        channel.delete_queue(two)
+
+
+def test_publish_many_refuses_what_is_not_many(publishes: Any) -> None:
+    for wrong in (b"one", Message(b"one"), "text"):
+        with pytest.raises(rabbitry.LocalProtocolError, match="several"):
+            publishes.publish_many(wrong, routing_key="x")
+    with pytest.raises(rabbitry.LocalProtocolError, match="its own routing keys"):
+        publishes.publish_many({"x": b"y"}, routing_key="x")
+    with pytest.raises(rabbitry.LocalProtocolError, match="bytes"):
+        publishes.publish_many({"x": "text"})
+
+
+def test_publish_many_says_what_failed(client: blocking.Client, channel: blocking.Channel, queue: str) -> None:
+    for publishes in (client, channel):
+        with pytest.raises(rabbitry.PublishesFailed) as caught:
+            publishes.publish_many({queue: b"fine", "nowhere": [b"lost", b"too"]}, mandatory=True)
+        assert caught.value.count == 2
+        assert [(type(each), each.message) for each in caught.value.failures] == [
+            (rabbitry.Unroutable, b"lost"),
+            (rabbitry.Unroutable, b"too"),
+        ]
+        assert publishes.publish_many([b"and", b"on"], routing_key=queue) == 2
+    assert channel.purge_queue(queue) == 6
+
+
+def test_publish_many_leaves_nothing_when_the_messages_fail(client: blocking.Client, queue: str) -> None:
+    def messages() -> Iterator[bytes]:
+        for number in range(2500):
+            yield b"%d" % number
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.publish_many(messages(), routing_key=queue)
+    assert client.statistics()["publishers"] == 0
+    assert client.publish_many([b"x"], routing_key=queue) == 1
+    assert client.statistics()["publishers"] == 1  # kept for the next one
+
+
+def test_publish_many_to_no_exchange_fails_and_harms_no_other(client: blocking.Client, queue: str) -> None:
+    with pytest.raises(rabbitry.PublishesFailed):
+        client.publish_many([b"x"] * 3, exchange="no such exchange")
+    assert client.publish_many([b"x"] * 3, routing_key=queue) == 3
+
+
+# --- consuming --------------------------------------------------------------------------------------------------------
+
+
+def test_consume_iterates_and_puts_back_what_was_not_taken(channel: blocking.Channel, queue: str) -> None:
+    channel.publish_many([b"%d" % number for number in range(100)], routing_key=queue)
+    taken = []
+    with channel.consume(queue, prefetch=50) as deliveries:
+        for delivery in deliveries:
+            taken.append(delivery.body)
+            delivery.ack()
+            if len(taken) == 30:
+                break
+        assert deliveries.queue == queue
+    assert taken == [b"%d" % number for number in range(30)]
+    assert [each.body for each in iter(lambda: channel.get(queue, no_ack=True), None)] == [
+        b"%d" % number for number in range(30, 100)
+    ]
+
+
+def test_iteration_ends_for_inactivity_and_may_go_on(client: blocking.Client, queue: str) -> None:
+    with client.consume(queue, inactivity_timeout=0.1) as deliveries:
+        assert list(deliveries) == []
+        client.publish_many([b"1", b"2"], routing_key=queue)
+        found = []
+        for delivery in deliveries:
+            delivery.ack()
+            found.append(delivery.body)
+        assert found == [b"1", b"2"]
+        with pytest.raises(TimeoutError):
+            deliveries.receive(timeout=0.01)
+        client.publish(b"3", routing_key=queue)
+        third = deliveries.receive(timeout=5)
+        assert third is not None and third.body == b"3"
+        third.ack()
+
+
+def test_stop_ends_the_iteration_of_all_threads(client: blocking.Client, queue: str, in_thread: InThread) -> None:
+    with client.consume(queue) as deliveries:
+        threads = [in_thread(list, deliveries) for _ in range(3)]
+        deliveries.stop()
+        for thread in threads:
+            thread.join(5)
+        assert deliveries.receive() is None
+
+
+def test_batches(client: blocking.Client, queue: str) -> None:
+    client.publish_many([b"%d" % number for number in range(25)], routing_key=queue)
+    with client.consume(queue) as deliveries:
+        first = deliveries.receive(timeout=5)  # fetches others with it, which the batches then have
+        assert first is not None
+        first.ack()
+        sizes = []
+        for batch in deliveries.batches(10, within=0.2):
+            batch.ack()
+            sizes.append(len(batch))
+            if sum(sizes) == 24:
+                break
+        assert sizes == [10, 10, 4]
+        with pytest.raises(TimeoutError):
+            next(deliveries.batches(10, within=1, timeout=0.05))
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 0
+
+
+def test_a_deleted_queue_ends_its_consumer(channel: blocking.Channel, amqp_url: str) -> None:
+    queue = channel.declare_queue().name
+    with channel.consume(queue) as deliveries:
+        channel.delete_queue(queue)
+        for _ in range(2):
+            with pytest.raises(rabbitry.ConsumerCancelled):
+                deliveries.receive(timeout=5)
+
+
+# --- a client ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_declares_inspects_and_deletes(client: blocking.Client) -> None:
+    assert client.state == "idle"
+    events, queue = Exchange(unique("events"), "topic"), Queue(unique("queue"))
+    others = Exchange(unique("others"), "fanout")
+    client.declare(events, others, queue, Binding(queue, others), ExchangeBinding(others, events, "a.*"))
+    client.publish(b"x", exchange=events, routing_key="a.b", mandatory=True)
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 1
+    with client.channel() as channel:
+        delivery = channel.get(queue)
+        assert delivery is not None
+        delivery.ack()
+    assert client.is_ready and client.state == "connected" and client.last_error is None
+    client.delete(queue, events, others)
+    assert client.inspect(queue) is None
+    assert client.statistics()["declared"] == 0
+
+
+def test_process_runs_handlers_in_threads(client: blocking.Client, queue: str) -> None:
+    client.publish_many([b"%d" % number for number in range(20)], routing_key=queue)
+    meeting, done = threading.Barrier(4), []
+
+    def handle(delivery: blocking.Delivery) -> None:
+        if int(delivery.body) < 4:
+            meeting.wait(5)  # they are at work at once
+        if delivery.body == b"7":
+            delivery.ack()  # settles by itself
+        done.append(delivery.body)
+        if delivery.body == b"9" and not delivery.redelivered:
+            done.remove(b"9")
+            raise ValueError("to be requeued")
+        if len(done) == 20:
+            client.stop_consuming()
+
+    client.process(queue, handle, concurrency=4)
+    assert sorted(done, key=int) == [b"%d" % number for number in range(20)]
+    info = client.inspect(queue)
+    assert info is not None and (info.message_count, info.consumer_count) == (0, 0)
+
+
+def test_a_handlers_error_and_its_exit_leave_process(client: blocking.Client, queue: str) -> None:
+    client.publish_many([b"error", b"exit"], routing_key=queue)
+
+    def handle(delivery: blocking.Delivery) -> None:
+        if delivery.body == b"error":
+            delivery.ack()
+            raise ZeroDivisionError
+        raise SystemExit(3)
+
+    with pytest.raises(ZeroDivisionError):
+        client.process(queue, handle, on_error="raise")
+    with pytest.raises(SystemExit):
+        client.process(queue, handle)
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 1  # put back
+
+
+def test_rpc_and_serve(client: blocking.Client, amqp_url: str, queue: str, in_thread: InThread) -> None:
+    def double(number: int) -> int:
+        if number < 0:
+            raise ValueError("too small")
+        return 2 * number
+
+    in_thread(client.serve, queue, double)
+    with client.rpc() as rpc:
+        assert rpc.call(queue, 21, timeout=5) == 42
+        with pytest.raises(rabbitry.RemoteError, match="too small"):
+            rpc.call(queue, -1)
+        with pytest.raises(rabbitry.Unroutable):
+            rpc.call(unique("nobody"), 1, timeout=5)
+        assert rpc.late_replies == 0
+    with blocking.connect(amqp_url) as connection, connection.rpc(codec="json") as rpc:
+        assert rpc.call(queue, 4, headers={"a": "b"}) == 8
+    client.stop_consuming()
+
+
+def test_serving_on_a_connection_ends_with_its_timeout(amqp_url: str, queue: str, in_thread: InThread) -> None:
+    with blocking.connect(amqp_url) as connection, blocking.connect(amqp_url) as calling:
+
+        def serve() -> None:
+            with pytest.raises(TimeoutError):
+                connection.serve(queue, bytes.upper, raw=False, codec="raw", timeout=0.5)
+
+        thread = in_thread(serve)
+        with calling.rpc(codec="raw") as rpc:
+            assert rpc.call(queue, b"abc", timeout=5) == b"ABC"
+        thread.join(5)
+        assert connection.is_open and connection.name and connection.server_properties["product"] == "RabbitMQ"
+        assert not connection.is_blocked and connection.unmatched_returns == 0
