@@ -11,7 +11,8 @@ the logic is the async library's; what stands here hands its operations over to 
 
 - Everything may be used from several threads at once.
 - Each call that waits takes `timeout`, in seconds or as a `timedelta` (None: no bound). When the time is up, the
-  operation is cancelled, with what that means for the async one of the same name, and then `TimeoutError` is raised.
+  operation is cancelled, with what that means for the async one of the same name, and then `TimeoutError` is raised. To
+  undo at a broker that does not answer what has begun there (a consumer, say) may take 5 s more.
 - Ctrl-C, and whatever else a signal handler raises, interrupts each wait the same way: the operation is cancelled, then
   `KeyboardInterrupt` goes on. All blocks can be left as usual.
 - After a fork the child has none of it: it must open its own. What it inherited raises `LocalProtocolError` and does
@@ -21,7 +22,9 @@ the logic is the async library's; what stands here hands its operations over to 
   connection drop. Confirmed messages are safe, unsettled deliveries go back.
 
 One event loop in one thread serves the whole process: the first block that is entered starts it, the last one that is
-left ends it. What takes its time - handlers, credentials - runs in other threads, so it does not stall the loop.
+left ends it. Measured: with a thread for each connection, 50 callers that publish one by one took two to five times the
+processor time, as more threads fight for the interpreter; to one caller, and to `publish_many`, it made little
+difference. What takes its time - handlers, credentials - runs in other threads, so it does not stall the loop.
 """
 
 from rabbitry.blocking._channel import Channel

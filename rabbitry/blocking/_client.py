@@ -6,6 +6,7 @@ for the next `publish_many` only while nothing of theirs has failed.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -29,12 +30,14 @@ from rabbitry.blocking._channel import Channel
 from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._hosting import Hosted
-from rabbitry.blocking._portal import Timeout
+from rabbitry.blocking._portal import Portal, Timeout
 from rabbitry.blocking._publishing import Messages, publish_all, with_keys
 from rabbitry.blocking._rpc import RPC
 from rabbitry.blocking._threads import Threads
 
 __all__ = ["Client", "open_client"]
+
+logger = logging.getLogger("rabbitry")
 
 PublisherOptions: TypeAlias = tuple[int, WhileDown | None, OnUnknown]
 
@@ -58,7 +61,7 @@ class Client(Hosted[rabbitry.Client]):
 
     @asynccontextmanager
     async def _manager(self) -> AsyncIterator[rabbitry.Client]:
-        async with self._opening as client, self._publishers.open(client):
+        async with self._opening as client, self._publishers.open(client, self._portal):
             yield client
 
     # --- publishing ---------------------------------------------------------------------------------------------------
@@ -278,8 +281,8 @@ class Client(Hosted[rabbitry.Client]):
 
     def wait_closed(self, *, timeout: Timeout = None) -> None:
         """Return when the client was left; raise the cause when something else ended it."""
-        client = self._async
-        self._portal.run(client.wait_closed, timeout)
+        if not self._is_left:
+            self._portal.run(self._async.wait_closed, timeout)
 
 
 class Publishers:
@@ -289,13 +292,14 @@ class Publishers:
 
     def __init__(self) -> None:
         self._client: rabbitry.Client
+        self._portal: Portal
         self._is_open = False
         self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
 
     @asynccontextmanager
-    async def open(self, client: rabbitry.Client) -> AsyncIterator[None]:
+    async def open(self, client: rabbitry.Client, portal: Portal) -> AsyncIterator[None]:
         """They are the client's, and end with it."""
-        self._client, self._is_open = client, True
+        self._client, self._portal, self._is_open = client, portal, True
         try:
             yield
         finally:
@@ -310,11 +314,24 @@ class Publishers:
         """One for this caller alone, until all it published is confirmed."""
         idle = self._idle.setdefault(options, [])
         publisher, stack = idle.pop() if idle else await self._new(options)
-        async with stack:
+        try:
             yield publisher
             await publisher.flush()
-            if self._is_open and not publisher.failed:
-                idle.append((publisher, stack.pop_all()))
+        except BaseException as error:  # a broker that does not answer may take seconds to close the channel
+            self._portal.spawn(self._abandon(stack, error))
+            raise
+        if publisher.failed or not self._is_open:
+            await stack.aclose()
+        else:
+            idle.append((publisher, stack))
+
+    async def _abandon(self, stack: AsyncExitStack, error: BaseException) -> None:
+        """Leave at once what is under way, and close the channel."""
+        try:
+            await stack.__aexit__(type(error), error, None)
+        except BaseException as again:
+            if again is not error:
+                logger.warning("a publisher could not be closed: %s", again)
 
     async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
         window, while_down, on_unknown = options

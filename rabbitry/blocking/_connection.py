@@ -75,11 +75,13 @@ class Connection(Hosted[rabbitry.Connection]):
 
     def update_secret(self, secret: str | bytes, reason: str = "token refresh", *, timeout: Timeout = None) -> None:
         """Give the broker a new token (OAuth 2)."""
-        self._portal.run(lambda: self._async.update_secret(secret, reason), timeout)
+        connection = self._async
+        self._portal.run(lambda: connection.update_secret(secret, reason), timeout)
 
     def wait_closed(self, *, timeout: Timeout = None) -> None:
         """Return when this program closed the connection; raise the cause when something else ended it."""
-        self._portal.run(lambda: self._async.wait_closed(), timeout)
+        if not self._is_left:
+            self._portal.run(self._async.wait_closed, timeout)
 
     @property
     def name(self) -> str:

@@ -78,6 +78,7 @@ class Hosted(Generic[T]):
         self._leased: Portal | None = None
         self._host: Host[T] | None = None
         self._value: T | None = None
+        self._is_left = False
 
     def _manager(self) -> AbstractAsyncContextManager[T]:
         """The async block."""
@@ -85,15 +86,16 @@ class Hosted(Generic[T]):
 
     @property
     def _portal(self) -> Portal:
-        if self._leased is None:
-            raise NotConnected(f"{self._what} is not open: use it inside its block, '{self._how}'")
+        if self._leased is None or self._is_left:
+            state = "closed" if self._is_left else "not open"
+            raise NotConnected(f"{self._what} is {state}: use it inside its block, '{self._how}'")
         return self._leased
 
     @property
     def _async(self) -> T:
         """The async object."""
-        if self._value is None:
-            raise NotConnected(f"{self._what} is not open: use it inside its block, '{self._how}'")
+        self._portal  # noqa: B018 - raises outside the block
+        assert self._value is not None
         return self._value
 
     def __enter__(self) -> Self:
@@ -116,13 +118,14 @@ class Hosted(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close. In the child of a fork, nothing. Interrupted, it goes on closing in the background."""
-        portal, host = self._portal, self._host
-        if portal.is_forked or host is None:
+        portal, host = self._leased, self._host
+        if portal is None or portal.is_forked or host is None:
             return
         self._host = None
         try:
-            portal.run(host.leave)
+            portal.run(host.leave)  # handlers in other threads may still publish meanwhile
         finally:
+            self._is_left = True
             portal.submit_if_open(host.leave_soon)
             portal.give_back()
         failure = host.failure

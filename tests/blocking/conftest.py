@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from rabbitry import blocking
+from rabbitry.testing import Proxy, open_proxy
 from tests.helpers import unique
 
 
@@ -55,3 +58,21 @@ def _nothing_is_left() -> Iterator[None]:
     """The thread of the event loop ends with the last block."""
     yield
     assert "rabbitry.blocking" not in {thread.name for thread in threading.enumerate()}
+
+
+class SteeredProxy:
+    """A proxy between client and broker, whose faults (`cut`, `stall`, `resume`, ...) are called from this thread."""
+
+    def __init__(self, portal: BlockingPortal, proxy: Proxy) -> None:
+        self._portal = portal
+        self._proxy = proxy
+        self.url = proxy.url
+
+    def __getattr__(self, fault: str) -> Callable[[], None]:
+        return partial(self._portal.call, getattr(self._proxy, fault))
+
+
+@pytest.fixture
+def proxy(amqp_url: str) -> Iterator[SteeredProxy]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(amqp_url)) as proxy:
+        yield SteeredProxy(portal, proxy)
