@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 import rabbitry
 from rabbitry._channel import QueueInfo
@@ -19,7 +19,7 @@ from rabbitry._topology import Entity, Exchange, Queue
 from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Portal, Timeout
-from rabbitry.blocking._publishing import Messages, publish_all, unconfirmed, with_keys
+from rabbitry.blocking._publishing import ByKey, Several, publish_all, unconfirmed, with_keys
 
 __all__ = ["Channel"]
 
@@ -79,7 +79,7 @@ class Channel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._portal.is_forked:
+        if not self._portal.is_gone:
             self._portal.run(lambda: self._manager.__aexit__(None, None, None))
 
     def _run(self, function: Callable[[], Awaitable[T]], timeout: Timeout) -> T:
@@ -105,9 +105,32 @@ class Channel:
             timeout,
         )
 
+    @overload
     def publish_many(
         self,
-        messages: Messages,
+        messages: Several,
+        *,
+        routing_key: str = ...,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    @overload
+    def publish_many(
+        self,
+        messages: ByKey,
+        *,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    def publish_many(
+        self,
+        messages: Several | ByKey,
         *,
         routing_key: str | None = None,
         exchange: str | Exchange = "",
@@ -214,7 +237,7 @@ class Channel:
         )
 
     def delete_exchange(self, exchange: str | Exchange, *, if_unused: bool = False, timeout: Timeout = None) -> None:
-        """Delete an exchange; one that does not exist is fine. Cancelled, it may have been deleted."""
+        """Delete an exchange; one that does not exist is fine. Timed out, it may have been deleted."""
         self._run(lambda: self._channel.delete_exchange(exchange, if_unused=if_unused), timeout)
 
     def bind_exchange(
@@ -226,7 +249,7 @@ class Channel:
         arguments: Mapping[str, Any] | None = None,
         timeout: Timeout = None,
     ) -> None:
-        """Have `source` pass matching messages on to `destination`. Cancelled, it may have been bound."""
+        """Have `source` pass matching messages on to `destination`. Timed out, it may have been bound."""
         self._run(lambda: self._channel.bind_exchange(destination, source, routing_key, arguments=arguments), timeout)
 
     def unbind_exchange(
@@ -238,7 +261,7 @@ class Channel:
         arguments: Mapping[str, Any] | None = None,
         timeout: Timeout = None,
     ) -> None:
-        """Remove a binding between exchanges. Cancelled, it may have been removed."""
+        """Remove a binding between exchanges. Timed out, it may have been removed."""
         self._run(lambda: self._channel.unbind_exchange(destination, source, routing_key, arguments=arguments), timeout)
 
     def declare_queue(
@@ -272,7 +295,7 @@ class Channel:
         return self._run(lambda: self._channel.delete_queue(queue, if_unused=if_unused, if_empty=if_empty), timeout)
 
     def purge_queue(self, queue: str | Queue, *, timeout: Timeout = None) -> int:
-        """Drop the messages ready in a queue and return how many there were. Cancelled, it may have been purged."""
+        """Drop the messages ready in a queue and return how many there were. Timed out, it may have been purged."""
         return self._run(lambda: self._channel.purge_queue(queue), timeout)
 
     def bind_queue(
@@ -284,7 +307,7 @@ class Channel:
         arguments: Mapping[str, Any] | None = None,
         timeout: Timeout = None,
     ) -> None:
-        """Have `exchange` route matching messages to `queue`. Cancelled, it may have been bound."""
+        """Have `exchange` route matching messages to `queue`. Timed out, it may have been bound."""
         self._run(lambda: self._channel.bind_queue(queue, exchange, routing_key, arguments=arguments), timeout)
 
     def unbind_queue(
@@ -296,7 +319,7 @@ class Channel:
         arguments: Mapping[str, Any] | None = None,
         timeout: Timeout = None,
     ) -> None:
-        """Remove a binding of a queue. Cancelled, it may have been removed."""
+        """Remove a binding of a queue. Timed out, it may have been removed."""
         self._run(lambda: self._channel.unbind_queue(queue, exchange, routing_key, arguments=arguments), timeout)
 
     def select_tx(self, *, timeout: Timeout = None) -> None:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import Any, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack, overload
 
 import anyio.to_thread
 
@@ -31,7 +31,7 @@ from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._hosting import Hosted
 from rabbitry.blocking._portal import Portal, Timeout
-from rabbitry.blocking._publishing import Messages, publish_all, with_keys
+from rabbitry.blocking._publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking._rpc import RPC
 from rabbitry.blocking._threads import Threads
 
@@ -94,9 +94,36 @@ class Client(Hosted[rabbitry.Client]):
             timeout,
         )
 
+    @overload
     def publish_many(
         self,
-        messages: Messages,
+        messages: Several,
+        *,
+        routing_key: str = ...,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        while_down: WhileDown | None = ...,
+        on_unknown: OnUnknown = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    @overload
+    def publish_many(
+        self,
+        messages: ByKey,
+        *,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        while_down: WhileDown | None = ...,
+        on_unknown: OnUnknown = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    def publish_many(
+        self,
+        messages: Several | ByKey,
         *,
         routing_key: str | None = None,
         exchange: str | Exchange = "",

@@ -86,7 +86,7 @@ class Consumer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._portal.is_forked:
+        if not self._portal.is_gone:
             self._portal.run(self._leave)
 
     async def _enter(self) -> AnyConsumer:
@@ -148,6 +148,7 @@ class Consumer:
         """The next delivery; None after `stop()`. Raises `TimeoutError` when none comes in time; nothing is lost by it,
         nor by Ctrl-C.
         """
+        self._portal.check_fork()
         delivery = self._next_fetched()
         return delivery if delivery is not None else self._wait_for_one(Deadline(timeout))
 

@@ -6,6 +6,7 @@ within is raised where the `with` block ends, unless that raises something of it
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -61,6 +62,8 @@ class Host(Generic[T]):
                 async with self._manager as self._value:
                     self._entered.set()
                     await self._leave.wait()
+        except asyncio.CancelledError:
+            self.failure = NotConnected("the thread that it ran in has ended")
         except BaseException as error:
             self.failure = error
         finally:
@@ -123,7 +126,8 @@ class Hosted(Generic[T]):
             return
         self._host = None
         try:
-            portal.run(host.leave)  # handlers in other threads may still publish meanwhile
+            if not portal.is_gone:
+                portal.run(host.leave)  # handlers in other threads may still publish meanwhile
         finally:
             self._is_left = True
             portal.submit_if_open(host.leave_soon)

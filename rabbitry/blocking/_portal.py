@@ -148,7 +148,7 @@ class Portal:
         self._tasks: asyncio.TaskGroup
         self._stopping: asyncio.Event
         self._lock = threading.RLock()  # a signal handler or a finalizer may come back to it in the same thread
-        self._is_open = False
+        self.is_open = False
         self._settlements: deque[Callable[[], object]] = deque()
         self._is_settling = False
         self._forks = _forks
@@ -161,18 +161,25 @@ class Portal:
     def _host(self, started: threading.Event) -> None:
         try:
             anyio.run(self._run, started, backend="asyncio")
+        except BaseException:  # which nothing here raises, but a callback of the user's may
+            logger.critical("the event loop of rabbitry.blocking was ended, and so is all that it ran", exc_info=True)
         finally:
             with self._lock:
-                self._is_open = False
+                self.is_open = False
             started.set()
 
     async def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         async with asyncio.TaskGroup() as self._tasks:
-            self._is_open = True
+            self.is_open = True
             started.set()
-            await self._stopping.wait()
+            try:
+                await self._stopping.wait()
+            finally:  # also where something ends the loop that never should
+                with self._lock:
+                    self.is_open = False
+                await asyncio.sleep(0)  # what was submitted before becomes a task, which ends with the others
 
     # --- in any thread ------------------------------------------------------------------------------------------------
 
@@ -180,6 +187,11 @@ class Portal:
     def is_forked(self) -> bool:
         """Whether this process has only a copy of it, without its thread."""
         return self._forks != _forks
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it can do nothing any more: a block that is left then has nothing to close."""
+        return self.is_forked or not self.is_open
 
     def check_fork(self) -> None:
         """Raise in a child process."""
@@ -192,7 +204,7 @@ class Portal:
         """Have the loop call it, in the order of submission. Does not wait. `NotConnected` after the end."""
         self.check_fork()
         with self._lock:
-            if not self._is_open:
+            if not self.is_open:
                 raise NotConnected("it is closed: use it inside its 'with' block")
             self._loop.call_soon_threadsafe(callback)
 
@@ -222,14 +234,13 @@ class Portal:
         try:
             self.submit(partial(self._begin, operation))
             operation.wait()
-        except NotConnected:
-            raise
-        except BaseException:
+            return operation.result()
+        except BaseException:  # its own error, too, but for which there is nothing to undo
             self._abandon(operation, undo)
             raise
-        return operation.result()
 
     def _abandon(self, operation: Operation[T], undo: Callable[[T], object] | None) -> None:
+        """Nobody takes its result any more."""
         try:
             if not operation.is_done:
                 self.submit(operation.cancel)
@@ -291,8 +302,8 @@ class Portal:
             if _portal is self:
                 _portal = None
         with self._lock:
-            if self._is_open:
-                self._is_open = False
+            if self.is_open:
+                self.is_open = False
                 self._loop.call_soon_threadsafe(self._stop)
         self._thread.join(STOP_BOUND)
 
@@ -312,7 +323,7 @@ def lease() -> Portal:
     """The process's portal; each lease is to be given back."""
     global _portal
     with _lock:
-        if _portal is None:
+        if _portal is None or not _portal.is_open:
             _portal = Portal()
         _portal.leases += 1
         return _portal

@@ -19,9 +19,10 @@ from rabbitry._message import Message
 from rabbitry._topology import Exchange
 from rabbitry.blocking._portal import Deadline, Portal, Timeout
 
-__all__ = ["Messages", "Submits", "publish_all", "unconfirmed", "with_keys"]
+__all__ = ["ByKey", "Several", "Submits", "publish_all", "unconfirmed", "with_keys"]
 
-Messages: TypeAlias = Iterable[Message | bytes] | Mapping[str, Message | bytes | Iterable[Message | bytes]]
+Several: TypeAlias = Iterable[Message | bytes]
+ByKey: TypeAlias = Mapping[str, Message | bytes | Iterable[Message | bytes]]
 
 AT_ONCE = 1000
 """Messages handed over at once, at most: a change of thread for each would cost more than to publish it."""
@@ -42,7 +43,7 @@ class Submits(Protocol):
         ...
 
 
-def with_keys(messages: Messages, routing_key: str | None) -> Iterator[Keyed]:
+def with_keys(messages: Several | ByKey, routing_key: str | None) -> Iterator[Keyed]:
     """Each message with its routing key."""
     if isinstance(messages, SINGLE):
         raise LocalProtocolError("publish_many takes several messages: publish(...) sends one")

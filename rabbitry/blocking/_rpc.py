@@ -54,7 +54,7 @@ class RPC:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         manager = self._manager
-        if manager is not None and not self._portal.is_forked:
+        if manager is not None and not self._portal.is_gone:
             self._portal.run(lambda: manager.__aexit__(None, None, None))
 
     def call(self, routing_key: str, payload: Any = None, *, timeout: Timeout = None, **options: Any) -> Any:

@@ -39,7 +39,7 @@ def main(url: str) -> None:
     queue = unique("forgotten")
     with blocking.connect(url) as connection, connection.channel() as channel:
         channel.declare_queue(queue, exclusive=True)
-        channel.publish(b"x", routing_key=queue)
+        channel.publish_many([b"x", b"y"], routing_key=queue)
         with blocking.open_client(url) as client, channel.consume(queue) as deliveries:
             delivery = deliveries.receive(timeout=5)
             assert delivery is not None
@@ -75,8 +75,18 @@ def main(url: str) -> None:
     forgotten = blocking.open_client(url)
     forgotten.__enter__()
     forgotten.publish(b"x", routing_key="nowhere", timeout=5)
-    waiting = threading.Thread(target=forgotten.wait_closed, daemon=True)
-    waiting.start()
+    forgotten.declare(rabbitry.Queue(queue, expires=60))
+    forgotten.publish_many([b"x", b"y"], routing_key=queue)
+    at_work = threading.Barrier(2)
+
+    def handle(delivery: blocking.Delivery) -> None:
+        if delivery.body == b"y":
+            at_work.wait()
+            threading.Event().wait()  # for ever
+
+    for wait in (forgotten.wait_closed, lambda: forgotten.process(queue, handle, concurrency=2)):
+        threading.Thread(target=wait, daemon=True).start()
+    at_work.wait(10)
     print("ends")
     globals()["forgotten"] = forgotten  # it is there until the very end
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import rabbitry
 from rabbitry import blocking
+from tests.helpers import unique
 
 InThread = Callable[..., threading.Thread]
 
@@ -171,3 +174,32 @@ def test_leaving_ends_what_other_threads_wait_for(
         thread = in_thread(wait, client, deliveries)
     thread.join(5)
     assert ended == [None] or isinstance(ended[0], rabbitry.NotConnected)
+
+
+def test_nobody_waits_for_a_thread_that_has_died(
+    amqp_url: str, in_thread: InThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never should; but what runs in it may raise SystemExit, say."""
+    ended: list[object] = []
+
+    def wait_closed(client: blocking.Client) -> None:
+        with pytest.raises(rabbitry.NotConnected):
+            client.wait_closed()
+        ended.append(None)
+
+    with pytest.raises(rabbitry.NotConnected, match="ended"):
+        with ExitStack() as stack:  # with a queue of its own: all connections of the process end
+            client = stack.enter_context(blocking.open_client(amqp_url))
+            client.declare(queue := rabbitry.Queue(unique(), expires=60))
+            deliveries = stack.enter_context(client.consume(queue))
+            threads = [in_thread(wait_closed, client), in_thread(lambda: ended.append(deliveries.receive()))]
+            client.publish(b"x", routing_key="nowhere")
+            client._portal.submit(lambda: sys.exit(1))
+            for thread in threads:
+                thread.join(5)
+            assert ended == [None, None]
+            with pytest.raises(rabbitry.NotConnected):
+                client.publish(b"x")
+            with blocking.open_client(amqp_url) as another:
+                another.publish(b"x", routing_key="nowhere", timeout=5)
+    assert "was ended" in caplog.text
