@@ -193,6 +193,13 @@ class Consumer:
         self._portal.settle_now()  # the broker may wait for that before it sends more
         if not self._has_ended:
             self._fetching = self._portal.spawn(self._fetch_some())
+            self._fetching.add_done_callback(self._fetch_ended)
+
+    def _fetch_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # with the loop, before its first step: it catches what comes later
+            with self._arrived:
+                self._has_ended = True
+                self._arrived.notify_all()
 
     async def _fetch_some(self) -> None:
         fetched: list[Delivery] = []

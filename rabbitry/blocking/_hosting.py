@@ -34,7 +34,7 @@ class Host(Generic[T]):
 
     async def enter(self, portal: Portal) -> T:
         """Return what entering gives, or raise what it raises. Cancelling it leaves nothing behind."""
-        portal.spawn(self._hold())
+        portal.spawn(self._hold()).add_done_callback(self._done)
         try:
             await self._entered.wait()
         except BaseException:
@@ -66,9 +66,12 @@ class Host(Generic[T]):
             self.failure = NotConnected("the thread that it ran in has ended")
         except BaseException as error:
             self.failure = error
-        finally:
-            self._entered.set()
-            self._ended.set()
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        if self._value is None and self.failure is None:
+            self.failure = NotConnected("it was never entered")
+        self._entered.set()
+        self._ended.set()
 
 
 class Hosted(Generic[T]):

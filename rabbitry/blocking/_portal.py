@@ -65,7 +65,6 @@ class Operation(Generic[T]):
         "_done",
         "_error",
         "_function",
-        "_is_cancelled",
         "_scope",
         "_timeout",
         "_value",
@@ -82,7 +81,6 @@ class Operation(Generic[T]):
         self._done.acquire()
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._is_cancelled = False
         self.has_value = False
         self.is_done = False
 
@@ -104,16 +102,24 @@ class Operation(Generic[T]):
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None], Context], object]) -> None:
+    def start(self, tasks: asyncio.TaskGroup) -> None:
         """Run it in a task."""
+        coroutine = self._run()
         try:
-            spawn(self._run(), self._context)
-        except BaseException as error:
-            self._end(error)
+            task = tasks.create_task(coroutine, context=self._context)
+        except RuntimeError:  # the loop is about to end
+            coroutine.close()
+            self._end(_thread_ended())
+        else:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step never takes one."""
+        if not self.is_done:
+            self._end(_thread_ended())
 
     def cancel(self) -> None:
         """Have it end; at once if it was never started."""
-        self._is_cancelled = True
         if self._scope is not None:
             self._scope.cancel()
         elif not self.is_done:
@@ -128,7 +134,7 @@ class Operation(Generic[T]):
                 self._value = await self._function()
                 self.has_value = True
         except asyncio.CancelledError:
-            self._end(NotConnected("the thread that ran the operation has ended"))
+            self._end(_thread_ended())
         except BaseException as error:
             self._end(error)
         else:
@@ -138,6 +144,10 @@ class Operation(Generic[T]):
         self._error = error
         self.is_done = True
         self._done.release()
+
+
+def _thread_ended() -> NotConnected:
+    return NotConnected("the thread that ran the operation has ended")
 
 
 class Portal:
@@ -264,13 +274,13 @@ class Portal:
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
-        """Run it in a task of its own. It must not raise."""
-        return self._tasks.create_task(coroutine, context=context)
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it in a task of its own. It must not raise; cancelled with the loop, it may never take a step."""
+        return self._tasks.create_task(coroutine)
 
     def _begin(self, operation: Operation[Any]) -> None:
         self.settle_now()
-        operation.start(self.spawn)
+        operation.start(self._tasks)
 
     def _settle_soon(self) -> None:
         if self._settlements:
