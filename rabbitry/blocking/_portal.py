@@ -73,7 +73,7 @@ class Operation(Generic[T]):
     )
 
     def __init__(self, function: Callable[[], Awaitable[T]], timeout: float | None) -> None:
-        self._function = function
+        self._function: Callable[[], Awaitable[T]] | None = function
         self._timeout = timeout
         self._context: Context = copy_context()
         self._scope: anyio.CancelScope | None = None
@@ -126,7 +126,7 @@ class Operation(Generic[T]):
             self._end(NotConnected("the operation was interrupted before it began"))
 
     async def _run(self) -> None:
-        if self.is_done:
+        if self._function is None:
             return
         deadline = math.inf if self._timeout is None else anyio.current_time() + self._timeout
         try:
@@ -142,6 +142,7 @@ class Operation(Generic[T]):
 
     def _end(self, error: BaseException | None) -> None:
         self._error = error
+        self._function = None  # the task lives on for a moment, and must not keep what the waiting thread drops
         self.is_done = True
         self._done.release()
 

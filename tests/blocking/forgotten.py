@@ -64,7 +64,8 @@ def main(url: str) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del dropped
-            gc.collect()
+            while not caught:
+                gc.collect()
         assert [str(each.message) for each in caught if each.category is ResourceWarning] == [
             "the connection was dropped inside its 'with' block"
         ]
