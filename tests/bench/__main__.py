@@ -1,6 +1,6 @@
 """`python -m tests.bench`: rabbitry beside other clients on one broker, held against the thresholds.
 
-Takes about a quarter of an hour. Exit codes: 0 all met, 1 a threshold was missed or could not be measured, 2 wrong
+Takes about twenty-five minutes. Exit codes: 0 all met, 1 a threshold was missed or could not be measured, 2 wrong
 usage, 130 interrupted (with what was measured).
 """
 

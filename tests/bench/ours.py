@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 import rabbitry
-from tests.bench import ours_rpc
+from tests.bench import ours_blocking, ours_rpc
 from tests.bench.measure import (
     BODY,
     OPENING,
@@ -295,10 +295,11 @@ JOBS: dict[str, Job] = {
     )
 }
 CALLERS = ours_rpc.CALLERS
+BLOCKING = ours_blocking.JOBS
 
 
 def main() -> None:
-    options = arguments([*JOBS, *CALLERS])
+    options = arguments([*JOBS, *CALLERS, *BLOCKING])
     is_uvloop = options.backend == "uvloop"
     run = partial(
         anyio.run,
@@ -309,6 +310,8 @@ def main() -> None:
         job, serving = CALLERS[options.job]
         with Server("tests.bench.ours", serving, options.url, options.backend) as server:
             figures = run(job, options.url, options.count, server)
+    elif options.job in BLOCKING:
+        figures = BLOCKING[options.job](options.url, options.count)
     else:
         figures = run(JOBS[options.job], options.url, options.count)
     print_figures(figures)

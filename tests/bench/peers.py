@@ -1,4 +1,4 @@
-"""aio-pika and aiormq on the benchmark's work: `python -m tests.bench.peers aio_pika.tasks URL COUNT` runs one job.
+"""Other clients on the benchmark's work: `python -m tests.bench.peers aio_pika.tasks URL COUNT` runs one job.
 
 They are used the way their documentation shows, and begin and end their clocks where ours.py does. The jobs of this
 file exit without closing their connections: closing ten thousand takes them longer than opening them.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.bench import peers_rpc
+from tests.bench import peers_blocking, peers_rpc
 from tests.bench.measure import (
     BODY,
     OPENING,
@@ -144,10 +144,11 @@ def aiormq() -> Client:
 CLIENTS = {client.__name__: client for client in (aio_pika, aiormq)}
 JOBS = {f"{client}.{job.__name__}": (job, client) for client in CLIENTS for job in (tasks, connections, opening)}
 CALLERS = peers_rpc.CALLERS
+BLOCKING = peers_blocking.JOBS
 
 
 def main() -> None:
-    options = arguments([*JOBS, *CALLERS, *peers_rpc.SERVERS])
+    options = arguments([*JOBS, *CALLERS, *peers_rpc.SERVERS, *BLOCKING])
     url, count = options.url, options.count
     if options.job in CALLERS:
         calling, serving = CALLERS[options.job]
@@ -155,6 +156,8 @@ def main() -> None:
             print_figures(asyncio.run(calling(url, count, server, peers_rpc.SERVERS[serving])))
     elif options.job in peers_rpc.SERVERS:
         print_figures(asyncio.run(peers_rpc.serve(url, count, peers_rpc.SERVERS[options.job])))
+    elif options.job in BLOCKING:
+        print_figures(BLOCKING[options.job](url, count))
     else:
         asyncio.run(run_and_exit(options.job, url, count))
 

@@ -38,6 +38,8 @@ class Group:
     name: str
     jobs: tuple[Run, ...]
     references: tuple[Run, ...] = ()
+    backend: str = ""
+    """The only one its jobs run on, whichever were asked for; empty: each of those."""
     many_connections: bool = False
     """Needs a node that bears CONNECTIONS, which is set up otherwise, and its own, smaller number of rounds."""
 
@@ -45,8 +47,13 @@ class Group:
         """The run of that client which the jobs are held to."""
         return next(run for run in self.references if run.client == client)
 
-    def in_order(self, backends: Sequence[str]) -> list[Run]:
+    def backends(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Those that its jobs run on."""
+        return (self.backend,) if self.backend else wanted
+
+    def in_order(self, wanted: Sequence[str]) -> list[Run]:
         """One round: half of the backends before the references and half after. Odd rounds go through it backwards."""
+        backends = self.backends(wanted)
         half = (len(backends) + 1) // 2
         before = [replace(job, backend=backend) for backend in backends[:half] for job in reversed(self.jobs)]
         after = [replace(job, backend=backend) for backend in backends[half:] for job in self.jobs]
@@ -93,6 +100,18 @@ GROUPS = (
         (Run("aio-pika", "rpc_tasks", 2_000), Run("aio-pika", "rpc_tasks_unconfirmed", 2_000)),
     ),
     Group(
+        "blocking",
+        (Run(OURS, "publish_many", 80_000),),
+        (Run("pika", "publish_many", 4_000),),
+        backend="asyncio",
+    ),
+    Group(
+        "blocking without confirms",
+        (Run(OURS, "publish_many_unconfirmed", 150_000),),
+        (Run("pika", "publish_many_unconfirmed", 30_000),),
+        backend="asyncio",
+    ),
+    Group(
         "storm",
         (Run(OURS, "connections", CONNECTIONS), Run(OURS, "clients", CONNECTIONS)),
         (Run("aiormq", "opening", CONNECTIONS), Run("aio-pika", "connections", CONNECTIONS)),
@@ -117,6 +136,8 @@ TITLES = {
     "rpc_tasks_unconfirmed": "100 tasks, each RPC awaited, channels without confirms",
     "client_rpc_one": "one `client.rpc()` call at a time",
     "client_rpc_tasks": "100 tasks, each `client.rpc()` call awaited",
+    "publish_many": "without async, all confirmed (`client.publish_many`)",
+    "publish_many_unconfirmed": "without async, without confirms (`channel.publish_many`)",
     "connections": "connections with a channel each, held by one task",
     "clients": "connections with a channel each, a task per client",
     "opening": "connections with a channel each",
@@ -197,6 +218,8 @@ THRESHOLDS = (
     Threshold("client_rpc_one", "p50_us", of=C_CLIENT, at_most=2),
     Threshold("rpc_tasks", "rate", of="aio-pika", at_least=8),
     Threshold("client_rpc_tasks", "rate", of="aio-pika", at_least=8),
+    Threshold("publish_many", "rate", of="pika", at_least=2),
+    Threshold("publish_many_unconfirmed", "rate", of="pika", at_least=2),
     Threshold("connections", "kilobytes", at_most=8),
     Threshold("clients", "kilobytes", at_most=16),
     Threshold("connections", "connect_seconds", of="aiormq", at_most=0.6),

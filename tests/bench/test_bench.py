@@ -30,14 +30,14 @@ def test_every_run_of_the_plan_exists() -> None:
     source = Path(plan.__file__).with_name("reference.c").read_text()
     for group in plan.GROUPS:
         for run in group.jobs:
-            assert (run.job in ours.JOBS or run.job in ours.CALLERS) and run.job in plan.TITLES
+            assert run.job in {*ours.JOBS, *ours.CALLERS, *ours.BLOCKING} and run.job in plan.TITLES
         for run in group.references:
             assert run.job in plan.TITLES
             if run.client == plan.C_CLIENT:
                 assert f'"{run.job}"' in source
             else:
                 job = f"{run.client.replace('-', '_')}.{run.job}"
-                assert job in peers.JOBS or job in peers.CALLERS
+                assert job in {*peers.JOBS, *peers.CALLERS, *peers.BLOCKING}
 
 
 def test_every_threshold_is_about_a_run_of_the_plan() -> None:
@@ -60,6 +60,13 @@ def test_references_run_between_the_backends() -> None:
         ("trio", "connections"),
         ("trio", "clients"),
     ]
+
+
+def test_what_runs_on_one_backend_is_held_there_alone() -> None:
+    (group,) = plan.choose(["blocking"], 1.0, 10)
+    assert [run.label for run in group.in_order(["uvloop", "trio"])] == ["rabbitry asyncio", "pika"]
+    checks = judge([], ["publish_many", "publish_many_unconfirmed"], ["uvloop", "trio"])
+    assert [check.backend for check in checks] == ["asyncio", "asyncio"]
 
 
 def test_only_keeps_what_the_chosen_jobs_are_held_to() -> None:

@@ -59,7 +59,7 @@ def judge(outcomes: Sequence[Outcome], jobs: Sequence[str], backends: Sequence[s
     return [
         _check(threshold, backend, outcomes)
         for threshold in THRESHOLDS
-        for backend in backends
+        for backend in group_of(threshold.job).backends(backends)
         if threshold.job in jobs and threshold.backend in (None, backend)
     ]
 
