@@ -341,9 +341,9 @@ class Client:
         more than that shows that the clocks differ, and its moment is not used.
 
         Replies leave on the publishing connection, in this life or the next. A request is acknowledged once its reply
-        is confirmed or can't be delivered, which is counted, and rejected where it can't be answered. One that comes
-        again after it was answered here is not worked on again; by another server it is. The rest is as for `process`,
-        and so is what cancelling it means.
+        is confirmed or can't be delivered, which is counted, and rejected where it can't be answered, or asks for no
+        answer and its handler failed. One that comes again after it was answered here is not worked on again; by
+        another server it is. The rest is as for `process`, and so is what cancelling it means.
         """
         name = queue if isinstance(queue, str) else queue.name or "(temporary)"
         replies = ClientReplies(self, self._requests, name)

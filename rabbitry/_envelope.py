@@ -26,6 +26,7 @@ __all__ = [
     "check_clock_skew",
     "deadline_headers",
     "error_reply",
+    "is_error",
     "remote_error",
     "reply_exchange",
     "time_left",
@@ -130,6 +131,11 @@ def error_reply(error: BaseException, properties: Mapping[str, Any], *, send_tra
     else:
         body, kind = text, "text/plain"
     return Message(body.encode("utf-8", "replace"), content_type=kind, headers=headers, **properties)
+
+
+def is_error(reply: Message) -> bool:
+    """Whether `error_reply` made it."""
+    return reply.headers is not None and ERROR_HEADER in reply.headers
 
 
 def remote_error(body: bytes, properties: Properties) -> RemoteError | None:

@@ -22,7 +22,15 @@ from rabbitry._codecs import Codec, codec_named, decode_from
 from rabbitry._confirmation import Confirmation
 from rabbitry._consumer import Consumer
 from rabbitry._delivery import Delivery
-from rabbitry._envelope import DIRECT, address_of, check_clock_skew, error_reply, reply_exchange, time_left
+from rabbitry._envelope import (
+    DIRECT,
+    address_of,
+    check_clock_skew,
+    error_reply,
+    is_error,
+    reply_exchange,
+    time_left,
+)
 from rabbitry._errors import (
     Closed,
     ConsumerCancelled,
@@ -144,6 +152,8 @@ class Answering:
             reply = await self._reply(request, properties, unreadable)
             if reply is not None and properties.reply_to:
                 await self._publish(reply, reply_exchange(properties.headers or {}), properties.reply_to)
+            elif reply is not None and is_error(reply) and not (request.is_settled or request.is_stale):
+                request.reject()  # nobody is told of it: it goes where the queue has its dead letters go
             if request.is_stale:  # the broker will deliver it again
                 self._answered[*key, hash(request.body)] = None
                 if len(self._answered) > ANSWERED_KEPT:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 import rabbitry
-from tests.helpers import check_channel, exclusive_queue, has_counts, unique, until
+from tests.helpers import check_channel, drain, exclusive_queue, has_counts, unique, until
 
 
 async def double(number: int) -> int:
@@ -295,7 +295,7 @@ async def test_cancelled_serving_puts_requests_back(amqp_url: str) -> None:
         assert await has_counts(channel, queue, 5)
 
 
-async def test_requests_without_reply_address(amqp_url: str) -> None:
+async def test_requests_without_reply_address_are_dead_lettered_where_their_handler_fails(amqp_url: str) -> None:
     handled = []
 
     async def handler(payload: Any) -> None:
@@ -304,16 +304,19 @@ async def test_requests_without_reply_address(amqp_url: str) -> None:
             raise ValueError("nobody to tell")
 
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
-        queue = await exclusive_queue(channel)
+        dead = await exclusive_queue(channel)
+        queue = await exclusive_queue(channel, x_dead_letter_exchange="", x_dead_letter_routing_key=dead)
         async with anyio.create_task_group() as tg:
             tg.start_soon(connection.serve, queue, handler)
             for number in (1, 2, 3):
                 await channel.publish(rabbitry.Message.msgpack(number), routing_key=queue)
             await until(lambda: len(handled) == 3)
             assert await has_counts(channel, queue, 0, 1)
+            assert await has_counts(channel, dead, 1)
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
         assert sorted(handled) == [1, 2, 3]
+        assert (await drain(channel, dead)) == [rabbitry.Message.msgpack(2).body]
 
 
 async def test_a_caller_that_is_gone(amqp_url: str) -> None:
