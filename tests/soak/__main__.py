@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 
+from rabbitry.testing import PrivateCluster
 from tests.soak.report import page, picture
 from tests.soak.run import Soak
 
@@ -24,7 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("rabbitry").setLevel(logging.ERROR)  # losses are the point here, and counted
     soak = Soak(arguments.clients, arguments.seconds, arguments.seed)
-    anyio.run(soak.run, backend=arguments.backend)
+    with PrivateCluster(connections=arguments.clients + 500) as cluster:
+        anyio.run(soak.run, cluster, backend=arguments.backend)
     text = page(soak, arguments.backend)
     print(text)
     if arguments.output is not None:

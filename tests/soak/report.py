@@ -12,7 +12,8 @@ PREFACE = """\
 Each client publishes with confirms about every {pace:g} s, on a connection of its own, to one of {queues} quorum queues
 of a three-node cluster; one consumer a queue. A proxy stands before each node: about every {fault_every:g} s it cuts,
 resets, half-closes, stalls, refuses, delays, splits or throttles its connections (a cut, reset, half-close or stall
-meets 30 % of them), and about every {kill_every:g} s a node is killed, and started again 10 s later. A seed repeats it.
+meets 30 % of them), and about every {kill_every:g} s a node is killed, and started again {down_for:g} s later.
+A seed repeats it.
 """
 
 
@@ -39,7 +40,13 @@ def page(soak: Soak, backend: str) -> str:
     ]
     times = [("a connection was lost, as its client saw it", ledger.since_loss)]
     times += [(name, ledger.since_fault[name]) for name, _ in faults.most_common()]
-    preface = PREFACE.format(pace=PACE, queues=soak.queues, fault_every=soak.fault_every, kill_every=soak.kill_every)
+    preface = PREFACE.format(
+        pace=PACE,
+        queues=soak.queues,
+        fault_every=soak.fault_every,
+        kill_every=soak.kill_every,
+        down_for=soak.down_for,
+    )
     return "\n".join(
         [
             f"## {soak.clients} clients, {soak.seconds:g} s, seed {soak.seed}, {backend}\n",

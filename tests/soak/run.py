@@ -28,29 +28,28 @@ STANDSTILL = 60.0
 """Seconds in which every client must have had a confirm: a node's restart takes 20 on a small machine."""
 SETTLE = 60.0
 """Seconds after the last publish in which all that was confirmed must have been delivered."""
-DOWN_FOR = 10.0
-"""Seconds between a node's death and its start."""
 
 
 @dataclass
 class Soak:
     """clients: that publish, each on a connection of its own. seconds: of faults. kill_every: seconds from one node's
-    death to another's, on average. fault_every: seconds between the faults of each of the three proxies."""
+    death to another's, on average; it is started again after down_for. fault_every: seconds between the faults of each
+    of the three proxies."""
 
     clients: int
     seconds: float
     seed: int
     queues: int = 10
     kill_every: float = 60.0
+    down_for: float = 10.0
     fault_every: float = 15.0
     on_progress: bool = True
     failures: list[str] = field(default_factory=list)
 
-    async def run(self) -> Ledger:
+    async def run(self, cluster: PrivateCluster) -> Ledger:
         self.ledger = Ledger(began=anyio.current_time())
         self.over = anyio.Event()
         async with AsyncExitStack() as stack:
-            cluster = await stack.enter_async_context(PrivateCluster(connections=self.clients + 500))
             proxies = [await stack.enter_async_context(open_proxy(url)) for url in cluster.urls]
             reactor = await stack.enter_async_context(rabbitry.open_reactor())
             queues = [Queue(f"soak.{number}", type="quorum") for number in range(self.queues)]
@@ -132,12 +131,12 @@ class Soak:
 
     async def _kill(self, cluster: PrivateCluster, random: Random) -> None:
         while True:
-            await anyio.sleep(max(0.0, random.uniform(0.7, 1.3) * self.kill_every - DOWN_FOR))
+            await anyio.sleep(max(0.0, random.uniform(0.7, 1.3) * self.kill_every - self.down_for))
             node = random.choice(cluster.nodes)
             with anyio.CancelScope(shield=True):
                 self.ledger.strike("node killed", anyio.current_time())
                 await node.akill()
-                await anyio.sleep(DOWN_FOR)
+                await anyio.sleep(self.down_for)
                 await node.arestart()
 
     async def _note_faults(self, schedule: Schedule) -> None:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import pytest
 
-from rabbitry.testing import install
+from rabbitry.testing import PrivateCluster, install
 from tests.soak.ledger import Ledger
 from tests.soak.report import page, picture
 from tests.soak.run import Soak
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivateCluster]:
+    with PrivateCluster() as cluster:
+        yield cluster
 
 
 @pytest.mark.skipif(
     "RABBITMQ_URL" in os.environ and not install.is_installed(),
     reason="RABBITMQ_URL is set and RabbitMQ not installed",
 )
-@pytest.mark.timeout(240)
-async def test_what_is_confirmed_arrives_though_nodes_die(anyio_backend_name: str) -> None:
-    soak = Soak(clients=60, seconds=30, seed=4, queues=4, kill_every=16, fault_every=6, on_progress=False)
-    ledger = await soak.run()
+@pytest.mark.timeout(180)
+async def test_what_is_confirmed_arrives_though_nodes_die(cluster: PrivateCluster, anyio_backend_name: str) -> None:
+    soak = Soak(50, 15, seed=4, queues=4, kill_every=5, down_for=2, fault_every=4, on_progress=False)
+    ledger = await soak.run(cluster)
     assert not soak.failures
-    assert ledger.confirmed > 60 * 15
+    assert ledger.confirmed > 50 * 7
     assert "node killed" in ledger.since_fault and ledger.since_loss
 
     text = page(soak, anyio_backend_name)
