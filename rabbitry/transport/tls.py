@@ -83,6 +83,8 @@ class TlsLayer:
 
     def receive_data(self, data: bytes, now: float) -> None:
         if not self._is_open:
+            if self._failure is not None:
+                return  # who shakes hands is about to learn of it; OpenSSL would forget why
             if not self._has_received and data[0] not in FIRST_BYTES:
                 self._failure = NotTLS(data)
                 raise self._failure

@@ -223,7 +223,8 @@ def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.Captur
 
     raiser = threading.Thread(target=alarm)
     raiser.start()
-    code, result = run(capsys, "--clients", "20", "--duration", "4", "--url", node.url, "--backend", backend)
+    # long enough for an alarm that comes late: each rabbitmqctl starts an Erlang of its own
+    code, result = run(capsys, "--clients", "20", "--duration", "7", "--url", node.url, "--backend", backend)
     raiser.join()
     add_up(result)
     assert code == 0

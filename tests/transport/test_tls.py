@@ -39,7 +39,7 @@ class Plain:
 class Wire:
     """The transport below, and the peer at its other end. `cut` is how many bytes arrive at a time."""
 
-    def __init__(self, cut: int, maximum: ssl.TLSVersion) -> None:
+    def __init__(self, cut: int, maximum: ssl.TLSVersion, name: str = "peer.example") -> None:
         ca = trustme.CA()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = maximum
@@ -50,7 +50,7 @@ class Wire:
         ours = ssl.create_default_context()
         ca.configure_trust(ours)
         self.plain = Plain()
-        self.layer = TlsLayer(self.plain, ours, "peer.example")
+        self.layer = TlsLayer(self.plain, ours, name)
         self.cut = cut
         self.was_aborted = False
 
@@ -122,6 +122,28 @@ async def test_what_came_before_an_error_is_passed_on_first(version: ssl.TLSVers
     (error,) = wire.plain.lost
     assert str(error) == "TLS failed: decryption failed or bad record mac"
     assert error is not None and isinstance(error.__cause__, ssl.SSLError)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("cut", [1, 1460])
+async def test_what_follows_a_refused_certificate_does_not_hide_why(cut: int, version: ssl.TLSVersion) -> None:
+    """The peer's flight may go on before who shakes hands has its turn."""
+    wire = Wire(cut, version, name="other.example")
+    refused: list[ssl.SSLError] = []
+
+    async def shake_hands() -> None:
+        try:
+            await wire.layer.shake_hands(wire)
+        except ssl.SSLError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(shake_hands)
+        while not wire.incoming.pending:
+            await anyio.lowlevel.checkpoint()
+        wire.turn()
+        wire.layer.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32), 0.0)
+    assert "Hostname mismatch" in str(refused) and wire.was_aborted
 
 
 async def test_the_peers_goodbye_is_no_error_and_the_sockets_end_is_the_end() -> None:
