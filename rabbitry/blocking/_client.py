@@ -20,6 +20,7 @@ from rabbitry._backoff import Backoff
 from rabbitry._channel import QueueInfo
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
 from rabbitry._delivery import OnError
+from rabbitry._hooks import Instrumentation
 from rabbitry._link import Credentials, State, WhileDown
 from rabbitry._message import Message
 from rabbitry._publishing import OnUnknown
@@ -382,11 +383,12 @@ def open_client(
     client_properties: Mapping[str, Any] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     drain: float | timedelta = DEFAULT_DRAIN,
+    instrumentation: Instrumentation | None = None,
 ) -> Client:
     """A client that spans reconnects: `with blocking.open_client("amqp://host") as client: ...`
 
     The arguments are those of `rabbitry.open_client`; `credentials` is an ordinary function here, called in a thread of
-    its own. It connects when a connection is first needed.
+    its own, and `instrumentation` is called in the event loop's thread. It connects when a connection is first needed.
 
     What waiting does not mend (refused credentials, `reconnect` giving up, a declared entity that the broker refuses to
     have again) ends the client: operations raise `NotConnected`, `wait_closed` the cause, and so does leaving the block
@@ -411,5 +413,6 @@ def open_client(
             client_properties=client_properties,
             ssl_context=ssl_context,
             drain=drain,
+            instrumentation=instrumentation,
         )
     )

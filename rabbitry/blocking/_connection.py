@@ -10,6 +10,7 @@ from typing import Any
 
 import rabbitry
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._hooks import Instrumentation
 from rabbitry._reactor import DEFAULT_URL
 from rabbitry.blocking._channel import Channel
 from rabbitry.blocking._hosting import Hosted
@@ -120,6 +121,7 @@ def connect(
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     client_properties: Mapping[str, Any] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    instrumentation: Instrumentation | None = None,
 ) -> Connection:
     """One connection, one TCP life: `with blocking.connect("amqp://host") as connection`. `open_client` gives one that
     spans reconnects.
@@ -138,5 +140,6 @@ def connect(
             max_message_size=max_message_size,
             client_properties=client_properties,
             ssl_context=ssl_context,
+            instrumentation=instrumentation,
         )
     )
