@@ -44,8 +44,8 @@ def ensure_rabbitmq(session: nox.Session) -> None:
     session.run("python", "-m", "rabbitry.testing.install")
 
 
-# All tests, each file by one worker with a broker of its own: they wait more than they work.
-SIDE_BY_SIDE = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
+# All tests, each file by one worker with a broker of its own: they wait more than they work, so two share a processor.
+SIDE_BY_SIDE = ("-n", str(min(4, 2 * (os.cpu_count() or 1))), "--dist", "loadfile")
 
 
 def run_tests(session: nox.Session) -> None:
