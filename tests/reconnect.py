@@ -109,9 +109,9 @@ class Crowd:
                 gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
                 print(f"{self.clients:,} connected after {anyio.current_time() - self.began:.1f} s", flush=True)
                 await anyio.sleep(STEADY)
-                await self._strike("is killed, and started again", node, self._kill)
+                await self._strike("is killed, and started again", "broker killed", node, self._kill)
                 await anyio.sleep(STEADY)
-                await self._strike("ends all connections, and stays up", node, self._end_all)
+                await self._strike("ends all connections, and stays up", "all connections ended", node, self._end_all)
                 await anyio.sleep(STEADY)
                 await self._check(reactor, node.url, queues)
                 self._over.set()
@@ -180,9 +180,9 @@ class Crowd:
 
     # --- the faults ---------------------------------------------------------------------------------------------------
 
-    async def _strike(self, fault: str, node: PrivateNode, strike) -> None:
+    async def _strike(self, fault: str, mark: str, node: PrivateNode, strike) -> None:
         self._struck_at = anyio.current_time()
-        self.marks.append(Mark(self._struck_at - self.began, f"the broker {fault.split(',')[0]}", strong=True))
+        self.marks.append(Mark(self._struck_at - self.began, mark, strong=True))
         found = Return(fault, up=0.0, memory_before=self.memory)
         self.returns.append(found)
         cpu, first = sum(self.process.cpu_times()[:2]), len(self.samples)
