@@ -877,11 +877,13 @@ async def test_an_auto_delete_queue_that_went_with_its_consumer_is_declared_agai
 
 
 async def test_an_acknowledgement_timeout_subscribes_again(anyio_backend: str) -> None:
-    """RabbitMQ closes the channel of a consumer that takes too long to acknowledge; 4.3 cancels the consumer."""
+    """RabbitMQ closes the channel of a consumer that takes too long to acknowledge; 4.3 cancels the consumer, and has
+    such a bound for quorum queues only.
+    """
     async with PrivateNode(settings={"consumer_timeout": 1000}) as node:
         node.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
         async with rabbitry.open_client(node.url, reconnect=QUICK) as client:
-            queue = Queue(unique())
+            queue = Queue(unique(), type="quorum")
             await client.declare(queue)
             await client.publish(b"slow", routing_key=queue.name)
             async with client.consume(queue) as deliveries:
