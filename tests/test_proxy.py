@@ -55,7 +55,7 @@ async def connected(proxy: Proxy) -> AsyncIterator[anyio.abc.SocketStream]:
         yield stream
 
 
-async def receive_exactly(stream: anyio.abc.SocketStream, size: int) -> bytes:
+async def receive_at_least(stream: anyio.abc.SocketStream, size: int) -> bytes:
     data = b""
     with anyio.fail_after(20):
         while len(data) < size:
@@ -65,7 +65,7 @@ async def receive_exactly(stream: anyio.abc.SocketStream, size: int) -> bytes:
 
 async def answers(stream: anyio.abc.SocketStream, data: bytes = b"hello") -> bool:
     await stream.send(data)
-    return await receive_exactly(stream, len(data)) == data
+    return await receive_at_least(stream, len(data)) == data
 
 
 async def is_silent(stream: anyio.abc.SocketStream) -> bool:
@@ -100,7 +100,7 @@ async def test_a_stall_is_for_links_to_come_as_well(proxy: Proxy) -> None:
             assert proxy.links[0].to_broker.passed == 5 and proxy.links[1].to_broker.passed == 0
             proxy.resume()
             for stream in first, second:
-                assert await receive_exactly(stream, 5) == b"hello"
+                assert await receive_at_least(stream, 5) == b"hello"
         async with connected(proxy) as third:
             assert await answers(third)
 
@@ -174,9 +174,9 @@ async def test_a_delay_is_latency_and_does_not_lower_throughput(proxy: Proxy) ->
         for _ in range(20):
             await stream.send(b"x")
             await anyio.sleep(0.005)
-        await receive_exactly(stream, 1)
+        came = await receive_at_least(stream, 1)  # or several at once
         first = anyio.current_time() - started
-        await receive_exactly(stream, 19)
+        await receive_at_least(stream, 20 - len(came))
         assert first >= 0.4, "there and back"
         assert anyio.current_time() - started - first < 1
         proxy.delay = 0.0
@@ -195,7 +195,7 @@ async def test_a_delayed_flow_passes_all_and_its_end_and_holds_little(proxy: Pro
 
     async with connected(proxy) as stream, anyio.create_task_group() as tg:
         tg.start_soon(send)
-        assert await receive_exactly(stream, len(data)) == data
+        assert await receive_at_least(stream, len(data)) == data
         with anyio.fail_after(SOON), pytest.raises(anyio.EndOfStream):
             await stream.receive()
 
@@ -217,7 +217,7 @@ async def test_throttle_bounds_the_rate(proxy: Proxy) -> None:
     async with connected(proxy) as stream:
         started = anyio.current_time()
         await stream.send(bytes(50_000))
-        await receive_exactly(stream, 50_000)
+        await receive_at_least(stream, 50_000)
         assert 0.45 < anyio.current_time() - started < 3
         proxy.throttle = 0
         started = anyio.current_time()
