@@ -164,11 +164,21 @@ class Client:
                     break
         # The broker closed the channel, or the connection, for a message, and does not say which. Alone on a channel
         # the innocent get through; the culprit fails again, and for good.
-        channel = await open_channel(self._publishing, policy)
-        try:
-            await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-        finally:
-            await channel._close()
+        while True:
+            try:
+                channel = await open_channel(self._publishing, policy)
+            except NotConnected as error:
+                raise unknown from error
+            try:
+                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            except (NotSent, Closed):
+                continue
+            except OutcomeUnknown as error:
+                if not is_lost(error.__cause__):
+                    raise
+                unknown = error
+            finally:
+                await channel._close()
 
     @asynccontextmanager
     async def publisher(
@@ -660,7 +670,10 @@ async def open_client(
             from rabbitry._instrumented_client import InstrumentedClient  # which is made of this module's
 
             client = InstrumentedClient(link("publish"), link("consume"), fate, while_down, instruments)
-        has_lived = lambda: any(each.lives for each in client._links)  # noqa: E731
+
+        def has_lived() -> bool:
+            return any(each.lives for each in client._links)
+
         for each in client._links:
             each.has_lived = has_lived
         bound = seconds(drain)

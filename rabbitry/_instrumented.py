@@ -225,7 +225,7 @@ class CountedTaking:
 
     def _return(self, taken: list[Delivery]) -> None:
         self._again += len(taken)
-        super()._return(taken)  # type: ignore[misc]
+        super()._return(taken)  # type: ignore[misc]  # likewise
 
 
 @cache

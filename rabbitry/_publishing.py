@@ -425,7 +425,10 @@ class ClientPublisher(Publisher):
         except Closed:  # before it was queued
             heappush(self._again, confirmation)
         except BaseException:
-            heappush(self._again, confirmation)
+            if self._is_open:
+                heappush(self._again, confirmation)
+            else:  # it was left, and has given up what was in the heap
+                confirmation.give_up("unknown", NotConnected("the publisher was left before the message was confirmed"))
             raise
         else:
             confirmation.take_over(once)

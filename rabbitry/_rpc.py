@@ -223,7 +223,7 @@ class RPC:
             self.late_replies += 1
             return
         try:
-            delivery.properties  # noqa: B018
+            delivery.properties  # noqa: B018 - decoded here, where it may fail
         except RabbitryError as error:
             waiter.fail(error)
         else:

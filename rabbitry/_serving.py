@@ -152,8 +152,8 @@ class Answering:
             reply = await self._reply(request, properties, unreadable)
             if reply is not None and properties.reply_to:
                 await self._publish(reply, reply_exchange(properties.headers or {}), properties.reply_to)
-            elif reply is not None and is_error(reply) and not (request.is_settled or request.is_stale):
-                request.reject()  # nobody is told of it: it goes where the queue has its dead letters go
+            elif reply is not None and is_error(reply):
+                _reject(request)
             if request.is_stale:  # the broker will deliver it again
                 self._answered[*key, hash(request.body)] = None
                 if len(self._answered) > ANSWERED_KEPT:
@@ -272,6 +272,14 @@ def _arrival(request: Delivery) -> float:
     consumer = request.consumer
     now = monotonic()
     return consumer.arrivals.pop(request.delivery_tag, now) if isinstance(consumer, RequestConsumer) else now
+
+
+def _reject(request: Delivery) -> None:
+    """Nobody is told that its handler failed: it goes where the queue has its dead letters go. A stream has none, and
+    RabbitMQ closes the connection of who rejects there: its requests are acknowledged, as any.
+    """
+    if not request.is_settled and not request.is_stale and request.stream_offset is None:
+        request.reject()
 
 
 def _is_async(handler: Any) -> bool:

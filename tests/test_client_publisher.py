@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Literal
 
 import anyio
 import pytest
@@ -477,3 +478,39 @@ def test_under_plain_asyncio(amqp_url: str) -> None:
 
     with asyncio.Runner() as runner:
         runner.run(asyncio.wait_for(main(), 20))
+
+
+@pytest.mark.parametrize("while_down", ["wait", "fail"])
+async def test_a_connection_lost_while_a_suspect_is_sent_alone_leaves_its_outcome_unknown(
+    amqp_url: str, while_down: Literal["wait", "fail"]
+) -> None:
+    """It had been sent before: to say that it certainly was not would be wrong."""
+    async with through_proxy(amqp_url) as (client, proxy):
+
+        async def cut() -> None:
+            await until(lambda: client.statistics()["republished"] == 1)
+            proxy.cut()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(cut)
+            with pytest.raises(rabbitry.OutcomeUnknown), anyio.fail_after(10):
+                await client.publish(b"x", exchange="missing", on_unknown="republish", while_down=while_down)
+
+
+async def test_leaving_a_publisher_ends_what_it_sends_alone(amqp_url: str) -> None:
+    async with through_proxy(amqp_url) as (client, proxy), anyio.create_task_group() as tg:
+        with pytest.raises(ZeroDivisionError):
+            async with client.publisher(on_unknown="republish") as publisher:
+                confirmation = await publisher.submit(b"x", exchange="missing")
+                await until(lambda: publisher.republished == 1)
+                proxy.link.to_broker.stall()
+
+                async def cut() -> None:
+                    await anyio.sleep(0.05)
+                    proxy.cut()
+
+                tg.start_soon(cut)
+                raise ZeroDivisionError
+        with anyio.fail_after(5), pytest.raises(rabbitry.OutcomeUnknown):
+            await confirmation.wait()
+        assert publisher.pending == 0

@@ -108,7 +108,7 @@ class Reader:
 def _descriptor(stream: object) -> int | None:
     """The stream's file descriptor; None if it has none."""
     try:
-        return stream.fileno()  # type: ignore[attr-defined, no-any-return]
+        return stream.fileno()  # type: ignore[attr-defined, no-any-return]  # of whatever stands for a stream
     except (io.UnsupportedOperation, AttributeError, ValueError, OSError):
         return None
 
