@@ -101,7 +101,9 @@ class Message:
         """The properties as they go into the content header. `LocalProtocolError` names what can't be encoded."""
         encoded = self._encoded
         if encoded is None:
-            encoded = encode_properties(wire_properties(self))
+            # hot: what needs no conversion is encoded as it is; a reply's properties are never the same twice
+            plain = self.headers is None and self.expiration is None
+            encoded = encode_properties(self if plain else wire_properties(self))
             object.__setattr__(self, "_encoded", encoded)
         return encoded
 

@@ -144,15 +144,15 @@ class RPC:
         Its time-out is the caller's cancel scope, which travels: the request expires in its queue, no server begins it
         once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
-        await checkpoint_if_cancelled()
         exchange = name_of(exchange)
         channel, endpoint = self._channel._live, self._channel._endpoint
         if self._error is not None:
+            await checkpoint_if_cancelled()
             raise self._error.copy()
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
-        remaining = anyio.current_effective_deadline() - anyio.current_time()
+        remaining = _remaining()
         if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
         correlation_id = f"{self._prefix}{next(self._ids)}"
@@ -172,7 +172,7 @@ class RPC:
         try:
             channel.publish(encoded, body, exchange, routing_key, mandatory)
             endpoint.wrote()
-            reply = await waiter.wait()
+            reply = await waiter.wait(endpoint.new_signal)
         except _CallLost as lost:
             message = _message(body, properties)
             if isinstance(lost.cause, Unroutable):
@@ -259,6 +259,12 @@ class RPC:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.fail(_CallLost(error))
+
+
+def _remaining() -> float:
+    """The seconds that the caller's scopes leave, minus infinity where they are cancelled."""
+    deadline = anyio.current_effective_deadline()
+    return deadline - anyio.current_time() if math.isfinite(deadline) else deadline
 
 
 class _CallLost(Exception):

@@ -33,7 +33,6 @@ from rabbitry._envelope import (
 )
 from rabbitry._errors import (
     Closed,
-    ConsumerCancelled,
     DecodeError,
     LocalProtocolError,
     PublishFailed,
@@ -294,8 +293,15 @@ def _is_async(handler: Any) -> bool:
 
 async def serve(channel: Channel, queue: str, replies: RawReplies, answering: Answering, *, concurrency: int) -> None:
     """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
-    limiter = anyio.Semaphore(concurrency, fast_acquire=True)
     handler = channel._observed(answering)
+
+    async def work() -> None:
+        while True:
+            try:
+                request = await requests.__anext__()
+            except (StopAsyncIteration, RabbitryError):  # which ended the consumer, and each worker in its turn
+                return
+            await answer(request)
 
     async def answer(request: Delivery) -> None:
         try:
@@ -310,29 +316,14 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
             if not request.is_settled and not request.is_stale:
                 request.nack()
             raise
-        finally:
-            limiter.release()
 
     async with channel, replies, request_consumer(channel.consume(queue)) as requests:
         with anyio.CancelScope() as working:
+            # after ConsumerCancelled the handlers at work may finish: their replies can still be sent
             requests._on_end = lambda error: working.cancel() if isinstance(error, Closed) else None
-            async with background() as tg:
-                try:
-                    while True:
-                        await limiter.acquire()
-                        try:
-                            request = await requests.__anext__()
-                        except BaseException:
-                            limiter.release()
-                            raise
-                        tg.start_soon(answer, request)
-                except StopAsyncIteration:
-                    pass
-                except ConsumerCancelled:  # the handlers at work may finish: their replies can still be sent
-                    raise
-                except BaseException:
-                    tg.cancel_scope.cancel()
-                    raise
+            async with background() as workers:
+                for _ in range(concurrency):
+                    workers.start_soon(work)
         if requests._error is not None:
             raise requests._error.copy()
 
@@ -367,7 +358,10 @@ class RawReplies:
         if exchange:
             await self._publish_alone(reply, exchange, routing_key)
         elif routing_key.startswith(DIRECT):
-            await self._channel.publish(reply, routing_key=routing_key)
+            try:
+                self._channel.publish_nowait(reply, routing_key=routing_key)  # which costs half of what publish does
+            except anyio.WouldBlock:
+                await self._channel.publish(reply, routing_key=routing_key)
         else:
             publisher = await self._opened()
             await publisher.submit(reply, routing_key=routing_key, mandatory=True)

@@ -153,7 +153,7 @@ class Waiter:
             self._error = error
             self.set(None)
 
-    async def wait(self) -> Any:
+    async def wait(self, new_signal: Callable[[], Signal] = new_signal) -> Any:
         """The reply. Cancelling leaves the waiter as it was."""
         if not self.is_done:
             self._signal = new_signal()

@@ -63,8 +63,9 @@ def encode_properties(source: object) -> bytes:
     """The flags and values of the properties of `source`: a `Properties`, or anything with the same attributes."""
     flags = 0
     parts: list[bytes] = []
-    for value, (name, flag, encode, _) in zip(_values_of(source), _ROWS, strict=True):
+    for value, row in zip(_values_of(source), _ROWS, strict=True):
         if value is not None:
+            name, flag, encode, _ = row
             flags |= flag
             try:
                 parts.append(encode(value))
