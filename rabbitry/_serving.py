@@ -274,11 +274,20 @@ def _arrival(request: Delivery) -> float:
 
 
 def _reject(request: Delivery) -> None:
-    """Nobody is told that its handler failed: it goes where the queue has its dead letters go. A stream has none, and
-    RabbitMQ closes the connection of who rejects there: its requests are acknowledged, as any.
+    """It goes where the queue has its dead letters go. A stream has none, and RabbitMQ closes the connection of who
+    rejects there: its requests are acknowledged, as any.
     """
-    if not request.is_settled and not request.is_stale and request.stream_offset is None:
-        request.reject()
+    if not request.is_settled and not request.is_stale:
+        if request.seems_streamed:
+            request.ack()
+        else:
+            request.reject()
+
+
+def _put_back(request: Delivery) -> None:
+    """It was not worked on to its end. A stream keeps it anyway, and takes no nack."""
+    if not request.is_settled and not request.is_stale and not request.seems_streamed:
+        request.nack()
 
 
 def _is_async(handler: Any) -> bool:
@@ -310,11 +319,9 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
                 request.ack()
         except RabbitryError as exc:
             logger.warning("a request of queue %r could not be answered: %s", queue, exc)
-            if not request.is_settled and not request.is_stale:
-                request.reject()
+            _reject(request)
         except BaseException:
-            if not request.is_settled and not request.is_stale:
-                request.nack()
+            _put_back(request)
             raise
 
     async with channel, replies, request_consumer(channel.consume(queue)) as requests:

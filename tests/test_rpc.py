@@ -319,6 +319,41 @@ async def test_requests_without_reply_address_are_dead_lettered_where_their_hand
         assert (await drain(channel, dead)) == [rabbitry.Message.msgpack(2).body]
 
 
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_a_stream_takes_no_request_back(amqp_url: str, how: str) -> None:
+    """RabbitMQ closes the connection (540) of who nacks or rejects there: each is acknowledged, or left."""
+    at_work = anyio.Event()
+
+    async def handler(payload: Any) -> Any:
+        if payload == "stay":
+            at_work.set()
+            await anyio.sleep_forever()
+        if payload == "fail":
+            raise ValueError("nobody to tell")
+        return payload
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        stream = (await channel.declare_queue(unique(), arguments={"x-queue-type": "stream"})).name
+        try:
+            async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+                tg.start_soon(partial(connection.serve, stream, handler, prefetch=1))
+                with anyio.fail_after(5):
+                    serves = False
+                    while not serves:  # it begins with what comes once it consumes
+                        with anyio.move_on_after(0.2):
+                            serves = await rpc.call(stream, True)
+                    payload = {"fails": "fail", "is cancelled": "stay"}[how]
+                    await channel.publish(rabbitry.Message.msgpack(payload), routing_key=stream)
+                    if how == "is cancelled":
+                        await at_work.wait()
+                    else:  # one at a time: the next comes once it is acknowledged
+                        assert await rpc.call(stream, "next") == "next"
+                tg.cancel_scope.cancel()
+            await check_channel(channel)
+        finally:
+            await channel.delete_queue(stream)
+
+
 async def test_a_caller_that_is_gone(amqp_url: str) -> None:
     """Its reply address is, too: a reply to it must not end the server's channel."""
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
