@@ -22,6 +22,7 @@ from rabbitry.protocol.properties import Properties, decode_properties
 __all__ = [
     "DIRECT",
     "REPLY_EXCHANGE_HEADER",
+    "REQUEST_HEADERS",
     "address_of",
     "check_clock_skew",
     "deadline_headers",
@@ -41,6 +42,8 @@ DEADLINE_HEADER = "x-rabbitry-deadline"
 """The same as a moment: milliseconds since 1970, UTC, by the caller's clock."""
 REPLY_EXCHANGE_HEADER = "x-rabbitry-reply-exchange"
 """On a request whose reply goes to an exchange other than the default one: its name. `reply_to` is the routing key."""
+REQUEST_HEADERS = frozenset((REMAINING_HEADER, DEADLINE_HEADER, REPLY_EXCHANGE_HEADER))
+"""Those that are one request's alone."""
 ERROR_HEADER = "x-rabbitry-error"
 """On a reply whose handler raised: the exception's type name. The body is its text, or JSON with "text" and
 "traceback".

@@ -18,7 +18,14 @@ import anyio
 from rabbitry._bound import bound
 from rabbitry._codecs import Codec, codec_named, decode_from
 from rabbitry._delivery import Delivery
-from rabbitry._envelope import DIRECT, REPLY_EXCHANGE_HEADER, address_of, deadline_headers, remote_error
+from rabbitry._envelope import (
+    DIRECT,
+    REPLY_EXCHANGE_HEADER,
+    REQUEST_HEADERS,
+    address_of,
+    deadline_headers,
+    remote_error,
+)
 from rabbitry._errors import (
     ConsumerCancelled,
     LocalProtocolError,
@@ -137,7 +144,8 @@ class RPC:
     ) -> Any:
         """Send a request and return the reply's payload, decoded by its content type; with `raw` both are bytes.
 
-        `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. Raises
+        `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. `headers` may be
+        those of a request that is passed on: its deadline and the way of its reply are left out. Raises
         `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised, `DecodeError`
         when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile.
 
@@ -146,12 +154,12 @@ class RPC:
         """
         exchange = name_of(exchange)
         channel, endpoint = self._channel._live, self._channel._endpoint
-        if self._error is not None:
-            await checkpoint_if_cancelled()
-            raise self._error.copy()
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
+        if self._error is not None:  # no reply will come
+            await checkpoint_if_cancelled()
+            raise self._error.copy()
         remaining = _remaining()
         if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
@@ -160,7 +168,9 @@ class RPC:
             correlation_id=correlation_id, reply_to=self._reply_address, delivery_mode=1, type=method
         )
         body = self._encoded(payload, raw, properties)
-        table = {**headers, **self._reply_headers} if headers else self._reply_headers
+        table = self._reply_headers
+        if headers:  # which may be those of a request that is passed on, with another's deadline and way back
+            table = {name: headers[name] for name in headers if name not in REQUEST_HEADERS} | table
         if remaining != math.inf:
             properties.expiration, deadline = deadline_headers(remaining)
             table = {**table, **deadline}

@@ -25,13 +25,14 @@ def now_ms() -> int:
 async def test_a_request_tells_how_long_its_caller_waits(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel, connection.rpc() as rpc:
         queue = await exclusive_queue(channel)
+        anothers = {"x-rabbitry-remaining": 1, "x-rabbitry-deadline": 1}  # of a request that is passed on
 
         async def headers(limit: float) -> dict[str, Any]:
             async with anyio.create_task_group() as tg:
 
                 async def call() -> None:
                     with anyio.move_on_after(limit):
-                        await rpc.call(queue, headers={"mine": 1})
+                        await rpc.call(queue, headers={"mine": 1} | anothers)
 
                 tg.start_soon(call)
                 assert await has_counts(channel, queue, 1)

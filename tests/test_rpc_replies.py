@@ -69,6 +69,49 @@ async def test_a_server_that_does_not_know_of_the_exchange_replies_to_the_queue(
                     assert await rpc.call(queue, 21) == 42
 
 
+async def test_a_request_passed_on_with_its_headers_is_answered_to_who_passed_it_on(amqp_url: str) -> None:
+    seen: dict[str, Any] = {}
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        outer, inner = await exclusive_queue(channel), await exclusive_queue(channel)
+        async with connection.rpc() as rpc, connection.rpc(reply_to=exchange("direct")) as by_exchange:
+
+            async def pass_on(request: rabbitry.Delivery) -> Any:
+                return await rpc.call(inner, request.body, raw=True, headers=request.headers)
+
+            async def answer(request: rabbitry.Delivery) -> bytes:
+                seen.update(request.headers)
+                return request.body.upper()
+
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(partial(connection.serve, outer, pass_on, raw=True))
+                tg.start_soon(partial(connection.serve, inner, answer, raw=True))
+                with anyio.fail_after(2):
+                    assert await by_exchange.call(outer, b"abc", raw=True, headers={"mine": 1}) == b"ABC"
+                tg.cancel_scope.cancel()
+    assert seen["mine"] == 1
+    assert "x-rabbitry-reply-exchange" not in seen
+
+
+async def test_a_reply_queue_that_goes_while_a_call_waits_for_room_ends_it(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc(reply_to="exclusive") as rpc, anyio.create_task_group() as tg:
+            connection._endpoint.blocked_reason = "as by an alarm, which would block what follows, too"
+
+            async def call() -> None:
+                with pytest.raises(rabbitry.ConsumerCancelled), anyio.fail_after(2):
+                    await rpc.call(queue, 1)
+
+            tg.start_soon(call)
+            await until(lambda: connection._endpoint._changed is not None)
+            await channel.delete_queue(rpc._reply_address)
+            await until(lambda: not rpc.is_open)
+            connection._endpoint.blocked_reason = None
+            connection._endpoint.notify_changed()
+        assert await has_counts(channel, queue, 0)  # it was not sent
+
+
 async def test_any_other_way_is_refused(amqp_url: str) -> None:
     wrong: Any = "replies"
     async with rabbitry.connect(amqp_url) as connection, rabbitry.open_client(amqp_url) as client:
