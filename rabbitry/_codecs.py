@@ -45,11 +45,24 @@ def _decode_msgpack(body: bytes) -> Any:
     return msgpack.unpackb(body, timestamp=3, strict_map_key=False)
 
 
+def _encode_text(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"codec 'text' takes a str, not {type(value).__name__}: choose another codec, such as 'json'")
+    return value.encode()
+
+
+def _encode_raw(value: Any) -> bytes:
+    """Not `bytes` itself, to which 5 means five zeros."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"codec 'raw' takes bytes, not {type(value).__name__}: choose another codec, such as 'json'")
+    return bytes(value)
+
+
 _CODECS = (
     Codec("json", "application/json", _encode_json, json.loads),
     Codec("msgpack", "application/msgpack", _encode_msgpack, _decode_msgpack),
-    Codec("text", "text/plain", str.encode, lambda body: body.decode()),
-    Codec("raw", "application/octet-stream", bytes, bytes),
+    Codec("text", "text/plain", _encode_text, lambda body: body.decode()),
+    Codec("raw", "application/octet-stream", _encode_raw, bytes),
 )
 _BY_NAME = {codec.name: codec for codec in _CODECS}
 _BY_CONTENT_TYPE = {codec.content_type: codec for codec in _CODECS}
@@ -109,10 +122,13 @@ def decode_body(body: bytes, content_type: str | None, codec: str | Codec | None
     try:
         return chosen.decode(body)
     except Exception as exc:
-        raise DecodeError(f"the body is not valid {chosen.name}: {exc}") from exc
+        sent_as = f", sent as {content_type!r}," if content_type else ""
+        raise DecodeError(f"the body{sent_as} is not valid {chosen.name}: {str(exc) or type(exc).__name__}") from exc
 
 
 def decode_from(body: bytes, content_type: str | None, expected: Codec) -> Any:
     """The object a body stands for, by its content type; by `expected` where it has none, or that one's."""
-    is_expected = not content_type or content_type == expected.content_type
+    is_expected = (
+        not content_type or content_type == expected.content_type or _kind(content_type) == _kind(expected.content_type)
+    )
     return decode_body(body, content_type, expected if is_expected else None)

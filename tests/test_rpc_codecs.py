@@ -43,6 +43,51 @@ async def test_a_codec_of_the_users_own_works_unregistered_where_both_sides_name
             tg.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("content_type", ["", "application/x-backwards; charset=utf-8", "Application/X-Backwards"])
+def test_a_content_type_with_parameters_is_still_that_of_the_codec_in_use(content_type: str) -> None:
+    assert _codecs.decode_from(b"]1[", content_type, BACKWARDS) == [1]
+
+
+MSGPACK, JSON = "application/msgpack", "application/json"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "told"),
+    [
+        (MSGPACK, b"\x91" * 100_000, "StackError"),  # nested; its exception has no text
+        (MSGPACK, b"\xdd\xff\xff\xff\xff", "max_array_len"),  # four thousand million elements in five bytes
+        (MSGPACK, b"\xdf\xff\xff\xff\xff", "max_map_len"),
+        (MSGPACK, b"\xc6\xff\xff\xff\xff", "max_bin_len|incomplete"),
+        (MSGPACK, b"\xdd\x00\x00\x40\x00" * 1000 + bytes(16384), "incomplete"),  # each a list of 16,384
+        (MSGPACK, b"\x81\x90\x01", "unhashable"),
+        (MSGPACK, b"\xd7\xff" + b"\xff" * 8, "nanoseconds"),
+        (MSGPACK, b"\xc7\x0c\xff" + bytes(4) + b"\x7f" + b"\xff" * 7, "too large"),
+        (MSGPACK, b"\xa1\xff", "utf-8"),
+        (JSON, b"[" * 100_000, "recursion"),
+        (JSON, b"1" * 100_000, "4300 digits"),
+        (JSON, b"", "Expecting value"),
+        (JSON, b"\xff\xfe\x00", "truncated|utf-16"),
+        ("text/plain; charset=iso-8859-1", b"\xe9", "iso-8859-1.*utf-8"),
+        ("text/plain; charset=utf-16", b"\xff\xfea\x00", "utf-16.*utf-8"),
+    ],
+)
+def test_whatever_a_peer_sends_is_a_decode_error(content_type: str, body: bytes, told: str) -> None:
+    with pytest.raises(rabbitry.DecodeError, match=told):
+        _codecs.decode_body(body, content_type, None)
+
+
+@pytest.mark.parametrize(("codec", "value"), [("raw", 5), ("raw", [1]), ("raw", "x"), ("raw", None), ("text", 5)])
+def test_raw_and_text_take_nothing_else(codec: str, value: Any) -> None:
+    """`bytes(5)` is five zeros."""
+    with pytest.raises(TypeError, match=f"codec '{codec}' takes"):
+        rabbitry.Message.encode(value, codec=codec)
+
+
+def test_raw_takes_whatever_holds_bytes() -> None:
+    for value in (b"x", bytearray(b"x"), memoryview(b"x")):
+        assert rabbitry.Message.encode(value, codec="raw").body == b"x"
+
+
 @pytest.mark.usefixtures("registry")
 async def test_a_registered_codec_is_chosen_by_content_type_on_both_sides(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
