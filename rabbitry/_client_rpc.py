@@ -17,6 +17,7 @@ from rabbitry._bound import bound
 from rabbitry._channel import Channel
 from rabbitry._codecs import Codec, codec_named
 from rabbitry._consumer import Consumer
+from rabbitry._delivery import Delivery
 from rabbitry._envelope import DIRECT
 from rabbitry._errors import (
     Closed,
@@ -210,7 +211,7 @@ class ClientReplies:
         if self._one_by_one is not None:
             await self._one_by_one._close()
 
-    async def __call__(self, reply: Message, exchange: str, routing_key: str) -> None:
+    async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is confirmed, or lost."""
         # RabbitMQ returns every mandatory message to a direct reply-to address, though it delivers it.
         mandatory = not routing_key.startswith(DIRECT)

@@ -55,7 +55,8 @@ __all__ = ["CLOCK_SKEW", "Answering", "Handler", "RequestCounts", "request_consu
 logger = logging.getLogger("rabbitry")
 
 Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
-Publish: TypeAlias = Callable[[Message, str, str], Awaitable[None]]
+Publish: TypeAlias = Callable[[Delivery, Message, str, str], Awaitable[None]]
+"""Of the request, its reply, and the exchange and routing key that the reply goes to."""
 
 CLOCK_SKEW = 0.5
 """Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""
@@ -150,7 +151,7 @@ class Answering:
         try:
             reply = await self._reply(request, properties, unreadable)
             if reply is not None and properties.reply_to:
-                await self._publish(reply, reply_exchange(properties.headers or {}), properties.reply_to)
+                await self._publish(request, reply, reply_exchange(properties.headers or {}), properties.reply_to)
             elif reply is not None and is_error(reply):
                 _reject(request)
             if request.is_stale:  # the broker will deliver it again
@@ -360,11 +361,15 @@ class RawReplies:
         if self._one_by_one is not None:
             await self._one_by_one._close()
 
-    async def __call__(self, reply: Message, exchange: str, routing_key: str) -> None:
+    async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is queued, with an exchange once it is confirmed, or lost."""
         if exchange:
             await self._publish_alone(reply, exchange, routing_key)
         elif routing_key.startswith(DIRECT):
+            # RabbitMQ closes the connection (541) over an address that only looks like one: a request that came
+            # before is acknowledged first, or it would end one server after the other.
+            if request.redelivered and not request.is_settled:
+                request.ack()
             try:
                 self._channel.publish_nowait(reply, routing_key=routing_key)  # which costs half of what publish does
             except anyio.WouldBlock:

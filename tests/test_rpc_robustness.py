@@ -6,6 +6,7 @@ import gc
 import random
 import sys
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -270,6 +271,31 @@ async def test_another_request_with_the_same_correlation_id_is_not_taken_for_one
             server.stop_consuming()
         assert handled == [1, 2]
         assert await drain(ch, queue) == []
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+async def test_an_address_that_the_broker_chokes_on_ends_no_server_after_the_second(
+    amqp_url: str, queue_type: str
+) -> None:
+    """RabbitMQ 3.10 closes the connection (541) over such an address, whoever put it into a request."""
+    async with open_channel(amqp_url) as channel:
+        queue = (await channel.declare_queue(unique(), arguments={"x-queue-type": queue_type})).name
+        poison = rabbitry.Message.msgpack(1, reply_to="amq.rabbitmq.reply-to.a.b", correlation_id="1")
+        with suppress(rabbitry.OutcomeUnknown):
+            await channel.publish(poison, routing_key=queue)
+        for _ in range(2):
+            with suppress(rabbitry.ConnectionClosed), anyio.move_on_after(0.5):
+                async with rabbitry.connect(amqp_url) as server:
+                    await server.serve(queue, double)
+        async with rabbitry.connect(amqp_url) as server, server.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(server.serve, queue, double)
+            with anyio.fail_after(5):
+                for number in range(3):
+                    assert await rpc.call(queue, number) == 2 * number
+            tg.cancel_scope.cancel()
+    async with open_channel(amqp_url) as channel:
+        assert await has_counts(channel, queue, 0)
+        await channel.delete_queue(queue)
 
 
 async def test_two_requests_with_one_correlation_id_are_both_answered(amqp_url: str) -> None:
