@@ -118,6 +118,8 @@ class Answering:
         self._queue = queue
         if isinstance(handler, Sequence):
             handler = Service(*handler)
+        if not isinstance(handler, Service) and not callable(handler):
+            raise TypeError(f"a handler is a function, a Service or a list of functions, not {handler!r}")
         self._service = handler if isinstance(handler, Service) else None
         self._function = None if isinstance(handler, Service) else handler
         if raw and self._service is not None:
@@ -192,9 +194,11 @@ class Answering:
                 "a request of queue %r was not begun: its caller's time was up %.3f s ago", self._queue, -left
             )
             return None
+        if unreadable is not None:
+            logger.warning("a request of queue %r can't be read: %s", self._queue, unreadable)
+            return self._failed(unreadable, common)
+        scope: anyio.CancelScope | None = None
         try:
-            if unreadable is not None:
-                raise unreadable
             result: Any = None
             if left is None:
                 result = await self._handle(request, properties)
@@ -202,12 +206,14 @@ class Answering:
                 with anyio.move_on_after(left) as scope:
                     result = await self._handle(request, properties)
                 if scope.cancel_called:  # a thread may have come to its end all the same, too late
-                    self._counts.stopped += 1
-                    logger.warning("a handler of queue %r was stopped: its caller's time was up", self._queue)
+                    self._stopped(None)
                     return None
             reply = self._encoded(result, common)
             reply.encoded_properties()  # may refuse what the handler put into a Message
         except Exception as exc:
+            if scope is not None and scope.cancel_called:  # it failed as it was stopped
+                self._stopped(exc)
+                return None
             logger.error("the RPC handler of queue %r failed", self._queue, exc_info=exc)
             return self._failed(exc, common)
         except anyio.get_cancelled_exc_class() as exc:
@@ -241,6 +247,10 @@ class Answering:
         if self._raw:
             return Message(b"" if result is None else result, **common)
         return Message(self._codec.encode(result), content_type=self._codec.content_type, **common)
+
+    def _stopped(self, exc: Exception | None) -> None:
+        self._counts.stopped += 1
+        logger.warning("a handler of queue %r was stopped: its caller's time was up", self._queue, exc_info=exc)
 
     def _failed(self, exc: BaseException, common: Mapping[str, Any]) -> Message:
         self._counts.failed += 1

@@ -385,6 +385,14 @@ async def test_wrong_concurrency(amqp_url: str) -> None:
             await connection.serve("x", double, concurrency=0)
 
 
+async def test_a_handler_is_a_function(amqp_url: str) -> None:
+    wrong: Any = object()
+    async with rabbitry.connect(amqp_url) as connection, rabbitry.open_client(amqp_url) as client:
+        for server in (connection, client):
+            with pytest.raises(TypeError, match="a handler is a function, a Service"):
+                await server.serve("x", wrong)
+
+
 async def test_a_reply_whose_properties_can_not_be_encoded(amqp_url: str) -> None:
     """The caller is told, the request is settled, and the server has its place for the next."""
 
@@ -405,7 +413,7 @@ async def test_a_reply_whose_properties_can_not_be_encoded(amqp_url: str) -> Non
         assert await has_counts(channel, queue, 0)
 
 
-async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str) -> None:
+async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """RabbitMQ passes on tables nested deeper than is decoded here. They are rejected, and serving goes on."""
     table = b"\0\0\0\0"
     for _ in range(70):
@@ -424,6 +432,8 @@ async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str) -> No
                     assert await rpc.call(queue, 1) == 2
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
+    told = [record for record in caplog.records if record.name == "rabbitry"]
+    assert ["can't be read" in record.message and record.exc_info is None for record in told] == [True] * 5
 
 
 class Stop(BaseException):

@@ -140,6 +140,28 @@ async def test_a_handler_is_stopped_when_its_callers_time_is_up(amqp_url: str, w
         await channel.delete_queue(queue)
 
 
+async def test_a_handler_that_fails_as_it_is_stopped_gives_no_late_reply(amqp_url: str) -> None:
+    async def handler(how: str) -> str:
+        if how == "quick":
+            return how
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("in its clean-up")
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, handler)
+            with anyio.move_on_after(0.2):
+                await rpc.call(queue, "slow")
+            with anyio.fail_after(5):
+                assert await rpc.call(queue, "quick") == "quick"
+                await until(lambda: connection.requests == RequestCounts(answered=1, stopped=1))
+            assert rpc.late_replies == 0
+            tg.cancel_scope.cancel()
+
+
 async def test_nested_calls_inherit_the_deadline(amqp_url: str) -> None:
     seen = []
 
