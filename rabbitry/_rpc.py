@@ -1,15 +1,14 @@
 """`RPC`: calls of one connection life, whose replies come by direct reply-to, an exclusive queue or an exchange.
 
-What must stay true: a correlation id never outlives its call; replies are matched while they are parsed, without a
-task; late and unknown replies are counted and dropped; a reply that can't be read ends its call.
+What must stay true: a correlation id never outlives its call, and nobody can guess it; replies are matched while they
+are parsed, without a task; late and unknown replies are counted and dropped; a reply that can't be read ends its call.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Mapping
-from itertools import count
+from os import urandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
 
@@ -67,8 +66,6 @@ class RPC:
         "_channel",
         "_codec",
         "_error",
-        "_ids",
-        "_prefix",
         "_reply_address",
         "_reply_headers",
         "_reply_to",
@@ -82,9 +79,6 @@ class RPC:
         self._reply_to: ReplyTo = check_reply_to(reply_to)
         self._reply_address = DIRECT
         self._reply_headers: dict[str, Any] = {}
-        # Others may reach a queue: ids that nobody guesses, and that differ from those of who shares the exchange.
-        self._prefix = "" if reply_to == "direct" else f"{secrets.token_hex(8)}-"
-        self._ids = count(1)
         self._waiters: dict[str, Waiter] = {}
         self._error: RabbitryError | None = None
         self.late_replies = 0
@@ -163,7 +157,7 @@ class RPC:
         remaining = _remaining()
         if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
-        correlation_id = f"{self._prefix}{next(self._ids)}"
+        correlation_id = urandom(8).hex()  # a server knows where replies go, but not which other calls wait there
         properties = Properties(
             correlation_id=correlation_id, reply_to=self._reply_address, delivery_mode=1, type=method
         )

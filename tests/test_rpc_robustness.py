@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import sys
 from collections import Counter
@@ -310,6 +311,22 @@ async def test_two_requests_with_one_correlation_id_are_both_answered(amqp_url: 
                 assert sorted([(await anext(received)).decode(), (await anext(received)).decode()]) == [2, 4]
             tg.cancel_scope.cancel()
         assert connection.requests == RequestCounts(answered=2)
+
+
+async def test_a_server_can_not_answer_for_another(amqp_url: str) -> None:
+    """It knows where the replies go; of the calls to others it must know nothing."""
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue, others = await exclusive_queue(channel), await exclusive_queue(channel)
+        async with connection.rpc() as rpc, channel.consume(queue) as requests, channel.consume(others) as waiting:
+            async with anyio.create_task_group() as tg:
+                for _ in range(2):
+                    tg.start_soon(rpc.call, queue)
+                tg.start_soon(rpc.call, others)
+                ids = [(await anext(requests)).properties.correlation_id or "" for _ in range(2)]
+                other = (await anext(waiting)).properties.correlation_id or ""
+                tg.cancel_scope.cancel()
+    numbers = [int(each, 16) for each in [*ids, other]]
+    assert all(abs(a - b) > 2**32 for a, b in itertools.combinations(numbers, 2))
 
 
 async def test_second_and_unknown_replies_are_counted_and_harm_nothing(amqp_url: str) -> None:
