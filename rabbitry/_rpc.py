@@ -141,7 +141,8 @@ class RPC:
         `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. `headers` may be
         those of a request that is passed on: its deadline and the way of its reply are left out. Raises
         `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised, `DecodeError`
-        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile.
+        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile, and what ended it where that
+        was before: then nothing was sent.
 
         Its time-out is the caller's cancel scope, which travels: the request expires in its queue, no server begins it
         once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.

@@ -62,14 +62,14 @@ CLOCK_SKEW = 0.5
 """Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""
 
 ANSWERED_KEPT = 1000
-"""Requests that were answered but not acknowledged, as their channel had ended: they come again."""
+"""Requests that were answered, and that come again if their acknowledgement was lost with the connection."""
 
 
 @dataclass(slots=True)
 class RequestCounts:
     """What became of the requests that `serve` took: `answered` by what their handler returned, `failed` by an error
-    reply; `expired` before they were begun, `stopped` as their caller's time was up; `duplicates` came again after they
-    had been answered. `undeliverable_replies` were lost with their callers.
+    reply, or by a reject where none is wanted; `expired` before they were begun, `stopped` as their caller's time was
+    up; `duplicates` came again after they had been answered. `undeliverable_replies` were lost with their callers.
     """
 
     answered: int = 0
@@ -154,12 +154,11 @@ class Answering:
             reply = await self._reply(request, properties, unreadable)
             if reply is not None and properties.reply_to:
                 await self._publish(request, reply, reply_exchange(properties.headers or {}), properties.reply_to)
+                self._remember(key, request.body)  # its acknowledgement may be lost, which nobody learns
             elif reply is not None and is_error(reply):
-                _reject(request)
-            if request.is_stale:  # the broker will deliver it again
-                self._answered[*key, hash(request.body)] = None
-                if len(self._answered) > ANSWERED_KEPT:
-                    del self._answered[next(iter(self._answered))]
+                _reject(request)  # where it is stale, it comes again to fail
+            elif request.is_stale:  # the broker will deliver it again
+                self._remember(key, request.body)
         finally:
             if self._at_work.get(key) is working:
                 del self._at_work[key]
@@ -180,8 +179,15 @@ class Answering:
         known = *key, hash(body)
         if known not in self._answered:
             return False
-        del self._answered[known]
+        if not key[0]:  # where no reply is wanted, an id need not be one message's alone
+            del self._answered[known]
         return True
+
+    def _remember(self, key: tuple[str, str], body: bytes) -> None:
+        if key[1]:
+            self._answered[*key, hash(body)] = None
+            if len(self._answered) > ANSWERED_KEPT:
+                del self._answered[next(iter(self._answered))]
 
     async def _reply(self, request: Delivery, properties: Any, unreadable: DecodeError | None) -> Message | None:
         """What the handler returned or raised, as a message; None where nobody waits for it any more."""

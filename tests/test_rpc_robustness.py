@@ -251,6 +251,55 @@ async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_
             assert await drain(channel, queue) == []
 
 
+async def test_a_request_whose_acknowledgement_was_lost_is_not_executed_again(amqp_url: str) -> None:
+    """Its reply came, and then the connection went."""
+    handled: list[int] = []
+
+    async def handler(number: int) -> int:
+        handled.append(number)
+        return 2 * number
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
+        async with through_proxy(amqp_url) as (server, proxy), anyio.create_task_group() as tg:
+            await tg.start(partial(server.serve, queue, handler))
+            for number in range(8):
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, number) == 2 * number
+                proxy.cut()
+            await until(lambda: server.is_ready)
+            assert await rpc.call(queue, 8) == 16
+            server.stop_consuming()
+        async with open_channel(amqp_url) as channel:
+            assert await drain(channel, queue) == []
+    assert handled == list(range(9))
+
+
+async def test_a_request_that_failed_as_its_connection_was_lost_fails_again_into_the_dead_letters(
+    amqp_url: str,
+) -> None:
+    """Nobody is told of it, so it must not be taken for one that was answered."""
+    handled: list[int] = []
+    async with through_proxy(amqp_url) as (server, proxy), open_channel(amqp_url) as channel:
+        dead = await exclusive_queue(channel)
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+        queue = (await channel.declare_queue(unique(), arguments=arguments)).name
+
+        async def handler(number: int) -> None:
+            handled.append(number)
+            if handled == [1]:
+                proxy.cut()
+                await until(lambda: server.statistics()["consuming_lives"] == 2)
+            raise ValueError("nobody to tell")
+
+        await channel.publish(rabbitry.Message.msgpack(1, correlation_id="7"), routing_key=queue)
+        async with anyio.create_task_group() as tg:
+            await tg.start(partial(server.serve, queue, handler, concurrency=1))
+            assert await has_counts(channel, dead, 1)
+            server.stop_consuming()
+        assert handled == [1, 1]
+        await channel.delete_queue(queue)
+
+
 async def test_another_request_with_the_same_correlation_id_is_not_taken_for_one_that_comes_again(
     amqp_url: str,
 ) -> None:
