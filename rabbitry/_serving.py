@@ -398,7 +398,11 @@ class RawReplies:
         async with self._lock:
             if self._publisher is None or not self._publisher._channel.is_open:
                 channel = await self._connection.channel().__aenter__()
-                self._publisher = await channel.publisher(on_outcome=self._ended).__aenter__()
+                try:
+                    self._publisher = await channel.publisher(on_outcome=self._ended).__aenter__()
+                except BaseException:
+                    await channel._close()
+                    raise
             return self._publisher
 
     async def _publish_alone(self, reply: Message, exchange: str, routing_key: str) -> None:

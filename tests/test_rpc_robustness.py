@@ -348,6 +348,31 @@ async def test_an_address_that_the_broker_chokes_on_ends_no_server_after_the_sec
         await channel.delete_queue(queue)
 
 
+async def test_serving_that_is_cancelled_as_a_channel_for_replies_opens_leaves_none(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = rabbitry.Channel.__aenter__
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        request = rabbitry.Message.msgpack(1, reply_to=queue, correlation_id="1")
+        await channel.publish(request, routing_key=queue)
+        async with anyio.create_task_group() as tg:
+
+            async def handler(number: int) -> int:
+                async def entered(self: rabbitry.Channel) -> rabbitry.Channel:
+                    opened = await enter(self)
+                    tg.cancel_scope.cancel()
+                    return opened
+
+                monkeypatch.setattr(rabbitry.Channel, "__aenter__", entered)
+                return number
+
+            tg.start_soon(connection.serve, queue, handler)
+        assert list(connection._endpoint.protocol._channels) == [channel.number]
+        assert await has_counts(channel, queue, 1)
+
+
 async def test_two_requests_with_one_correlation_id_are_both_answered(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
         queue, replies = await exclusive_queue(channel), await exclusive_queue(channel)
