@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,8 +40,8 @@ async def counts(channel: rabbitry.Channel, queue: str) -> tuple[int, int]:
 
 
 async def has_counts(channel: rabbitry.Channel, queue: str, ready: int, consumers: int = 0) -> bool:
-    """Whether the queue comes to have as many within five seconds; prints what it had, if not."""
-    deadline = anyio.current_time() + 5
+    """Whether the queue comes to have as many within half a minute; prints what it had, if not."""
+    deadline = anyio.current_time() + 30
     while (found := await counts(channel, queue)) != (ready, consumers):
         if anyio.current_time() > deadline:
             print(f"{queue}: (ready, consumers) are {found}, not {(ready, consumers)}")
@@ -58,11 +58,30 @@ async def drain(channel: rabbitry.Channel, queue: str) -> list[bytes]:
     return bodies
 
 
-async def until(condition: Any, seconds: float = 5) -> None:
+async def until(condition: Any, seconds: float = 30) -> None:
     """Return when `condition()` is true."""
     with anyio.fail_after(seconds):
         while not condition():
             await anyio.sleep(0.002)
+
+
+@asynccontextmanager
+async def stopwatch() -> AsyncIterator[Callable[[], float]]:
+    """The seconds since entering in which this event loop could run. A turn counts as 50 ms at most: what is more the
+    machine took, which may be busy."""
+    elapsed, last = 0.0, anyio.current_time()
+
+    async def tick() -> None:
+        nonlocal elapsed, last
+        while True:
+            await anyio.sleep(0.01)
+            now = anyio.current_time()
+            elapsed, last = elapsed + min(now - last, 0.05), now
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(tick)
+        yield lambda: elapsed
+        tg.cancel_scope.cancel()
 
 
 async def check_channel(channel: rabbitry.Channel) -> None:

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 import rabbitry
-from rabbitry import _consumer
+from rabbitry import _consumer, _endpoint
 from rabbitry.testing import PrivateNode
 
 from .helpers import exclusive_queue, open_channel, unique
@@ -28,12 +28,14 @@ async def set_alarm(node: PrivateNode, on: bool) -> None:
 
 
 async def until(condition: Any) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.sleep(0.01)
 
 
-async def test_a_memory_alarm_stops_publishing_and_nothing_else(starved: PrivateNode) -> None:
+async def test_a_memory_alarm_stops_publishing_and_nothing_else(
+    starved: PrivateNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = unique("alarm")
     async with (
         rabbitry.connect(starved.url, name="publishes") as publishing,
@@ -50,8 +52,8 @@ async def test_a_memory_alarm_stops_publishing_and_nothing_else(starved: Private
             (await deliveries.__anext__()).ack()
             await set_alarm(starved, True)
             try:
-                with anyio.move_on_after(0.2):  # the broker tells a connection when it publishes, and confirms nothing
-                    await publisher.publish(b"blocks", routing_key=queue)
+                # the broker tells a connection when it publishes, and confirms nothing
+                publisher.publish_nowait(b"blocks", routing_key=queue)
                 await until(lambda: publishing.is_blocked)
                 assert not consuming.is_blocked
 
@@ -67,14 +69,14 @@ async def test_a_memory_alarm_stops_publishing_and_nothing_else(starved: Private
                     await publisher.declare_queue(unique(), exclusive=True)
                 assert scope.cancelled_caught
                 # A connection that never published receives and acknowledges as ever: more than its prefetch of 5.
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     for _ in range(18):
                         (await deliveries.__anext__()).ack()
-                # Closing a blocked connection is bounded.
-                with anyio.fail_after(3):
+                # Closing a blocked connection has a bound of its own, far below the other, which is a minute here.
+                monkeypatch.setattr(_endpoint, "CLOSE_BOUND", 60)
+                with anyio.fail_after(30):
                     async with rabbitry.connect(starved.url) as third, third.channel() as channel:
-                        with anyio.move_on_after(0.2):
-                            await channel.publish(b"blocks", routing_key="")
+                        channel.publish_nowait(b"blocks", routing_key="")
                         await until(lambda: third.is_blocked)
 
                 async def end_alarm() -> None:
@@ -83,7 +85,7 @@ async def test_a_memory_alarm_stops_publishing_and_nothing_else(starved: Private
 
                 async with anyio.create_task_group() as tg:
                     tg.start_soon(end_alarm)
-                    with anyio.fail_after(10):
+                    with anyio.fail_after(40):
                         await publisher.declare_queue(queue)  # waits, and completes when the alarm clears
                         await publisher.publish(b"after", routing_key=queue)
             finally:

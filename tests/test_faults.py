@@ -25,8 +25,13 @@ from .helpers import check_channel, drain, exclusive_queue, has_counts, open_cha
 Connect = Callable[..., rabbitry.Connection]
 Fault = Callable[[Link], None]
 
-SOON = 3.0
-"""Seconds within which an end must be known everywhere: less than the 5 s after which a close gives up by itself."""
+SOON = 20.0
+"""Seconds within which an end must be known everywhere: less than those after which a close gives up by itself."""
+
+
+@pytest.fixture(autouse=True)
+def _a_close_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_endpoint, "CLOSE_BOUND", 40.0)
 
 
 @pytest.fixture
@@ -191,7 +196,7 @@ async def test_with_publishes_still_queued(amqp_url: str, proxy: Proxy, connect:
     async with connect() as connection, connection.channel() as channel:
         proxy.link.to_broker.stall()
         async with channel.publisher(window=100_000, on_outcome=ended.append) as publisher:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with anyio.create_task_group() as tg:
                     tg.start_soon(submit_on_and_on)
                     await until(lambda: connection._endpoint.protocol.out_size >= _endpoint.HIGH_WATER)
@@ -545,22 +550,23 @@ async def test_a_silent_broker_is_noticed_by_its_missing_heartbeats(amqp_url: st
         link.to_broker.stall()
 
     took: list[float] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tg:
             for dial in None, anyio.connect_tcp:
                 for stall in stall_both, lambda link: link.to_client.stall():
                     tg.start_soon(lose, dial, stall)
     assert len(took) == 4
     assert min(took) > 1.4, "one interval of silence, and the half that was under way, are nothing yet"
-    assert max(took) < 3.5
+    assert max(took) < 10, "they take 2 to 3 seconds, and those in which this machine was busy"
 
 
 async def test_heartbeats_keep_an_idle_connection_alive(amqp_url: str) -> None:
     async def idle(dial: Any) -> None:
-        async with open_proxy(amqp_url) as proxy, rabbitry.connect(proxy.url, heartbeat=1, dial=dial) as connection:
+        async with open_proxy(amqp_url) as proxy, rabbitry.connect(proxy.url, heartbeat=2, dial=dial) as connection:
             flows = proxy.link.to_broker, proxy.link.to_client
             before = [flow.passed for flow in flows]
-            await anyio.sleep(3.5)  # three intervals, and the half after which RabbitMQ has noticed
+            # three intervals and the half after which RabbitMQ has noticed, of two seconds: a busy machine may take one
+            await anyio.sleep(7)
             beats = [(flow.passed - passed) / HEARTBEAT for flow, passed in zip(flows, before, strict=True)]
             assert all(2 <= beat <= 8 and beat == math.floor(beat) for beat in beats), f"only heartbeats, not {beats}"
             async with connection.channel() as channel:
@@ -598,7 +604,7 @@ async def test_an_end_is_noticed_while_reading_is_paused(amqp_url: str, monkeypa
                 done.append(taken)
 
     done: list[int] = []
-    with anyio.fail_after(8):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tg:
             for dial in None, anyio.connect_tcp:
                 for fault in Link.cut, Link.reset:
@@ -664,7 +670,7 @@ async def test_publishing_waits_for_a_broker_that_does_not_read(
         with anyio.move_on_after(0.05) as scope:
             await channel.publish(b"cancelled", routing_key=queue)
         assert scope.cancelled_caught
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tg:
                 tg.start_soon(publish)
                 await anyio.wait_all_tasks_blocked()
@@ -715,7 +721,7 @@ async def test_deliveries_go_on_from_a_broker_that_does_not_read(amqp_url: str, 
         async with connection.channel(prefetch=5) as channel, channel.consume(queue) as deliveries:
             proxy.link.to_broker.stall()
             await fill(channel, "nowhere")
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 for number in range(10):
                     await direct.publish(b"%d" % number, routing_key=queue)
                 for number in range(5):

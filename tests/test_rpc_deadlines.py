@@ -42,10 +42,10 @@ async def test_a_request_tells_how_long_its_caller_waits(amqp_url: str) -> None:
             return request.headers
 
         assert await headers(float("inf")) == {"mine": 1}
-        told = await headers(7)
+        told = await headers(70)
         assert told["mine"] == 1
-        assert 6000 < told["x-rabbitry-remaining"] <= 7000
-        assert -100 < now_ms() + 7000 - told["x-rabbitry-deadline"] < 1000
+        assert 50_000 < told["x-rabbitry-remaining"] <= 70_000
+        assert -100 < now_ms() + 70_000 - told["x-rabbitry-deadline"] < 20_000
 
 
 async def test_a_server_that_starts_late_does_not_execute_what_nobody_waits_for(amqp_url: str) -> None:
@@ -61,7 +61,7 @@ async def test_a_server_that_starts_late_does_not_execute_what_nobody_waits_for(
         assert scope.cancelled_caught
         async with anyio.create_task_group() as tg:
             await tg.start(partial(client.serve, queue, handler))
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 assert await rpc.call(queue, "somebody does") == "somebody does"
             client.stop_consuming()
         assert handled == ["somebody does"]
@@ -89,9 +89,11 @@ async def test_a_server_that_was_stopped_with_requests_in_hand_does_not_execute_
             tg.start_soon(partial(server.serve, queue, handler, concurrency=1, prefetch=5))
             tg.start_soon(rpc.call, queue, "long")
             await until(lambda: handled == ["long"])
-            with anyio.move_on_after(0.1):
-                await rpc.call(queue, "waits in the prefetch")
-            await anyio.sleep(0.11)  # it may have arrived as its caller gave up: its time counts from there
+            # without an expiration, by which the broker would drop it if it came to it late
+            moment = {"x-rabbitry-remaining": 100}
+            await channel.publish(rabbitry.Message.msgpack("waits in the prefetch", headers=moment), routing_key=queue)
+            assert await has_counts(channel, queue, 0, 1)
+            await anyio.sleep(0.2)  # its time counts from its arrival
             moment = {"x-rabbitry-remaining": 5000, "x-rabbitry-deadline": now_ms() - 600}
             await channel.publish(rabbitry.Message.msgpack("from a socket", headers=moment), routing_key=queue)
             release.set()
@@ -109,11 +111,12 @@ async def test_a_server_that_was_stopped_with_requests_in_hand_does_not_execute_
 
 @pytest.mark.parametrize("where", ["connection", "client"])
 async def test_a_handler_is_stopped_when_its_callers_time_is_up(amqp_url: str, where: str) -> None:
-    stopped = []
+    begun, stopped = [], []
 
     async def handler(name: str) -> str:
         if name == "quick":
             return name
+        begun.append(name)
         try:
             await anyio.sleep_forever()
         finally:
@@ -125,15 +128,16 @@ async def test_a_handler_is_stopped_when_its_callers_time_is_up(amqp_url: str, w
             server: Any = client if where == "client" else connection
             tg.start_soon(partial(server.serve, queue, handler, concurrency=1))
             assert await rpc.call(queue, "quick") == "quick"  # it serves
-            with pytest.raises(TimeoutError), anyio.fail_after(0.3):
-                await rpc.call(queue, "slow")
-            with anyio.fail_after(5):
+            while not begun:  # the broker drops what comes to it late
+                with pytest.raises(TimeoutError), anyio.fail_after(0.3):
+                    await rpc.call(queue, "slow")
+            with anyio.fail_after(30):
                 assert await rpc.call(queue, "quick") == "quick"
             assert stopped == ["slow"]
             if where == "client":
                 assert client.statistics()["stopped_requests"] == 1
             else:
-                assert connection.requests == RequestCounts(answered=2, stopped=1)
+                assert (connection.requests.answered, connection.requests.stopped) == (2, 1)
             assert rpc.late_replies == 0
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
@@ -178,11 +182,11 @@ async def test_nested_calls_inherit_the_deadline(amqp_url: str) -> None:
 
             tg.start_soon(connection.serve, outer, pass_on)
             tg.start_soon(partial(connection.serve, inner, look, raw=True))
-            with anyio.fail_after(5):
+            with anyio.fail_after(50):
                 assert await rpc.call(outer) == b""
             tg.cancel_scope.cancel()
     assert len(seen) == 1
-    assert 4000 < seen[0] < 5000 + 1
+    assert 20_000 < seen[0] < 50_000 + 1
 
 
 @pytest.mark.parametrize(
@@ -201,8 +205,14 @@ async def test_nested_calls_inherit_the_deadline(amqp_url: str) -> None:
     ],
 )
 def test_the_time_left(
-    remaining: int | None, deadline_in: float | None, waited: float, clock_skew: float | None, left: float | None
+    remaining: int | None,
+    deadline_in: float | None,
+    waited: float,
+    clock_skew: float | None,
+    left: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     headers: dict[str, Any] = {}
     if remaining is not None:
         headers["x-rabbitry-remaining"] = remaining
@@ -235,7 +245,7 @@ async def test_a_clock_skew_is_a_number_of_seconds(amqp_url: str) -> None:
 async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(amqp_url: str) -> None:
     threads = set()
     running = most = 0
-    lock = threading.Lock()
+    lock, met = threading.Lock(), threading.Event()
 
     def handler(number: int) -> int:
         nonlocal running, most
@@ -243,7 +253,9 @@ async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(
             running += 1
             most = max(most, running)
             threads.add(threading.get_ident())
-        time.sleep(0.01)
+            if most == 3:
+                met.set()
+        met.wait(20)
         with lock:
             running -= 1
         if number == 7:
@@ -259,7 +271,7 @@ async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(
             async def call(number: int) -> None:
                 replies.append(await rpc.call(queue, number))
 
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 async with anyio.create_task_group() as calls:
                     for number in [*range(7), *range(8, 12)]:
                         calls.start_soon(call, number)
@@ -268,12 +280,12 @@ async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(
             tg.cancel_scope.cancel()
         assert sorted(replies) == [2 * number for number in [*range(7), *range(8, 12)]]
         assert threading.get_ident() not in threads
-        assert 1 < most <= 3
+        assert most == 3
 
 
 async def test_fifty_threads_where_the_concurrency_is_fifty(amqp_url: str) -> None:
     """AnyIO's own bound, which the whole program shares, is 40."""
-    all_at_once = threading.Barrier(50, timeout=5)
+    all_at_once = threading.Barrier(50, timeout=30)
 
     def handler(_: Any) -> int:
         all_at_once.wait()
@@ -291,12 +303,13 @@ async def test_fifty_threads_where_the_concurrency_is_fifty(amqp_url: str) -> No
 
 
 async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_reply(amqp_url: str) -> None:
-    noticed = []
+    begun, noticed = [], []
 
     def handler(how: str) -> str:
         if how == "quick":
             return how
-        until = time.monotonic() + 5
+        begun.append(how)
+        until = time.monotonic() + 30
         while time.monotonic() < until:
             time.sleep(0.002)
             if how == "looks":
@@ -305,7 +318,7 @@ async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_re
                 except BaseException:
                     noticed.append(how)
                     raise
-            elif time.monotonic() > until - 4.8:
+            elif time.monotonic() > until - 29.8:
                 return how
         return how
 
@@ -314,11 +327,12 @@ async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_re
         async with connection.rpc() as rpc, anyio.create_task_group() as tg:
             tg.start_soon(partial(connection.serve, queue, handler, concurrency=1))
             for how in ("looks", "doesn't"):
-                with anyio.move_on_after(0.1):
-                    await rpc.call(queue, how)
-            with anyio.fail_after(5):
+                while how not in begun:  # the broker drops what comes to it late
+                    with anyio.move_on_after(0.1):
+                        await rpc.call(queue, how)
+            with anyio.fail_after(30):
                 assert await rpc.call(queue, "quick") == "quick"
-            assert connection.requests == RequestCounts(answered=1, stopped=2)
+            assert (connection.requests.answered, connection.requests.stopped) == (1, 2)
             assert (noticed, rpc.late_replies) == (["looks"], 0)
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
@@ -331,7 +345,7 @@ async def test_cancelled_serving_waits_for_its_threads(amqp_url: str, where: str
 
     def handler(_: Any) -> int:
         begun.set()
-        finish.wait(5)
+        finish.wait(30)
         ended.set()
         return 42
 

@@ -13,7 +13,7 @@ import anyio
 
 from rabbitry.transport import Poller, SocketTransport
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -62,6 +62,7 @@ async def ping(endpoint: Recorder, peer: Peer) -> None:
     endpoint.chunks.clear()
     peer.send(b"ping")
     await until(lambda: endpoint.chunks)
+    await turns(20)  # a busy machine may take all the time between two of them
     await anyio.sleep(0.005)
 
 
@@ -102,6 +103,7 @@ async def test_no_spinning_after_a_pass_that_touched_many() -> None:
                 endpoint.outstanding = 1
                 peer.send(b"x")
             await until(lambda: all(endpoint.chunks for endpoint, _ in pairs))
+            await turns(20)
             await anyio.sleep(0.005)
             assert counter.passes == [False]
 
@@ -148,7 +150,7 @@ async def test_ctrl_c_goes_to_the_main_task(anyio_backend_name: str) -> None:
         interrupted = False
         try:
             peer.send(b"x")
-            await anyio.sleep(5)
+            await anyio.sleep(30)
         except KeyboardInterrupt:
             interrupted = True
         assert interrupted and endpoint.chunks and not endpoint.lost

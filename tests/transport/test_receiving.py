@@ -82,9 +82,10 @@ async def test_pausing_and_resuming() -> None:
 async def test_pausing_in_the_callback() -> None:
     async with connected() as (_, endpoint, peer):
         endpoint.on_data = lambda _: endpoint.transport.pause_reading()
-        for word in (b"one", b"two"):
-            peer.send(word)
-            await anyio.sleep(0.01)
+        peer.send(b"one")
+        await until(lambda: endpoint.chunks)
+        peer.send(b"two")
+        await anyio.sleep(0.01)
         assert endpoint.chunks == [b"one"]
         endpoint.transport.resume_reading()
         await until(lambda: endpoint.chunks == [b"one", b"two"])
@@ -99,7 +100,8 @@ async def test_pausing_another_whose_event_is_in_the_same_batch() -> None:
             second.on_data = lambda _: first.transport.pause_reading()
             one.send(b"x")
             two.send(b"x")
-            await anyio.sleep(0.02)
+            await until(lambda: first.received or second.received)
+            await turns(20)
             assert sorted([first.received, second.received]) == [b"", b"x"]
 
 
@@ -212,8 +214,7 @@ async def two_events_in_one_batch(
                 peer.send(b"x")
                 peer.close()
             assert len(poller.epoll.poll(0)) == 2
-            await until(lambda: served)
-            await anyio.sleep(0.01)
+            await until(lambda: served and served[0].lost)
             assert served[0].lost == [None], "what the callback asserts is an endpoint's failure"
             return served, [endpoint for endpoint, _ in pair if endpoint not in served]
 

@@ -354,7 +354,7 @@ async def test_a_stuck_peer_does_not_hold_up_abort_for_long() -> None:
         start = monotonic()
         endpoint.transport.abort()
         await until(lambda: stream.is_closed)
-        assert monotonic() - start < 5
+        assert monotonic() - start < 20
 
 
 async def test_a_cancelled_owner_can_still_say_goodbye() -> None:
