@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import rabbitry
 from rabbitry import Backoff, Credentials, Exchange, Queue
 from rabbitry.testing import Link, open_proxy
-from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
+from tests.clients import QUICK, noticed, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import drain, open_channel, unique, until
 
 # --- publishing -------------------------------------------------------------------------------------------------------
@@ -23,8 +24,7 @@ async def test_publishing_goes_on_in_the_next_life(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         for number in range(5):
             await client.publish(b"%d" % number, routing_key=queue, mandatory=True)
-            proxy.link.cut()
-            await anyio.sleep(0.05)  # noticed: what is published then has certainly not been sent
+            await noticed(client, proxy.link.cut)
         assert client.statistics()["publishing_lives"] >= 4
         async with open_channel(amqp_url) as channel:
             assert await drain(channel, queue) == [b"%d" % number for number in range(5)]
@@ -109,9 +109,7 @@ async def test_topology_is_there_again(amqp_url: str) -> None:
         await client.declare(rabbitry.Binding(queue, exchange, "a.#"), queue, exchange)
         await client.declare(queue)  # known already
         assert client.statistics()["declared"] == 3
-        proxy.link.cut()
-        while client.is_ready:
-            await anyio.sleep(0.001)
+        await noticed(client, proxy.link.cut)
         await ready_again(client)
         await client.publish(b"x", exchange=exchange.name, routing_key="a.b", mandatory=True)
         assert client.statistics()["consuming_lives"] == 2
@@ -148,14 +146,14 @@ async def test_what_is_refused_after_a_loss_ends_the_scope(amqp_url: str) -> Non
                 await other.delete_queue(name)
                 await other.declare(Queue(name, max_length=5))
                 proxy.accept()
-                await anyio.sleep(10)
+                await anyio.sleep(30)
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------
 
 
 async def test_refused_credentials_end_the_scope(amqp_url: str) -> None:
-    with anyio.fail_after(5), pytest.raises(rabbitry.AuthenticationFailed):
+    with anyio.fail_after(20), pytest.raises(rabbitry.AuthenticationFailed):
         async with rabbitry.open_client(amqp_url.replace("guest:guest", "guest:wrong")) as client:
             await client.publish(b"x", routing_key="q")
 
@@ -163,8 +161,8 @@ async def test_refused_credentials_end_the_scope(amqp_url: str) -> None:
 async def test_attempts_have_an_end(amqp_url: str) -> None:
     for backoff in (Backoff(initial=0.01, attempts=3), Backoff(initial=0.01, maximum=0.02, deadline=0.2)):
         with (
-            anyio.fail_after(5),
-            pytest.raises(rabbitry.ConnectFailed, match=r"given up after \d+ attempts: nothing"),
+            anyio.fail_after(20),
+            pytest.raises(rabbitry.ConnectFailed, match=r"given up after \d+ attempts: (nothing|no connection)"),
         ):
             async with rabbitry.open_client("amqp://127.0.0.1:1", reconnect=backoff) as client:
                 await client.publish(b"x", routing_key="q")
@@ -197,9 +195,7 @@ async def test_credentials_are_asked_for_at_each_attempt(amqp_url: str) -> None:
 
     async with through_proxy(amqp_url.replace("guest:guest", "x:y"), credentials=credentials) as (client, proxy):
         await client.publish(b"x", routing_key="nowhere")
-        proxy.link.cut()
-        while client.is_ready:
-            await anyio.sleep(0.001)
+        await noticed(client, proxy.link.cut)
         await ready_again(client)
         assert asked >= 2
     assert "secret" not in repr(Credentials("me", "secret"))
@@ -214,11 +210,12 @@ async def test_a_token_is_renewed_ahead_of_its_end(amqp_url: str) -> None:
 
     async with rabbitry.open_client(amqp_url, credentials=credentials) as client:
         await client.publish(b"x", routing_key="nowhere")
-        with anyio.fail_after(5):
-            while len(given) < 4:
+        with anyio.fail_after(30):
+            while len(given) < 6:
                 await anyio.sleep(0.01)
         assert client.statistics()["publishing_lives"] == 1
-    assert 0.15 < given[2] - given[1] < 0.5
+    pauses = [later - earlier for earlier, later in pairwise(given[1:])]
+    assert 0.15 < min(pauses) < 0.5, "the shortest: a busy machine makes some longer"
 
 
 async def test_changes_are_told(amqp_url: str) -> None:
@@ -269,11 +266,11 @@ async def test_what_the_body_raises_leaves_as_it_is(amqp_url: str) -> None:
 
 
 async def test_cancelled_it_closes_in_bounded_time(amqp_url: str) -> None:
-    with anyio.fail_after(3):
+    with anyio.fail_after(30):
         with anyio.move_on_after(0.3) as scope:
             async with rabbitry.open_client(amqp_url) as client:
                 await client.publish(b"x", routing_key="nowhere")
-                await anyio.sleep(10)
+                await anyio.sleep_forever()
         assert scope.cancelled_caught
 
 
@@ -282,7 +279,7 @@ async def test_a_raw_channel_of_this_life(amqp_url: str) -> None:
         async with client.channel() as channel:
             await channel.publish(b"x", routing_key=queue)
             proxy.link.cut()
-            with anyio.fail_after(5), pytest.raises(rabbitry.RabbitryError):
+            with anyio.fail_after(20), pytest.raises(rabbitry.RabbitryError):
                 while True:
                     await channel.publish(b"x", routing_key="nowhere")
                     await anyio.sleep(0.01)
@@ -305,7 +302,8 @@ async def test_a_source_of_credentials_that_fails_is_asked_again(
             await anyio.sleep_forever()
         return Credentials("guest", "guest", expires_in=0.2 if asked == 2 else None)
 
-    async with through_proxy(amqp_url, credentials=credentials, connect_timeout=0.2) as (client, proxy):
+    # long enough for a handshake on a busy machine: the fourth attempt takes all of it
+    async with through_proxy(amqp_url, credentials=credentials, connect_timeout=3) as (client, proxy):
         await client.publish(b"x", routing_key="nowhere")
         await until(lambda: asked == 3)  # the renewal, which fails
         await anyio.sleep(0.05)
@@ -337,7 +335,7 @@ async def test_a_host_that_drops_every_connection_is_given_up(amqp_url: str) -> 
 
         proxy.on_link = drop
         async with anyio.create_task_group() as tg:
-            with anyio.fail_after(10), pytest.raises(rabbitry.ConnectFailed, match="given up after 4 attempts"):
+            with anyio.fail_after(30), pytest.raises(rabbitry.ConnectFailed, match="given up after 4 attempts"):
                 async with rabbitry.open_client(proxy.url, reconnect=Backoff(initial=0.01, attempts=4)) as client:
                     with suppress(rabbitry.PublishFailed):
                         await client.publish(b"x", routing_key="nowhere")
@@ -347,7 +345,7 @@ async def test_a_host_that_drops_every_connection_is_given_up(amqp_url: str) -> 
 
 async def test_a_clean_up_learns_that_there_is_no_connection_any_more(amqp_url: str) -> None:
     async with open_proxy(amqp_url) as proxy:
-        with anyio.fail_after(5), pytest.raises(rabbitry.ConnectFailed, match="given up"):
+        with anyio.fail_after(20), pytest.raises(rabbitry.ConnectFailed, match="given up"):
             async with rabbitry.open_client(proxy.url, reconnect=Backoff(initial=0.01, attempts=2)) as client:
                 await client.publish(b"x", routing_key="nowhere")
                 await client.declare()
@@ -367,7 +365,7 @@ async def test_a_clean_up_learns_that_there_is_no_connection_any_more(amqp_url: 
 async def test_changes_of_a_client_that_has_ended(amqp_url: str) -> None:
     async with rabbitry.open_client(amqp_url) as client:
         pass
-    with client.changes() as changes, anyio.fail_after(1):
+    with client.changes() as changes, anyio.fail_after(10):
         assert [change async for change in changes] == []
     await client.wait_closed()
 
@@ -400,7 +398,7 @@ async def test_what_ends_a_started_client_for_good(amqp_url: str, anyio_backend_
     if anyio_backend_name != "asyncio":
         pytest.skip("start_client is for asyncio")
     client = await rabbitry.start_client(amqp_url.replace("guest:guest", "guest:wrong"))
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         with pytest.raises(rabbitry.NotConnected, match="refused the credentials"):
             await client.publish(b"x", routing_key="nowhere")
         with pytest.raises(rabbitry.AuthenticationFailed):

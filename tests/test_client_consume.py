@@ -25,7 +25,7 @@ async def lose(client: rabbitry.Client, cut_it: Callable[[], object]) -> None:
     """Cut the connection and wait until the client is connected again."""
     before = client.statistics()
     cut_it()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while client.statistics() == before or not client.is_ready:
             await anyio.sleep(0.002)
 
@@ -38,11 +38,11 @@ async def test_after_a_reconnect_the_consumer_is_not_silent(amqp_url: str) -> No
         async with through_proxy(amqp_url) as (client, proxy), client.consume(queue) as deliveries:
             for number in range(5):
                 await channel.publish(b"%d" % number, routing_key=queue)
-                with anyio.fail_after(5):
+                with anyio.fail_after(20):
                     delivery = await anext(deliveries)
                 assert delivery.body == b"%d" % number
                 delivery.ack()
-                await anyio.sleep(0.01)  # the ack leaves
+                await client.inspect(queue)  # on the same connection: the ack has arrived
                 proxy.link.cut()
             assert client.statistics()["consuming_lives"] >= 4
         assert await has_counts(channel, queue, 0)
@@ -133,7 +133,7 @@ async def test_on_the_wire_nothing_settles_a_delivery_of_a_former_life(amqp_url:
             async with rabbitry.open_client(proxy.url, reconnect=QUICK) as client, client.consume(queue) as deliveries:
                 former = [await anext(deliveries) for _ in range(6)]
                 former[0].ack()
-                await anyio.sleep(0.05)
+                await client.inspect(queue)  # on the same connection: the ack has arrived
                 proxy.cut()
                 again = [await anext(deliveries) for _ in range(5)]
                 for settle in (Delivery.ack, Delivery.nack, Delivery.reject):
@@ -145,7 +145,7 @@ async def test_on_the_wire_nothing_settles_a_delivery_of_a_former_life(amqp_url:
                         pass
                 again[1].ack()
                 again[3].reject(requeue=True)
-                await anyio.sleep(0.05)
+                await client.inspect(queue)
                 assert [settlements(sent) for sent in lives] == [["ack 1"], ["ack 2", "reject 4"]]
 
 
@@ -167,7 +167,7 @@ async def test_a_deleted_queue_raises(amqp_url: str) -> None:
             async with open_channel(amqp_url) as channel:
                 await channel.delete_queue(queue)
             for _ in range(2):
-                with anyio.fail_after(5), pytest.raises(rabbitry.ConsumerCancelled) as raised:
+                with anyio.fail_after(20), pytest.raises(rabbitry.ConsumerCancelled) as raised:
                     await anext(deliveries)
             assert isinstance(raised.value, rabbitry.ConsumerCancelled)
         await client.publish(b"x", routing_key="nowhere")  # the client goes on
@@ -180,7 +180,7 @@ async def test_a_queue_deleted_while_away_raises(amqp_url: str) -> None:
             async with open_channel(amqp_url) as channel:
                 await channel.delete_queue(queue)
             proxy.accept()
-            with anyio.fail_after(5), pytest.raises(rabbitry.NotFound, match=queue):
+            with anyio.fail_after(20), pytest.raises(rabbitry.NotFound, match=queue):
                 await anext(deliveries)
             with pytest.raises(rabbitry.NotFound):
                 await anext(deliveries)
@@ -194,7 +194,7 @@ async def test_a_consumer_that_the_broker_cancelled_subscribes_again(amqp_url: s
                 await channel.delete_queue(queue)
                 await channel.declare_queue(queue)  # there again before it subscribes
                 await channel.publish(b"x", routing_key=queue)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 (await anext(deliveries)).ack()
             assert deliveries.lives == 2
 
@@ -233,7 +233,7 @@ async def test_leaving_puts_back_what_was_not_iterated(amqp_url: str) -> None:
             await client.publish(b"%d" % number, routing_key=queue)
         async with client.consume(queue) as deliveries:
             (await anext(deliveries)).ack()
-            await anyio.sleep(0.02)  # the ack leaves
+            await client.inspect(queue)  # on the same connection: the ack has arrived
             await lose(client, proxy.link.cut)
         async with open_channel(amqp_url) as channel:
             assert await has_counts(channel, queue, 4)
@@ -241,7 +241,7 @@ async def test_leaving_puts_back_what_was_not_iterated(amqp_url: str) -> None:
 
 async def test_leaving_while_down_does_not_wait_for_the_next_life(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
-        with anyio.fail_after(1):
+        with anyio.fail_after(20):
             async with client.consume(queue) as deliveries:
                 refuse(proxy)
                 with anyio.move_on_after(0.1) as scope:
@@ -260,7 +260,7 @@ async def test_the_end_of_the_client_ends_iterators(amqp_url: str) -> None:
                     pass
             ended.append(name)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with rabbitry.open_client(amqp_url) as client:
                 entered = anyio.Event()
                 tg.start_soon(iterate, client, "open")
@@ -295,8 +295,8 @@ async def test_what_ends_the_client_for_good_ends_iterators_with_it(amqp_url: st
                 tg.start_soon(iterate, client)
                 await entered.wait()
                 refuse(proxy)
-                await anyio.sleep(10)
-        with anyio.fail_after(2):
+                await anyio.sleep(30)
+        with anyio.fail_after(20):
             await ended.wait()
 
 
@@ -311,6 +311,7 @@ async def test_a_batch_is_of_one_life(amqp_url: str) -> None:
                 await client.publish(b"%d" % number, routing_key=queue)
             await until(lambda: len(deliveries._consumer._buffer) == 4)  # type: ignore[union-attr]
             await lose(client, proxy.link.cut)
+            await until(lambda: deliveries._consumer and len(deliveries._consumer._buffer) == 4)
             batch = await anext(batches)
             assert [delivery.body for delivery in batch] == [b"0", b"1", b"2", b"3"]
             batch.ack()
@@ -385,7 +386,7 @@ async def test_a_stream_consumer_misses_nothing_before_its_first_delivery(amqp_u
                 refuse(proxy)
                 await channel.publish(b"while away", routing_key=stream.name)
                 proxy.accept()
-                with anyio.fail_after(5):
+                with anyio.fail_after(20):
                     delivery = await anext(deliveries)
                 assert delivery.body == b"while away"
                 delivery.ack()
@@ -458,7 +459,7 @@ async def test_where_to_begin_in_a_stream(amqp_url: str) -> None:
                 (timedelta(hours=1), b"0"),
             ):
                 async with client.consume(stream, offset=offset) as deliveries:  # type: ignore[arg-type]
-                    with anyio.fail_after(5):
+                    with anyio.fail_after(20):
                         assert (await anext(deliveries)).body == first
         finally:
             await client.delete(stream)
@@ -520,7 +521,7 @@ async def test_a_stream_by_its_name_goes_on_where_it_was(amqp_url: str, offset: 
                 await channel.publish(b"while away", routing_key=stream.name)
                 proxy.accept()
                 again = []
-                with anyio.fail_after(5):
+                with anyio.fail_after(20):
                     while b"while away" not in again:
                         delivery = await anext(deliveries)
                         again.append(delivery.body)
@@ -553,7 +554,7 @@ async def test_a_stop_in_the_turn_of_the_reply_is_not_lost(amqp_url: str) -> Non
 
         deliveries._new_consumer = stop_with_the_reply  # type: ignore[method-assign]
         async with deliveries:
-            with anyio.fail_after(2):
+            with anyio.fail_after(20):
                 assert [delivery async for delivery in deliveries] == []
         async with open_channel(amqp_url) as channel:
             assert await has_counts(channel, queue, 1)
@@ -571,7 +572,7 @@ async def test_handlers_run_side_by_side_and_across_lives(amqp_url: str) -> None
             nonlocal working, most
             working += 1
             most = max(most, working)
-            await anyio.sleep(0.001)
+            await until(lambda: most >= 5)
             working -= 1
             done.add(delivery.body)
 
@@ -634,7 +635,7 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed(
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
         for body in (b"bad", b"good"):
             await client.publish(body, routing_key=queue)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             if on_error == "raise":
                 with pytest.raises(rabbitry.RabbitryError, match="awaited something that was cancelled"):
                     await client.process(queue, handle, on_error=on_error)
@@ -654,7 +655,7 @@ async def test_an_error_that_is_to_be_raised_ends_it_and_is_raised_as_it_is(amqp
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
         for body in (b"good", b"bad"):
             await client.publish(body, routing_key=queue)
-        with anyio.fail_after(5), pytest.raises(ValueError) as raised:
+        with anyio.fail_after(20), pytest.raises(ValueError) as raised:
             await client.process(queue, handle, concurrency=2, on_error="raise")
         assert raised.value is error
         async with open_channel(amqp_url) as channel:
@@ -674,7 +675,7 @@ async def test_a_group_that_a_handler_raised_leaves_as_it_is(amqp_url: str, capl
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
         for number in range(2):
             await client.publish(b"%d" % number, routing_key=queue)
-        with anyio.fail_after(5), pytest.raises(ExceptionGroup) as raised:
+        with anyio.fail_after(20), pytest.raises(ExceptionGroup) as raised:
             await client.process(queue, handle, concurrency=2, on_error="raise", drain=1)
         assert raised.value in errors
         assert "another handler failed, too" in caplog.text
@@ -698,20 +699,20 @@ async def test_a_deleted_queue_lets_handlers_finish(amqp_url: str) -> None:
         await client.publish(b"x", routing_key=queue)
         async with anyio.create_task_group() as tg:
             tg.start_soon(delete)
-            with anyio.fail_after(5), pytest.raises(rabbitry.ConsumerCancelled):
+            with anyio.fail_after(20), pytest.raises(rabbitry.ConsumerCancelled):
                 await client.process(queue, handle, concurrency=3)
         assert finished == [b"x"]
 
 
-@pytest.mark.parametrize("drain_for", [0.0, 5.0])
+@pytest.mark.parametrize("drain_for", [0.0, 30.0])
 async def test_shutting_down_does_not_drop_handlers_at_work(amqp_url: str, drain_for: float) -> None:
     """Cancelled, they have `drain` seconds to finish, and may publish meanwhile."""
     async with some_queue(amqp_url) as queue, some_queue(amqp_url) as results:
-        begun = anyio.Event()
+        begun: list[bytes] = []
 
         async def handle(delivery: Delivery) -> None:
-            begun.set()
-            await anyio.sleep(0.2)
+            begun.append(delivery.body)
+            await anyio.sleep(0.2 if drain_for else 60)
             await client.publish(b"done " + delivery.body, routing_key=results)
 
         with anyio.CancelScope() as scope:
@@ -720,8 +721,7 @@ async def test_shutting_down_does_not_drop_handlers_at_work(amqp_url: str, drain
                     await client.publish(b"%d" % number, routing_key=queue)
                 async with anyio.create_task_group() as tg:
                     tg.start_soon(lambda: client.process(queue, handle, concurrency=2, drain=drain_for))
-                    await begun.wait()
-                    await anyio.sleep(0.05)
+                    await until(lambda: len(begun) == 2)
                     scope.cancel()
         assert scope.cancelled_caught
         async with open_channel(amqp_url) as channel:
@@ -740,13 +740,13 @@ async def test_the_drain_has_an_end(amqp_url: str) -> None:
             await anyio.sleep(60)
 
         await client.publish(b"x", routing_key=queue)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tg:
                 tg.start_soon(lambda: client.process(queue, handle, drain=0.2))
                 await begun.wait()
                 began = anyio.current_time()
                 tg.cancel_scope.cancel()
-        assert 0.15 < anyio.current_time() - began < 2
+        assert 0.15 < anyio.current_time() - began < 20
         async with open_channel(amqp_url) as channel:
             assert await has_counts(channel, queue, 1)
 
@@ -833,7 +833,7 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
 )
 async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, object]) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
-        with anyio.fail_after(5), pytest.raises((rabbitry.LocalProtocolError, ValueError)):
+        with anyio.fail_after(20), pytest.raises((rabbitry.LocalProtocolError, ValueError)):
             await client.process(queue, handle_nothing, **options)  # type: ignore[arg-type]
 
 
@@ -851,7 +851,7 @@ async def test_a_client_on_a_reactor_that_was_left(amqp_url: str) -> None:
                 await anyio.sleep_forever()
         ended.set()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as tg:
             connected = anyio.Event()
             async with rabbitry.open_reactor() as reactor:
@@ -890,8 +890,10 @@ async def test_an_acknowledgement_timeout_subscribes_again(anyio_backend: str) -
                 former = await anext(deliveries)
                 with anyio.fail_after(30):
                     again = await anext(deliveries)
+                    while again.is_stale:  # this process took too long to look at it
+                        again = await anext(deliveries)
                 assert again.body == b"slow" and former.is_stale
                 again.ack()
-                assert deliveries.lives == 2
+                assert deliveries.lives >= 2
                 assert client.statistics()["consuming_lives"] == 1
                 await ready_again(client)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import repeat
 from typing import Literal
 
 import anyio
@@ -12,8 +13,8 @@ import pytest
 import rabbitry
 from rabbitry import Confirmation, Exchange, Message
 from rabbitry.testing import PrivateNode
-from tests.clients import QUICK, refuse, some_queue, through_proxy
-from tests.helpers import drain, open_channel, unique, until
+from tests.clients import QUICK, fill, have_left, refuse, some_queue, through_proxy
+from tests.helpers import drain, has_counts, open_channel, unique, until
 
 
 async def test_what_never_left_is_sent_in_the_next_life_in_order(amqp_url: str) -> None:
@@ -29,10 +30,7 @@ async def test_what_never_left_is_sent_in_the_next_life_in_order(amqp_url: str) 
         async with client.publisher(window=1000, on_outcome=ended) as publisher:
             await publisher.publish(b"0", routing_key=queue)
             proxy.link.to_broker.stall()
-            sent = 0
-            with anyio.move_on_after(0.5):
-                for sent in range(1, 2000):
-                    await publisher.submit(b"%d " % sent + body, routing_key=queue, tag=sent)
+            await fill(publisher, queue, (b"%d " % number + body for number in range(1, 2000)))
             proxy.cut()
             last = await publisher.submit(b"last", routing_key=queue)
             await publisher.flush()
@@ -71,7 +69,7 @@ async def test_unknown_outcomes_raise_unless_asked_otherwise(amqp_url: str) -> N
                 proxy.link.to_broker.stall()
                 for number in range(5):
                     await publisher.submit(b"%d" % number, routing_key=queue)
-                await anyio.sleep(0.05)  # they leave
+                await have_left(publisher)
                 proxy.cut()
         assert raised.value.count == 5
         assert all(isinstance(failure, rabbitry.OutcomeUnknown) for failure in raised.value.failures)
@@ -83,13 +81,13 @@ async def test_a_confirmation_waits_through_lives(amqp_url: str) -> None:
             await publisher.publish(b"0", routing_key=queue)
             proxy.link.to_broker.stall()
             confirmation = await publisher.submit(b"1", routing_key=queue)
-            await anyio.sleep(0.02)
+            await have_left(publisher)
             refuse(proxy)
             with anyio.move_on_after(0.1) as scope:
                 await confirmation.wait()
             assert scope.cancelled_caught and confirmation.outcome == "pending"
             proxy.accept()
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await confirmation.wait()
 
 
@@ -105,7 +103,7 @@ async def test_while_down_fail_says_so_at_once(amqp_url: str) -> None:
                 async with client.publisher():
                     pass
             proxy.accept()
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await publisher.publish(b"2", routing_key=queue, mandatory=True) if await is_back(client) else None
             assert publisher.sent == 2
 
@@ -135,7 +133,7 @@ async def test_leaving_with_an_error_gives_up_what_waits(amqp_url: str) -> None:
                 await publisher.publish(b"x", routing_key=queue)
                 proxy.link.to_broker.stall()
                 confirmation = await publisher.submit(b"y", routing_key=queue)
-                await anyio.sleep(0.02)
+                await have_left(publisher)
                 refuse(proxy)
                 await until(lambda: client.state == "recovering")
                 assert confirmation.outcome == "pending"
@@ -163,7 +161,7 @@ async def test_the_end_of_the_client_ends_what_is_pending(amqp_url: str) -> None
                 await confirmations[0].wait()
                 proxy.link.to_broker.stall()
                 confirmations.append(await publisher.submit(b"y", routing_key=queue))
-                await anyio.sleep(0.02)
+                await have_left(publisher)
                 refuse(proxy)
                 await until(lambda: client.state == "recovering")
                 submitted.set()
@@ -171,7 +169,7 @@ async def test_the_end_of_the_client_ends_what_is_pending(amqp_url: str) -> None
                     await confirmations[1].wait()
             outcomes.append("left")
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with through_proxy(amqp_url, drain=0.2) as (client, proxy):
                 tg.start_soon(publish, client)
                 await submitted.wait()
@@ -214,12 +212,12 @@ async def test_republishing_finds_the_one_that_the_broker_closes_the_channel_for
 
 async def test_a_missing_exchange_does_not_republish_for_ever(amqp_url: str) -> None:
     async with rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
-        with anyio.fail_after(5), pytest.raises(rabbitry.PublishesFailed) as raised:
+        with anyio.fail_after(30), pytest.raises(rabbitry.PublishesFailed) as raised:
             async with client.publisher(exchange=Exchange("missing"), on_unknown="republish") as publisher:
                 for number in range(50):
                     await publisher.submit(b"%d" % number)
         assert raised.value.count == 50
-        with anyio.fail_after(5), pytest.raises(rabbitry.OutcomeUnknown) as unknown:
+        with anyio.fail_after(30), pytest.raises(rabbitry.OutcomeUnknown) as unknown:
             await client.publish(b"x", exchange=Exchange("missing"), on_unknown="republish")
         assert isinstance(unknown.value.__cause__, rabbitry.NotFound)
 
@@ -228,11 +226,11 @@ async def test_publish_republishes_where_duplicates_are_fine(amqp_url: str) -> N
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         await client.publish(b"0", routing_key=queue)
         proxy.link.to_client.stall()  # it arrives, its confirm does not
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(lambda: client.publish(b"1", routing_key=queue, on_unknown="republish"))
-            await anyio.sleep(0.1)
-            proxy.cut()
         async with open_channel(amqp_url) as channel:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(lambda: client.publish(b"1", routing_key=queue, on_unknown="republish"))
+                assert await has_counts(channel, queue, 2)
+                proxy.cut()
             assert await drain(channel, queue) == [b"0", b"1", b"1"]
         assert client.statistics()["republished"] == 1
 
@@ -264,10 +262,7 @@ async def test_what_never_left_and_never_will_is_not_sent(amqp_url: str) -> None
             async with client.publisher(window=5000) as publisher:
                 await publisher.publish(b"x", routing_key=queue)
                 proxy.link.to_broker.stall()
-                confirmations = []
-                with anyio.move_on_after(0.3):
-                    for _ in range(5000):  # more than the socket's buffers hold
-                        confirmations.append(await publisher.submit(bytes(20_000), routing_key=queue))
+                confirmations = await fill(publisher, queue, repeat(bytes(20_000), 5000))
                 refuse(proxy)
                 await until(lambda: client.state == "recovering")
                 raise KeyError
@@ -282,9 +277,7 @@ async def test_the_order_outlives_a_loss_amid_sending_again(amqp_url: str) -> No
         async with client.publisher(window=1000, on_unknown="republish") as publisher:
             await publisher.publish(b"0", routing_key=queue)
             proxy.link.to_broker.stall()
-            with anyio.move_on_after(0.5):  # the buffers are full at some time
-                for number in range(1, 1000):
-                    await publisher.submit(b"%d " % number + bytes(10_000), routing_key=queue)
+            await fill(publisher, queue, (b"%d " % number + bytes(10_000) for number in range(1, 1000)))
             proxy.throttle = 3_000_000  # a life sends some of them, and does not end by itself
             for _ in range(3):
                 proxy.cut()
@@ -301,7 +294,7 @@ async def test_the_order_outlives_a_loss_amid_sending_again(amqp_url: str) -> No
 async def test_a_message_that_the_broker_closes_the_connection_for_is_sent_again_once_at_most(amqp_url: str) -> None:
     """RabbitMQ 3.10 closes the connection (541) over an address of direct reply-to that is not one of its own."""
     async with rabbitry.open_client(amqp_url, reconnect=QUICK) as client:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             with pytest.raises((rabbitry.OutcomeUnknown, rabbitry.Unroutable)):
                 await client.publish(
                     b"x", routing_key="amq.rabbitmq.reply-to.a.b", on_unknown="republish", mandatory=True
@@ -320,11 +313,11 @@ async def test_publish_that_was_under_way_once_is_never_said_not_to_be_sent(amqp
             with pytest.raises(rabbitry.OutcomeUnknown):
                 await client.publish(b"1", routing_key=queue, on_unknown="republish")
 
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(publish)
-            await anyio.sleep(0.1)
-            refuse(proxy)
         async with open_channel(amqp_url) as channel:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(publish)
+                assert await has_counts(channel, queue, 2)
+                refuse(proxy)
             assert await drain(channel, queue) == [b"0", b"1"]
 
 
@@ -335,7 +328,7 @@ async def test_who_would_rather_fail_does_not_wait_behind_who_waits(amqp_url: st
         await until(lambda: client.state == "recovering")
         tg.start_soon(lambda: client.publish(b"x", routing_key="nowhere"))
         await anyio.sleep(0.05)
-        with anyio.fail_after(1), pytest.raises(rabbitry.NotConnected):
+        with anyio.fail_after(20), pytest.raises(rabbitry.NotConnected):
             await client.publish(b"x", routing_key="nowhere", while_down="fail")
         proxy.accept()
 
@@ -343,7 +336,7 @@ async def test_who_would_rather_fail_does_not_wait_behind_who_waits(amqp_url: st
 async def test_the_first_connection_fails_who_would_rather_fail(amqp_url: str) -> None:
     async with through_proxy(amqp_url, while_down="fail") as (client, proxy):
         proxy.refuse()
-        with anyio.fail_after(2), pytest.raises(rabbitry.NotConnected):
+        with anyio.fail_after(20), pytest.raises(rabbitry.NotConnected):
             await client.publish(b"x", routing_key="nowhere")
         proxy.accept()
 
@@ -385,6 +378,7 @@ async def test_a_nack_takes_the_next_message_to_another_channel(amqp_url: str) -
         try:
             numbers = set()
             await client.publish(b"1", routing_key=queue)
+            began = anyio.current_time()
             async with client.publisher(on_outcome=lambda _: None) as publisher:
                 for _ in range(4):
                     with pytest.raises(rabbitry.Nacked):
@@ -395,7 +389,7 @@ async def test_a_nack_takes_the_next_message_to_another_channel(amqp_url: str) -
                     await anyio.sleep(0.4)
                 await other.purge_queue(queue)
                 await publisher.publish(b"4", routing_key=queue)
-                assert 1 < len(numbers) < 4  # not more often than once a second
+                assert 1 < len(numbers) < 3 + anyio.current_time() - began  # not more often than once a second
             await other.purge_queue(queue)
             await client.publish(b"5", routing_key=queue)
             async with client.channel() as channel:
@@ -430,7 +424,7 @@ async def test_the_innocent_get_through_where_the_broker_closed_the_channel_for_
 async def test_a_blocked_connection_fails_who_would_rather_fail(node: PrivateNode) -> None:
     async with rabbitry.open_client(node.url) as client, client.publisher(while_down="fail") as publisher:
         async with node.memory_alarm():
-            with anyio.move_on_after(5):
+            with anyio.fail_after(30):
                 while not publisher._channel._endpoint.blocked_reason:
                     with anyio.move_on_after(0.05):
                         await client.publish(b"x", routing_key="nowhere")
@@ -438,7 +432,7 @@ async def test_a_blocked_connection_fails_who_would_rather_fail(node: PrivateNod
                 await client.publish(b"x", routing_key="nowhere", while_down="fail")
             with pytest.raises(rabbitry.ConnectionBlocked):
                 await publisher.submit(b"x", routing_key="nowhere")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await client.publish(b"x", routing_key="nowhere")
 
 
@@ -477,7 +471,7 @@ def test_under_plain_asyncio(amqp_url: str) -> None:
                     await client.publish(b"x", routing_key=unique(), mandatory=True)
 
     with asyncio.Runner() as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 45))
 
 
 @pytest.mark.parametrize("while_down", ["wait", "fail"])
@@ -493,7 +487,7 @@ async def test_a_connection_lost_while_a_suspect_is_sent_alone_leaves_its_outcom
 
         async with anyio.create_task_group() as tg:
             tg.start_soon(cut)
-            with pytest.raises(rabbitry.OutcomeUnknown), anyio.fail_after(10):
+            with pytest.raises(rabbitry.OutcomeUnknown), anyio.fail_after(30):
                 await client.publish(b"x", exchange="missing", on_unknown="republish", while_down=while_down)
 
 
@@ -511,6 +505,6 @@ async def test_leaving_a_publisher_ends_what_it_sends_alone(amqp_url: str) -> No
 
                 tg.start_soon(cut)
                 raise ZeroDivisionError
-        with anyio.fail_after(5), pytest.raises(rabbitry.OutcomeUnknown):
+        with anyio.fail_after(30), pytest.raises(rabbitry.OutcomeUnknown):
             await confirmation.wait()
         assert publisher.pending == 0
