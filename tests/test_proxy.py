@@ -310,7 +310,7 @@ async def test_a_share_of_the_links(proxy: Proxy, share: float) -> None:
         schedule = Schedule(proxy, seed=3, every=0.02, faults=("cut",), share=share, duration=0.03)
         await schedule.run()
         assert len(schedule.applied) == 1
-        await until(lambda: len(proxy.links) == 20 if not share else len(proxy.links) < 20)
+        await until(lambda: {0.0: len(proxy.links) == 20, 1.0: not proxy.links}.get(share, len(proxy.links) < 20))
         assert (len(proxy.links) == 0) == (share == 1)
 
 

@@ -195,7 +195,7 @@ async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = 
     async def play() -> None:
         reports.append(await conductor.conduct())
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(50):
         async with anyio.create_task_group() as tg:
             tg.start_soon(play)
             if interrupt_after is not None:
@@ -366,15 +366,17 @@ async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() 
     words = ["--producers", "5", "--duration", "60", "--warmup", "0.1"]
     run = Run(parse_settings(words, {}))
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    began = anyio.current_time()
     async with anyio.create_task_group() as tg:
         tg.start_soon(conductor.conduct)
         while not run.phases or run.phases[-1].name != "measure":
             await anyio.sleep(0.01)
         await anyio.sleep(0.4)
         tg.cancel_scope.cancel()
+    lasted = anyio.current_time() - began
     result = build_result(run, conductor.report, describe_environment((), "fake"), words)
     assert result["phases"][-1]["name"] == "measure"
-    assert result["phases"][-1]["seconds"] == pytest.approx(0.4, abs=0.1)
+    assert 0.4 <= result["phases"][-1]["seconds"] <= lasted - 0.1
     assert result["publish"]["rate"] > 100
     assert result["timeline"][-1]["phase"] == "measure"
     assert broker.open == 0 and not broker.queues
@@ -400,7 +402,9 @@ async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
     broker = Broker()
     result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
     publish = result["publish"]
-    assert publish["planned"] == pytest.approx(500 * 0.7, rel=0.1)  # half a ramp of 0.2 s, then 0.6 s
+    lasted = {phase["name"]: phase["seconds"] for phase in result["phases"]}
+    # 0.2 s, of which the ramp takes half, then 0.6 s
+    assert publish["planned"] == pytest.approx(500 * (lasted["warmup"] - 0.1 + lasted["measure"]), rel=0.1)
     assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 250
     assert publish["skipped"] == 0
     assert publish["confirm_service_ms"]["min"] >= 2.0
