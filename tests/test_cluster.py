@@ -15,10 +15,9 @@ import pytest
 import rabbitry
 from rabbitry import Queue
 from rabbitry.testing import NodeError, PrivateCluster, PrivateNode, install
-from rabbitry.testing.node import answers_amqp
 
 from .helpers import open_channel, unique
-from .test_node import linux_only, processes_of, wait_gone
+from .test_node import comes_to_answer, linux_only, processes_of, wait_gone
 
 pytestmark = [
     pytest.mark.skipif(
@@ -57,7 +56,7 @@ async def publish_until_confirmed(url: str, body: bytes, queue: str) -> None:
 def test_every_node_is_in_it_and_at_its_url(cluster: PrivateCluster) -> None:
     assert len(set(cluster.urls)) == 3
     for node in cluster.nodes:
-        assert node.is_running and answers_amqp(node.host, node.port)
+        assert node.is_running and comes_to_answer(node.host, node.port)
         assert running_nodes(node) == {other.name for other in cluster.nodes}
 
 
@@ -100,7 +99,7 @@ async def test_a_quorum_queue_outlives_each_node_in_turn(cluster: PrivateCluster
 async def test_async_start_and_end() -> None:
     async with PrivateCluster(1) as cluster:
         (node,) = cluster.nodes
-        assert answers_amqp(node.host, node.port)
+        assert comes_to_answer(node.host, node.port)
         assert cluster.urls == [node.url]
     assert not node.is_running
     assert not node.directory.exists() and not processes_of(node.directory)

@@ -98,7 +98,7 @@ async def test_a_unix_socket_is_lost_and_closed_as_any_other(amqp_url: str, tmp_
     async with open_proxy(amqp_url, str(tmp_path / "broker.sock")) as proxy:
         async with rabbitry.connect(proxy.url) as connection:
             proxy.link.cut()
-            with anyio.fail_after(3), pytest.raises(rabbitry.ConnectionClosed, match="connection lost"):
+            with anyio.fail_after(20), pytest.raises(rabbitry.ConnectionClosed, match="connection lost"):
                 await connection.wait_closed()
 
 
@@ -121,7 +121,7 @@ async def test_a_tunnel_that_the_program_dials(amqp_url: str, tmp_path: Path, cl
     async with open_proxy(amqp_url, path) as proxy:
         async with rabbitry.connect("amqp://broker.example:1234", dial=dial) as connection:
             await work(connection)
-        with anyio.fail_after(3):
+        with anyio.fail_after(20):
             await proxy.link.to_broker.ended.wait()
         closed_well.append(proxy.link.to_client)
     assert asked == [("broker.example", 1234)]
@@ -138,7 +138,7 @@ async def test_a_tunnel_that_does_not_open() -> None:
     with pytest.raises(rabbitry.ConnectFailed, match="no way"):
         async with rabbitry.connect("amqp://broker.example", dial=refuse):
             pass
-    with anyio.fail_after(3), pytest.raises(rabbitry.ConnectFailed, match=r"within 0.1 s"):
+    with anyio.fail_after(20), pytest.raises(rabbitry.ConnectFailed, match=r"within 0.1 s"):
         async with rabbitry.connect("amqp://broker.example", dial=hang, connect_timeout=0.1):
             pass
 
@@ -156,7 +156,7 @@ async def test_uvloop(amqp_url: str, anyio_backend: Any, dial: Any, closed_well:
         closed_well.append(proxy.link.to_client)
         async with rabbitry.connect(proxy.url, dial=dial) as connection:
             proxy.link.reset()
-            with anyio.fail_after(3), pytest.raises(rabbitry.ConnectionClosed, match="connection lost"):
+            with anyio.fail_after(20), pytest.raises(rabbitry.ConnectionClosed, match="connection lost"):
                 await connection.wait_closed()
 
 
@@ -201,8 +201,7 @@ async def test_two_hundred_connections_end_within_one_deadline(amqp_url: str) ->
         took = anyio.current_time() - started
     times = sorted(when - started for when in ended.values())
     assert len(times) == 200 and not any(connection.is_open for connection in connections)
-    assert times[179] < 2.5, "the others were answered"
-    assert 4.5 < times[180] <= times[199] < 6
-    assert took < 6
+    assert times[179] < 4.5 < times[180], "the others were answered"
+    assert times[199] <= took < 20, "one after the other they would take 100"
     assert all(link.to_client.last.endswith(CLOSE_OK) for link in answered)
     assert not any(link.to_client.last.endswith(CLOSE_OK) for link in stalled)

@@ -142,9 +142,10 @@ async def test_the_caller_learns_in_time_when_the_only_server_is_killed_mid_call
                 tg.cancel_scope.cancel()
 
             tg.start_soon(kill)
-            with anyio.CancelScope(shield=True), pytest.raises(TimeoutError), anyio.fail_after(0.3):
-                await rpc.call(queue, 21)
-        assert entered.is_set()
+            with anyio.CancelScope(shield=True):
+                while not entered.is_set():  # the broker drops what comes to it late
+                    with pytest.raises(TimeoutError), anyio.fail_after(0.3):
+                        await rpc.call(queue, 21)
 
 
 # --- calls of a client ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tests.interop.values import ADDED, DIFFERENCES, LETTERS, PROPERTIES, SAME, 
 
 async def take(channel: rabbitry.Channel, queue: str) -> rabbitry.Delivery:
     """The message that the peer has published."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while (delivery := await channel.get(queue, no_ack=True)) is None:
             await anyio.sleep(0.002)
     return delivery
