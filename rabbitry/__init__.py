@@ -1,124 +1,30 @@
-"""rabbitry: RabbitMQ (AMQP 0-9-1) for Python on structured concurrency, natively under trio and asyncio."""
+"""rabbitry: RabbitMQ (AMQP 0-9-1) for Python on structured concurrency, natively under trio and asyncio.
 
-from rabbitry._backoff import Backoff
-from rabbitry._channel import Channel, QueueInfo
-from rabbitry._client import Client, open_client, start_client
-from rabbitry._client_rpc import ClientRPC
-from rabbitry._codecs import Codec, register_codec
-from rabbitry._confirmation import Confirmation
-from rabbitry._connection import Connection
-from rabbitry._consumer import Batch, Batches, Consumer
-from rabbitry._delivery import Death, Delivery
-from rabbitry._errors import (
-    AccessRefused,
-    AlreadySettled,
-    AuthenticationFailed,
-    ChannelClosed,
-    Closed,
-    ConnectFailed,
-    ConnectionBlocked,
-    ConnectionClosed,
-    ConsumerCancelled,
-    ConsumerOverrun,
-    DecodeError,
-    LocalProtocolError,
-    Nacked,
-    NotConnected,
-    NotFound,
-    NotSent,
-    OutcomeUnknown,
-    PreconditionFailed,
-    ProtocolError,
-    PublishesFailed,
-    PublishFailed,
-    RabbitryError,
-    RemoteError,
-    RemoteProtocolError,
-    ResourceLocked,
-    StaleDelivery,
-    Unroutable,
-)
-from rabbitry._hooks import CallOperation, Event, Instrumentation, Operation, ProcessOperation, PublishOperation
-from rabbitry._link import Change, Credentials
-from rabbitry._message import Message
-from rabbitry._publisher import Publisher
-from rabbitry._publishing import ClientPublisher
-from rabbitry._reactor import Reactor, connect, open_reactor
-from rabbitry._rpc import RPC
-from rabbitry._service import Service
-from rabbitry._serving import RequestCounts
-from rabbitry._subscription import Subscription, SubscriptionBatches
-from rabbitry._topology import Binding, Exchange, ExchangeBinding, Queue
+The public names are in `rabbitry._public`, which is imported when the first of them is asked for: a package is imported
+ahead of what is in it, so that the command line would wait for all of the client to show its `--help`, and Ctrl-C
+would meet that import where nothing can catch it.
+"""
 
-__all__ = [
-    "RPC",
-    "AccessRefused",
-    "AlreadySettled",
-    "AuthenticationFailed",
-    "Backoff",
-    "Batch",
-    "Batches",
-    "Binding",
-    "CallOperation",
-    "Change",
-    "Channel",
-    "ChannelClosed",
-    "Client",
-    "ClientPublisher",
-    "ClientRPC",
-    "Closed",
-    "Codec",
-    "Confirmation",
-    "ConnectFailed",
-    "Connection",
-    "ConnectionBlocked",
-    "ConnectionClosed",
-    "Consumer",
-    "ConsumerCancelled",
-    "ConsumerOverrun",
-    "Credentials",
-    "Death",
-    "DecodeError",
-    "Delivery",
-    "Event",
-    "Exchange",
-    "ExchangeBinding",
-    "Instrumentation",
-    "LocalProtocolError",
-    "Message",
-    "Nacked",
-    "NotConnected",
-    "NotFound",
-    "NotSent",
-    "Operation",
-    "OutcomeUnknown",
-    "PreconditionFailed",
-    "ProcessOperation",
-    "ProtocolError",
-    "PublishFailed",
-    "PublishOperation",
-    "Publisher",
-    "PublishesFailed",
-    "Queue",
-    "QueueInfo",
-    "RabbitryError",
-    "Reactor",
-    "RemoteError",
-    "RemoteProtocolError",
-    "RequestCounts",
-    "ResourceLocked",
-    "Service",
-    "StaleDelivery",
-    "Subscription",
-    "SubscriptionBatches",
-    "Unroutable",
-    "connect",
-    "open_client",
-    "open_reactor",
-    "register_codec",
-    "start_client",
-]
+from __future__ import annotations
 
-# Public names say where they are imported from, not where they are defined.
-for _public in [globals()[name] for name in __all__]:
-    _public.__module__ = "rabbitry"
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rabbitry._public import *  # noqa: F403
+    from rabbitry._public import __all__ as __all__
+else:
+
+    def __getattr__(name):
+        """Called for what is not there yet: imports all of the public names."""
+        if name == "__all__" or not name.startswith("_"):
+            from rabbitry import _public
+
+            globals().update({each: getattr(_public, each) for each in ("__all__", *_public.__all__)})
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+    def __dir__():
+        __getattr__("__all__")
+        return sorted(globals())
