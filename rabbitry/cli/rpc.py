@@ -15,6 +15,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -162,6 +163,7 @@ async def run_shell(command: str, body: bytes) -> bytes:
         )
     assert process is not None
     output = bytearray()
+    is_over = False
     async with process:
         try:
             async with anyio.create_task_group() as tg:
@@ -173,9 +175,11 @@ async def run_shell(command: str, body: bytes) -> bytes:
                         tg.cancel_scope.cancel()
                         break
             status = await process.wait() if len(output) <= LARGEST else None
+            is_over = status is not None
         finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            if not is_over:  # the shell itself may have ended, and have left behind what holds its stdout
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
     if status is None:
         raise CommandError(f"the command answered more than {LARGEST:,} bytes")
     if status:

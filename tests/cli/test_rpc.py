@@ -105,7 +105,8 @@ async def test_a_command_may_answer_before_it_has_read_all() -> None:
     assert await run_shell("cat", body) == body
 
 
-async def test_a_command_that_is_given_up_dies_with_its_children(tmp_path: Any) -> None:
+@pytest.mark.parametrize("last", ["wait", ":"], ids=["waited for", "left behind by the shell"])
+async def test_a_command_that_is_given_up_dies_with_its_children(tmp_path: Any, last: str) -> None:
     marker = tmp_path / "pid"
     with anyio.move_on_after(20) as scope:
 
@@ -115,7 +116,7 @@ async def test_a_command_that_is_given_up_dies_with_its_children(tmp_path: Any) 
 
         async with anyio.create_task_group() as tg:
             tg.start_soon(give_up)
-            await run_shell(f"sleep 30 & echo $! > {marker}; wait", b"")
+            await run_shell(f"sleep 30 & echo $! > {marker}; {last}", b"")
     assert scope.cancel_called
     await until(lambda: not is_alive(int(marker.read_text())))
 
