@@ -63,13 +63,15 @@ class Reader:
     """stdin."""
 
     def __init__(self) -> None:
+        if sys.stdin is None:
+            raise CommandError("stdin is closed: there is nothing to read from")
         self._descriptor = _descriptor(sys.stdin)
         self._is_at_end = False
 
     async def read(self) -> bytes:
         """Some bytes; none at the end. Cancelling it loses nothing that was not read."""
         if self._descriptor is None:
-            if self._is_at_end or sys.stdin is None:
+            if self._is_at_end:
                 return b""
             self._is_at_end = True
             return sys.stdin.buffer.read()

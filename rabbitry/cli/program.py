@@ -1,7 +1,8 @@
 """The program: arguments, one command, exit code.
 
 0 ok, 1 failed, 2 wrong usage, 3 no broker, 130 interrupted. The first Ctrl-C or SIGTERM ends in order what can be ended
-so: what is under way is confirmed, settled or put back. The second drops everything.
+so: what is under way is confirmed, settled or put back. The second drops everything, but a Python function that runs in
+a thread; the third waits for nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ Command = Callable[[argparse.Namespace, "Session"], Awaitable[int]]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a command line, that of the process by default; returns the exit code."""
+    if sys.stderr is None:  # closed: what is said is for nobody, and not for stdout, where print would have it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        arguments = parse(list(sys.argv[1:] if words is None else words))
-    except SystemExit as end:  # argparse has said why
-        return int(end.code or 0)
-    arguments.url = arguments.url or os.environ.get("RABBITMQ_URL") or DEFAULT_URL
-    try:
-        with _logging():
-            return _run(arguments)
+        try:
+            return _main(list(sys.argv[1:] if words is None else words))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can still be told that it fails
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever read stdout has enough
@@ -50,20 +51,41 @@ def main(words: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _main(words: list[str]) -> int:
+    try:
+        arguments = parse(words)
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
+    arguments.url = arguments.url or os.environ.get("RABBITMQ_URL") or DEFAULT_URL
+    with _logging():
+        return _run(arguments)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     """The command; what it raises as CommandError."""
-    from rabbitry import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
-
     module, _, name = arguments.run.partition(":")
     command = getattr(import_module(module), name)
     try:
         arguments.url = with_vhost(arguments.url, arguments.vhost)
-        if module == "rabbitry.cli.lists":  # they ask over HTTP: no event loop
+        if module == "rabbitry.cli.lists":  # they ask over HTTP: no event loop, and nothing of the client
             return int(command(arguments))
         return _run_async(command, arguments)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
+
+
+def _run_async(command: Command, arguments: argparse.Namespace) -> int:
+    import anyio
+
+    from rabbitry import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+    from rabbitry.cli.session import Session
+
+    session = Session(arguments)
+    try:
+        code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)
     except (ConnectFailed, ConnectionClosed, NotConnected) as error:
         raise CommandError(str(error), UNREACHABLE) from None
-    except (LocalProtocolError, ValueError) as error:
+    except LocalProtocolError as error:
         raise CommandError(str(error), USAGE) from None
     except RabbitryError as error:
         raise CommandError(str(error), FAILED) from None
@@ -71,15 +93,6 @@ def _run(arguments: argparse.Namespace) -> int:
         if error.name == "trio":
             raise CommandError("--backend trio needs trio: pip install 'rabbitry[trio]'", USAGE) from None
         raise
-
-
-def _run_async(command: Command, arguments: argparse.Namespace) -> int:
-    import anyio
-
-    from rabbitry.cli.session import Session
-
-    session = Session(arguments)
-    code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)
     return code
 
 

@@ -17,6 +17,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from rabbitry.cli.output import Progress
+from rabbitry.cli.program import main
 from rabbitry.testing import Proxy, open_proxy
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS, depth
@@ -140,6 +141,35 @@ def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:
         assert getter.stderr is not None
         errors = getter.stderr.read()
         assert (getter.wait(timeout=10), b"No space left" in errors, b"Traceback" in errors) == (1, True, False)
+    assert depth(cli, queue) == 1
+
+
+@pytest.mark.parametrize("words", [("--help",), ("exchanges", "--rabbitmqctl", "true")], ids=" ".join)
+def test_results_that_no_device_takes_are_told(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also what would be written only when Python ends."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(words) == 1
+    assert capfd.readouterr().err == "rabbitry: [Errno 28] No space left on device\n"
+
+
+def test_closed_stdin_is_no_empty_message(cli: Cli, queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("io.TextIOWrapper", lambda _: None)  # so that cli() makes it None, as Python has it then
+    for words in ((), ("--lines",)):
+        done = cli("publish", "--routing-key", queue, *words)
+        assert (done.code, done.err) == (1, "rabbitry: stdin is closed: there is nothing to read from\n")
+    assert depth(cli, queue) == 0
+
+
+def test_closed_stderr_hinders_nothing(cli: Cli, queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it would have had is not on stdout."""
+    for words, code in ((("publish", "--routing-key", queue, "x"), 0), (("get", unique()), 1)):
+        monkeypatch.setattr("sys.stderr", None)
+        done = cli(*words)
+        sys.stderr.close()  # of the program's own
+        assert (done.code, done.out, done.err) == (code, b"", "")
     assert depth(cli, queue) == 1
 
 
