@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, NamedTuple
 
-from rabbitry import ChannelClosed, Confirmation, Message
+from rabbitry import ChannelClosed, ClientPublisher, Confirmation, LocalProtocolError, Message
 from rabbitry.cli.messages import parse_properties, parse_record
 from rabbitry.cli.output import FAILED, OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry.cli.pipes import Reader
@@ -39,7 +40,7 @@ class Tally:
         self.published = 0
         self.outcomes = {"confirmed": 0, "nacked": 0, "unroutable": 0, "unknown": 0, "unsent": 0}
         self.is_hopeless = False
-        self._noun = noun
+        self.noun = noun
         self._untold = 0
 
     def ended(self, confirmation: Confirmation) -> None:
@@ -51,7 +52,7 @@ class Tally:
         if isinstance(failure.__cause__, ChannelClosed):  # no such exchange, no permission: the next would fail as well
             self.is_hopeless = True
         if self.failed <= MOST_TOLD:
-            say(f"{self._noun} {confirmation.tag}: {failure}")
+            say(f"{self.noun} {confirmation.tag}: {failure}")
         else:
             self._untold += 1
 
@@ -98,26 +99,48 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
             client.publisher(window=arguments.window, on_outcome=tally.ended) as publisher,
             aclosing(_messages(arguments, given, body)) as messages,
         ):
+            failure: CommandError | None = None
             with session.interruptible():
-                async for number, message, exchange, routing_key in messages:
-                    await publisher.submit(
-                        message,
-                        exchange=exchange,
-                        routing_key=routing_key,
-                        mandatory=arguments.mandatory,
-                        tag=number,
-                    )
-                    tally.published += 1
-                    progress.tick()
-                    if tally.is_hopeless:
-                        break
-            if session.is_interrupted and publisher.pending and sys.stderr.isatty():
-                say(f"interrupted: waiting for the outcome of {plural(publisher.pending, 'message')}, if you let it")
+                try:
+                    await _submit(messages, publisher, tally, progress, is_mandatory=arguments.mandatory)
+                except CommandError as error:  # of one message: those before it have their outcomes yet to come
+                    failure = error
+            with session.ending_by(partial(_tell_pending, publisher)):
+                await publisher.flush()
+            if failure is not None:
+                raise failure
     finally:
         progress.clear()
         tally.tell_rest()
         _report(tally, arguments)
-    return FAILED if tally.failed else OK
+    return OK if tally.outcomes["confirmed"] == tally.published else FAILED
+
+
+async def _submit(
+    messages: AsyncGenerator[Outgoing, None],
+    publisher: ClientPublisher,
+    tally: Tally,
+    progress: Progress,
+    *,
+    is_mandatory: bool,
+) -> None:
+    """Publish them, ahead of their confirms. CommandError for one that can't be sent."""
+    async for number, message, exchange, routing_key in messages:
+        try:
+            await publisher.submit(
+                message, exchange=exchange, routing_key=routing_key, mandatory=is_mandatory, tag=number
+            )
+        except LocalProtocolError as error:
+            raise CommandError(f"{tally.noun} {number}: {error}", USAGE) from None
+        tally.published += 1
+        progress.tick()
+        if tally.is_hopeless:
+            break
+
+
+def _tell_pending(publisher: ClientPublisher) -> None:
+    if publisher.pending and sys.stderr.isatty():
+        say(f"interrupted: waiting for the outcome of {plural(publisher.pending, 'message')}, if you let it")
 
 
 def _report(tally: Tally, arguments: argparse.Namespace) -> None:
@@ -157,7 +180,7 @@ async def _messages(
             elif line.strip():
                 try:
                     message, its_exchange, its_key = parse_record(line, given)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
                     raise CommandError(f"line {number}: {error}", USAGE) from None
                 yield Outgoing(
                     number,

@@ -84,11 +84,21 @@ def test_messages_move_as_json_with_all_they_have(cli: Cli, queue: str) -> None:
     assert cli("get", queue, "--json").records == moved.records
 
 
-def test_a_line_that_is_no_message_is_named(cli: Cli, queue: str) -> None:
-    lines = b'{"body": "x", "routing_key": "%s"}\n{"body": 5}\n' % queue.encode()
-    done = cli("publish", "--json-lines", stdin=lines)
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param(b'{"body": 5}', "it needs a body", id="no message"),
+        pytest.param(b'{"body": "x", "properties": {"priority": 300}}', "property priority must be", id="no priority"),
+        pytest.param(b"[" * 100_000, "maximum recursion depth", id="nested"),
+    ],
+)
+def test_a_line_that_is_no_message_is_named(cli: Cli, queue: str, line: bytes, reason: str) -> None:
+    """And those before it have their outcomes."""
+    lines = b'{"body": "x", "routing_key": "%s"}\n%s\n' % (queue.encode(), line)
+    done = cli("publish", "--json-lines", "--json", stdin=lines)
     assert done.code == 2
-    assert "line 2: it needs a body" in done.err
+    assert f"line 2: {reason}" in done.err
+    assert (done.records[0]["published"], done.records[0]["confirmed"]) == (1, 1)
 
 
 def test_outcomes_other_than_confirmed(cli: Cli) -> None:
