@@ -352,7 +352,8 @@ def _serve(commands: Any) -> None:
   rabbitry serve double --function mymodule:double --concurrency 4""",
         notes="The command gets the request's body on its stdin and answers on stdout; where it exits with another "
         "status than 0 the caller gets an error. A function, async or not, gets the decoded payload and returns the "
-        "reply. Ctrl-C takes no more requests and finishes those at work; a second one puts them back.",
+        "reply. Ctrl-C takes no more requests and finishes those at work; a second one puts them back, "
+        "once a function that is not async has ended; a third one waits for nothing.",
     )
     add.add_argument("queue", metavar="QUEUE")
     either = add.add_mutually_exclusive_group(required=True)

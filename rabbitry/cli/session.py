@@ -1,7 +1,8 @@
 """`Session`: connections for a command, and how it is interrupted.
 
 What must stay true: the first signal ends what the command says can be ended in order, or else all of it; the second
-cancels all of it. What the command raises leaves as it is, in no group.
+cancels all of it; a third meets the handlers of before, by which the program ends at once. What the command raises
+leaves as it is, in no group.
 """
 
 from __future__ import annotations
@@ -92,11 +93,16 @@ class Session:
         return INTERRUPTED if self.is_interrupted else code
 
     async def _heed_signals(self, everything: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                if self._end is None or self.is_interrupted:
-                    everything.cancel()
-                else:
-                    self._end()
-                self.is_interrupted = True
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with anyio.open_signal_receiver(*before) as signals:
+                task_status.started()
+                async for _ in signals:
+                    if self._end is None or self.is_interrupted:
+                        everything.cancel()
+                    else:
+                        self._end()
+                    self.is_interrupted = True
+        finally:  # of the handlers, trio alone restores what they were: the program's, which end it at once
+            for number, handler in before.items():
+                signal.signal(number, handler)

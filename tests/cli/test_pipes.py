@@ -123,6 +123,50 @@ def test_a_pipeline_moves_every_message(cli: Cli, queue: str, amqp_url: str) -> 
         cli("delete", "queue", other)
 
 
+@BACKENDS
+def test_interrupted_ahead_of_the_confirms(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """The first signal waits for them, though all messages are under way already."""
+    words = "publish", "--routing-key", queue, "--lines", "--json", "--backend", backend
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stdout=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stdout is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"second\n")
+        publisher.stdin.close()
+        publisher.stdin = None
+        eventually(lambda: depth(cli, queue) == 2)
+        publisher.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            publisher.wait(timeout=0.3)
+        portal.call(proxy.resume)
+        assert publisher.wait(timeout=10) == 130
+        assert b'"published":2,"confirmed":2' in publisher.stdout.read()
+
+
+@BACKENDS
+def test_a_function_that_does_not_end_is_left_by_the_third_signal(
+    cli: Cli, queue: str, amqp_url: str, backend: str
+) -> None:
+    words = "serve", queue, "--function", "time:sleep", "--backend", backend
+    with program(amqp_url, *words, stderr=PIPE) as server:
+        eventually(lambda: has_consumer(cli, queue))
+        cli("call", queue, "300", "--timeout", "0.3")
+        server.send_signal(signal.SIGINT)
+        eventually(lambda: not has_consumer(cli, queue))
+        server.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(timeout=0.3)
+        eventually(lambda: server.send_signal(signal.SIGTERM) or server.poll() is not None)  # type: ignore[func-returns-value]
+        assert server.stderr is not None
+        assert (server.returncode, server.stderr.read()) == (130, b"")
+
+
 @pytest.mark.parametrize("target", [("--command", "tr a-z A-Z"), ("--function", "tests.cli.functions:upper")])
 def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tuple[str, str]) -> None:
     with program(amqp_url, "serve", queue, *target, stderr=PIPE) as server:
@@ -185,10 +229,10 @@ def test_stdout_that_is_closed_takes_no_message(cli: Cli, queue: str, amqp_url: 
 
 def test_interrupted_while_it_imports() -> None:
     script = (
-        "import runpy, sys\n"
+        "import os, runpy, signal, sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'rabbitry.cli.program': raise KeyboardInterrupt\n"
+        "        if name == 'rabbitry.cli.program': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "runpy.run_module('rabbitry', run_name='__main__')"
     )
