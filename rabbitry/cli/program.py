@@ -17,7 +17,8 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rabbitry.cli.arguments import DEFAULT_URL, parse
+from rabbitry.cli.arguments import parse
+from rabbitry.cli.flags.parser import DEFAULT_URL
 from rabbitry.cli.output import FAILED, INTERRUPTED, UNREACHABLE, USAGE, CommandError, say
 from rabbitry.cli.values import with_vhost
 

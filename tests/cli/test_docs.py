@@ -12,6 +12,7 @@ import pytest
 from rabbitry.cli.arguments import make_parser, parse
 
 ROOT = Path(__file__).parents[2]
+CLI = ROOT / "rabbitry" / "cli"
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## The command line\n")[1].split("\n## ")[0]
 
 
@@ -60,7 +61,7 @@ def test_the_examples_of_help_are_right(prog: str) -> None:
         parse(words)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rabbitry" / "cli").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CLI.rglob("*.py")), ids=lambda path: str(path.relative_to(CLI)))
 def test_only_public_names_are_used(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
