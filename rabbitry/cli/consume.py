@@ -99,18 +99,20 @@ async def consume(arguments: argparse.Namespace, session: Session) -> int:
             exclusive=arguments.exclusive,
             offset=_offset(arguments.offset),
         )
-        with session.interruptible():
-            async with deliveries:
-                while printer.count < wanted:
-                    batch = await _next(deliveries, arguments, wanted - printer.count)
-                    if not batch:
-                        break
-                    if printer.count + len(batch) >= wanted:
-                        deliveries.stop()  # ahead of the acknowledgements, which would bring more
-                    await printer.print(batch)
-                    if not printer.is_terminal:
-                        progress.tick()
-        progress.clear()
+        try:
+            with session.interruptible():
+                async with deliveries:
+                    while printer.count < wanted:
+                        batch = await _next(deliveries, arguments, wanted - printer.count)
+                        if not batch:
+                            break
+                        if printer.count + len(batch) >= wanted:
+                            deliveries.stop()  # ahead of the acknowledgements, which would bring more
+                        await printer.print(batch)
+                        if not printer.is_terminal:
+                            progress.tick()
+        finally:
+            progress.clear()
     if session.is_interrupted and sys.stderr.isatty():
         say(f"interrupted after {plural(printer.count, 'message')}; what was not written is back in the queue")
     return OK if printer.count >= (arguments.count or 1) else FAILED
