@@ -1,8 +1,8 @@
 """Messages as JSON objects and as flags: what `consume --json` writes, `publish --json-lines` reads.
 
 What must stay true: written and read again, a message is the same, whatever octets and types it has. What JSON lacks is
-an object with one key: {"$bytes": base64}, {"$time": ISO 8601}, {"$decimal": "1.50"}; a real table that looks like one
-is inside {"$table": …}.
+an object with one key: {"$bytes": base64}, {"$time": ISO 8601}, {"$decimal": "1.50"}, {"$float": "nan"}; a real table
+that looks like one is inside {"$table": …}.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any
 
 from rabbitry import Delivery, Message
@@ -148,8 +149,15 @@ def _base64(text: str) -> bytes:
         raise ValueError(f"not base64: {error}") from None
 
 
-def _table_to_json(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: to_json(value) for key, value in table.items()}
+def _table_to_json(table: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_key_to_json(key): to_json(value) for key, value in table.items()}
+
+
+def _key_to_json(key: Any) -> Any:
+    """Text, or what JSON makes text of; MessagePack has other keys."""
+    if isinstance(key, bytes):
+        return key.decode(errors="backslashreplace")
+    return key if key is None or isinstance(key, str | int | float) else str(key)
 
 
 def to_json(value: Any) -> Any:
@@ -161,6 +169,8 @@ def to_json(value: Any) -> Any:
             return {"$time": value.isoformat()}
         case Decimal():
             return {"$decimal": str(value)}
+        case float() if not isfinite(value):
+            return {"$float": str(value)}
         case list() | tuple():
             return [to_json(each) for each in value]
         case Mapping():
@@ -186,10 +196,10 @@ def _from_json(value: Any) -> Any:
     if tag == "$time":
         return _time(inner)
     try:
-        return Decimal(inner)
-    except InvalidOperation:
-        raise ValueError(f"{inner!r} is no decimal number") from None
+        return float(inner) if tag == "$float" else Decimal(inner)
+    except (InvalidOperation, ValueError):
+        raise ValueError(f"{inner!r} is no number") from None
 
 
 def _is_tagged(table: Mapping[str, Any]) -> bool:
-    return len(table) == 1 and next(iter(table)) in ("$bytes", "$time", "$decimal", "$table")
+    return len(table) == 1 and next(iter(table)) in ("$bytes", "$time", "$decimal", "$float", "$table")

@@ -67,7 +67,10 @@ def _payload(codec: str, body: bytes | None) -> Any:
     if codec == "raw":
         return body
     if codec == "text":
-        return "" if body is None else body.decode()
+        try:
+            return "" if body is None else body.decode()
+        except UnicodeDecodeError as error:
+            raise CommandError(f"BODY is not UTF-8 ({error}): --codec raw takes any bytes", USAGE) from None
     try:
         return None if body is None else json.loads(body)
     except ValueError as error:
@@ -79,12 +82,12 @@ def _shown(writer: Writer, reply: Any) -> bytes:
         return writer.shown(reply) + b"\n"
     text = reply if isinstance(reply, str) else as_json(_as_jsonable(reply))
     end = b"" if text.endswith("\n") else b"\n"
-    return writer.shown(text.encode(errors="surrogateescape")) + end
+    return writer.shown(text.encode(errors="backslashreplace")) + end  # JSON may have lone surrogates
 
 
 def _as_jsonable(value: Any) -> Any:
     """What MessagePack has and JSON has not as messages have it, or else as text."""
-    return json.loads(json.dumps(to_json(value), default=str, skipkeys=True))
+    return json.loads(json.dumps(to_json(value), default=str))
 
 
 # --- serve ----------------------------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ async def serve(arguments: argparse.Namespace, session: Session) -> int:
     if arguments.shell is not None:
         handler, is_raw = shell_handler(arguments.shell, arguments.content_type), True
     else:
-        handler, is_raw = function_handler(load_function(arguments.function)), False
+        handler, is_raw = function_handler(load_function(arguments.function), arguments.concurrency), False
     async with session.open_client() as client:
         if arguments.declare and await client.inspect(arguments.queue) is None:
             await client.declare(Queue(arguments.queue))
@@ -129,13 +132,15 @@ def load_function(name: str) -> Callable[[Any], Any]:
     return found  # type: ignore[no-any-return]  # callable, as was checked
 
 
-def function_handler(function: Callable[[Any], Any]) -> Handler:
-    """Calls the function, one that is not async in a thread."""
+def function_handler(function: Callable[[Any], Any], concurrency: int) -> Handler:
+    """Calls the function, one that is not async in a thread, of which there are as many as requests at a time."""
+    threads = anyio.CapacityLimiter(concurrency)
 
     async def handle(payload: Any) -> Any:
         if inspect.iscoroutinefunction(function):
             return await function(payload)
-        (result,) = await anyio.to_thread.run_sync(lambda: [function(payload)])  # trio refuses a bare awaitable
+        # in a list, as trio refuses a bare awaitable
+        (result,) = await anyio.to_thread.run_sync(lambda: [function(payload)], limiter=threads)
         return await result if inspect.isawaitable(result) else result
 
     return handle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 NOTHING = None
@@ -21,8 +20,3 @@ async def quadruple(value: Any) -> Any:
 def upper(text: str) -> str:
     """The text in capitals."""
     return text.upper()
-
-
-def wait(seconds: float) -> None:
-    """As a slow function would."""
-    time.sleep(seconds)

@@ -31,7 +31,15 @@ from rabbitry.cli.output import as_json
             {"a": {"b": b"c"}},
         ),
         datetime(2026, 1, 31, 12, tzinfo=UTC),
-        *({"$bytes": "AA=="}, {"$table": {"$time": "x"}}, {"$decimal": {"$bytes": "x"}}, {"$other": 1}, {}),
+        *(
+            float("inf"),
+            {"$float": "inf"},
+            {"$bytes": "AA=="},
+            {"$table": {"$time": "x"}},
+            {"$decimal": {"$bytes": "x"}},
+            {"$other": 1},
+            {},
+        ),
     ],
 )
 def test_header_values_come_back_as_they_were(value: Any) -> None:

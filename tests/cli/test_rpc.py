@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +42,7 @@ def served(url: str, queue: str, handler: Callable[[Any], Any], **options: Any) 
 
 @BACKENDS
 def test_a_call(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
-    with served(amqp_url, queue, function_handler(functions.double)):
+    with served(amqp_url, queue, functions.double):
         for codec, body, reply in (
             *(("json", "21", b"42\n"), ("json", '["a"]', b'["a","a"]\n'), ("msgpack", '"x"', b"xx\n")),
             ("text", "hé", "héhé\n".encode()),
@@ -66,6 +66,21 @@ def test_raw_bytes(cli: Cli, queue: str, amqp_url: str) -> None:
         assert cli("call", queue, "-", "--codec", "raw", stdin=body).out == body
         (record,) = cli("call", queue, "-", "--codec", "raw", "--json", stdin=b"\xff").records
         assert record == {"reply_base64": "/w=="}
+
+
+def test_replies_that_are_no_text_and_no_json(cli: Cli, queue: str, amqp_url: str) -> None:
+    """None makes the program fail, and nothing of them is left out."""
+    replies = {"keys": {b"\xffk": 1, 2: {3.5: 5}, None: 6}, "nan": [float("nan")]}
+    with served(amqp_url, queue, lambda name: replies[name], codec="msgpack"):
+        for name, shown in (
+            ("keys", b'{"\\\\xffk":1,"2":{"3.5":5},"null":6}\n'),
+            ("nan", b'[{"$float":"nan"}]\n'),
+        ):
+            done = cli("call", queue, f'"{name}"', "--codec", "msgpack")
+            assert (done.code, done.out, done.err) == (0, shown, "")
+    with served(amqp_url, queue, lambda _: rabbitry.Message(b'"\\ud800"', content_type="application/json")):
+        assert cli("call", queue, "1").out == b"\\ud800\n"
+    assert "--codec raw takes any bytes" in cli("call", queue, "-", "--codec", "text", stdin=b"\xff").err
 
 
 def test_no_reply(cli: Cli, queue: str) -> None:
@@ -131,11 +146,15 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_functions() -> None:
-    assert await function_handler(functions.double)(2) == 4
-    assert await function_handler(functions.quadruple)(2) == 8
-    assert await function_handler(lambda value: functions.quadruple(value))(2) == 8
-    began = time.monotonic()
+    assert await function_handler(functions.double, 1)(2) == 4
+    assert await function_handler(functions.quadruple, 1)(2) == 8
+    assert await function_handler(lambda value: functions.quadruple(value), 1)(2) == 8
+
+
+async def test_functions_run_side_by_side() -> None:
+    """In threads, and more than the 40 that an event loop has unless told otherwise."""
+    meeting = threading.Barrier(50)
+    handler = function_handler(meeting.wait, 50)
     async with anyio.create_task_group() as tg:
-        for _ in range(3):
-            tg.start_soon(function_handler(functions.wait), 0.2)
-    assert time.monotonic() - began < 0.5  # side by side, in threads
+        for _ in range(50):
+            tg.start_soon(handler, 10)
