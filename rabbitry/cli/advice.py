@@ -113,7 +113,10 @@ def _samples(details: Any, window: float) -> Samples | None:
     found = details.get("samples") if isinstance(details, Mapping) else None
     if not isinstance(found, list) or not found:
         return None
-    pairs = sorted(((each["timestamp"] / 1000, int(each["sample"])) for each in found), reverse=True)
+    try:
+        pairs = sorted(((each["timestamp"] / 1000, int(each["sample"])) for each in found), reverse=True)
+    except (KeyError, TypeError, ValueError):  # of another make
+        return None
     newest = pairs[0][0]  # by the broker's clock, like the others
     values = []
     for time, value in pairs:

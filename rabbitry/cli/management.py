@@ -28,6 +28,9 @@ PORT, TLS_PORT = 15672, 15671
 
 Row = dict[str, Any]
 
+_BLANK: Row = dict.fromkeys(("name", "vhost", "source", "destination", "destination_type", "routing_key"), "")
+"""What each kind of row is known by; that of a connection which is being opened or closed may lack some of it."""
+
 _COLUMNS = {
     "queues": "name type durable auto_delete exclusive arguments state memory consumers messages_ready "
     "messages_unacknowledged",
@@ -51,10 +54,14 @@ def open_source(arguments: argparse.Namespace) -> Source:
     """The source that the command line asks for."""
     try:
         parts = urlsplit(arguments.url)
-        if parts.scheme not in ("amqp", "amqps", "amqp+unix") or parts.port == 0:
+        if parts.scheme not in ("amqp", "amqps", "amqp+unix") or parts.port == 0 or "@" in parts.path:
             raise ValueError
     except ValueError:
-        raise CommandError("the broker's URL is no AMQP URL (amqp://user:password@host:port/vhost)", USAGE) from None
+        raise CommandError(
+            "the broker's URL is no AMQP URL (amqp://user:password@host:port/vhost, where '/' in a password is written "
+            "%2F, and '@' %40)",
+            USAGE,
+        ) from None
     vhost = None if arguments.all_vhosts else unquote(parts.path.removeprefix("/")) or "/"
     if parts.scheme == "amqp+unix" and vhost is not None:
         vhost = "/"
@@ -95,8 +102,12 @@ class Api:
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise CommandError("the management's URL is not such as http://user:password@host:15672", USAGE)
+        is_url = parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
+        if not is_url or not parts.hostname or "@" in parts.path:  # of a password with a "/" in it
+            raise CommandError(
+                "the management's URL is not such as http://user:password@host:15672; '/' in a password is written %2F",
+                USAGE,
+            )
         if cacert is not None and parts.scheme != "https":
             raise CommandError("--cacert is for an https:// management", USAGE)
         context = None
@@ -121,7 +132,7 @@ class Api:
         found = self._get(f"{self.url}/api/{path}" + (f"?{urlencode(query)}" if query else ""))
         if not isinstance(found, list):
             raise CommandError(f"{self.url} answered something else than a list of {kind}", UNREACHABLE)
-        return [row for row in found if isinstance(row, dict)]
+        return [_BLANK | row for row in found if isinstance(row, dict)]
 
     def _get(self, url: str) -> Any:
         handlers: list[Any] = [urllib.request.ProxyHandler({}), _NoRedirects()]
@@ -140,7 +151,7 @@ class Api:
                 "where, --rabbitmqctl does without",
                 UNREACHABLE,
             ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             what = str(error) or type(error).__name__
             raise CommandError(
                 f"{self.url} did not answer as RabbitMQ's management does: {what}", UNREACHABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import threading
 import time
@@ -239,10 +240,21 @@ def test_credentials_follow_no_redirect_and_no_proxy(cli: Cli, monkeypatch: pyte
     assert not stolen
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[" * 100_000], ids=["", "html", "object", "nested"])
 def test_what_is_no_management(cli: Cli, body: bytes) -> None:
     with web_server(200, {}, body) as (url, _):
         assert cli("queues", "--management", url).code == 3
+
+
+@pytest.mark.parametrize("kind", ["queues", "exchanges", "bindings", "connections"])
+def test_a_row_may_lack_anything(cli: Cli, kind: str) -> None:
+    """As that of a connection does while it is opened or closed."""
+    row = {"messages_ready": 3, "messages_ready_details": {"samples": [{}]}}
+    with web_server(200, {}, json.dumps([{}, row]).encode()) as (url, _):
+        for flags in ((), ("--json",), ("--all-vhosts",)):
+            done = cli(kind, "--management", url, *flags)
+            assert (done.code, done.err) == (0, "")
+            assert len(done.out.splitlines()) == (2 if flags == ("--json",) else 3)
 
 
 def test_tls_is_verified(cli: Cli, tmp_path: Path) -> None:

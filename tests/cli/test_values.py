@@ -79,6 +79,8 @@ def test_passwords_are_masked(word: str, shown: str) -> None:
         ("consume", "q", "--backend", "amqp://user:secret@host"),
         ("queues", "--management", "http://user:secret@127.0.0.1:1"),
         ("queues", "--management", "user:secret@127.0.0.1:1"),
+        ("queues", "--management", "http://127.0.0.1:1/secret@127.0.0.1:1"),
+        ("queues", "--url", "amqp://127.0.0.1:1/secret@127.0.0.1:1", "--management", "http://127.0.0.1:1"),
         ("queues", "--management", "http://user:secret@127.0.0.1:1x"),
         ("queues", "--url", "amqp://user:secret@127.0.0.1:1", "--management", "http://127.0.0.1:1"),
         ("queues", "--url", "amqp://user:secret@[::1"),
