@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -123,10 +124,11 @@ def load_function(name: str) -> Callable[[Any], Any]:
         found: Any = import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise CommandError(f"--function {name!r}: {error}", USAGE) from None
-    except AttributeError as error:
-        raise CommandError(f"--function {name!r}: {error}", USAGE) from None
+    except (Exception, SystemExit) as error:  # also what the module itself raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        is_missing = isinstance(error, ModuleNotFoundError | AttributeError)
+        raise CommandError(f"--function {name!r}: {error if is_missing else what}", USAGE) from None
     if not callable(found):
         raise CommandError(f"--function {name!r} is no function", USAGE)
     return found  # type: ignore[no-any-return]  # callable, as was checked

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.cli.output import CommandError
-from rabbitry.cli.rpc import function_handler, run_shell, shell_handler
+from rabbitry.cli.rpc import function_handler, load_function, run_shell, shell_handler
 from tests.cli import functions
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS
@@ -143,6 +144,15 @@ def is_alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(7)", "1 / 0", "def f(:"])
+def test_a_module_that_fails_is_named(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing.py").write_text(f"\n{code}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CommandError, match=r"^--function 'failing:f': \w+: .*failing.py, line 2\)") as raised:
+        load_function("failing:f")
+    assert raised.value.code == 2
 
 
 async def test_functions() -> None:
