@@ -1,7 +1,8 @@
 """`run(send, receive)`: the command line of a tutorial, whose programs are coroutine functions.
 
 The first parameter is the broker's URL. Those after it are the program's arguments, and the keyword-only ones its
-options, each of the type of its annotation. An error of rabbitry ends the program with its text, Ctrl-C in order.
+options, each of the type of its annotation. An error of rabbitry, or in the URL, ends the program with its text, Ctrl-C
+in order.
 """
 
 import argparse
@@ -36,12 +37,23 @@ def run(*programs: Program) -> None:
             options[parameter.name] = getattr(given, parameter.name)
         else:
             arguments.append(getattr(given, parameter.name))
+    status: int | str = 0
     try:
         anyio.run(functools.partial(given.program, *arguments, **options), backend=given.backend)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except rabbitry.RabbitryError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    except* KeyboardInterrupt:  # trio has it in a group where the program has tasks
+        status = 130
+    except* rabbitry.RabbitryError as errors:
+        status = "\n".join(f"{type(error).__name__}: {error}" for error in errors.exceptions)
+    sys.exit(status)
+
+
+def _broker_url(text: str) -> str:
+    """The same; else argparse tells what is wrong with it, without its password."""
+    try:
+        rabbitry.connect(text)  # opens nothing before it is entered
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _parameters(program: Program) -> list[inspect.Parameter]:
@@ -58,7 +70,9 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
     )
     shared = argparse.ArgumentParser(add_help=False)
     url = os.environ.get("RABBITMQ_URL") or "amqp://guest:guest@localhost"
-    shared.add_argument("--url", default=url, help="the broker, else $RABBITMQ_URL, else amqp://guest:guest@localhost")
+    shared.add_argument(
+        "--url", type=_broker_url, default=url, help="the broker, else $RABBITMQ_URL, else amqp://guest:guest@localhost"
+    )
     backends = [name for name in ("asyncio", "trio") if find_spec(name)]
     shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")
     choice = parser.add_subparsers(required=True, metavar="|".join(each.__name__ for each in programs))

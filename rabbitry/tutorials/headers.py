@@ -38,7 +38,7 @@ async def receive_reports(url: str, *headers: str, match: str = "all") -> None:
         print("Waiting for reports. Ctrl-C ends it.")
         async with client.consume(queue) as deliveries:
             async for delivery in deliveries:
-                print(f"Received {delivery.body.decode()!r} {delivery.headers}")
+                print(f"Received {delivery.body.decode(errors='replace')!r} {delivery.headers}")
                 delivery.ack()
 
 

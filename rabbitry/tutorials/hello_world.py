@@ -28,7 +28,7 @@ async def receive(url: str) -> None:
         print("Waiting for messages. Ctrl-C ends it.")
         async with client.consume(HELLO) as deliveries:
             async for delivery in deliveries:
-                print(f"Received {delivery.body.decode()!r}")
+                print(f"Received {delivery.body.decode(errors='replace')!r}")
                 delivery.ack()  # the broker forgets it
 
 

@@ -35,25 +35,26 @@ async def server(url: str, *, seconds: float = 0.0) -> None:
     async with rabbitry.open_client(url) as client:
         await client.declare(FIBONACCI)
         print("Waiting for requests. Ctrl-C ends it.")
-        await client.serve(FIBONACCI, answer)
+        await client.serve(FIBONACCI, answer, codec="json")  # whose numbers may have any size
 
 
 async def client(url: str, *numbers: int, patience: float = 5.0) -> None:
     """Ask for Fibonacci numbers, all at once; wait so many seconds."""
-    async with rabbitry.open_client(url) as client, client.rpc() as rpc:
+    async with rabbitry.open_client(url) as client, client.rpc(codec="json") as rpc:
 
         async def ask(number: int) -> None:
             try:
                 with anyio.fail_after(patience):  # the broker drops the request then, too
-                    result = await rpc.call(FIBONACCI.name, number)
+                    # computing it twice does no harm: so it is asked again when the connection was lost meanwhile
+                    result = await rpc.call(FIBONACCI.name, number, idempotent=True)
             except rabbitry.Unroutable:
                 print(f"fib({number}): no server runs")
             except rabbitry.RemoteError as error:
                 print(f"fib({number}): the server failed: {error.text}")
             except TimeoutError:
                 print(f"fib({number}): it took too long")
-            except rabbitry.OutcomeUnknown:
-                print(f"fib({number}): the connection was lost meanwhile")
+            except rabbitry.RabbitryError as error:
+                print(f"fib({number}): {error}")
             else:
                 print(f"fib({number}) = {result}")
 

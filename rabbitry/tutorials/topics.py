@@ -29,7 +29,7 @@ async def receive_logs(url: str, *patterns: str) -> None:
         print("Waiting for logs. Ctrl-C ends it.")
         async with client.consume(queue) as deliveries:
             async for delivery in deliveries:
-                print(f"Received {delivery.routing_key}: {delivery.body.decode()!r}")
+                print(f"Received {delivery.routing_key}: {delivery.body.decode(errors='replace')!r}")
                 delivery.ack()
 
 

@@ -28,7 +28,7 @@ async def worker(url: str, *, seconds: float = 1.0) -> None:
     """Do one task after the other; each dot takes so many seconds."""
 
     async def work(delivery: rabbitry.Delivery) -> None:
-        task = delivery.body.decode()
+        task = delivery.body.decode(errors="replace")
         print(f"Received {task!r}")
         await anyio.sleep(task.count(".") * seconds)
         print(f"Done {task!r}")

@@ -10,8 +10,10 @@ from contextlib import ExitStack
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 import rabbitry
+from rabbitry.testing import open_proxy
 from rabbitry.tutorials import headers, hello_world, publish_subscribe, routing, rpc, topics, work_queue
 from tests.tutorials.programs import ROOT, Program, Start, wait_until
 
@@ -151,6 +153,9 @@ def test_rpc(start: Start, amqp_url: str) -> None:
     client = start("asyncio", "rpc", "client", "90", "-1", "--patience", "30")
     slow.wait_for("Computing fib(90)")
     slow.wait_for("Computing fib(-1)")
+    impatient = start("trio", "rpc", "client", "1")
+    slow.wait_for("Computing fib(1)")
+    assert impatient.end(signal.SIGINT) == 130 and not impatient.lines
     start("trio", "rpc", "server")
     wait_for_consumers(amqp_url, rpc.FIBONACCI, 2)
     assert slow.end(signal.SIGKILL) == -signal.SIGKILL
@@ -160,10 +165,39 @@ def test_rpc(start: Start, amqp_url: str) -> None:
     ]
 
 
-def test_a_broker_that_refuses_ends_a_program_with_the_reason(amqp_url: str) -> None:
+def test_rpc_goes_on_when_the_clients_connection_is_lost(start: Start, amqp_url: str) -> None:
+    server = start("trio", "rpc", "server", "--seconds", "0.5")
+    wait_for_consumers(amqp_url, rpc.FIBONACCI, 1)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(amqp_url)) as proxy:
+        with Program(proxy.url, "asyncio", "rpc", "client", "100", "--patience", "30") as client:
+            server.wait_for("Computing fib(100)")
+            portal.call(proxy.cut)
+            # a number of more than 64 bits
+            assert "fib(100) = 354224848179261915075" in client.result()
+    assert server.count("Computing fib(100)") == 2
+
+
+def test_what_is_no_text_ends_no_program(start: Start, amqp_url: str) -> None:
+    async def publish() -> None:
+        async with rabbitry.open_client(amqp_url) as client:
+            await client.declare(hello_world.HELLO, work_queue.TASKS)
+            for queue in (hello_world.HELLO, work_queue.TASKS):
+                await client.publish(b"\xff", routing_key=queue.name)
+
+    anyio.run(publish)
+    start("trio", "hello_world", "receive").wait_for("Received '\N{REPLACEMENT CHARACTER}'")
+    start("asyncio", "work_queue", "worker").wait_for("Done '\N{REPLACEMENT CHARACTER}'")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "code", "reason"), [("amqp", 1, "AuthenticationFailed"), ("http", 2, "a broker's URI begins with amqp:")]
+)
+def test_a_broker_that_refuses_ends_a_program_with_the_reason(
+    amqp_url: str, scheme: str, code: int, reason: str
+) -> None:
     secret = "not-the-password"
     host = amqp_url.rpartition("@")[2]
-    with Program(f"amqp://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
-        assert program.process.wait(30) == 1
-        program.wait_for("AuthenticationFailed")
+    with Program(f"{scheme}://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
+        assert program.process.wait(30) == code
+        wait_until(lambda: any(reason in line for line in program.lines))
         assert not any(secret in line or "Traceback" in line for line in program.lines)
