@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,12 +23,10 @@ from tests.helpers import has_counts, open_channel, unique, until
 Handler = Callable[[Delivery], Awaitable[bytes | None]]
 """What it returns goes to who asked for a reply, if somebody did."""
 
-logger = logging.getLogger("asynchronous client")
-
 
 class AsynchronousClient:
-    """One connection to publish, one to receive. Losing them is not its user's business: what was under way is sent
-    again, so that a handler may see it twice.
+    """One connection to publish, one to receive, and a reply queue for each exchange. Losing them is not its user's
+    business: what was under way is sent again, so that a handler may see it twice.
     """
 
     def __init__(self, client: rabbitry.Client, calls: rabbitry.ClientRPC, tg: TaskGroup) -> None:
@@ -46,37 +44,29 @@ class AsynchronousClient:
         topic, receiving = Exchange(exchange, "topic"), Queue(queue, expires=60)
         await self.client.declare(topic, receiving, Binding(receiving, topic, routing_key))
         if no_ack:
-            self.tg.start_soon(self._receive_unacknowledged, queue, handler)
+            start = partial(self.client.process, queue, partial(self._answer, handler), no_ack=True)
         else:
-            await self.tg.start(partial(self.client.serve, queue, handler, raw=True, prefetch=prefetch))
+            start = partial(self.client.serve, queue, handler, raw=True)
+        await self.tg.start(partial(start, concurrency=prefetch, prefetch=prefetch))
 
-    async def _receive_unacknowledged(self, queue: str, handler: Handler) -> None:
-        async with self.client.consume(queue, no_ack=True) as deliveries:
-            async for delivery in deliveries:
-                try:
-                    reply = await handler(delivery)
-                except Exception:
-                    logger.exception("the handler failed")
-                else:
-                    properties = delivery.properties
-                    if properties.reply_to is not None:
-                        answer = Message(reply or b"", correlation_id=properties.correlation_id)
-                        await self.client.publish(answer, routing_key=properties.reply_to)
+    async def _answer(self, handler: Handler, delivery: Delivery) -> None:
+        """What `serve` does, but for a request that is not to be acknowledged."""
+        reply = await handler(delivery)
+        properties = delivery.properties
+        if properties.reply_to is not None:
+            answer = Message(reply or b"", correlation_id=properties.correlation_id)
+            await self.client.publish(answer, routing_key=properties.reply_to, on_unknown="republish")
 
     async def rpc(self, exchange: str, routing_key: str, body: bytes, timeout: float) -> bytes:
         """What the handler over there returned. It may run twice, where a connection is lost."""
         with anyio.fail_after(timeout):
-            while True:
-                try:
-                    reply: bytes = await self.calls.call(routing_key, body, exchange=exchange, raw=True)
-                    return reply
-                except rabbitry.OutcomeUnknown:
-                    continue
+            reply: bytes = await self.calls.call(routing_key, body, exchange=exchange, raw=True, idempotent=True)
+            return reply
 
 
 @asynccontextmanager
 async def asynchronous(client: rabbitry.Client) -> AsyncIterator[AsynchronousClient]:
-    async with client.rpc() as calls, anyio.create_task_group() as tg:
+    async with client.rpc(reply_to="exclusive") as calls, anyio.create_task_group() as tg:
         yield AsynchronousClient(client, calls, tg)
         client.stop_consuming()
 
@@ -128,6 +118,26 @@ async def test_an_asynchronous_client(amqp_url: str, no_ack: bool, caplog: pytes
         assert client.statistics()["publishing_lives"] == client.statistics()["consuming_lives"] == 1
 
 
+async def test_an_asynchronous_client_has_two_connections_and_a_reply_queue_for_each_exchange(amqp_url: str) -> None:
+    addresses: defaultdict[str, set[str | None]] = defaultdict(set)
+
+    async def echo(delivery: Delivery) -> bytes:
+        addresses[delivery.exchange].add(delivery.properties.reply_to)
+        return delivery.body
+
+    async with some_exchange(amqp_url) as one, some_exchange(amqp_url) as other:
+        async with through_proxy(amqp_url) as (client, proxy), asynchronous(client) as system:
+            for exchange in (one, other):
+                await system.receive(exchange, "echo", unique(), echo)
+            for number in range(6):
+                body = b"%d" % number
+                assert await system.rpc((one, other)[number % 2], "echo", body, timeout=5) == body
+            assert len(proxy.links) == 2
+            assert {exchange: len(names) for exchange, names in addresses.items()} == {one: 1, other: 1}
+            queues = {name or "" for names in addresses.values() for name in names}
+            assert len(queues) == 2 and not any(name.startswith("amq.rabbitmq.reply-to") for name in queues)
+
+
 async def test_an_asynchronous_client_goes_on_when_both_connections_are_lost(amqp_url: str) -> None:
     received: set[bytes] = set()
 
@@ -165,6 +175,24 @@ async def test_an_asynchronous_client_goes_on_when_both_connections_are_lost(amq
             await until(lambda: b"after all that" in received)
         lives = client.statistics()
         assert lives["publishing_lives"] == lives["consuming_lives"] == 4
+
+
+async def test_an_asynchronous_client_answers_again_when_its_answer_may_be_lost(amqp_url: str) -> None:
+    async with some_exchange(amqp_url) as exchange, some_queue(amqp_url) as answers:
+        async with open_channel(amqp_url) as channel, through_proxy(amqp_url) as (client, proxy):
+
+            async def answer(delivery: Delivery) -> bytes:
+                for link in proxy.links:
+                    link.to_client.stall()  # no confirm comes
+                return b"answer"
+
+            async with asynchronous(client) as system:
+                await system.receive(exchange, "ask", unique(), answer, no_ack=True)
+                await system.publish("", "nobody", b"")  # so that the channel to answer on is there
+                await channel.publish(Message(b"", reply_to=answers), exchange=exchange, routing_key="ask")
+                assert await has_counts(channel, answers, 1)
+                proxy.reset()
+                assert await has_counts(channel, answers, 2)
 
 
 # --- a work queue -----------------------------------------------------------------------------------------------------
