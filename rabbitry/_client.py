@@ -438,7 +438,11 @@ class Client:
 
     @asynccontextmanager
     async def channel(self, *, confirm: bool = True, prefetch: int = 100) -> AsyncIterator[Channel]:
-        """A raw channel of the publishing connection's present life: it raises when that ends."""
+        """`async with client.channel() as channel`: a raw `Channel` of the publishing connection's present life, which
+        raises when that ends.
+
+        Entering waits for a connection, or by the client's `while_down` raises `NotConnected`.
+        """
         connection = await self._publishing.connection(self._while_down)
         async with connection.channel(confirm=confirm, prefetch=prefetch) as channel:
             yield channel
@@ -447,7 +451,9 @@ class Client:
 
     @property
     def state(self) -> State:
-        """The worse of its two connections' states; one that was never needed does not count."""
+        """The worse of its two connections' states: "closed", "recovering", "connecting" or "connected"; "idle" where
+        none was needed so far.
+        """
         states = {link.state for link in self._links}
         worst_first: Sequence[State] = ("closed", "recovering", "connecting", "connected")
         for state in worst_first:

@@ -91,7 +91,9 @@ class Consumer:
     # --- the block -------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Start consuming. Cancelling it cancels the consumer at the broker."""
+        """Start consuming. `NotFound` if there is no such queue, `AccessRefused` or `ResourceLocked` if another has it
+        for itself. Cancelling it cancels the consumer at the broker.
+        """
         if self._registration is not None:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
         await checkpoint_if_cancelled()

@@ -37,6 +37,7 @@ __all__ = [
 logger = logging.getLogger("rabbitry")
 
 Event = Literal["consumed", "settled", "reconnected"]
+"""What is only counted: see `Instrumentation.count`."""
 
 
 class Instrumentation(Protocol):

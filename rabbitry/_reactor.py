@@ -254,7 +254,7 @@ def connect(
     ssl_context: ssl.SSLContext | None = None,
     instrumentation: Instrumentation | None = None,
 ) -> Connection:
-    """One connection, one TCP life: it raises when the connection ends, and does not reconnect.
+    """One connection, one TCP life: it raises when the connection ends, and does not reconnect. `open_client` does.
 
         async with rabbitry.connect("amqp://guest:guest@localhost") as connection:
             async with connection.channel() as channel: ...

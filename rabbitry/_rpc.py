@@ -144,8 +144,8 @@ class RPC:
         when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile, and what ended it where that
         was before: then nothing was sent.
 
-        Its time-out is the caller's cancel scope, which travels: the request expires in its queue, no server begins it
-        once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
+        Its only time-out is the caller's cancel scope, which travels: the request expires in its queue, no server
+        begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
         exchange = name_of(exchange)
         channel, endpoint = self._channel._live, self._channel._endpoint
