@@ -8,7 +8,7 @@ that the client adds (`traceparent`, as other instrumentations of RabbitMQ clien
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from contextvars import Token
 from typing import Any
@@ -71,6 +71,7 @@ class OpenTelemetry:
         propagator: TextMapPropagator | None = None,
         body_size: bool = False,
     ) -> None:
+        self._instruments = Instruments(self)
         self._propagator = propagator
         self._body_size = body_size
         self._tracer = trace.get_tracer("rabbitry", tracer_provider=tracer_provider, schema_url=SCHEMA_URL)
@@ -110,7 +111,7 @@ class OpenTelemetry:
         For deliveries of a connection without instrumentation, and for those that you settle in another way than
         `with delivery.process()` does, which has a span already where there is an instrumentation.
         """
-        return Instruments(self).processing(ProcessOperation(delivery, queue))
+        return self._instruments.processing(ProcessOperation(delivery, queue))
 
     # --- the instrumentation ------------------------------------------------------------------------------------------
 
@@ -131,16 +132,17 @@ class OpenTelemetry:
             span = operation.state.span
         else:
             span = operation.state or trace.INVALID_SPAN
-        self._measure(operation, span)
-        if operation.host:  # which a client knows only by now
-            span.set_attributes(_server(operation))
-        span.set_attribute("rabbitry.outcome", operation.outcome)
-        if operation.error is not None:
-            span.set_attribute("error.type", _error_type(operation.error))
-            if isinstance(operation, ProcessOperation):
-                span.record_exception(operation.error)
-            span.set_status(Status(StatusCode.ERROR, str(operation.error)))
-        span.end()
+        try:
+            self._measure(operation, span)
+            span.set_attributes(_server(operation))  # which a client may know only by now
+            span.set_attribute("rabbitry.outcome", operation.outcome)
+            if operation.error is not None:
+                span.set_attribute("error.type", _error_type(operation.error))
+                span.set_status(Status(StatusCode.ERROR, _told(operation.error)))
+                if isinstance(operation, ProcessOperation):
+                    span.record_exception(operation.error)
+        finally:
+            span.end()
 
     def count(self, event: Event, labels: Mapping[str, str]) -> None:
         """One more."""
@@ -163,16 +165,14 @@ class OpenTelemetry:
         if self._body_size:
             attributes["messaging.message.body.size"] = len(message.body if isinstance(message, Message) else message)
         own = self._context_of(message.headers if isinstance(message, Message) else None)
-        span = self._tracer.start_span(
-            _span_name("publish", attributes), kind=SpanKind.PRODUCER, attributes=attributes, links=_links(own)
-        )
+        span = self._start(SpanKind.PRODUCER, attributes, own)
         operation.state = span
         if own is None:
             self._inject(operation.headers, span)
 
     def _begin_call(self, operation: CallOperation) -> None:
         attributes = _sent_to(operation, "call")
-        span = self._tracer.start_span(_span_name("call", attributes), kind=SpanKind.CLIENT, attributes=attributes)
+        span = self._start(SpanKind.CLIENT, attributes)
         operation.state = span
         self._inject(operation.headers, span)
 
@@ -198,14 +198,15 @@ class OpenTelemetry:
         ambient = trace.get_current_span()
         if ambient.get_span_context().is_valid:
             parent = trace.set_span_in_context(ambient, parent)
-        span = self._tracer.start_span(
-            _span_name("process", attributes),
-            parent,
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
-            links=_links(self._context_of(headers)),
-        )
+        span = self._start(SpanKind.CONSUMER, attributes, self._context_of(headers), parent)
         operation.state = _Current(span, contexts.attach(trace.set_span_in_context(span, parent)))
+
+    def _start(
+        self, kind: SpanKind, attributes: Attributes, linked: SpanContext | None = None, parent: Context | None = None
+    ) -> Span:
+        attributes = _encodable(attributes)
+        links = [] if linked is None else [Link(linked)]
+        return self._tracer.start_span(_span_name(attributes), parent, kind=kind, attributes=attributes, links=links)
 
     @property
     def _propagator_now(self) -> TextMapPropagator:
@@ -234,7 +235,7 @@ class OpenTelemetry:
                 attributes = _common(operation.name, "send", exchange or "amq.default")
             case _:
                 return
-        attributes |= _server(operation)
+        attributes = _encodable(attributes | _server(operation))
         if operation.error is not None:
             attributes["error.type"] = _error_type(operation.error)
         context = trace.set_span_in_context(span)  # of which the histogram keeps an example
@@ -263,7 +264,7 @@ class _HeadersGetter(Getter[Mapping[str, Any]]):
         value = carrier.get(key)
         if isinstance(value, bytes):
             value = value.decode("ascii", "replace")
-        return [value] if isinstance(value, str) else None
+        return [_text(value)] if isinstance(value, str) else None
 
     def keys(self, carrier: Mapping[str, Any]) -> list[str]:
         return list(carrier)
@@ -317,7 +318,8 @@ def _template(queue: str) -> str | None:
     return next((f"{prefix}*" for prefix in GENERATED if queue.startswith(prefix)), None)
 
 
-def _span_name(operation: str, attributes: Attributes) -> str:
+def _span_name(attributes: Attributes) -> str:
+    operation = attributes["messaging.operation.name"]
     destination = attributes.get("messaging.destination.template") or attributes.get("messaging.destination.name")
     return f"{operation} {destination}" if destination else operation
 
@@ -335,8 +337,23 @@ def _describe(attributes: Attributes, message_id: str | None, correlation_id: st
         attributes["messaging.message.conversation_id"] = correlation_id
 
 
-def _links(context: SpanContext | None) -> Sequence[Link]:
-    return [] if context is None else [Link(context)]
+def _encodable(attributes: Attributes) -> Attributes:
+    return {name: _text(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
+def _text(text: str) -> str:
+    """Without the lone surrogates that stand for octets of a peer's which are not UTF-8: an exporter would fail at
+    them, and lose the other spans that it has with this one.
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _told(error: BaseException) -> str:
+    """What an error says, if it can."""
+    try:
+        return _text(str(error))
+    except Exception:
+        return ""
 
 
 def _error_type(error: BaseException) -> str:

@@ -367,6 +367,51 @@ async def test_one_publish_through_an_outage_is_one_span(amqp_url: str, telemetr
     assert [attributes(span)["rabbitry.outcome"] for span in spans] == ["confirmed"] * 3
 
 
+async def test_a_span_ends_though_its_error_has_no_text(amqp_url: str, telemetry: Telemetry) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("there is none")
+
+    async with open_channel(amqp_url, telemetry) as channel:
+        queue = (await channel.declare_queue(unique(), exclusive=True)).name
+        await channel.publish(b"x", routing_key=queue)
+        delivery = await channel.get(queue)
+        assert delivery is not None
+        with delivery.process(on_error="reject"):
+            raise Odd
+    process = telemetry.one(f"process {queue}")
+    assert process.status.status_code is StatusCode.ERROR
+    assert attributes(process)["error.type"].endswith("Odd") and attributes(process)["rabbitry.outcome"] == "failed"
+    assert sum(point.count for point in telemetry.points("messaging.process.duration")) == 1
+
+
+async def test_what_a_stranger_wrote_as_text_can_be_exported_and_passed_on(amqp_url: str, telemetry: Telemetry) -> None:
+    """Octets that are not UTF-8 are lone surrogates in a delivery. An exporter that encodes a span's name fails at one,
+    and loses the spans of others; so does what writes baggage into headers.
+    """
+    odd = b"\xff".decode("utf-8", "surrogateescape")
+    async with open_channel(amqp_url, telemetry) as channel, rabbitry.connect(amqp_url) as other:
+        async with other.channel() as stranger:
+            exchange, queue = unique("exchange"), (await channel.declare_queue(unique(), exclusive=True)).name
+            await channel.declare_exchange(exchange, "fanout", auto_delete=True)
+            await channel.bind_queue(queue, exchange)
+            message = rabbitry.Message(b"x", message_id=odd, correlation_id=odd, headers={"baggage": f"a={odd},b=1"})
+            await stranger.publish(message, exchange=exchange, routing_key=odd)
+        delivery = await channel.get(queue)
+        assert delivery is not None and delivery.routing_key == delivery.properties.message_id == odd
+        with delivery.process():
+            await channel.publish(b"x", routing_key=queue)
+        passed_on = await channel.get(queue)
+        with pytest.raises(rabbitry.Unroutable):
+            await channel.publish(b"x", routing_key=odd, mandatory=True)
+    process, publish = telemetry.one(f"process {exchange}:?:{queue}"), telemetry.one(f"publish {queue}")
+    assert passed_on is not None and passed_on.headers.keys() == {"traceparent", "baggage"}
+    assert context(publish).trace_id == context(process).trace_id
+    for span in telemetry.exporter.get_finished_spans():
+        for text in (span.name, span.status.description or "", *attributes(span).values()):
+            str(text).encode()  # fails at a lone surrogate
+
+
 # --- RPC --------------------------------------------------------------------------------------------------------------
 
 
