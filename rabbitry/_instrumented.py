@@ -6,6 +6,7 @@ an instrumented one does what the plain one does, in the same order, and raises 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, wraps
@@ -209,23 +210,29 @@ class InstrumentedPublisher(PublishesObserved, Publisher):
 class CountedTaking:
     """What an instrumented consumer does otherwise: counts each delivery that is handed out, once."""
 
-    _again = 0  # deliveries that a cancelled batch has put back
+    _again: set[int] = set()  # noqa: RUF012 - tags of what a cancelled batch has put back; replaced, not filled
 
     if TYPE_CHECKING:
+        _buffer: deque[Delivery]
         _channel: Channel
         queue: str
 
     def _take(self) -> Delivery:
         delivery: Delivery = super()._take()  # type: ignore[misc]  # of the consumer that this is mixed into
-        if self._again:
-            self._again -= 1
+        if delivery.delivery_tag in self._again:
+            self._again.discard(delivery.delivery_tag)
         else:
             _instruments(self._channel).count("consumed", {"queue": self.queue})
         return delivery
 
     def _return(self, taken: list[Delivery]) -> None:
-        self._again += len(taken)
+        self._again = self._again.union(delivery.delivery_tag for delivery in taken)
         super()._return(taken)  # type: ignore[misc]  # likewise
+
+    def drop_stale(self) -> None:
+        again = self._again
+        super().drop_stale()  # type: ignore[misc]  # likewise
+        self._again = again.intersection(delivery.delivery_tag for delivery in self._buffer)
 
 
 @cache

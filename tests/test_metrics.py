@@ -126,6 +126,30 @@ async def test_deliveries_are_counted_as_they_are_handed_out_and_settled(amqp_ur
     assert metrics.outcomes(ProcessOperation) == ["returned", "failed"]
 
 
+async def test_after_a_recover_deliveries_are_counted_as_ever(amqp_url: str) -> None:
+    """Those of a batch that was cancelled before come anew; those that need no settling stay, and are taken later."""
+    metrics = Metrics()
+    async with rabbitry.connect(amqp_url, instrumentation=metrics) as connection:
+        async with connection.channel() as channel:
+            queue = await exclusive_queue(channel, [b"1", b"2", b"3"])
+            async with channel.consume(queue) as deliveries:
+                await until(lambda: len(deliveries._buffer) == 3)
+                with anyio.move_on_after(0.01):
+                    await anext(deliveries.batches(8, within=60))
+                assert metrics.counts["consumed", queue] == 3
+                await channel.recover()
+                for _ in range(3):
+                    (await anext(deliveries)).ack()
+            assert metrics.counts["consumed", queue] == 6
+            queue = await exclusive_queue(channel, [b"1", b"2", b"3"])
+            async with channel.consume(queue, no_ack=True) as deliveries:
+                await until(lambda: len(deliveries._buffer) == 3)
+                await channel.recover()
+                for _ in range(3):
+                    await anext(deliveries)
+            assert metrics.counts["consumed", queue] == 3
+
+
 async def test_a_clients_handlers_and_lives(amqp_url: str) -> None:
     metrics = Metrics()
 
