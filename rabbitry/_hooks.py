@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rabbitry._uri import Address
 
 __all__ = [
+    "CallHeaders",
     "CallOperation",
     "Event",
     "Instrumentation",
@@ -173,21 +174,37 @@ class ProcessOperation(Operation):
 
 
 class CallOperation(Operation):
-    """One RPC call, until its answer.
+    """One RPC call, until its answer; a client's, however often its request is sent.
 
     `outcome` is "answered", "failed" (the handler raised), "unroutable", "unknown", "unsent", or "cancelled": its
-    caller gave up, mostly because its time was over.
+    caller gave up, mostly because its time was over. `given` are the caller's own headers.
     """
 
-    __slots__ = ("exchange", "headers", "routing_key")
+    __slots__ = ("exchange", "given", "headers", "routing_key")
 
     name = "call"
 
-    def __init__(self, exchange: str, routing_key: str) -> None:
+    def __init__(self, exchange: str, routing_key: str, given: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.exchange = exchange
         self.routing_key = routing_key
+        self.given = given
         self.headers: dict[str, str] = {}
+
+    @property
+    def carried(self) -> CallHeaders:
+        """The headers of the request."""
+        return CallHeaders(self)
+
+
+class CallHeaders(dict[str, Any]):
+    """The headers of a call that is an operation already: whoever sends it is to begin no other."""
+
+    __slots__ = ("operation",)
+
+    def __init__(self, operation: CallOperation) -> None:
+        super().__init__(operation.headers | dict(operation.given or {}))
+        self.operation = operation
 
 
 _publishing: ContextVar[PublishOperation | None] = ContextVar("rabbitry publishing", default=None)

@@ -17,7 +17,7 @@ from rabbitry._channel import Channel
 from rabbitry._confirmation import Confirmation
 from rabbitry._consumer import Consumer
 from rabbitry._delivery import Delivery, OnError, ProcessDelivery
-from rabbitry._hooks import CallOperation, Instruments, ProcessOperation, PublishOperation, operation_of
+from rabbitry._hooks import CallHeaders, CallOperation, Instruments, ProcessOperation, PublishOperation, operation_of
 from rabbitry._publisher import Publisher
 from rabbitry._rpc import RPC
 from rabbitry._topology import Exchange, Queue, name_of
@@ -347,9 +347,11 @@ class InstrumentedRPC(RPC):
         headers: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        operation = CallOperation(name_of(exchange), routing_key)
-        operation.located(self._channel._connection._settings.address)
-        with _instruments(self._channel).around(operation, "answered"):
-            if operation.headers:
-                headers = {**operation.headers, **(headers or {})}
+        address = self._channel._connection._settings.address
+        if isinstance(headers, CallHeaders):  # the client's
+            headers.operation.located(address)
             return await super().call(routing_key, payload, exchange=exchange, headers=headers, **options)
+        operation = CallOperation(name_of(exchange), routing_key, headers)
+        operation.located(address)
+        with _instruments(self._channel).around(operation, "answered"):
+            return await super().call(routing_key, payload, exchange=exchange, headers=operation.carried, **options)

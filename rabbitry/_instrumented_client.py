@@ -1,19 +1,24 @@
-"""The client with an instrumentation: it publishes as one operation, through all lives, and counts those lives.
+"""The client with an instrumentation: it publishes and calls as one operation, through all lives, and counts those.
 
 What must stay true: as in `_instrumented`; `open_client` makes one of these only where it was given an instrumentation.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rabbitry._client import Client
-from rabbitry._hooks import Instruments, PublishOperation, joined
+from rabbitry._client_rpc import ClientRPC
+from rabbitry._codecs import Codec
+from rabbitry._hooks import CallOperation, Instruments, PublishOperation, joined
 from rabbitry._instrumented import Observer, PublishesObserved, observed
 from rabbitry._link import Change, Fate, Link, WhileDown
 from rabbitry._message import Message
 from rabbitry._process import DeliveryHandler
 from rabbitry._publishing import ClientPublisher, LastingConfirmation
+from rabbitry._rpc import ReplyTo
 from rabbitry._topology import Exchange, name_of
 
 __all__ = ["InstrumentedClient"]
@@ -29,6 +34,31 @@ class InstrumentedClientPublisher(PublishesObserved, ClientPublisher):
         assert isinstance(observer, Observer)
         with joined(observer.operation):
             await super()._send_alone(confirmation)
+
+
+class InstrumentedClientRPC(ClientRPC):
+    """Of an instrumented client."""
+
+    __slots__ = ("_instruments",)
+
+    def __init__(
+        self, link: Link, codec: str | Codec, while_down: WhileDown, reply_to: ReplyTo, instruments: Instruments
+    ) -> None:
+        super().__init__(link, codec, while_down, reply_to)
+        self._instruments = instruments
+
+    async def call(
+        self,
+        routing_key: str,
+        payload: Any = None,
+        *,
+        exchange: str | Exchange = "",
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        operation = CallOperation(name_of(exchange), routing_key, headers)
+        with self._instruments.around(operation, "answered"):
+            return await super().call(routing_key, payload, exchange=exchange, headers=operation.carried, **options)
 
 
 class InstrumentedClient(Client):
@@ -57,6 +87,17 @@ class InstrumentedClient(Client):
         operation = PublishOperation(message, exchange, routing_key)
         with self._instruments.publishing(operation):
             await super().publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory, **policies)
+
+    @asynccontextmanager
+    async def rpc(
+        self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct", while_down: WhileDown | None = None
+    ) -> AsyncIterator[ClientRPC]:
+        policy = while_down or self._while_down
+        rpc = InstrumentedClientRPC(self._publishing, codec, policy, reply_to, self._instruments)
+        try:
+            yield rpc
+        finally:
+            await rpc._close()
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         return observed(handler)

@@ -54,8 +54,8 @@ class OpenTelemetry:
     (CONSUMER), for each delivery in a handler of `client.process` or `serve` or in a block of `delivery.process()`, and
     current there; `call {destination}` (CLIENT), for an RPC until its answer. A process span always links to the
     message's context, and is a child of the span that is current; where there is none, of the message's context. A
-    message that came with a `traceparent` of its publisher's keeps it, and its publish span links to that. Each span
-    has a `rabbitry.outcome`, as the operations have it; a cancelled one is no error.
+    message or request that came with a `traceparent` of its own keeps it, and its span links to that. Each span has a
+    `rabbitry.outcome`, as the operations have it; a cancelled one is no error.
 
     Metrics: `messaging.client.operation.duration` (publishes, until the confirm, and calls),
     `messaging.client.sent.messages`, `messaging.client.consumed.messages`, `messaging.process.duration`, and two that
@@ -172,9 +172,11 @@ class OpenTelemetry:
 
     def _begin_call(self, operation: CallOperation) -> None:
         attributes = _sent_to(operation, "call")
-        span = self._start(SpanKind.CLIENT, attributes)
+        own = self._context_of(operation.given)
+        span = self._start(SpanKind.CLIENT, attributes, own)
         operation.state = span
-        self._inject(operation.headers, span)
+        if own is None:
+            self._inject(operation.headers, span)
 
     def _begin_process(self, operation: ProcessOperation) -> None:
         delivery = operation.delivery

@@ -255,6 +255,47 @@ async def test_calls_and_how_they_end(amqp_url: str) -> None:
     assert metrics.under_way == 0
 
 
+async def test_a_clients_call_is_one_however_often_it_is_sent(amqp_url: str) -> None:
+    metrics = Metrics()
+    served, finish = anyio.Event(), anyio.Event()
+
+    async def handler(payload: Any) -> Any:
+        served.set()
+        await finish.wait()
+        return payload
+
+    queue = rabbitry.Queue(unique(), expires=60)
+    async with (
+        rabbitry.open_client(amqp_url) as server,
+        through_proxy(amqp_url, instrumentation=metrics) as (client, proxy),
+        anyio.create_task_group() as tg,
+    ):
+        await server.declare(queue)
+        tg.start_soon(server.serve, queue, handler)
+        async with client.rpc() as rpc:
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(lambda: rpc.call(queue.name, idempotent=True))
+                await served.wait()
+                assert metrics.under_way == 1
+                proxy.cut()
+                await until(lambda: client.statistics()["publishing_lives"] == 2)
+                finish.set()
+            (answered,) = metrics.ended
+            assert (answered.outcome, answered.error) == ("answered", None)
+            assert f"{answered.host}:{answered.port}" in proxy.url
+            refuse(proxy)
+            await until(lambda: not client.is_ready)
+            with anyio.move_on_after(0.01):
+                await rpc.call(queue.name)
+            async with client.rpc(while_down="fail") as impatient:
+                with pytest.raises(rabbitry.NotConnected):
+                    await impatient.call(queue.name)
+            proxy.accept()
+        tg.cancel_scope.cancel()
+    assert metrics.outcomes(CallOperation) == ["answered", "cancelled", "unsent"]
+    assert metrics.under_way == 0
+
+
 # --- that it can do no harm -------------------------------------------------------------------------------------------
 
 

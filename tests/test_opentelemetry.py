@@ -441,6 +441,39 @@ async def test_a_call_its_processing_and_its_reply_are_one_trace(amqp_url: str, 
     assert len({context(span).trace_id for span in telemetry.exporter.get_finished_spans()}) == 1
 
 
+async def test_a_context_of_the_callers_own_is_kept_and_linked(amqp_url: str, telemetry: Telemetry) -> None:
+    """As a whole: nothing of another context comes with it."""
+    received: list[dict[str, Any]] = []
+
+    async def handle(request: rabbitry.Delivery) -> bytes:
+        received.append(request.headers)
+        return b""
+
+    with telemetry.tracer.start_as_current_span("made earlier") as earlier:
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+    async with (
+        rabbitry.connect(amqp_url, instrumentation=telemetry.instrumentation) as connection,
+        connection.channel() as channel,
+        anyio.create_task_group() as tg,
+    ):
+        queue = (await channel.declare_queue(unique(), exclusive=True)).name
+        tg.start_soon(lambda: connection.serve(queue, handle, raw=True))
+        token = contexts.attach(baggage.set_baggage("tenant", "blue"))
+        try:
+            async with connection.rpc() as rpc:
+                await rpc.call(queue, headers={"mine": 1, **carrier}, raw=True)
+                await rpc.call(queue, headers={"mine": 1}, raw=True)
+        finally:
+            contexts.detach(token)
+        tg.cancel_scope.cancel()
+    first, second = telemetry.named(f"call {queue}")
+    assert received[0] == {"mine": 1} | carrier
+    assert received[1].keys() == {"mine", "traceparent", "baggage"}
+    assert [link.context.span_id for link in first.links] == [earlier.get_span_context().span_id]
+    assert not second.links
+
+
 async def test_a_failed_request_is_an_error_of_the_server_and_of_the_caller(
     amqp_url: str, telemetry: Telemetry
 ) -> None:
