@@ -207,35 +207,37 @@ class CallHeaders(dict[str, Any]):
         self.operation = operation
 
 
-_publishing: ContextVar[PublishOperation | None] = ContextVar("rabbitry publishing", default=None)
+_publishing: ContextVar[list[PublishOperation]] = ContextVar("rabbitry publishing")
+"""The one under way here, in a list that is emptied when it ends: tasks begun inside it inherit the list, for good."""
 
-
-_processing: ContextVar[ProcessOperation | None] = ContextVar("rabbitry processing", default=None)
+_processing: ContextVar[tuple[Instrumentation, ProcessOperation] | None] = ContextVar(
+    "rabbitry processing", default=None
+)
+"""The one under way here, and who was told of it."""
 
 
 def note_failure(error: BaseException) -> None:
     """The handler at work here has failed, though that is not raised: a reply tells it."""
-    operation = _processing.get()
-    if operation is not None:
-        operation.error = error
+    processing = _processing.get()
+    if processing is not None:
+        processing[1].error = error
 
 
 @contextmanager
 def joined(operation: PublishOperation) -> Iterator[None]:
     """What the block publishes of its message belongs to this operation."""
-    _publishing.set(operation)
+    publishing = [operation]
+    _publishing.set(publishing)
     try:
         yield
     finally:
-        _publishing.set(None)
+        publishing.clear()
 
 
 def operation_of(message: Message | bytes) -> PublishOperation | None:
     """That of the `publish` under way which this message comes from, if it is observed."""
-    operation = _publishing.get()
-    if operation is None or operation.message is not message or operation.outcome:
-        return None  # a task may have been started inside it, and have inherited it
-    return operation
+    publishing = _publishing.get(None)
+    return publishing[0] if publishing and publishing[0].message is message else None
 
 
 class Instruments:
@@ -304,14 +306,28 @@ class Instruments:
 
     @contextmanager
     def processing(self, operation: ProcessOperation) -> Iterator[None]:
-        """The block is the handler."""
+        """The block is the handler, or within that of the same delivery a part of it, whose failure is the whole's."""
         outer = _processing.get()
-        _processing.set(operation)
+        whole = self._whole(operation)
+        if whole is not None:
+            try:
+                yield
+            except Exception as error:
+                whole.error = error
+                raise
+            return
+        _processing.set((self._instrumentation, operation))
         try:
             with self.around(operation, "returned"):
                 yield
         finally:
             _processing.set(outer)
+
+    def _whole(self, part: ProcessOperation) -> ProcessOperation | None:
+        """The operation under way here that this is a part of."""
+        told, operation = _processing.get() or (None, part)
+        is_whole = told is self._instrumentation and operation.delivery is part.delivery and not operation.outcome
+        return operation if is_whole else None
 
 
 def _with_headers(message: Message | bytes, headers: Mapping[str, str]) -> Message | bytes:

@@ -206,6 +206,43 @@ async def test_a_message_sent_again_alone_is_still_one(amqp_url: str) -> None:
     assert metrics.under_way == 0
 
 
+async def test_one_given_up_and_then_sent_again_alone_is_still_one(amqp_url: str) -> None:
+    """Nobody waits for it any more when the broker closes the channel over the one behind it."""
+    metrics = Metrics()
+    async with some_queue(amqp_url) as queue:
+        async with through_proxy(amqp_url, instrumentation=metrics) as (client, proxy):
+            with pytest.raises(rabbitry.PublishesFailed):
+                async with client.publisher(on_unknown="republish") as publisher:
+                    proxy.stall()
+                    async with anyio.create_task_group() as tg:
+                        tg.start_soon(lambda: publisher.publish(b"good", routing_key=queue))
+                        await until(lambda: publisher.pending)
+                        await publisher.submit(b"bad", exchange=unique(), routing_key=queue)
+                        tg.cancel_scope.cancel()
+                    proxy.resume()
+            assert publisher.republished == 2
+    assert metrics.outcomes() == ["unknown", "unknown"]
+
+
+async def test_the_parts_of_a_handler_that_process_its_delivery_are_one_operation(amqp_url: str) -> None:
+    metrics = Metrics()
+
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        with delivery.process(on_error="reject"):
+            if delivery.body == b"bad":
+                raise KeyError
+        if delivery.body == b"last":
+            client.stop_consuming()
+
+    async with some_queue(amqp_url) as queue:
+        async with rabbitry.open_client(amqp_url, instrumentation=metrics) as client:
+            for body in (b"good", b"bad", b"last"):
+                await client.publish(body, routing_key=queue)
+            await client.process(queue, handle)
+    assert metrics.outcomes(ProcessOperation) == ["returned", "failed", "returned"]
+    assert metrics.counts["settled", queue, "reject"] == 1 and metrics.under_way == 0
+
+
 async def test_a_stream_is_counted(amqp_url: str) -> None:
     metrics = Metrics()
     async with rabbitry.open_client(amqp_url, instrumentation=metrics) as client:
@@ -494,12 +531,23 @@ def _looks(code: CodeType) -> bool:
     return code.co_name == "_observed" or bool(names & set(code.co_names)) or any(map(_looks, inner))
 
 
-async def test_with_one_nothing_is_kept_for_messages_that_have_ended(amqp_url: str) -> None:
-    class Forgetful:
-        def begin(self, operation: Operation) -> None: ...
-        def end(self, operation: Operation) -> None: ...
-        def count(self, event: rabbitry.Event, labels: Mapping[str, str]) -> None: ...
+class Forgetful:
+    def begin(self, operation: Operation) -> None: ...
+    def end(self, operation: Operation) -> None: ...
+    def count(self, event: rabbitry.Event, labels: Mapping[str, str]) -> None: ...
 
+
+async def test_with_one_the_tasks_that_a_publish_begins_do_not_keep_it(amqp_url: str) -> None:
+    """The first one opens the connection, in a task that lasts as long as the client."""
+    async with rabbitry.open_client(amqp_url, instrumentation=Forgetful()) as client:
+        gc.collect()
+        before = sum(type(each) is PublishOperation for each in gc.get_objects())
+        await client.publish(b"first", routing_key=unique())
+        gc.collect()
+        assert sum(type(each) is PublishOperation for each in gc.get_objects()) == before
+
+
+async def test_with_one_nothing_is_kept_for_messages_that_have_ended(amqp_url: str) -> None:
     growth = []
     async with some_queue(amqp_url) as queue:
         for instrumentation in (Forgetful(), Metrics()):
