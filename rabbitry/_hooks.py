@@ -216,11 +216,11 @@ _processing: ContextVar[tuple[Instrumentation, ProcessOperation] | None] = Conte
 """The one under way here, and who was told of it."""
 
 
-def note_failure(error: BaseException) -> None:
-    """The handler at work here has failed, though that is not raised: a reply tells it."""
-    processing = _processing.get()
-    if processing is not None:
-        processing[1].error = error
+def note_failure(delivery: Delivery, error: BaseException) -> None:
+    """The handler of this delivery has failed, though that is not raised: a reply tells it."""
+    _, operation = _processing.get() or (None, None)
+    if operation is not None and operation.delivery is delivery:  # else of a handler that this one's server runs in
+        operation.error = error
 
 
 @contextmanager

@@ -202,7 +202,7 @@ class Answering:
             return None
         if unreadable is not None:
             logger.warning("a request of queue %r can't be read: %s", self._queue, unreadable)
-            return self._failed(unreadable, common)
+            return self._failed(request, unreadable, common)
         scope: anyio.CancelScope | None = None
         try:
             result: Any = None
@@ -221,12 +221,12 @@ class Answering:
                 self._stopped(exc)
                 return None
             logger.error("the RPC handler of queue %r failed", self._queue, exc_info=exc)
-            return self._failed(exc, common)
+            return self._failed(request, exc, common)
         except anyio.get_cancelled_exc_class() as exc:
             if is_being_cancelled():
                 raise
             logger.error("the RPC handler of queue %r awaited something cancelled", self._queue, exc_info=exc)
-            return self._failed(exc, common)
+            return self._failed(request, exc, common)
         self._counts.answered += 1
         return reply
 
@@ -258,9 +258,9 @@ class Answering:
         self._counts.stopped += 1
         logger.warning("a handler of queue %r was stopped: its caller's time was up", self._queue, exc_info=exc)
 
-    def _failed(self, exc: BaseException, common: Mapping[str, Any]) -> Message:
+    def _failed(self, request: Delivery, exc: BaseException, common: Mapping[str, Any]) -> Message:
         self._counts.failed += 1
-        note_failure(exc)
+        note_failure(request, exc)
         return error_reply(exc, common, send_traceback=self._send_traceback)
 
 

@@ -243,6 +243,29 @@ async def test_the_parts_of_a_handler_that_process_its_delivery_are_one_operatio
     assert metrics.counts["settled", queue, "reject"] == 1 and metrics.under_way == 0
 
 
+async def test_a_server_inside_a_handler_fails_alone(amqp_url: str) -> None:
+    metrics = Metrics()
+
+    async def broken(payload: Any) -> None:
+        raise KeyError
+
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        async with rabbitry.connect(amqp_url) as inner, inner.channel() as channel, anyio.create_task_group() as tg:
+            requests = await exclusive_queue(channel)
+            tg.start_soon(inner.serve, requests, broken)
+            async with inner.rpc() as rpc:
+                with pytest.raises(rabbitry.RemoteError):
+                    await rpc.call(requests)
+            tg.cancel_scope.cancel()
+        client.stop_consuming()
+
+    async with some_queue(amqp_url) as queue:
+        async with rabbitry.open_client(amqp_url, instrumentation=metrics) as client:
+            await client.publish(b"x", routing_key=queue)
+            await client.process(queue, handle)
+    assert metrics.outcomes(ProcessOperation) == ["returned"]
+
+
 async def test_a_stream_is_counted(amqp_url: str) -> None:
     metrics = Metrics()
     async with rabbitry.open_client(amqp_url, instrumentation=metrics) as client:
