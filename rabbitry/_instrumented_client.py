@@ -85,6 +85,9 @@ class InstrumentedClient(Client):
     ) -> None:
         exchange = name_of(exchange)
         operation = PublishOperation(message, exchange, routing_key)
+        channel = self._senders.ready(exchange)
+        if channel is not None:  # else it is known by the end
+            operation.located(channel._connection._settings.address)
         with self._instruments.publishing(operation):
             await super().publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory, **policies)
 

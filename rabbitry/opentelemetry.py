@@ -60,7 +60,8 @@ class OpenTelemetry:
     Metrics: `messaging.client.operation.duration` (publishes, until the confirm, and calls),
     `messaging.client.sent.messages`, `messaging.client.consumed.messages`, `messaging.process.duration`, and two that
     the conventions lack, `rabbitry.client.settled.messages` and `rabbitry.client.reconnections`. Their destinations are
-    exchanges and queues, without routing keys, which may be too many.
+    exchanges and queues, without routing keys, which may be too many; a name that the broker made up is there as its
+    template (`amq.gen-*`).
     """
 
     def __init__(
@@ -148,9 +149,9 @@ class OpenTelemetry:
         """One more."""
         match event:
             case "consumed":
-                self._consumed.add(1, _common("consume", "receive", _template(labels["queue"]) or labels["queue"]))
+                self._consumed.add(1, _measured("consume", "receive", labels["queue"]))
             case "settled":
-                self._settled.add(1, _common(labels["how"], "settle", _template(labels["queue"]) or labels["queue"]))
+                self._settled.add(1, _measured(labels["how"], "settle", labels["queue"]))
             case "reconnected":
                 connection = labels["connection"]
                 self._reconnections.add(1, {"messaging.system": "rabbitmq", "rabbitry.connection": connection})
@@ -232,12 +233,12 @@ class OpenTelemetry:
     def _measure(self, operation: Operation, span: Span) -> None:
         match operation:
             case ProcessOperation(queue=queue):
-                attributes = _common("process", "process", _template(queue) or queue)
+                attributes = _measured("process", "process", queue)
             case PublishOperation(exchange=exchange) | CallOperation(exchange=exchange):
-                attributes = _common(operation.name, "send", exchange or "amq.default")
+                attributes = _measured(operation.name, "send", exchange or "amq.default")
             case _:
                 return
-        attributes = _encodable(attributes | _server(operation))
+        attributes |= _server(operation)
         if operation.error is not None:
             attributes["error.type"] = _error_type(operation.error)
         context = trace.set_span_in_context(span)  # of which the histogram keeps an example
@@ -287,6 +288,14 @@ def _common(operation: str, kind: str, destination: str) -> Attributes:
     if destination:
         attributes["messaging.destination.name"] = destination
     return attributes
+
+
+def _measured(operation: str, kind: str, destination: str) -> Attributes:
+    """Of a metric, which must not have a series for each name that the broker makes up."""
+    template = _template(destination)
+    if template is None:
+        return _encodable(_common(operation, kind, destination))
+    return _common(operation, kind, "") | {"messaging.destination.template": template}
 
 
 def _sent_to(operation: PublishOperation | CallOperation, name: str) -> Attributes:

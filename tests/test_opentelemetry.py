@@ -22,7 +22,7 @@ from opentelemetry.instrumentation.aio_pika import AioPikaInstrumentor
 from opentelemetry.instrumentation.pika import PikaInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -550,6 +550,35 @@ async def test_metrics_are_the_conventions(amqp_url: str, telemetry: Telemetry) 
 
 
 SENT = "messaging.client.sent.messages"
+
+
+async def test_names_that_the_broker_makes_up_share_a_series(amqp_url: str, telemetry: Telemetry) -> None:
+    """By their template, which stands in the place of the name."""
+    async with open_channel(amqp_url, telemetry) as channel:
+        for _ in range(2):
+            queue = await exclusive_queue(channel, [b"x"])
+            delivery = await channel.get(queue)
+            assert delivery is not None
+            with delivery.process():
+                pass
+    consumed, settled = "messaging.client.consumed.messages", "rabbitry.client.settled.messages"
+    for name in (consumed, settled, "messaging.process.duration"):
+        (point,) = telemetry.points(name)
+        assert point.attributes["messaging.destination.template"] == "amq.gen-*"
+        assert "messaging.destination.name" not in point.attributes
+
+
+async def test_the_sampler_of_a_clients_publish_knows_the_server(amqp_url: str) -> None:
+    """Once its connection is open."""
+    telemetry, begun = Telemetry(), []
+    on_start: Any = lambda span, parent_context=None: begun.append(attributes(span))  # noqa: E731
+    telemetry.provider.add_span_processor(type("Starts", (SpanProcessor,), {"on_start": staticmethod(on_start)})())
+    async with rabbitry.open_client(amqp_url, instrumentation=telemetry.instrumentation) as client:
+        for _ in range(2):
+            await client.publish(b"x", routing_key=unique())
+    assert "server.address" not in begun[0]
+    assert server(amqp_url).items() <= begun[1].items()
+    assert all(server(amqp_url).items() <= attributes(s).items() for s in telemetry.exporter.get_finished_spans())
 
 
 # --- the package ------------------------------------------------------------------------------------------------------
