@@ -25,6 +25,7 @@ __all__ = [
     "CallHeaders",
     "CallOperation",
     "Event",
+    "GetOperation",
     "Instrumentation",
     "Instruments",
     "Operation",
@@ -56,8 +57,8 @@ class Instrumentation(Protocol):
         ...
 
     def end(self, operation: Operation) -> None:
-        """It has ended: `outcome`, `error` and `seconds` are known. Of a `ProcessOperation` and a `CallOperation` in
-        the same task, of a `PublishOperation` in any.
+        """It has ended: `outcome`, `error` and `seconds` are known. Of a `PublishOperation` in any task, of another in
+        that in which it began.
         """
         ...
 
@@ -78,7 +79,7 @@ _OUTCOMES: Mapping[type[Exception], str] = {
 
 
 class Operation:
-    """What takes time: a `PublishOperation`, a `ProcessOperation` or a `CallOperation`.
+    """What takes time: a `PublishOperation`, a `GetOperation`, a `ProcessOperation` or a `CallOperation`.
 
     `outcome` is "" until it has ended; `error` is what it raised, if that was no cancellation. `host` and `port` are
     the broker's, as the URL has them ("" and 0 until a client has chosen one; the path of a Unix socket and 0). `state`
@@ -170,6 +171,26 @@ class ProcessOperation(Operation):
 
     def ended_by(self, error: BaseException) -> str:
         """Whatever the handler raised is its failure."""
+        return "failed" if isinstance(error, Exception) else "cancelled"
+
+
+class GetOperation(Operation):
+    """One `get`, until its answer: a `delivery`, or None as `queue` was empty.
+
+    `outcome` is "received", "empty", "failed" or "cancelled".
+    """
+
+    __slots__ = ("delivery", "queue")
+
+    name = "get"
+
+    def __init__(self, queue: str) -> None:
+        super().__init__()
+        self.queue = queue
+        self.delivery: Delivery | None = None
+
+    def ended_by(self, error: BaseException) -> str:
+        """What was to be received was not."""
         return "failed" if isinstance(error, Exception) else "cancelled"
 
 
@@ -297,6 +318,14 @@ class Instruments:
             self.end(operation, operation.ended_by(error), error if isinstance(error, Exception) else None)
             raise
         self.end(operation, returned if operation.error is None else operation.ended_by(operation.error))
+
+    @contextmanager
+    def getting(self, operation: GetOperation) -> Iterator[None]:
+        """The block gets its delivery."""
+        with self.around(operation, "empty"):
+            yield
+            if operation.delivery is not None:
+                self.end(operation, "received")
 
     @contextmanager
     def publishing(self, operation: PublishOperation, returned: str = "confirmed") -> Iterator[None]:

@@ -17,7 +17,15 @@ from rabbitry._channel import Channel
 from rabbitry._confirmation import Confirmation
 from rabbitry._consumer import Consumer
 from rabbitry._delivery import Delivery, OnError, ProcessDelivery
-from rabbitry._hooks import CallHeaders, CallOperation, Instruments, ProcessOperation, PublishOperation, operation_of
+from rabbitry._hooks import (
+    CallHeaders,
+    CallOperation,
+    GetOperation,
+    Instruments,
+    ProcessOperation,
+    PublishOperation,
+    operation_of,
+)
 from rabbitry._publisher import Publisher
 from rabbitry._rpc import RPC
 from rabbitry._topology import Exchange, Queue, name_of
@@ -162,10 +170,14 @@ class InstrumentedChannel(Channel):
         return consumer
 
     async def get(self, queue: str | Queue, *, no_ack: bool = False) -> Delivery | None:
-        delivery = await super().get(queue, no_ack=no_ack)
+        queue = name_of(queue)
+        operation = GetOperation(queue)
+        operation.located(self._connection._settings.address)
+        with self._instruments.getting(operation):
+            operation.delivery = delivery = await super().get(queue, no_ack=no_ack)
         if delivery is not None:
-            delivery.consumer = Got(self, name_of(queue))
-            self._instruments.count("consumed", {"queue": name_of(queue)})
+            delivery.consumer = Got(self, queue)
+            self._instruments.count("consumed", {"queue": queue})
         return delivery
 
     def _observed(self, handler: Callable[[Delivery], Awaitable[Any]]) -> Callable[[Delivery], Awaitable[Any]]:

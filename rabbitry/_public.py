@@ -86,6 +86,7 @@ __all__ = [
     "Event",
     "Exchange",
     "ExchangeBinding",
+    "GetOperation",
     "Instrumentation",
     "LocalProtocolError",
     "Message",

@@ -27,7 +27,15 @@ except ImportError as error:
 
 from rabbitry._delivery import Delivery
 from rabbitry._errors import DecodeError
-from rabbitry._hooks import CallOperation, Event, Instruments, Operation, ProcessOperation, PublishOperation
+from rabbitry._hooks import (
+    CallOperation,
+    Event,
+    GetOperation,
+    Instruments,
+    Operation,
+    ProcessOperation,
+    PublishOperation,
+)
 from rabbitry._message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
@@ -52,12 +60,13 @@ class OpenTelemetry:
 
     Spans: `publish {destination}` (PRODUCER), whose context travels in the message's headers; `process {destination}`
     (CONSUMER), for each delivery in a handler of `client.process` or `serve` or in a block of `delivery.process()`, and
-    current there; `call {destination}` (CLIENT), for an RPC until its answer. A process span always links to the
-    message's context, and is a child of the span that is current; where there is none, of the message's context. A
-    message or request that came with a `traceparent` of its own keeps it, and its span links to that. Each span has a
-    `rabbitry.outcome`, as the operations have it; a cancelled one is no error.
+    current there; `get {queue}` (CLIENT), for `channel.get`; `call {destination}` (CLIENT), for an RPC until its
+    answer. What was received is linked to its message's context. A process span is a child of the span that is current;
+    where there is none, of the message's context. A message or request that came with a `traceparent` of its own keeps
+    it, and its span links to that. Each span has a `rabbitry.outcome`, as the operations have it; a cancelled one is no
+    error. Settlements have no spans: they are queued, and have no answer.
 
-    Metrics: `messaging.client.operation.duration` (publishes, until the confirm, and calls),
+    Metrics: `messaging.client.operation.duration` (publishes, until the confirm, gets and calls),
     `messaging.client.sent.messages`, `messaging.client.consumed.messages`, `messaging.process.duration`, and two that
     the conventions lack, `rabbitry.client.settled.messages` and `rabbitry.client.reconnections`. Their destinations are
     exchanges and queues, without routing keys, which may be too many; a name that the broker made up is there as its
@@ -121,6 +130,8 @@ class OpenTelemetry:
         match operation:
             case PublishOperation():
                 self._begin_publish(operation)
+            case GetOperation():
+                self._begin_get(operation)
             case ProcessOperation():
                 self._begin_process(operation)
             case CallOperation():
@@ -135,6 +146,8 @@ class OpenTelemetry:
             span = operation.state or trace.INVALID_SPAN
         try:
             self._measure(operation, span)
+            if isinstance(operation, GetOperation):
+                self._end_get(operation, span)
             span.set_attributes(_server(operation))  # which a client may know only by now
             span.set_attribute("rabbitry.outcome", operation.outcome)
             if operation.error is not None:
@@ -179,24 +192,39 @@ class OpenTelemetry:
         if own is None:
             self._inject(operation.headers, span)
 
-    def _begin_process(self, operation: ProcessOperation) -> None:
-        delivery = operation.delivery
-        attributes = _common(
-            "process", "process", _consumed_from(delivery.exchange, delivery.routing_key, operation.queue)
-        )
-        _name(attributes, operation.queue or delivery.routing_key)
-        attributes |= _server(operation)
-        attributes["messaging.rabbitmq.message.delivery_tag"] = delivery.delivery_tag
+    def _begin_get(self, operation: GetOperation) -> None:
+        attributes = _common("get", "receive", operation.queue) | _server(operation)
+        _name(attributes, operation.queue)
+        operation.state = self._start(SpanKind.CLIENT, attributes)
+
+    def _end_get(self, operation: GetOperation, span: Span) -> None:
+        if operation.delivery is not None:
+            attributes, headers = self._received(operation.delivery, operation.queue)
+            span.set_attributes(_encodable(attributes))
+            context = self._context_of(headers)
+            if context is not None:
+                span.add_link(context)
+
+    def _received(self, delivery: Delivery, queue: str) -> tuple[Attributes, Mapping[str, Any]]:
+        """What to say of a delivery, and its headers."""
+        attributes: Attributes = {"messaging.rabbitmq.message.delivery_tag": delivery.delivery_tag}
+        destination = _joined(delivery.exchange, delivery.routing_key, queue if queue != delivery.routing_key else "")
+        if destination:
+            attributes["messaging.destination.name"] = destination
+        _name(attributes, queue or delivery.routing_key)
         if delivery.routing_key:
             attributes["messaging.rabbitmq.destination.routing_key"] = delivery.routing_key
         if self._body_size:
             attributes["messaging.message.body.size"] = len(delivery.body)
-        headers: Mapping[str, Any] = {}
         try:
-            headers = delivery.headers
             _describe(attributes, delivery.properties.message_id, delivery.properties.correlation_id)
         except DecodeError:
-            pass  # the handler may look at its body nevertheless
+            return attributes, {}  # the handler may look at its body nevertheless
+        return attributes, delivery.headers
+
+    def _begin_process(self, operation: ProcessOperation) -> None:
+        attributes, headers = self._received(operation.delivery, operation.queue)
+        attributes |= _common("process", "process", "") | _server(operation)
         parent = self._propagator_now.extract(headers, contexts.get_current(), _GETTER)
         ambient = trace.get_current_span()
         if ambient.get_span_context().is_valid:
@@ -234,6 +262,8 @@ class OpenTelemetry:
         match operation:
             case ProcessOperation(queue=queue):
                 attributes = _measured("process", "process", queue)
+            case GetOperation(queue=queue):
+                attributes = _measured("get", "receive", queue)
             case PublishOperation(exchange=exchange) | CallOperation(exchange=exchange):
                 attributes = _measured(operation.name, "send", exchange or "amq.default")
             case _:
@@ -246,7 +276,7 @@ class OpenTelemetry:
             self._process_duration.record(operation.seconds, attributes, context)
             return
         self._operation_duration.record(operation.seconds, attributes, context)
-        if operation.outcome != "unsent":
+        if operation.outcome != "unsent" and not isinstance(operation, GetOperation):
             self._sent.add(1, attributes, context)
 
 
@@ -306,10 +336,6 @@ def _sent_to(operation: PublishOperation | CallOperation, name: str) -> Attribut
     if routing_key:
         attributes["messaging.rabbitmq.destination.routing_key"] = routing_key
     return attributes | _server(operation)
-
-
-def _consumed_from(exchange: str, routing_key: str, queue: str) -> str:
-    return _joined(exchange, routing_key, queue if queue != routing_key else "")
 
 
 def _joined(*names: str) -> str:

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 import rabbitry
-from rabbitry import CallOperation, Operation, ProcessOperation, PublishOperation
+from rabbitry import CallOperation, GetOperation, Operation, ProcessOperation, PublishOperation
 from rabbitry._consumer import Consumer
 from tests.clients import ready_again, refuse, some_queue, through_proxy
 from tests.helpers import check_channel, exclusive_queue, unique, until
@@ -278,6 +278,25 @@ async def test_a_stream_is_counted(amqp_url: str) -> None:
                 (await anext(deliveries)).ack()
         await client.delete(stream)
     assert metrics.counts == {("consumed", stream.name): 2, ("settled", stream.name, "ack"): 2}
+
+
+async def test_gets_and_how_they_end(amqp_url: str) -> None:
+    metrics = Metrics()
+    async with rabbitry.connect(amqp_url, instrumentation=metrics) as connection:
+        async with connection.channel() as channel:
+            queue = await exclusive_queue(channel, [b"x"])
+            delivery = await channel.get(queue)
+            assert await channel.get(queue) is None
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await channel.get(queue)
+            with pytest.raises(rabbitry.NotFound):
+                await channel.get(unique())
+    gets = [each for each in metrics.ended if isinstance(each, GetOperation)]
+    assert [get.outcome for get in gets] == ["received", "empty", "cancelled", "failed"]
+    assert [get.delivery for get in gets] == [delivery, None, None, None]
+    assert [type(get.error) for get in gets] == [type(None)] * 3 + [rabbitry.NotFound]
+    assert metrics.counts["consumed", queue] == 1
 
 
 async def test_calls_and_how_they_end(amqp_url: str) -> None:

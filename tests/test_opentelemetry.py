@@ -34,6 +34,8 @@ from tests.clients import QUICK, ready_again, refuse, some_queue, through_proxy
 from tests.helpers import exclusive_queue, unique, until
 
 SYSTEM = {"messaging.system": "rabbitmq"}
+DURATION = "messaging.client.operation.duration"
+SENT = "messaging.client.sent.messages"
 
 
 class Telemetry:
@@ -157,11 +159,10 @@ async def test_destinations_have_the_conventions_names(amqp_url: str) -> None:
         await channel.publish(b"", exchange=exchange)
         await channel.publish(b"", routing_key=generated)
         await channel.publish(b"")
-        for _ in range(3):
-            delivery = await channel.get(generated)
-            assert delivery is not None
-            with delivery.process():
-                pass
+        async with channel.consume(generated) as deliveries:
+            for _ in range(3):
+                with (await anext(deliveries)).process():
+                    pass
     assert [span.name for span in telemetry.exporter.get_finished_spans()] == [
         f"publish {exchange}:key",
         f"publish {exchange}",
@@ -179,6 +180,38 @@ async def test_destinations_have_the_conventions_names(amqp_url: str) -> None:
     for each in (to_generated, got, direct):
         assert each["messaging.destination.template"] == "amq.gen-*"
         assert each["messaging.destination.temporary"] and each["messaging.destination.anonymous"]
+
+
+async def test_a_get_links_to_what_it_got(amqp_url: str, telemetry: Telemetry) -> None:
+    async with open_channel(amqp_url, telemetry) as channel:
+        exchange, queue = unique("exchange"), (await channel.declare_queue(unique(), exclusive=True)).name
+        await channel.declare_exchange(exchange, "fanout", auto_delete=True)
+        await channel.bind_queue(queue, exchange)
+        await channel.publish(rabbitry.Message(b"x", message_id="m-1"), exchange=exchange, routing_key="key")
+        with telemetry.tracer.start_as_current_span("poll") as poll:
+            assert await channel.get(queue)
+            assert await channel.get(queue) is None
+    got, empty = telemetry.named(f"get {queue}")
+    common = SYSTEM | server(amqp_url) | {
+        "messaging.operation.name": "get",
+        "messaging.operation.type": "receive",
+    }  # fmt: skip
+    assert attributes(got) == common | {
+        "messaging.destination.name": f"{exchange}:key:{queue}",
+        "messaging.rabbitmq.destination.routing_key": "key",
+        "messaging.rabbitmq.message.delivery_tag": 1,
+        "messaging.message.id": "m-1",
+        "rabbitry.outcome": "received",
+    }
+    assert attributes(empty) == common | {"messaging.destination.name": queue, "rabbitry.outcome": "empty"}
+    publish = telemetry.one(f"publish {exchange}:key")
+    assert [link.context.span_id for link in got.links] == [context(publish).span_id] and not empty.links
+    for span in (got, empty):
+        assert span.kind is SpanKind.CLIENT
+        assert span.parent is not None and span.parent.span_id == poll.get_span_context().span_id
+    durations = {p.attributes["messaging.operation.name"]: p for p in telemetry.points(DURATION)}
+    assert durations["get"].count == 2 and durations["publish"].count == 1
+    assert sum(point.value for point in telemetry.points(SENT)) == 1
 
 
 async def test_where_a_span_is_current_processing_is_its_child_and_links(amqp_url: str, telemetry: Telemetry) -> None:
@@ -529,7 +562,7 @@ async def test_metrics_are_the_conventions(amqp_url: str, telemetry: Telemetry) 
     unroutable = published | {"error.type": "rabbitry.Unroutable"}
     sent = {frozenset(point.attributes.items()): point.value for point in telemetry.points(SENT)}
     assert sent == {frozenset(published.items()): 3, frozenset(unroutable.items()): 1}
-    durations = {frozenset(p.attributes.items()): p for p in telemetry.points("messaging.client.operation.duration")}
+    durations = {frozenset(p.attributes.items()): p for p in telemetry.points(DURATION)}
     assert {key: point.count for key, point in durations.items()} == sent
     assert all(point.explicit_bounds == DURATION_BUCKETS for point in durations.values())
 
@@ -547,9 +580,6 @@ async def test_metrics_are_the_conventions(amqp_url: str, telemetry: Telemetry) 
         for point in telemetry.points("rabbitry.client.settled.messages")
     }
     assert settled == {"ack": 2, "reject": 1}
-
-
-SENT = "messaging.client.sent.messages"
 
 
 async def test_names_that_the_broker_makes_up_share_a_series(amqp_url: str, telemetry: Telemetry) -> None:
