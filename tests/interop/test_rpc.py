@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 import rabbitry
+from tests.helpers import unique
 from tests.interop.peers import PeerProcess
 from tests.interop.programs.commands import fibonacci
 from tests.interop.queues import meeting
@@ -42,6 +43,19 @@ async def test_rabbitry_calls_the_peers_server(peer: PeerProcess, amqp_url: str)
                     tg.start_soon(call, number)
         assert results == {30: b"832040", 31: b"1346269", 32: b"2178309", 33: b"3524578", 34: b"5702887"}
         assert rpc.late_replies == 0
+
+
+async def test_the_peers_server_replies_to_any_queue(peer: PeerProcess, amqp_url: str) -> None:
+    """It knows nothing of an exchange for replies, and needs not."""
+    exchange = rabbitry.Exchange(unique("interop"), auto_delete=True)
+    async with meeting(amqp_url) as (connection, _, queue):
+        async with connection.rpc(reply_to="exclusive") as first, connection.rpc(reply_to=exchange) as second:
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(lambda: peer.do("serve", queue=queue, count=2))
+                    assert await first.call(queue, b"30", raw=True) == b"832040"
+                    assert await second.call(queue, b"10", raw=True) == b"55"
+            assert first.late_replies == second.late_replies == 0
 
 
 async def test_a_client_calls_the_peers_server(peer: PeerProcess, amqp_url: str) -> None:
