@@ -225,11 +225,12 @@ class OpenTelemetry:
     def _begin_process(self, operation: ProcessOperation) -> None:
         attributes, headers = self._received(operation.delivery, operation.queue)
         attributes |= _common("process", "process", "") | _server(operation)
-        parent = self._propagator_now.extract(headers, contexts.get_current(), _GETTER)
         ambient = trace.get_current_span()
+        parent = self._extract(headers, trace.set_span_in_context(trace.INVALID_SPAN))
+        own = _span_context(parent)
         if ambient.get_span_context().is_valid:
             parent = trace.set_span_in_context(ambient, parent)
-        span = self._start(SpanKind.CONSUMER, attributes, self._context_of(headers), parent)
+        span = self._start(SpanKind.CONSUMER, attributes, own, parent)
         operation.state = _Current(span, contexts.attach(trace.set_span_in_context(span, parent)))
 
     def _start(
@@ -249,12 +250,12 @@ class OpenTelemetry:
         self._propagator_now.inject(carrier, trace.set_span_in_context(span))
         headers.update((name, value) for name, value in carrier.items() if isinstance(value, str))
 
+    def _extract(self, headers: Mapping[str, Any], context: Context) -> Context:
+        return self._propagator_now.extract(headers, context, _GETTER)
+
     def _context_of(self, headers: Mapping[str, Any] | None) -> SpanContext | None:
         """That in which the message was made, if it carries one."""
-        if not headers:
-            return None
-        context = trace.get_current_span(self._propagator_now.extract(headers, Context(), _GETTER)).get_span_context()
-        return context if context.is_valid else None
+        return _span_context(self._extract(headers, Context())) if headers else None
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 
@@ -304,6 +305,11 @@ class _HeadersGetter(Getter[Mapping[str, Any]]):
 
 
 _GETTER = _HeadersGetter()
+
+
+def _span_context(context: Context) -> SpanContext | None:
+    found = trace.get_current_span(context).get_span_context()
+    return found if found.is_valid else None
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------
