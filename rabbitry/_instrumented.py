@@ -43,6 +43,7 @@ __all__ = [
     "PublishesObserved",
     "like",
     "observed",
+    "process_operation",
 ]
 
 C = TypeVar("C", bound=Consumer)
@@ -332,9 +333,17 @@ def _processing(delivery: Delivery) -> AbstractContextManager[None]:
     source = delivery.consumer
     if not isinstance(source, (Consumer, Got)):
         return nullcontext()
-    operation = ProcessOperation(delivery, source.queue)
+    return _instruments(source._channel).processing(process_operation(delivery))
+
+
+def process_operation(delivery: Delivery, queue: str = "") -> ProcessOperation:
+    """To be begun: where the delivery came from is known unless a plain channel got it."""
+    source = delivery.consumer
+    if not isinstance(source, (Consumer, Got)):
+        return ProcessOperation(delivery, queue)
+    operation = ProcessOperation(delivery, queue or source.queue)
     operation.located(source._channel._connection._settings.address)
-    return _instruments(source._channel).processing(operation)
+    return operation
 
 
 def _instruments(channel: Channel) -> Instruments:

@@ -36,6 +36,7 @@ from rabbitry._hooks import (
     ProcessOperation,
     PublishOperation,
 )
+from rabbitry._instrumented import process_operation
 from rabbitry._message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
@@ -116,12 +117,13 @@ class OpenTelemetry:
         )
 
     def processing(self, delivery: Delivery, queue: str = "") -> AbstractContextManager[object]:
-        """A `with` block that processes a delivery, without settling it: its span is current there.
+        """A `with` block that processes a delivery, without settling it: its span is current there. `queue` is needed
+        only for a delivery that a connection without instrumentation has from `get`.
 
         For deliveries of a connection without instrumentation, and for those that you settle in another way than
         `with delivery.process()` does, which has a span already where there is an instrumentation.
         """
-        return self._instruments.processing(ProcessOperation(delivery, queue))
+        return self._instruments.processing(process_operation(delivery, queue))
 
     # --- the instrumentation ------------------------------------------------------------------------------------------
 

@@ -271,6 +271,33 @@ async def test_the_trace_is_a_plain_header_of_text_or_bytes(amqp_url: str, telem
     assert process.parent is not None and process.parent.span_id == span.span_id
 
 
+@pytest.mark.parametrize("is_instrumented", [False, True])
+async def test_each_of_a_batch_has_its_span(amqp_url: str, telemetry: Telemetry, is_instrumented: bool) -> None:
+    """Where it came from is known also without an instrumentation."""
+    instrumentation = telemetry.instrumentation if is_instrumented else None
+    async with (
+        rabbitry.connect(amqp_url, instrumentation=instrumentation) as connection,
+        connection.channel(prefetch=3) as channel,
+        open_channel(amqp_url, telemetry) as publishing,
+    ):
+        exchange, queue = unique("exchange"), (await channel.declare_queue(unique(), exclusive=True)).name
+        await channel.declare_exchange(exchange, "fanout", auto_delete=True)
+        await channel.bind_queue(queue, exchange)
+        async with channel.consume(queue) as deliveries:
+            for _ in range(3):
+                await publishing.publish(b"x", exchange=exchange)
+            batch = await anext(deliveries.batches(3, within=60))
+            for delivery in batch:
+                with telemetry.instrumentation.processing(delivery):
+                    pass
+            batch.ack()
+    processed, published = telemetry.named(f"process {exchange}:{queue}"), telemetry.named(f"publish {exchange}")
+    assert [link.context.span_id for span in processed for link in span.links] == [
+        context(span).span_id for span in published
+    ]
+    assert len(processed) == 3 and all(server(amqp_url).items() <= attributes(span).items() for span in processed)
+
+
 def use_pika(url: str, queue: str) -> None:
     """Handle the message that is there, and publish another."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
