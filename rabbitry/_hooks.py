@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from rabbitry._errors import DecodeError, Nacked, OutcomeUnknown, RemoteError, Unroutable
+from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
 from rabbitry._message import Message
 
 if TYPE_CHECKING:
@@ -272,8 +272,15 @@ class Instruments:
 
     @classmethod
     def of(cls, instrumentation: Instrumentation | None) -> Instruments | None:
-        """None for none."""
-        return None if instrumentation is None else cls(instrumentation)
+        """None for none; refuses what can't be one, of which later nothing but the log would tell."""
+        if instrumentation is None:
+            return None
+        methods = [getattr(instrumentation, name, None) for name in ("begin", "end", "count")]
+        if isinstance(instrumentation, type) or not all(map(callable, methods)):
+            raise LocalProtocolError(
+                f"an instrumentation is an object with the methods begin, end and count, not {instrumentation!r}"
+            )
+        return cls(instrumentation)
 
     def begin(self, operation: Operation) -> None:
         """Tell of it."""

@@ -416,6 +416,17 @@ async def test_what_it_raises_is_logged_once_and_goes_no_further(
     assert record.exc_info is not None and "begin is broken" in str(record.exc_info[1])
 
 
+@pytest.mark.parametrize("unfit", [Broken, object(), "otel"])
+async def test_what_is_no_instrumentation_is_refused_at_once(unfit: Any) -> None:
+    """The class instead of an object, above all."""
+    with pytest.raises(rabbitry.LocalProtocolError, match="methods begin, end and count, not "):
+        async with rabbitry.open_client(instrumentation=unfit):
+            pass
+    with pytest.raises(rabbitry.LocalProtocolError, match="methods begin, end and count, not "):
+        async with rabbitry.connect(instrumentation=unfit):
+            pass
+
+
 async def test_headers_it_adds_leave_the_message_and_its_own_headers_alone(amqp_url: str) -> None:
     class Adding(Metrics):
         def begin(self, operation: Operation) -> None:
