@@ -7,8 +7,10 @@ import logging
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from types import CodeType, FrameType
 from typing import Any
 
@@ -373,6 +375,73 @@ async def test_a_clients_call_is_one_however_often_it_is_sent(amqp_url: str) -> 
         tg.cancel_scope.cancel()
     assert metrics.outcomes(CallOperation) == ["answered", "cancelled", "unsent"]
     assert metrics.under_way == 0
+
+
+class Balance:
+    """What has begun and not ended, and how often which kind has ended."""
+
+    def __init__(self) -> None:
+        self.under_way: set[Operation] = set()
+        self.ended: Counter[str] = Counter()
+        self.mistakes: list[Operation] = []
+
+    def begin(self, operation: Operation) -> None:
+        if operation in self.under_way or operation.outcome:
+            self.mistakes.append(operation)
+        self.under_way.add(operation)
+
+    def end(self, operation: Operation) -> None:
+        if operation not in self.under_way or not operation.outcome:
+            self.mistakes.append(operation)
+        self.under_way.discard(operation)
+        self.ended[operation.name] += 1
+
+    def count(self, event: rabbitry.Event, labels: Mapping[str, str]) -> None: ...
+
+
+async def test_each_operation_ends_once_whatever_is_cut_or_cancelled(amqp_url: str) -> None:
+    random, balance = Random(7), Balance()
+    queue, requests = rabbitry.Queue(unique(), expires=60), rabbitry.Queue(unique(), expires=60)
+
+    async def handle(_: object) -> None:
+        await anyio.sleep(0.002 * random.random())
+
+    async def submit() -> None:
+        async with client.publisher(window=2, on_unknown="republish") as publisher:
+            for _ in range(3):
+                await publisher.submit(b"x", routing_key=queue.name)
+            await publisher.publish(b"x", routing_key=queue.name)
+
+    async def get() -> None:
+        async with client.channel() as channel:
+            delivery = await channel.get(queue)
+            if delivery is not None:
+                with delivery.process():
+                    await handle(delivery)
+
+    async def call() -> None:
+        async with client.rpc() as rpc:
+            await rpc.call(requests.name, idempotent=True)
+
+    async def again_and_again(work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            with anyio.move_on_after(0.1 * random.random()), suppress(rabbitry.RabbitryError):
+                await work()
+
+    async with through_proxy(amqp_url, instrumentation=balance) as (client, proxy):
+        await client.declare(queue, requests)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(again_and_again, lambda: client.publish(b"x", routing_key=queue.name, mandatory=True))
+            tg.start_soon(again_and_again, lambda: client.process(queue, handle))
+            tg.start_soon(again_and_again, lambda: client.serve(requests, handle))
+            for work in (submit, get, call):
+                tg.start_soon(again_and_again, work)
+            for _ in range(8):
+                await anyio.sleep(0.1)
+                proxy.cut()
+            await until(lambda: balance.ended.keys() == {"publish", "get", "process", "call"})
+            tg.cancel_scope.cancel()
+    assert not balance.under_way and not balance.mistakes
 
 
 # --- that it can do no harm -------------------------------------------------------------------------------------------
