@@ -25,6 +25,7 @@ from rabbitry._link import Credentials, State, WhileDown
 from rabbitry._message import Message
 from rabbitry._publishing import OnUnknown
 from rabbitry._reactor import DEFAULT_URL
+from rabbitry._serving import Handler
 from rabbitry._subscription import ConsumeOptions, Offset
 from rabbitry._topology import Entity, Exchange, Queue
 from rabbitry.blocking._channel import Channel
@@ -34,7 +35,7 @@ from rabbitry.blocking._hosting import Hosted
 from rabbitry.blocking._portal import Portal, Timeout
 from rabbitry.blocking._publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking._rpc import RPC
-from rabbitry.blocking._threads import Threads
+from rabbitry.blocking._threads import Threads, caught
 
 __all__ = ["Client", "open_client"]
 
@@ -238,7 +239,7 @@ class Client(Hosted[rabbitry.Client]):
     def serve(
         self,
         queue: str | Queue,
-        handler: Callable[[Any], Any],
+        handler: Handler,
         *,
         concurrency: int = 10,
         drain: float | timedelta = DEFAULT_DRAIN,
@@ -246,7 +247,8 @@ class Client(Hosted[rabbitry.Client]):
         **options: Any,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
-        stopped, interrupted or timed out; `options` are those of the async `serve`. Ends as `process` does.
+        stopped, interrupted or timed out. The functions of a `Service`, or of a list, are called by name, in threads,
+        too. `options` are those of the async `serve`. Ends as `process` does.
         """
         client, portal = self._async, self._portal
 
@@ -398,7 +400,7 @@ def open_client(
 
     async def ask() -> Credentials:
         assert credentials is not None
-        return await anyio.to_thread.run_sync(credentials, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(caught, credentials, abandon_on_cancel=True)
 
     return Client(
         rabbitry.open_client(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import rabbitry
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
 from rabbitry._hooks import Instrumentation
 from rabbitry._reactor import DEFAULT_URL
+from rabbitry._serving import Handler
 from rabbitry.blocking._channel import Channel
 from rabbitry.blocking._hosting import Hosted
 from rabbitry.blocking._portal import Timeout
@@ -54,14 +55,15 @@ class Connection(Hosted[rabbitry.Connection]):
     def serve(
         self,
         queue: str,
-        handler: Callable[[Any], Any],
+        handler: Handler,
         *,
         concurrency: int = 10,
         timeout: Timeout = None,
         **options: Any,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until the
-        connection ends or this is interrupted or timed out; `options` are those of the async `serve`.
+        connection ends or this is interrupted or timed out. The functions of a `Service`, or of a list, are called by
+        name, in threads, too. `options` are those of the async `serve`.
 
         Then the requests being handled are put back, and their handlers left to themselves.
         """

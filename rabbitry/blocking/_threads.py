@@ -7,18 +7,23 @@ stop it.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial, wraps
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 import rabbitry
+from rabbitry._errors import RabbitryError
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Portal
 
-__all__ = ["Threads"]
+__all__ = ["Threads", "caught"]
+
+T = TypeVar("T")
 
 
 class Threads:
@@ -38,27 +43,33 @@ class Threads:
             raise self._exit
 
     def asynchronous(self, function: Any, *, puts_back: bool = False) -> Any:
-        """A coroutine function that runs `function` in a thread; what can't be run so is passed on as it is.
+        """A coroutine function that runs `function` in a thread; of a `Service`, one that has such functions.
 
         `puts_back`: a delivery whose function ends the program goes back; else that counts as the function's failure.
+        A coroutine function runs on the loop, as it is; what is neither is for the operation itself to refuse.
         """
+        if isinstance(function, Sequence):
+            function = rabbitry.Service(*function)
+        if isinstance(function, rabbitry.Service):
+            return rabbitry.Service({name: self.asynchronous(each) for name, (each, _) in function._functions.items()})
         if not callable(function) or inspect.iscoroutinefunction(function):
             return function
 
-        async def in_thread(argument: Any) -> Any:
-            if isinstance(argument, rabbitry.Delivery):
-                argument = Delivery(argument, self._portal)
+        @wraps(function, updated=())  # a service looks at its parameters
+        async def in_thread(*args: Any, **kwargs: Any) -> Any:
+            deliveries = [Delivery(each, self._portal) for each in args if isinstance(each, rabbitry.Delivery)]
+            call = partial(function, *(deliveries or args), **kwargs)
             try:
-                return await anyio.to_thread.run_sync(
-                    _caught, function, argument, abandon_on_cancel=True, limiter=self._limiter
-                )
+                result = await anyio.to_thread.run_sync(caught, call, abandon_on_cancel=True, limiter=self._limiter)
+                return await result if inspect.isawaitable(result) else result
             except _Exit as ending:
                 self._exit = ending.__cause__
                 self._scope.cancel()
                 if not puts_back:
                     raise
-                if not argument.is_settled and not argument.is_stale:
-                    argument.nack()
+                for delivery in deliveries:
+                    if not delivery.is_settled and not delivery.is_stale:
+                        delivery.nack()
             finally:
                 self._portal.settle_now()
 
@@ -72,10 +83,13 @@ class _Exit(Exception):
         return "the handler has ended the program"
 
 
-def _caught(function: Callable[[Any], Any], argument: Any) -> Any:
+def caught(function: Callable[[], T]) -> T:
+    """What it returns or raises, but for what would end or cancel who awaits it: that becomes an ordinary failure."""
     try:
-        return function(argument)
+        return function()
     except Exception:
         raise
+    except asyncio.CancelledError as error:  # of an event loop of its own
+        raise RabbitryError("the function awaited something that was cancelled") from error
     except BaseException as ending:
         raise _Exit from ending

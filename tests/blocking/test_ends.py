@@ -147,6 +147,19 @@ def test_credentials_are_asked_for_in_a_thread_of_their_own(amqp_url: str) -> No
     assert len(asked) == 1 and asked[0] not in ("rabbitry.blocking", "MainThread")
 
 
+def test_credentials_that_end_the_program_only_fail(amqp_url: str) -> None:
+    asked = []
+
+    def credentials() -> tuple[str, str, None]:
+        asked.append(None)
+        if len(asked) == 1:
+            raise SystemExit
+        return "guest", "guest", None
+
+    with blocking.open_client(amqp_url, credentials=credentials, reconnect=QUICK) as client:
+        client.publish(b"x", routing_key="nowhere", timeout=10)
+
+
 # --- misuse -----------------------------------------------------------------------------------------------------------
 
 

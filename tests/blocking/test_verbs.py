@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -393,6 +394,88 @@ def test_rpc_and_serve(client: blocking.Client, amqp_url: str, queue: str, in_th
     with blocking.connect(amqp_url) as connection, connection.rpc(codec="json") as rpc:
         assert rpc.call(queue, 4, headers={"a": "b"}) == 8
     client.stop_consuming()
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_services_functions_run_in_threads_that_hold_up_nothing(
+    client: blocking.Client, queue: str, in_thread: InThread, is_list: bool
+) -> None:
+    stuck, at_work, names = threading.Event(), threading.Event(), []
+
+    def add(one: int, other: int = 1) -> int:
+        names.append(threading.current_thread().name)
+        return one + other
+
+    def stick() -> None:
+        at_work.set()
+        stuck.wait(10)
+
+    def serve() -> None:
+        functions = [add, stick]
+        client.serve(queue, functions if is_list else rabbitry.Service(*functions), drain=0.05)
+
+    thread = in_thread(serve)
+    with client.rpc() as rpc:
+        assert rpc.call(queue, {"args": [1], "kwargs": {"other": 2}}, method="add", timeout=5) == 3
+        with pytest.raises(rabbitry.RemoteError, match="unexpected keyword"):
+            rpc.call(queue, {"args": [1], "kwargs": {"third": 2}}, method="add", timeout=5)
+        with pytest.raises(TimeoutError):
+            rpc.call(queue, {"args": [], "kwargs": {}}, method="stick", timeout=0.3)
+        assert at_work.is_set()
+        client.stop_consuming()
+        thread.join(2)  # the function that nobody waits for any more is left to itself
+        assert not thread.is_alive()
+    stuck.set()
+    assert names and "rabbitry.blocking" not in names
+
+
+@pytest.mark.parametrize("is_service", [False, True])
+def test_a_function_that_exits_leaves_serve_and_nothing_else(
+    client: blocking.Client, queue: str, in_thread: InThread, is_service: bool
+) -> None:
+    def leave(_: object = None) -> None:
+        raise SystemExit(3)
+
+    def call() -> None:
+        with client.rpc() as rpc, pytest.raises(rabbitry.RemoteError, match="ended the program"):
+            payload = {"args": [], "kwargs": {}} if is_service else None
+            rpc.call(queue, payload, method="leave" if is_service else None, timeout=5)
+
+    thread = in_thread(call)
+    with pytest.raises(SystemExit):
+        client.serve(queue, rabbitry.Service(leave) if is_service else leave, timeout=5)
+    client.publish(b"x", routing_key="nowhere", timeout=5)
+    thread.join(5)
+
+
+def test_a_handler_that_was_cancelled_by_something_of_its_own_has_failed(client: blocking.Client, queue: str) -> None:
+    def handle(_: blocking.Delivery) -> None:
+        asyncio.run(awaits_something_cancelled())
+
+    async def awaits_something_cancelled() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    client.publish(b"x", routing_key=queue)
+    with pytest.raises(rabbitry.RabbitryError, match="awaited something that was cancelled"):
+        client.process(queue, handle, on_error="raise", timeout=5)
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 1  # put back
+
+
+def test_an_object_that_is_called_like_a_coroutine_function_is_awaited(client: blocking.Client, queue: str) -> None:
+    seen = []
+
+    class Handler:
+        async def __call__(self, delivery: rabbitry.Delivery) -> None:
+            await asyncio.sleep(0)
+            seen.append(delivery.body)
+            client.stop_consuming()
+
+    client.publish(b"x", routing_key=queue)
+    client.process(queue, Handler(), timeout=5)
+    assert seen == [b"x"]
 
 
 def test_serving_on_a_connection_ends_with_its_timeout(amqp_url: str, queue: str, in_thread: InThread) -> None:
