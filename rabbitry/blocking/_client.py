@@ -23,6 +23,7 @@ from rabbitry._delivery import OnError
 from rabbitry._hooks import Instrumentation
 from rabbitry._link import Credentials, State, WhileDown
 from rabbitry._message import Message
+from rabbitry._publisher import check_window
 from rabbitry._publishing import OnUnknown
 from rabbitry._reactor import DEFAULT_URL
 from rabbitry._serving import Handler
@@ -41,7 +42,7 @@ __all__ = ["Client", "open_client"]
 
 logger = logging.getLogger("rabbitry")
 
-PublisherOptions: TypeAlias = tuple[int, WhileDown | None, OnUnknown]
+PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
 
 DEFAULT_DRAIN = 5.0
 """Seconds that handlers have to finish: they run in threads, which nothing can cancel."""
@@ -143,8 +144,10 @@ class Client(Hosted[rabbitry.Client]):
         Timed out or interrupted, some may have arrived.
         """
         keyed = with_keys(messages, routing_key)
-        options: PublisherOptions = (window, while_down, on_unknown)
-        return publish_all(self._portal, lambda: self._publishers.one(options), keyed, exchange, mandatory, timeout)
+        options: PublisherOptions = (while_down, on_unknown)
+        return publish_all(
+            self._portal, lambda: self._publishers.one(window, options), keyed, exchange, mandatory, timeout
+        )
 
     # --- consuming ----------------------------------------------------------------------------------------------------
 
@@ -340,10 +343,12 @@ class Publishers:
                     await stack.aclose()
 
     @asynccontextmanager
-    async def one(self, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
+    async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
         """One for this caller alone, until all it published is confirmed."""
+        check_window(window)
         idle = self._idle.setdefault(options, [])
         publisher, stack = idle.pop() if idle else await self._new(options)
+        publisher._window = window  # nothing is under way: there need not be one for each size
         try:
             yield publisher
             await publisher.flush()
@@ -364,10 +369,10 @@ class Publishers:
                 logger.warning("a publisher could not be closed: %s", again)
 
     async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
-        window, while_down, on_unknown = options
+        while_down, on_unknown = options
         stack = AsyncExitStack()
         publisher = await stack.enter_async_context(
-            self._client.publisher(window=window, while_down=while_down, on_unknown=on_unknown)
+            self._client.publisher(while_down=while_down, on_unknown=on_unknown)
         )
         return publisher, stack
 

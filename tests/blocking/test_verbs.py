@@ -238,6 +238,14 @@ def test_publish_many_leaves_nothing_when_the_messages_fail(client: blocking.Cli
     assert client.statistics()["publishers"] == 1  # kept for the next one
 
 
+def test_publish_many_has_one_channel_for_windows_of_all_sizes(client: blocking.Client, queue: str) -> None:
+    for window in range(1, 6):
+        assert client.publish_many([b"x"] * 7, routing_key=queue, window=window) == 7
+    with pytest.raises(rabbitry.LocalProtocolError, match="window"):
+        client.publish_many([b"x"], routing_key=queue, window=0)
+    assert client.statistics()["publishers"] == 1
+
+
 def test_publish_many_to_no_exchange_fails_and_harms_no_other(client: blocking.Client, queue: str) -> None:
     with pytest.raises(rabbitry.PublishesFailed):
         client.publish_many([b"x"] * 3, exchange="no such exchange")
