@@ -70,7 +70,6 @@ class Delivery(rabbitry.Delivery):
 
     def _settle_now(self, settlement: Callable[[], None]) -> None:
         """On the loop. A rollback may make it unsettled again, so the channel's word is the last."""
-        self._is_settling = False
         try:
             settlement()
         except StaleDelivery:
@@ -78,3 +77,5 @@ class Delivery(rabbitry.Delivery):
             logger.warning("a delivery was settled just after its channel had ended: the broker will deliver it again")
         except AlreadySettled:
             logger.warning("a delivery was settled in two threads at once")
+        finally:
+            self._is_settling = False  # last: until then nothing else says that it is settled

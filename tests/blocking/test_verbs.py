@@ -113,6 +113,26 @@ def test_get_and_settle(channel: blocking.Channel) -> None:
     assert last is not None and last.is_settled
 
 
+def test_a_delivery_is_settled_at_once_and_stays_so(
+    channel: blocking.Channel, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    channel.publish(b"x", routing_key=queue)
+    delivery = channel.get(queue)
+    assert delivery is not None
+    ack = rabbitry.Delivery.ack
+
+    def look(self: rabbitry.Delivery) -> None:
+        seen.append(self.is_settled)
+        ack(self)
+
+    monkeypatch.setattr(rabbitry.Delivery, "ack", look)
+    delivery.ack()
+    seen.append(delivery.is_settled)
+    assert channel.get(queue) is None
+    assert seen == [True, True]
+
+
 def test_settlements_keep_their_order_with_other_operations(channel: blocking.Channel) -> None:
     queue = channel.declare_queue(exclusive=True).name
     channel.publish_many([b"%d" % number for number in range(50)], routing_key=queue)
