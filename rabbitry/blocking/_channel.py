@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import rabbitry
 from rabbitry._channel import QueueInfo
-from rabbitry._errors import LocalProtocolError, NotConnected
+from rabbitry._errors import NotConnected
 from rabbitry._message import Message
 from rabbitry._topology import Entity, Exchange, Queue
+from rabbitry.blocking._block import Block
 from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Portal, Timeout
@@ -26,30 +26,27 @@ __all__ = ["Channel"]
 T = TypeVar("T")
 
 
-class Channel:
+class Channel(Block[rabbitry.Channel]):
     """A channel, open inside its `with` block; made by `connection.channel(...)` or `client.channel(...)`.
 
     Each operation is the async one of the same name, with `timeout`: when it is up, the operation is cancelled, with
     what cancelling that one means, and `TimeoutError` is raised.
     """
 
+    _what = "the channel"
+    _call = "channel()"
+
     def __init__(
         self,
         portal: Portal,
-        manager: AbstractAsyncContextManager[rabbitry.Channel],
+        make: Callable[[], AbstractAsyncContextManager[rabbitry.Channel]],
         confirm: bool,
         prefetch: int,
         timeout: Timeout,
     ) -> None:
-        self._portal = portal
-        self._manager = manager
+        super().__init__(portal, make, timeout)
         self._confirm = confirm
         self._prefetch = prefetch
-        self._timeout = timeout
-        self._entered: rabbitry.Channel | None = None
-
-    def __repr__(self) -> str:
-        return f"<blocking {self._entered!r}>" if self._entered is not None else "<blocking Channel, not entered>"
 
     @property
     def _channel(self) -> rabbitry.Channel:
@@ -66,21 +63,6 @@ class Channel:
     def number(self) -> int:
         """The channel's number on its connection."""
         return self._channel.number
-
-    # --- the block ----------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Open the channel, within the `timeout` that `channel()` was given."""
-        if self._entered is not None:
-            raise LocalProtocolError("this channel was entered before: call channel() again")
-        self._entered = self._portal.run(self._manager.__aenter__, self._timeout)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._portal.is_gone:
-            self._portal.run(lambda: self._manager.__aexit__(None, None, None))
 
     def _run(self, function: Callable[[], Awaitable[T]], timeout: Timeout) -> T:
         return self._portal.run(function, timeout)

@@ -62,10 +62,8 @@ class Client(Hosted[rabbitry.Client]):
     def __repr__(self) -> str:
         return f"<blocking {self._value!r}>" if self._value is not None else "<blocking Client, not entered>"
 
-    @asynccontextmanager
-    async def _manager(self) -> AsyncIterator[rabbitry.Client]:
-        async with self._opening as client, self._publishers.open(client, self._portal):
-            yield client
+    def _manager(self) -> AbstractAsyncContextManager[rabbitry.Client]:
+        return self._publishers.with_client(self._opening, self._portal)
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
@@ -283,8 +281,10 @@ class Client(Hosted[rabbitry.Client]):
         """A raw channel of the publishing connection's present life: it raises when that ends. `timeout` is for
         entering.
         """
-        manager = self._async.channel(confirm=confirm, prefetch=prefetch)
-        return Channel(self._portal, manager, confirm, prefetch, timeout)
+        client = self._async
+        return Channel(
+            self._portal, lambda: client.channel(confirm=confirm, prefetch=prefetch), confirm, prefetch, timeout
+        )
 
     # --- what it tells ------------------------------------------------------------------------------------------------
 
@@ -330,17 +330,20 @@ class Publishers:
         self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
 
     @asynccontextmanager
-    async def open(self, client: rabbitry.Client, portal: Portal) -> AsyncIterator[None]:
-        """They are the client's, and end with it."""
-        self._client, self._portal, self._is_open = client, portal, True
-        try:
-            yield
-        finally:
-            self._is_open = False
-            idle, self._idle = self._idle, {}
-            for kept in idle.values():
-                for _, stack in kept:
-                    await stack.aclose()
+    async def with_client(
+        self, opening: AbstractAsyncContextManager[rabbitry.Client], portal: Portal
+    ) -> AsyncIterator[rabbitry.Client]:
+        """The client's block, with which they end. It must not know the blocking client, which may be dropped."""
+        async with opening as self._client:
+            self._portal, self._is_open = portal, True
+            try:
+                yield self._client
+            finally:
+                self._is_open = False
+                idle, self._idle = self._idle, {}
+                for kept in idle.values():
+                    for _, stack in kept:
+                        await stack.aclose()
 
     @asynccontextmanager
     async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:

@@ -42,8 +42,10 @@ class Connection(Hosted[rabbitry.Connection]):
         """A `Channel`, to be entered, which `timeout` bounds. `confirm`: publishes wait for the broker's confirm.
         `prefetch` (0 to 65,535; 0 is unlimited) is how many deliveries each consumer may have unsettled.
         """
-        manager = self._async.channel(confirm=confirm, prefetch=prefetch)
-        return Channel(self._portal, manager, confirm, prefetch, timeout)
+        connection = self._async
+        return Channel(
+            self._portal, lambda: connection.channel(confirm=confirm, prefetch=prefetch), confirm, prefetch, timeout
+        )
 
     def rpc(self, *, timeout: Timeout = None, **options: Any) -> RPC:
         """An `RPC` caller, to be entered, which `timeout` bounds; `options` are those of the async `rpc`, such as

@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from types import TracebackType
 from typing import Self, TypeAlias
 
 import anyio
 
 import rabbitry
-from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._errors import RabbitryError
+from rabbitry.blocking._block import Block
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Deadline, Portal, Timeout
 
@@ -29,13 +29,16 @@ MOST_AT_ONCE = 1000
 """Deliveries fetched at once, at most. To fetch costs two changes of thread, some 50 us."""
 
 
-class Consumer:
+class Consumer(Block[AnyConsumer]):
     """Deliveries of one queue; made by `consume`. Enter it with `with`, then iterate. Any number of threads may.
 
     Iteration raises what iterating the async one does, after what is at hand. After `stop()` it ends, and so it does
     when nothing came for `inactivity_timeout`; it may then be iterated again. Leaving the block puts back what was
     never iterated.
     """
+
+    _what = "the consumer"
+    _call = "consume(...)"
 
     def __init__(
         self,
@@ -45,12 +48,9 @@ class Consumer:
         inactivity_timeout: Timeout,
         timeout: Timeout,
     ) -> None:
-        self._portal = portal
-        self._make = make
-        self._made: AnyConsumer | None = None
+        super().__init__(portal, make, timeout)
         self._at_once = min(prefetch or MOST_AT_ONCE, MOST_AT_ONCE)
         self._inactivity_timeout = inactivity_timeout
-        self._timeout = timeout
         self._fetched: deque[Delivery] = deque()
         self._arrived = threading.Condition()
         self._has_ended = self._is_fetching = False
@@ -59,15 +59,7 @@ class Consumer:
         self._fetching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        if self._made is None:
-            return "<blocking Consumer, not entered>"
-        return f"<blocking {self._made!r}, {len(self._fetched)} fetched>"
-
-    @property
-    def _async(self) -> AnyConsumer:
-        if self._made is None:
-            raise LocalProtocolError("enter it first: 'with channel.consume(...) as deliveries'")
-        return self._made
+        return f"{super().__repr__()[:-1]}, {len(self._fetched)} fetched>"
 
     @property
     def queue(self) -> str:
@@ -75,24 +67,6 @@ class Consumer:
         return self._async.queue
 
     # --- the block ----------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Start consuming, within the `timeout` that `consume` was given."""
-        if self._made is not None:
-            raise LocalProtocolError("this consumer was entered before: call consume(...) again")
-        self._made = self._portal.run(self._enter, self._timeout)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._portal.is_gone:
-            self._portal.run(self._leave)
-
-    async def _enter(self) -> AnyConsumer:
-        consumer = self._make()
-        await consumer.__aenter__()
-        return consumer
 
     async def _leave(self) -> None:
         with self._arrived:
@@ -103,7 +77,7 @@ class Consumer:
                 self._fetch_scope.cancel()
             await asyncio.wait({self._fetching})
         self._give_back(self._take_fetched())
-        await self._async.__aexit__(None, None, None)
+        await super()._leave()
 
     def _take_fetched(self) -> list[Delivery]:
         with self._arrived:
@@ -112,6 +86,8 @@ class Consumer:
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
         """To the consumer of now, which puts them back into the queue when it is left. On the loop."""
+        if not deliveries:
+            return
         consumer = self._async if isinstance(self._async, rabbitry.Consumer) else self._async._consumer
         live = [delivery for delivery in deliveries if not delivery.is_stale]
         if consumer is not None and live:
@@ -121,6 +97,7 @@ class Consumer:
         """End the iteration, in whichever thread: cancel at the broker and put back what was not iterated. Does not
         wait.
         """
+        self._async  # noqa: B018 - raises when not entered
         self._portal.submit(self._stop)
 
     def _stop(self) -> None:

@@ -7,10 +7,11 @@ within is raised where the `with` block ends, unless that raises something of it
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
@@ -84,7 +85,7 @@ class Hosted(Generic[T]):
         self._leased: Portal | None = None
         self._host: Host[T] | None = None
         self._value: T | None = None
-        self._is_left = False
+        self._was_entered = self._is_left = False
 
     def _manager(self) -> AbstractAsyncContextManager[T]:
         """The async block."""
@@ -105,12 +106,15 @@ class Hosted(Generic[T]):
         return self._value
 
     def __enter__(self) -> Self:
-        if self._leased is not None:
+        if self._was_entered:
             raise LocalProtocolError(f"{self._what} was entered before: make another one")
+        self._was_entered = True
         portal = self._leased = lease()
         try:
             self._value = portal.run(self._enter)
         except BaseException:
+            if self._host is not None:  # it may have been entered before this was interrupted
+                portal.submit_if_open(self._host.leave_soon)
             self._leased = self._host = None
             portal.give_back()
             raise
@@ -131,10 +135,12 @@ class Hosted(Generic[T]):
         try:
             if not portal.is_gone:
                 portal.run(host.leave)  # handlers in other threads may still publish meanwhile
+        except BaseException:
+            _leave_soon(host, portal)
+            raise
         finally:
             self._is_left = True
-            portal.submit_if_open(host.leave_soon)
-            portal.give_back()
+        portal.give_back()
         failure = host.failure
         if failure is not None and (error is None or (isinstance(error, NotConnected) and error.__cause__ is failure)):
             raise failure from None
@@ -142,5 +148,12 @@ class Hosted(Generic[T]):
     def __del__(self) -> None:
         host, portal = getattr(self, "_host", None), getattr(self, "_leased", None)
         if host is not None and portal is not None and not portal.is_forked:
-            portal.submit_if_open(host.leave_soon)
+            if not sys.is_finalizing():  # a thread that is no more may hold the portal's lock
+                _leave_soon(host, portal)
             warnings.warn(f"{self._what} was dropped inside its 'with' block", ResourceWarning, 2, self)
+
+
+def _leave_soon(host: Host[Any], portal: Portal) -> None:
+    """Leave the block, and have its lease given back, without waiting."""
+    portal.submit_if_open(host.leave_soon)
+    portal.submit_if_open(portal.give_back)

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -27,6 +27,11 @@ from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._message import seconds
 
 __all__ = ["Deadline", "Portal", "Timeout", "lease"]
+
+try:
+    import sniffio
+except ModuleNotFoundError:  # a newer AnyIO can do without
+    sniffio = None  # type: ignore[assignment]
 
 logger = logging.getLogger("rabbitry")
 
@@ -65,6 +70,7 @@ class Operation(Generic[T]):
         "_done",
         "_error",
         "_function",
+        "_is_started",
         "_scope",
         "_timeout",
         "_value",
@@ -75,14 +81,15 @@ class Operation(Generic[T]):
     def __init__(self, function: Callable[[], Awaitable[T]], timeout: float | None) -> None:
         self._function: Callable[[], Awaitable[T]] | None = function
         self._timeout = timeout
-        self._context: Context = copy_context()
+        self._context = copy_context()
+        if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
+            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
         self._scope: anyio.CancelScope | None = None
         self._done = threading.Lock()
         self._done.acquire()
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.has_value = False
-        self.is_done = False
+        self.has_value = self.is_done = self._is_started = False
 
     # --- in the waiting thread ----------------------------------------------------------------------------------------
 
@@ -103,7 +110,10 @@ class Operation(Generic[T]):
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Run it in a task."""
+        """Run it in a task. Harmless when done twice."""
+        if self._is_started:
+            return
+        self._is_started = True
         coroutine = self._run()
         try:
             task = tasks.create_task(coroutine, context=self._context)
@@ -230,24 +240,30 @@ class Portal:
         timeout: Timeout = None,
         *,
         undo: Callable[[T], object] | None = None,
+        is_final: bool = False,
     ) -> T:
         """What `await function()` on the loop returns or raises; `TimeoutError` once it was cancelled for that.
 
         Interrupted by what a signal handler raises, it cancels it and waits for its end; interrupted again, it does not
-        wait. `undo` is called on the loop with a result that so had no taker.
+        wait. `undo` is called on the loop with a result that so had no taker. `is_final`: it has to be done, and goes
+        on without being waited for.
         """
         if threading.get_ident() == self._thread.ident:
             raise LocalProtocolError(
                 "a blocking call from the thread that has to carry it out: a callback must not wait for the broker"
             )
         operation = Operation(function, None if timeout is None else seconds(timeout))
+        begin = partial(self._begin, operation)
         self.check_fork()
         try:
-            self.submit(partial(self._begin, operation))
+            self.submit(begin)
             operation.wait()
             return operation.result()
         except BaseException:  # its own error, too, but for which there is nothing to undo
-            self._abandon(operation, undo)
+            if is_final:
+                self.submit_if_open(begin)
+            else:
+                self._abandon(operation, undo)
             raise
 
     def _abandon(self, operation: Operation[T], undo: Callable[[T], object] | None) -> None:
@@ -284,10 +300,7 @@ class Portal:
         operation.start(self._tasks)
 
     def _settle_soon(self) -> None:
-        if self._settlements:
-            self._loop.call_later(SETTLE_WITHIN, self.settle_now)
-        else:
-            self._is_settling = False
+        self._loop.call_later(SETTLE_WITHIN, self.settle_now)
 
     def settle_now(self) -> None:
         """Make the settlements there are."""
@@ -302,7 +315,7 @@ class Portal:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def give_back(self) -> None:
-        """One lease; with the last one the thread ends."""
+        """One lease; with the last one the thread ends, for which this waits unless it is called there."""
         global _portal
         if self.is_forked:
             return
@@ -316,7 +329,8 @@ class Portal:
             if self.is_open:
                 self.is_open = False
                 self._loop.call_soon_threadsafe(self._stop)
-        self._thread.join(STOP_BOUND)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(STOP_BOUND)
 
     def _stop(self) -> None:
         self.settle_now()

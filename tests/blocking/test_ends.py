@@ -12,10 +12,19 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, blocking
+from rabbitry.blocking._portal import Operation
 
 InThread = Callable[..., threading.Thread]
 
 QUICK = Backoff(initial=0.01, maximum=0.05)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Return when it is true, which takes no longer than five seconds."""
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 # --- time-outs --------------------------------------------------------------------------------------------------------
@@ -131,6 +140,11 @@ def test_what_keeps_a_connection_from_being_entered_is_raised(amqp_url: str) -> 
         blocking.connect("amqp://localhost:1").__enter__()
     with pytest.raises(rabbitry.LocalProtocolError):
         blocking.open_client([]).__enter__()
+    with blocking.open_client("amqp://localhost:1") as client:
+        channel = client.channel(timeout=0.01)
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                channel.__enter__()
     with pytest.raises(rabbitry.NotFound), blocking.connect(amqp_url) as connection, connection.channel() as channel:
         channel.declare_queue("no such queue", passive=True)
 
@@ -160,6 +174,86 @@ def test_credentials_that_end_the_program_only_fail(amqp_url: str) -> None:
         client.publish(b"x", routing_key="nowhere", timeout=10)
 
 
+@pytest.mark.parametrize("open_one", [blocking.connect, blocking.open_client])
+def test_what_is_dropped_is_closed_in_the_background(amqp_url: str, open_one: Any) -> None:
+    dropped = open_one(amqp_url)
+    dropped.__enter__()
+    if open_one is blocking.open_client:
+        dropped.publish_many([b"x"], routing_key="nowhere")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "rabbitry.blocking")
+    held = [dropped]
+    del dropped
+    with pytest.warns(ResourceWarning, match="was dropped inside its 'with' block"):
+        held.clear()
+    thread.join(5)  # the last one was given back
+    assert not thread.is_alive()
+
+
+# --- interrupted at the worst moment ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has the next `wait` for an operation, or the next taking of its `result`, be interrupted."""
+
+    def strike(name: str) -> None:
+        method = getattr(Operation, name)
+
+        def interrupted(_: Operation[Any]) -> None:
+            monkeypatch.setattr(Operation, name, method)
+            if name == "result":
+                method(_)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Operation, name, interrupted)
+
+    return strike
+
+
+def test_what_was_entered_when_it_was_interrupted_is_left_again(
+    amqp_url: str, queue: str, channel: blocking.Channel, strike: Callable[[str], None]
+) -> None:
+    for open_one in (blocking.connect, blocking.open_client):
+        strike("result")
+        with pytest.raises(KeyboardInterrupt):
+            open_one(amqp_url).__enter__()
+    with blocking.open_client(amqp_url) as client, blocking.connect(amqp_url) as connection:
+        for block in (
+            client.consume(queue),
+            channel.consume(queue),
+            connection.channel(),
+            connection.rpc(),
+        ):
+            strike("result")
+            with pytest.raises(KeyboardInterrupt):
+                block.__enter__()
+            eventually(lambda block=block: block._manager is None)  # left in the background
+        eventually(lambda: channel.declare_queue(queue, passive=True).consumer_count == 0)
+
+
+def test_leaving_that_is_interrupted_goes_on(
+    amqp_url: str, proxy: Any, queue: str, channel: blocking.Channel, strike: Callable[[str], None]
+) -> None:
+    with blocking.connect(amqp_url) as connection, connection.channel() as other:
+        consumer = other.consume(queue)
+        for block in (consumer, other):
+            if block is consumer:
+                consumer.__enter__()
+                assert channel.declare_queue(queue, passive=True).consumer_count == 1
+            strike("wait")
+            with pytest.raises(KeyboardInterrupt):
+                block.__exit__(None, None, None)
+        eventually(lambda: channel.declare_queue(queue, passive=True).consumer_count == 0 and not other.is_open)
+        with pytest.raises(KeyboardInterrupt):
+            with blocking.connect(proxy.url) as stalled:
+                proxy.stall()
+                strike("wait")
+                began = time.monotonic()
+        assert time.monotonic() - began < 1
+        proxy.resume()
+        eventually(lambda: not stalled.is_open)
+
+
 # --- misuse -----------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +277,8 @@ def test_use_outside_the_block_is_refused(amqp_url: str, queue: str) -> None:
             connection.channel().publish(b"x")
         with pytest.raises(rabbitry.LocalProtocolError, match="enter it first"):
             next(client.consume(queue))
+        with pytest.raises(rabbitry.LocalProtocolError, match="enter it first"):
+            client.consume(queue).stop()
         with pytest.raises(rabbitry.LocalProtocolError, match=r"client\.rpc"):
             client.rpc().call("x")
     for use in (

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import anyio
 import pytest
 
 import rabbitry
@@ -122,6 +123,17 @@ def test_a_call_that_would_wait_for_itself_is_refused(client: blocking.Client, q
     client.publish(b"x", routing_key=queue)
     client.process(queue, handle, on_error=on_error)  # type: ignore[arg-type]
     assert len(refusals) == 1
+
+
+def test_a_trio_task_may_block_for_it(amqp_url: str) -> None:
+    """Which trio's other tasks have to wait for: at a program's start, say."""
+
+    async def main() -> None:
+        with blocking.open_client(amqp_url) as client:
+            client.publish(b"x", routing_key="nowhere", timeout=5)
+            client.publish_many([b"x"] * 3, routing_key="nowhere", timeout=5)
+
+    anyio.run(main, backend="trio")
 
 
 def test_handlers_finish_while_the_client_is_left(amqp_url: str, queue: str, in_thread: InThread) -> None:
