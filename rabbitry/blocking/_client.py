@@ -18,6 +18,7 @@ import anyio.to_thread
 import rabbitry
 from rabbitry._backoff import Backoff
 from rabbitry._channel import QueueInfo
+from rabbitry._codecs import Codec
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
 from rabbitry._delivery import OnError
 from rabbitry._hooks import Instrumentation
@@ -26,7 +27,8 @@ from rabbitry._message import Message
 from rabbitry._publisher import check_window
 from rabbitry._publishing import OnUnknown
 from rabbitry._reactor import DEFAULT_URL
-from rabbitry._serving import Handler
+from rabbitry._rpc import ReplyTo
+from rabbitry._serving import CLOCK_SKEW, Handler
 from rabbitry._subscription import ConsumeOptions, Offset
 from rabbitry._topology import Entity, Exchange, Queue
 from rabbitry.blocking._channel import Channel
@@ -230,12 +232,19 @@ class Client(Hosted[rabbitry.Client]):
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
-    def rpc(self, *, timeout: Timeout = None, **options: Any) -> RPC:
-        """`with client.rpc() as rpc: rpc.call("double", 21, timeout=2)`; `options` are those of the async `rpc`, such
-        as `codec`. `timeout` is for entering.
+    def rpc(
+        self,
+        *,
+        codec: str | Codec = "msgpack",
+        reply_to: ReplyTo = "direct",
+        while_down: WhileDown | None = None,
+        timeout: Timeout = None,
+    ) -> RPC:
+        """`with client.rpc() as rpc: rpc.call("double", 21, timeout=2)`; the arguments are those of the async `rpc`.
+        `timeout` is for entering.
         """
         client = self._async
-        return RPC(self._portal, lambda: client.rpc(**options), timeout)
+        return RPC(self._portal, lambda: client.rpc(codec=codec, reply_to=reply_to, while_down=while_down), timeout)
 
     def serve(
         self,
@@ -243,20 +252,36 @@ class Client(Hosted[rabbitry.Client]):
         handler: Handler,
         *,
         concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str | Codec = "msgpack",
+        raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
         drain: float | timedelta = DEFAULT_DRAIN,
         timeout: Timeout = None,
-        **options: Any,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
         stopped, interrupted or timed out. The functions of a `Service`, or of a list, are called by name, in threads,
-        too. `options` are those of the async `serve`. Ends as `process` does.
+        too. The other arguments are those of the async `serve`. Ends as `process` does.
         """
         client, portal = self._async, self._portal
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)
             answer = threads.asynchronous(handler)
-            await threads.run(lambda: client.serve(queue, answer, concurrency=concurrency, drain=drain, **options))
+            await threads.run(
+                lambda: client.serve(
+                    queue,
+                    answer,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    codec=codec,
+                    raw=raw,
+                    send_traceback=send_traceback,
+                    clock_skew=clock_skew,
+                    drain=drain,
+                )
+            )
 
         portal.run(serve, timeout)
 

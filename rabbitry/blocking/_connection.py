@@ -9,10 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import rabbitry
+from rabbitry._codecs import Codec
 from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE
 from rabbitry._hooks import Instrumentation
 from rabbitry._reactor import DEFAULT_URL
-from rabbitry._serving import Handler
+from rabbitry._rpc import ReplyTo
+from rabbitry._serving import CLOCK_SKEW, Handler, RequestCounts
+from rabbitry._topology import Queue
 from rabbitry.blocking._channel import Channel
 from rabbitry.blocking._hosting import Hosted
 from rabbitry.blocking._portal import Timeout
@@ -47,25 +50,27 @@ class Connection(Hosted[rabbitry.Connection]):
             self._portal, lambda: connection.channel(confirm=confirm, prefetch=prefetch), confirm, prefetch, timeout
         )
 
-    def rpc(self, *, timeout: Timeout = None, **options: Any) -> RPC:
-        """An `RPC` caller, to be entered, which `timeout` bounds; `options` are those of the async `rpc`, such as
-        `codec`.
-        """
+    def rpc(self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct", timeout: Timeout = None) -> RPC:
+        """An `RPC` caller, to be entered, which `timeout` bounds; the arguments are those of the async `rpc`."""
         connection = self._async
-        return RPC(self._portal, lambda: connection.rpc(**options), timeout)
+        return RPC(self._portal, lambda: connection.rpc(codec=codec, reply_to=reply_to), timeout)
 
     def serve(
         self,
-        queue: str,
+        queue: str | Queue,
         handler: Handler,
         *,
         concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str | Codec = "msgpack",
+        raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
         timeout: Timeout = None,
-        **options: Any,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until the
         connection ends or this is interrupted or timed out. The functions of a `Service`, or of a list, are called by
-        name, in threads, too. `options` are those of the async `serve`.
+        name, in threads, too. The other arguments are those of the async `serve`; `requests` counts.
 
         Then the requests being handled are put back, and their handlers left to themselves.
         """
@@ -74,7 +79,18 @@ class Connection(Hosted[rabbitry.Connection]):
         async def serve() -> None:
             threads = Threads(portal, concurrency)
             answer = threads.asynchronous(handler)
-            await threads.run(lambda: connection.serve(queue, answer, concurrency=concurrency, **options))
+            await threads.run(
+                lambda: connection.serve(
+                    queue,
+                    answer,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    codec=codec,
+                    raw=raw,
+                    send_traceback=send_traceback,
+                    clock_skew=clock_skew,
+                )
+            )
 
         portal.run(serve, timeout)
 
@@ -87,6 +103,11 @@ class Connection(Hosted[rabbitry.Connection]):
         """Return when this program closed the connection; raise the cause when something else ended it."""
         if not self._is_left:
             self._portal.run(self._async.wait_closed, timeout)
+
+    @property
+    def requests(self) -> RequestCounts:
+        """What became of the requests that `serve` took on this connection; live counts."""
+        return self._async.requests
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -43,6 +43,28 @@ def test_a_connection_has_each_verb_with_a_timeout(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(verbs(rabbitry.Client) - {"serve", "process", "aclose"}))
 def test_a_client_has_each_verb_with_a_timeout(name: str) -> None:
     assert parameters(getattr(blocking.Client, name)) == parameters(getattr(rabbitry.Client, name)) | TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (blocking.Client.rpc, rabbitry.Client.rpc),
+        (blocking.Connection.rpc, rabbitry.Connection.rpc),
+        (blocking.Connection.serve, rabbitry.Connection.serve),
+        (blocking.RPC.call, rabbitry.ClientRPC.call),
+        (blocking.RPC.bind, rabbitry.ClientRPC.bind),
+    ],
+)
+def test_the_others_take_what_the_async_ones_take(ours: Callable[..., Any], theirs: Callable[..., Any]) -> None:
+    assert parameters(ours) == parameters(theirs) | TIMEOUT
+
+
+def test_serve_takes_what_the_async_one_takes() -> None:
+    theirs = parameters(rabbitry.Client.serve)
+    del theirs["task_status"]
+    ours = parameters(blocking.Client.serve)
+    assert ours.keys() == (theirs | TIMEOUT).keys()
+    assert {name for name in theirs if theirs[name] != ours[name]} == {"drain"}  # as nothing can cancel a thread
 
 
 def test_connect_and_open_client_take_what_the_async_ones_take() -> None:
@@ -422,6 +444,56 @@ def test_rpc_and_serve(client: blocking.Client, amqp_url: str, queue: str, in_th
     with blocking.connect(amqp_url) as connection, connection.rpc(codec="json") as rpc:
         assert rpc.call(queue, 4, headers={"a": "b"}) == 8
     client.stop_consuming()
+
+
+class Calculator(Protocol):
+    def add(self, one: int, other: int = 1) -> int:
+        """The sum."""
+        ...
+
+    def stick(self) -> None: ...
+
+
+def test_bind_calls_a_service(
+    client: blocking.Client, channel: blocking.Channel, amqp_url: str, queue: str, in_thread: InThread
+) -> None:
+    released = threading.Event()
+
+    class Server:
+        def add(self, one: int, other: int = 1) -> int:
+            return one + other
+
+        def stick(self) -> None:
+            released.wait(10)
+
+    def serve() -> None:
+        client.serve(queue, rabbitry.Service(Server(), interface=Calculator), drain=0.05)
+
+    in_thread(serve)
+    with client.rpc() as rpc, blocking.connect(amqp_url) as connection, connection.rpc() as other:
+        calculator = rpc.bind(Calculator, queue, idempotent=True, timeout=5)
+        assert calculator.add(1, other=2) == 3 and other.bind(Calculator, queue).add(3) == 4
+        assert calculator.add.__doc__ == "The sum." and repr(calculator) == f"<Calculator served at '{queue}'>"
+        with pytest.raises(rabbitry.RemoteError, match="missing a required argument"):
+            calculator.add()  # type: ignore[call-arg]
+        with pytest.raises(TimeoutError):
+            rpc.bind(Calculator, queue, timeout=0.2).stick()
+        with pytest.raises(rabbitry.Unroutable):
+            rpc.bind(Calculator, unique("nobody"), timeout=5).add(1)
+        for use in (lambda: other.call(queue, idempotent=True), lambda: other.bind(Calculator, queue, idempotent=True)):
+            with pytest.raises(rabbitry.LocalProtocolError, match=r"client\.rpc"):
+                use()
+
+        class Asynchronous(Protocol):
+            async def add(self, one: int) -> int: ...
+
+        with pytest.raises(TypeError, match="not 'async def'"):
+            rpc.bind(Asynchronous, queue)
+        for wrong in (Calculator.add, type("Empty", (), {})):
+            with pytest.raises(TypeError, match="public methods"):
+                rpc.bind(wrong, queue)
+    client.stop_consuming()
+    released.set()
 
 
 @pytest.mark.parametrize("is_list", [False, True])
