@@ -32,9 +32,22 @@ from rabbitry.blocking._client import Client, open_client
 from rabbitry.blocking._connection import Connection, connect
 from rabbitry.blocking._consumer import Batches, Consumer
 from rabbitry.blocking._delivery import Delivery
+from rabbitry.blocking._publisher import Confirmation, Publisher
 from rabbitry.blocking._rpc import RPC
 
-__all__ = ["RPC", "Batches", "Channel", "Client", "Connection", "Consumer", "Delivery", "connect", "open_client"]
+__all__ = [
+    "RPC",
+    "Batches",
+    "Channel",
+    "Client",
+    "Confirmation",
+    "Connection",
+    "Consumer",
+    "Delivery",
+    "Publisher",
+    "connect",
+    "open_client",
+]
 
 for _public in [globals()[name] for name in __all__]:
     _public.__module__ = "rabbitry.blocking"

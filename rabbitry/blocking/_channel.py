@@ -19,6 +19,7 @@ from rabbitry.blocking._block import Block
 from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Portal, Timeout
+from rabbitry.blocking._publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking._publishing import ByKey, Several, publish_all, unconfirmed, with_keys
 
 __all__ = ["Channel"]
@@ -132,6 +133,24 @@ class Channel(Block[rabbitry.Channel]):
                 self._portal, lambda: channel.publisher(window=window), keyed, exchange, mandatory, timeout
             )
         return publish_all(self._portal, lambda: unconfirmed(channel), keyed, exchange, mandatory, timeout)
+
+    def publisher(
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: OnOutcome | None = None,
+        timeout: Timeout = None,
+    ) -> Publisher:
+        """A `Publisher` with up to `window` unconfirmed messages, to be entered, which `timeout` bounds; `on_outcome`
+        is called with each `Confirmation` as it ends.
+
+        `on_outcome` is called in the event loop's thread: it must be quick, not raise, and not wait for the broker.
+        """
+        channel, told = self._channel, with_portal(on_outcome, self._portal)
+        return Publisher(
+            self._portal, lambda: channel.publisher(exchange=exchange, window=window, on_outcome=told), timeout
+        )
 
     # --- consuming ----------------------------------------------------------------------------------------------------
 

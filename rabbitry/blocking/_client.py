@@ -36,6 +36,7 @@ from rabbitry.blocking._consumer import Consumer
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._hosting import Hosted
 from rabbitry.blocking._portal import Portal, Timeout
+from rabbitry.blocking._publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking._publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking._rpc import RPC
 from rabbitry.blocking._threads import Threads, caught
@@ -147,6 +148,31 @@ class Client(Hosted[rabbitry.Client]):
         options: PublisherOptions = (while_down, on_unknown)
         return publish_all(
             self._portal, lambda: self._publishers.one(window, options), keyed, exchange, mandatory, timeout
+        )
+
+    def publisher(
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: OnOutcome | None = None,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> Publisher:
+        """`with client.publisher() as publisher: publisher.submit(b"...", routing_key="jobs")`: a `Publisher` through
+        all lives, with a channel of its own, for messages as they come.
+
+        The arguments are those of the async `publisher`. `on_outcome` is called in the event loop's thread: it must be
+        quick, not raise, and not wait for the broker. Entering waits for a connection, within `timeout`.
+        """
+        client, told = self._async, with_portal(on_outcome, self._portal)
+        return Publisher(
+            self._portal,
+            lambda: client.publisher(
+                exchange=exchange, window=window, on_outcome=told, while_down=while_down, on_unknown=on_unknown
+            ),
+            timeout,
         )
 
     # --- consuming ----------------------------------------------------------------------------------------------------

@@ -93,6 +93,27 @@ def test_no_time_means_not_done(channel: blocking.Channel, queue: str) -> None:
     assert channel.get(queue) is None
 
 
+def test_a_publisher_waits_as_long_as_it_is_told(proxy: Any, strike: Callable[[str], None]) -> None:
+    with blocking.open_client(proxy.url) as client, client.publisher(window=2) as publisher:
+        publisher.publish(b"x", routing_key="nowhere", timeout=5)
+        proxy.stall()
+        first, _ = (publisher.submit(b"x", routing_key="nowhere", timeout=5) for _ in range(2))
+        for wait in (
+            lambda: publisher.submit(b"x", routing_key="nowhere", timeout=0.02),
+            lambda: publisher.publish(b"x", routing_key="nowhere", timeout=0.02),
+            lambda: publisher.flush(timeout=0.02),
+            lambda: first.wait(timeout=0.02),
+        ):
+            with pytest.raises(TimeoutError):
+                wait()
+        assert (publisher.sent, publisher.pending, first.outcome) == (3, 2, "pending")
+        strike("wait")
+        threading.Timer(0.1, proxy.resume).start()
+        with pytest.raises(KeyboardInterrupt):  # while it waits for the confirms
+            publisher.__exit__(None, None, None)
+        assert first.outcome in ("confirmed", "unknown") and not publisher.pending
+
+
 # --- errors that leave blocks -----------------------------------------------------------------------------------------
 
 

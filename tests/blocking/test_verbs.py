@@ -48,9 +48,15 @@ def test_a_client_has_each_verb_with_a_timeout(name: str) -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
+        (blocking.Client.publisher, rabbitry.Client.publisher),
         (blocking.Client.rpc, rabbitry.Client.rpc),
+        (blocking.Channel.publisher, rabbitry.Channel.publisher),
         (blocking.Connection.rpc, rabbitry.Connection.rpc),
         (blocking.Connection.serve, rabbitry.Connection.serve),
+        (blocking.Publisher.submit, rabbitry.ClientPublisher.submit),
+        (blocking.Publisher.publish, rabbitry.ClientPublisher.publish),
+        (blocking.Publisher.flush, rabbitry.ClientPublisher.flush),
+        (blocking.Confirmation.wait, rabbitry.Confirmation.wait),
         (blocking.RPC.call, rabbitry.ClientRPC.call),
         (blocking.RPC.bind, rabbitry.ClientRPC.bind),
     ],
@@ -73,7 +79,7 @@ def test_connect_and_open_client_take_what_the_async_ones_take() -> None:
 
 
 def test_every_waiting_call_takes_a_timeout() -> None:
-    for cls in (blocking.Channel, blocking.Client, blocking.Connection, blocking.RPC):
+    for cls in (blocking.Channel, blocking.Client, blocking.Connection, blocking.Publisher, blocking.RPC):
         for name, member in inspect.getmembers(cls, inspect.isfunction):
             if not name.startswith("_") and name not in ("stop_consuming", "statistics"):
                 assert "timeout" in inspect.signature(member).parameters, f"{cls.__name__}.{name}"
@@ -292,6 +298,76 @@ def test_publish_many_to_no_exchange_fails_and_harms_no_other(client: blocking.C
     with pytest.raises(rabbitry.PublishesFailed):
         client.publish_many([b"x"] * 3, exchange="no such exchange")
     assert client.publish_many([b"x"] * 3, routing_key=queue) == 3
+
+
+# --- a publisher ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["client", "channel"])
+def has_publisher(request: pytest.FixtureRequest, client: blocking.Client, channel: blocking.Channel) -> Any:
+    return client if request.param == "client" else channel
+
+
+def test_a_publisher_confirms_what_it_is_given(has_publisher: Any, channel: blocking.Channel, queue: str) -> None:
+    told: list[blocking.Confirmation] = []
+    with has_publisher.publisher(window=2, on_outcome=told.append, timeout=5) as publisher:
+        confirmations = [
+            publisher.submit(b"%d" % number, routing_key=queue, tag=number, timeout=5) for number in range(5)
+        ]
+        publisher.publish(Message(b"last"), routing_key=queue, timeout=5)
+        publisher.flush(timeout=5)
+        assert (publisher.sent, publisher.confirmed, publisher.failed, publisher.pending) == (6, 6, 0, 0)
+        assert publisher.republished == 0
+        lost = publisher.submit(b"lost", exchange="amq.direct", routing_key="nowhere", mandatory=True)
+        with pytest.raises(rabbitry.Unroutable):
+            lost.wait(timeout=5)
+        assert lost.outcome == "unroutable" and isinstance(lost.failure(), rabbitry.Unroutable)
+        assert (lost.message, lost.exchange, lost.routing_key, lost.tag) == (b"lost", "amq.direct", "nowhere", None)
+    for number, confirmation in enumerate(confirmations):
+        confirmation.wait()
+        assert (confirmation.outcome, confirmation.tag, confirmation.failure()) == ("confirmed", number, None)
+    assert [each.tag for each in told] == [*range(5), None, None] and told[-1].outcome == "unroutable"
+    assert bodies(channel, queue) == [b"0", b"1", b"2", b"3", b"4", b"last"]
+
+
+def test_leaving_a_publisher_says_what_failed(has_publisher: Any, channel: blocking.Channel, queue: str) -> None:
+    with pytest.raises(rabbitry.PublishesFailed) as caught:
+        with has_publisher.publisher() as publisher:
+            publisher.submit(b"fine", routing_key=queue)
+            publisher.submit(b"lost", routing_key="nowhere", mandatory=True)
+    assert [each.message for each in caught.value.failures] == [b"lost"]
+    with pytest.raises(ZeroDivisionError):
+        with has_publisher.publisher() as publisher:
+            publisher.submit(b"fine, too", routing_key=queue)
+            publisher.submit(b"lost", routing_key="nowhere", mandatory=True)
+            raise ZeroDivisionError
+    with pytest.raises(rabbitry.LocalProtocolError, match="not open"):
+        publisher.submit(b"late")
+    with pytest.raises(rabbitry.LocalProtocolError, match="window"):
+        has_publisher.publisher(window=0).__enter__()
+    assert channel.purge_queue(queue) == 2
+
+
+def test_threads_share_a_publisher(client: blocking.Client, queue: str, in_thread: InThread) -> None:
+    with client.publisher(window=3) as publisher:
+
+        def work() -> None:
+            for _ in range(50):
+                publisher.submit(b"x", routing_key=queue, timeout=10)
+
+        for thread in [in_thread(work) for _ in range(5)]:
+            thread.join(20)
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 250
+
+
+def test_on_outcome_harms_nothing(client: blocking.Client, queue: str, caplog: pytest.LogCaptureFixture) -> None:
+    def on_outcome(_: blocking.Confirmation) -> None:
+        raise SystemExit
+
+    with client.publisher(on_outcome=on_outcome) as publisher:
+        publisher.submit(b"x", routing_key=queue)
+    assert publisher.confirmed == 1 and "on_outcome failed" in caplog.text
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------
