@@ -18,7 +18,7 @@ from rabbitry._errors import StaleDelivery
 from rabbitry._message import Message
 from rabbitry.protocol.content import Content
 
-__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
+__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "Verdict", "check_on_error"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -175,7 +175,9 @@ class ProcessDelivery:
     __slots__ = ("_delivery", "_is_stream", "_on_error")
 
     def __init__(self, delivery: Delivery, on_error: OnError, *, is_stream: bool = False) -> None:
-        """`is_stream`: "reject" skips it, by an ack; what would put it back leaves it unsettled."""
+        """From a stream (`is_stream`, or it looks so) "reject" skips it, by an ack; what would put it back leaves it
+        unsettled.
+        """
         check_on_error(on_error)
         self._is_stream = is_stream
         self._delivery = delivery
@@ -210,15 +212,16 @@ class ProcessDelivery:
         delivery = self._delivery
         if delivery.is_settled:
             return
+        is_stream = verdict != "ack" and (self._is_stream or delivery.seems_streamed)
         try:
             match verdict:
                 case "ack":
                     delivery.ack()
-                case "reject" if self._is_stream:
+                case "reject" if is_stream:
                     delivery.ack()
-                case "raise" if self._is_stream:
+                case "raise" if is_stream:
                     pass
-                case "requeue" if self._is_stream:
+                case "requeue" if is_stream:
                     raise ValueError(STREAM_TAKES_NOTHING_BACK)
                 case "requeue":
                     delivery.reject(requeue=True)

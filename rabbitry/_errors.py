@@ -201,6 +201,10 @@ class PublishFailed(RabbitryError):
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.reason} (exchange {self.exchange!r}, routing key {self.routing_key!r}){detail}"
 
+    def __repr__(self) -> str:
+        """Without the message: what shows errors need not show what users send, nor megabytes of it."""
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class Nacked(PublishFailed):
     """The broker refused the message (a queue's length limit with reject-publish, or an internal failure)."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from inspect import isawaitable
 from typing import Any, Literal, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, check_on_error
+from rabbitry._delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, Verdict, check_on_error
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._scopes import background
 from rabbitry._subscription import Subscription
@@ -47,11 +49,16 @@ async def process_all(
     check_on_error(on_error)
     if subscription.is_stream and on_error == "requeue":
         raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
-    handler = subscription._observed(handler)
+    handler = subscription._observed(partial(_awaited, handler))
     at_work: dict[anyio.CancelScope, Delivery] = {}
     refusals: list[RabbitryError] = []  # of the subscription
     errors: list[Exception] = []  # of handlers, to be raised
     ending, running = anyio.Event(), concurrency
+
+    def verdict(delivery: Delivery, error: Exception) -> Verdict:
+        if isinstance(error, _NotAwaitable):  # as the next one would be
+            return "raise"
+        return on_error(delivery, error) if callable(on_error) else on_error
 
     async def work() -> None:
         nonlocal running
@@ -61,7 +68,7 @@ async def process_all(
                 with anyio.CancelScope(shield=drain > 0) as scope:
                     at_work[scope] = delivery
                     try:
-                        with ProcessDelivery(delivery, on_error, is_stream=subscription.is_stream):
+                        with ProcessDelivery(delivery, verdict, is_stream=subscription.is_stream):
                             await _handled(handler, delivery)
                     except Exception as error:
                         errors.append(error)
@@ -100,6 +107,21 @@ async def process_all(
             logger.error("another handler failed, too", exc_info=other)
         for error in errors or refusals:
             raise error
+
+
+class _NotAwaitable(LocalProtocolError):
+    """The handler is no coroutine function."""
+
+
+async def _awaited(handler: DeliveryHandler, delivery: Delivery) -> None:
+    """Told apart by what it returns: a lambda or a decorated function may well be one."""
+    awaitable = handler(delivery)
+    if not isawaitable(awaitable):
+        raise _NotAwaitable(
+            f"process takes a coroutine function as its handler, but {handler!r} returned no awaitable: write it with "
+            "'async def', and have work that blocks done by 'await anyio.to_thread.run_sync(...)'"
+        )
+    await awaitable
 
 
 async def _handled(handler: DeliveryHandler, delivery: Delivery) -> None:

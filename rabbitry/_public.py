@@ -41,7 +41,15 @@ from rabbitry._errors import (
     StaleDelivery,
     Unroutable,
 )
-from rabbitry._hooks import CallOperation, Event, Instrumentation, Operation, ProcessOperation, PublishOperation
+from rabbitry._hooks import (
+    CallOperation,
+    Event,
+    GetOperation,
+    Instrumentation,
+    Operation,
+    ProcessOperation,
+    PublishOperation,
+)
 from rabbitry._link import Change, Credentials
 from rabbitry._message import Message
 from rabbitry._publisher import Publisher

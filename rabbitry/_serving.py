@@ -243,7 +243,8 @@ class Answering:
             if _is_async(function):
                 return await call()
         # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.
-        result = await anyio.to_thread.run_sync(call, limiter=self._threads)
+        # In a tuple, as trio refuses a function that returns an awaitable.
+        (result,) = await anyio.to_thread.run_sync(lambda: (call(),), limiter=self._threads)
         return await result if inspect.isawaitable(result) else result
 
     def _encoded(self, result: Any, common: Mapping[str, Any]) -> Message:

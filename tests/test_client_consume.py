@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -392,6 +393,35 @@ async def test_a_stream_consumer_misses_nothing_before_its_first_delivery(amqp_u
                 delivery.ack()
         finally:
             await client.delete(stream)
+
+
+@pytest.mark.parametrize("on_error", ["reject", "raise"])
+async def test_a_stream_that_others_declared_takes_nothing_back(
+    amqp_url: str, on_error: Literal["reject", "raise"], caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ closes the connection (540) over a reject or nack of a stream's delivery: those look like it."""
+    stream = Queue(unique(), type="stream")
+    async with open_channel(amqp_url) as channel, rabbitry.open_client(amqp_url) as client:
+        await channel.declare(stream)
+        begun = anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            begun.set()
+            if on_error == "reject":
+                client.stop_consuming()
+                raise ValueError("not this one")
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tg:
+            await tg.start(partial(client.process, stream.name, handle, on_error=on_error))
+            await channel.publish(b"x", routing_key=stream.name)
+            with anyio.fail_after(20):
+                await begun.wait()
+            if on_error == "raise":
+                tg.cancel_scope.cancel()
+        await client.inspect(stream.name)
+        assert "540" not in caplog.text
+        await channel.delete_queue(stream.name)
 
 
 async def test_leaving_a_stream_leaves_the_connection_alone(amqp_url: str) -> None:
@@ -838,6 +868,31 @@ async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, o
 
 
 async def handle_nothing(delivery: Delivery) -> None: ...
+
+
+async def test_process_with_a_function_that_is_not_async(amqp_url: str) -> None:
+    """Its messages would be done and requeued for ever: that ends at the first one, whatever `on_error` says."""
+    done: list[bytes] = []
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"x", routing_key=queue)
+        with anyio.fail_after(20), pytest.raises(rabbitry.LocalProtocolError, match="write it with 'async def'"):
+            await client.process(queue, lambda delivery: done.append(delivery.body), on_error="reject")  # type: ignore
+        assert done == [b"x"]
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 1)
+
+
+async def test_process_with_a_lambda_around_a_coroutine_function(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"x", routing_key=queue)
+
+        async def handle(body: bytes) -> None:
+            client.stop_consuming()
+
+        with anyio.fail_after(20):
+            await client.process(queue, lambda delivery: handle(delivery.body))
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 0)
 
 
 async def test_a_client_on_a_reactor_that_was_left(amqp_url: str) -> None:
