@@ -1,7 +1,9 @@
 """`Consumer`: deliveries as an iterator, of one connection or, made by a client, through all its lives.
 
 What must stay true: deliveries are fetched many at a time, by one fetch at a time, and only when none is at hand; each
-goes to one thread; what was fetched and not handed out goes back when the block is left.
+goes to one thread; what was fetched and not handed out goes back when the block is left. There is no lock that a thread
+may hold while a signal handler raises in it: the loop would wait for that, with all connections. So whoever has
+something new sets it first and wakes the waiting then, and who waits looks once more after being listed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Self, TypeAlias
 
@@ -52,7 +55,7 @@ class Consumer(Block[AnyConsumer]):
         self._at_once = min(prefetch or MOST_AT_ONCE, MOST_AT_ONCE)
         self._inactivity_timeout = inactivity_timeout
         self._fetched: deque[Delivery] = deque()
-        self._arrived = threading.Condition()
+        self._waiting: deque[threading.Lock] = deque()  # one of each thread that waits, released to wake it
         self._has_ended = self._is_fetching = False
         self._error: Exception | None = None
         self._fetch_scope: anyio.CancelScope | None = None
@@ -69,9 +72,7 @@ class Consumer(Block[AnyConsumer]):
     # --- the block ----------------------------------------------------------------------------------------------------
 
     async def _leave(self) -> None:
-        with self._arrived:
-            self._has_ended = True
-            self._arrived.notify_all()
+        self._end()
         if self._fetching is not None:
             if self._fetch_scope is not None:
                 self._fetch_scope.cancel()
@@ -79,10 +80,26 @@ class Consumer(Block[AnyConsumer]):
         self._give_back(self._take_fetched())
         await super()._leave()
 
+    def _end(self) -> None:
+        self._has_ended = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        while self._waiting:
+            try:
+                self._waiting.popleft().release()
+            except IndexError:  # it has just given up
+                return
+
     def _take_fetched(self) -> list[Delivery]:
-        with self._arrived:
-            fetched, self._fetched = self._fetched, deque()
-        return list(fetched)
+        """One by one, as threads take them, too."""
+        taken: list[Delivery] = []
+        while self._fetched:
+            try:
+                taken.append(self._fetched.popleft())
+            except IndexError:
+                break
+        return taken
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
         """To the consumer of now, which puts them back into the queue when it is left. On the loop."""
@@ -103,9 +120,7 @@ class Consumer(Block[AnyConsumer]):
     def _stop(self) -> None:
         self._async.stop()
         self._give_back(self._take_fetched())
-        with self._arrived:
-            self._has_ended = True
-            self._arrived.notify_all()
+        self._end()
 
     # --- iterating ----------------------------------------------------------------------------------------------------
 
@@ -141,42 +156,44 @@ class Consumer(Block[AnyConsumer]):
 
     def _wait_for_one(self, deadline: Deadline) -> Delivery | None:
         self._async  # noqa: B018 - raises when not entered
-        with self._arrived:
-            while True:
-                delivery = self._next_fetched()
-                if delivery is not None:
-                    return delivery
-                if self._error is not None:
-                    raise self._error.copy() if isinstance(self._error, RabbitryError) else self._error
-                if self._has_ended:
-                    return None
-                self._fetch()
-                if not self._arrived.wait(deadline.rest):
-                    raise TimeoutError("no delivery came in time")
+        while True:
+            delivery = self._next_fetched()
+            if delivery is not None:
+                return delivery
+            if self._error is not None:
+                raise self._error.copy() if isinstance(self._error, RabbitryError) else self._error
+            if self._has_ended:
+                return None
+            self._wait(deadline.rest)
 
-    def _fetch(self) -> None:
-        """Have more fetched, unless it is under way already: one that nobody waits for any more goes on."""
-        if not self._is_fetching:
-            self._is_fetching = True
-            try:
-                self._portal.submit(self._start_fetching)
-            except BaseException:
-                self._is_fetching = False
-                raise
+    def _wait(self, timeout: float | None) -> None:
+        """Return when there may be something new."""
+        awakened = threading.Lock()
+        awakened.acquire()
+        self._waiting.append(awakened)
+        try:
+            if self._fetched or self._has_ended or self._error is not None:
+                return
+            self._portal.submit(self._start_fetching)
+            if not awakened.acquire(timeout=-1 if timeout is None else max(0, timeout)):
+                raise TimeoutError("no delivery came in time")
+        finally:
+            with suppress(ValueError):  # it was awakened
+                self._waiting.remove(awakened)
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def _start_fetching(self) -> None:
+        """Unless it is under way already: a fetch that nobody waits for any more goes on."""
         self._portal.settle_now()  # the broker may wait for that before it sends more
-        if not self._has_ended:
+        if not (self._is_fetching or self._fetched or self._has_ended):
+            self._is_fetching = True
             self._fetching = self._portal.spawn(self._fetch_some())
             self._fetching.add_done_callback(self._fetch_ended)
 
     def _fetch_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():  # with the loop, before its first step: it catches what comes later
-            with self._arrived:
-                self._has_ended = True
-                self._arrived.notify_all()
+            self._end()
 
     async def _fetch_some(self) -> None:
         fetched: list[Delivery] = []
@@ -194,12 +211,11 @@ class Consumer(Block[AnyConsumer]):
             error = failure
         except BaseException:  # the loop ends
             has_ended = True
-        with self._arrived:
-            self._fetched.extend(fetched)
-            self._error = error
-            self._has_ended |= has_ended
-            self._is_fetching = False
-            self._arrived.notify_all()
+        self._is_fetching = False
+        self._fetched.extend(fetched)
+        self._error = error
+        self._has_ended |= has_ended
+        self._wake_all()
 
     # --- in batches ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import threading
@@ -16,15 +17,19 @@ from rabbitry.testing import open_proxy
 from tests.helpers import unique
 
 
-def press_ctrl_c(times: int = 1, then: Callable[[], object] | None = None) -> threading.Thread:
-    """Once the main thread waits, and again once it waits for what was interrupted to end."""
+def press_ctrl_c(
+    times: int = 1, first: Callable[[], object] | None = None, then: Callable[[], object] | None = None
+) -> threading.Thread:
+    """Once `first` has returned and the main thread waits, and again once it waits for what was interrupted to end."""
 
     def press() -> None:
+        if first is not None:
+            first()
         for _ in range(times):
             frame, told = None, 0
             while told < 3:  # looks thrice, so that it does not catch it in passing
                 frame = sys._current_frames()[threading.main_thread().ident or 0]
-                told = told + 1 if frame.f_code.co_name == "wait" else 0
+                told = told + 1 if frame.f_code.co_name in ("wait", "_wait") else 0
                 time.sleep(0.005)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.02)
@@ -48,6 +53,27 @@ def interrupt(name: str, function: Callable[[], object], check: Callable[[], obj
         print(name, "interrupted,", "then", check())
     else:
         print(name, "NOT INTERRUPTED")
+
+
+def strike_at_random(client: blocking.Client, queue: str) -> str:
+    """While deliveries come without a pause, so that signals arrive in all of what a thread does for one."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    client.publish_many([b"again and again"] * 20, routing_key=queue)
+    strikes, end = 0, time.monotonic() + 1.5
+    with client.consume(queue, prefetch=0) as deliveries:
+        while time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-4))
+                for _ in range(100):  # Python drops what is raised in some callbacks
+                    delivery = deliveries.receive(timeout=5)
+                    assert delivery is not None
+                    delivery.nack()
+            except KeyboardInterrupt:
+                strikes += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    with client.channel() as channel:
+        channel.purge_queue(queue, timeout=5)
+    return "often," if strikes > 10 else f"{strikes} times only,"
 
 
 def main(url: str) -> None:
@@ -86,23 +112,34 @@ def main(url: str) -> None:
         interrupt("wait_closed", connection.wait_closed, works)
         interrupt("client's wait_closed", client.wait_closed, works)
 
-        release = threading.Event()
+        at_work, release = threading.Event(), threading.Event()
+
+        def work(_: blocking.Delivery) -> None:
+            at_work.set()
+            release.wait(10)
+
         channel.publish(b"at work", routing_key=queue)
         interrupt(
             "process at work",
-            lambda: client.process(queue, lambda _: release.wait(5)),
+            lambda: client.process(queue, work),
             works,  # the handler was let finish, and its message is acknowledged
+            first=lambda: at_work.wait(10),
             then=release.set,
         )
-        stuck = threading.Event()
+        at_work.clear()
+        release.clear()
         channel.publish(b"stuck", routing_key=queue)
         interrupt(
             "process stuck",
-            lambda: client.process(queue, lambda _: stuck.wait(10), drain=60),
+            lambda: client.process(queue, work, drain=60),
             lambda: "did not wait",
             times=2,
+            first=lambda: at_work.wait(10),
         )
-        stuck.set()
+        release.set()
+        while client.statistics()["subscriptions"]:  # it goes on without being waited for
+            time.sleep(0.001)
+        print("struck", strike_at_random(client, queue), "then", works())
 
         signal.signal(signal.SIGTERM, lambda *_: stopped.stop_consuming())
         with blocking.open_client(url) as stopped:

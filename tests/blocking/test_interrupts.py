@@ -39,6 +39,7 @@ def test_ctrl_c_interrupts_every_wait_and_leaves_all_in_order(amqp_url: str) -> 
         "client's wait_closed interrupted, then works",
         "process at work interrupted, then works",
         "process stuck interrupted, then did not wait",
+        "struck often, then works",
         "stopped by SIGTERM, then works",
         "publish interrupted, then stalls no more",
         "publish_many interrupted, then stalls no more",
