@@ -232,6 +232,9 @@ class Client(Hosted[rabbitry.Client]):
         Interrupted (Ctrl-C) or timed out, it takes no more deliveries, and the handlers at work have `drain` seconds
         (5) to finish. Then their messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C
         does not wait.
+
+        `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
+        broker.
         """
         client, portal = self._async, self._portal
 
@@ -244,7 +247,7 @@ class Client(Hosted[rabbitry.Client]):
                     handle,
                     concurrency=concurrency,
                     prefetch=prefetch,
-                    on_error=on_error,
+                    on_error=threads.guarded(on_error),
                     drain=drain,
                     **options,
                 )

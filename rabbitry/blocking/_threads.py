@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 import rabbitry
+from rabbitry._delivery import OnError
 from rabbitry._errors import RabbitryError
 from rabbitry.blocking._delivery import Delivery
 from rabbitry.blocking._portal import Portal
@@ -37,7 +39,7 @@ class Threads:
 
     async def run(self, operation: Callable[[], Awaitable[None]]) -> None:
         """Run what calls the functions; raises the `SystemExit` that one of them raised."""
-        with self._scope:
+        with self._scope, suppress(_Exit):
             await operation()
         if self._exit is not None:
             raise self._exit
@@ -74,6 +76,20 @@ class Threads:
                 self._portal.settle_now()
 
         return in_thread
+
+    def guarded(self, on_error: OnError) -> OnError:
+        """The same, which may end the program. It is called on the loop."""
+        if not callable(on_error):
+            return on_error
+
+        def guarded(delivery: rabbitry.Delivery, error: Exception) -> Any:
+            try:
+                return caught(partial(on_error, delivery, error))
+            except _Exit as ending:
+                self._exit = ending.__cause__
+                raise
+
+        return guarded
 
 
 class _Exit(Exception):

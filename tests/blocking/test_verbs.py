@@ -499,6 +499,21 @@ def test_a_handlers_error_and_its_exit_leave_process(client: blocking.Client, qu
         client.process(queue, handle, on_error="raise")
     with pytest.raises(SystemExit):
         client.process(queue, handle)
+    client.publish_many([b"error"], routing_key=queue)
+
+    def fail(_: blocking.Delivery) -> None:
+        raise ZeroDivisionError
+
+    def on_error(_: rabbitry.Delivery, error: Exception) -> Any:
+        assert isinstance(error, ZeroDivisionError)
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        client.process(queue, fail, on_error=on_error)
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 2  # put back
+    with client.channel() as channel:
+        channel.get(queue, no_ack=True)
     info = client.inspect(queue)
     assert info is not None and info.message_count == 1  # put back
 
