@@ -117,7 +117,9 @@ def decode_body(body: bytes, content_type: str | None, codec: str | Codec | None
         if found is None and kind.endswith("+json"):
             found = _BY_NAME["json"]
         if found is None:
-            raise DecodeError(f"no codec for content type {content_type!r}: name one, as in decode('json')")
+            raise DecodeError(
+                f"no codec for content type {content_type!r}: name one, as in decode('json'), or use register_codec"
+            )
         chosen = found
     try:
         return chosen.decode(body)

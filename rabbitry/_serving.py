@@ -197,7 +197,10 @@ class Answering:
         if left is not None and left <= 0:
             self._counts.expired += 1
             logger.warning(
-                "a request of queue %r was not begun: its caller's time was up %.3f s ago", self._queue, -left
+                "a request of queue %r was not begun: its caller's time was up %.3f s ago "
+                "(if that can't be, its clock and this one differ: serve with clock_skew=None)",
+                self._queue,
+                -left,
             )
             return None
         if unreadable is not None:

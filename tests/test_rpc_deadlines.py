@@ -228,6 +228,27 @@ def test_headers_of_another_type_count_as_not_there(wrong: Any) -> None:
     assert time_left({"x-rabbitry-remaining": 1000, "x-rabbitry-deadline": wrong}, 0, 0.5) == 1
 
 
+async def test_a_server_whose_clock_is_ahead_says_what_to_do(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    behind = {"x-rabbitry-remaining": 5000, "x-rabbitry-deadline": now_ms() - 3_600_000}
+    monkeypatch.setattr("rabbitry._rpc.deadline_headers", lambda remaining: ("5000", behind))
+
+    async def call(rpc: rabbitry.RPC, queue: str) -> None:
+        with anyio.move_on_after(5):
+            await rpc.call(queue, "abc")
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        for clock_skew, counts in ((0.5, RequestCounts(expired=1)), (None, RequestCounts(expired=1, answered=1))):
+            queue = await exclusive_queue(channel)
+            async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+                tg.start_soon(partial(connection.serve, queue, len, clock_skew=clock_skew))
+                tg.start_soon(call, rpc, queue)
+                await until(lambda counts=counts: connection.requests == counts)  # type: ignore[misc]
+                tg.cancel_scope.cancel()
+    assert "serve with clock_skew=None" in caplog.text
+
+
 async def test_a_clock_skew_is_a_number_of_seconds(amqp_url: str) -> None:
     async def handler(_: Any) -> None: ...
 
