@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rabbitry.cli.arguments import parse
@@ -81,6 +82,8 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
     from rabbitry import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
     from rabbitry.cli.session import Session
 
+    if arguments.backend == "trio" and find_spec("trio") is None:
+        raise CommandError("--backend trio needs trio: pip install 'rabbitry[trio]'", USAGE)
     session = Session(arguments)
     try:
         code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)
@@ -90,10 +93,6 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), USAGE) from None
     except RabbitryError as error:
         raise CommandError(str(error), FAILED) from None
-    except ModuleNotFoundError as error:
-        if error.name == "trio":
-            raise CommandError("--backend trio needs trio: pip install 'rabbitry[trio]'", USAGE) from None
-        raise
     return code
 
 

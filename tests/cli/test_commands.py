@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -267,6 +268,12 @@ def test_no_broker(cli: Cli, amqp_url: str) -> None:
         done = cli(*words, "--url", amqp_url.replace("guest:guest", "guest:wrong"))
         assert (done.code, "wrong" in done.err) == (3, False)
     assert cli("ping", "--vhost", unique()).code == 3
+
+
+def test_a_backend_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio", None)
+    done = cli("ping", "--backend", "trio")
+    assert (done.code, done.err) == (2, "rabbitry: --backend trio needs trio: pip install 'rabbitry[trio]'\n")
 
 
 def test_help_of_each_command(cli: Cli) -> None:
