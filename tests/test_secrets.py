@@ -28,6 +28,7 @@ import rabbitry
 from rabbitry import Backoff, Credentials
 from rabbitry.protocol import methods
 from rabbitry.testing import PrivateNode
+from tests.helpers import until
 from tests.hostile import Replay, Script, answers, serving
 from tests.protocol.broker import method_frame, raw_frame
 
@@ -220,7 +221,7 @@ async def test_a_client(netloc: str, evidence: Evidence) -> None:
         evidence.note("credentials", found)
         return found
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         url = url_of(netloc, TOKEN)
         async with rabbitry.open_client(url, credentials=credentials, reconnect=QUICK, name="keeper's") as client:
             evidence.note("idle", client, client.statistics())
@@ -329,22 +330,24 @@ ONCE_OPEN: dict[str, Script] = {
 @pytest.mark.parametrize("name", [*HOSTILE, "a mirror"])
 async def test_hostile_servers(name: str, attempt: Callable[..., Awaitable[None]], evidence: Evidence) -> None:
     serve = mirror if name == "a mirror" else Replay(HOSTILE[name], hang_up=True).serve
-    with serving(serve) as server, failing(evidence), anyio.fail_after(5):
+    with serving(serve) as server, failing(evidence), anyio.fail_after(30):
         await attempt(url_of(f"127.0.0.1:{server.port}"))
 
 
 @pytest.mark.parametrize("name", ONCE_OPEN)
 async def test_servers_that_are_hostile_once_open(name: str, evidence: Evidence) -> None:
     """A client begins another life then, again and again."""
-    with serving(Replay(ONCE_OPEN[name], hang_up=True).serve) as server, anyio.fail_after(5):
+    with serving(Replay(ONCE_OPEN[name], hang_up=True).serve) as server, anyio.fail_after(30):
         url = url_of(f"127.0.0.1:{server.port}")
         with failing(evidence, rabbitry.ConnectionClosed):
             await connect(url)
         patience = dataclasses.replace(QUICK, attempts=None)
         async with rabbitry.open_client(url, reconnect=patience) as client:
             with client.changes() as changes:
-                with anyio.move_on_after(0.1):
-                    await client.publish(b"", routing_key="q")
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(lambda: client.publish(b"", routing_key="q"))
+                    await until(lambda: changes.statistics().current_buffer_used >= 6)  # two lives
+                    tg.cancel_scope.cancel()
                 evidence.note("after it", client, client.last_error, client.statistics())
                 note_changes(evidence, changes)
         with failing(evidence, rabbitry.ConnectFailed):
@@ -507,7 +510,7 @@ UPDATES: dict[str, bytes] = {
 @pytest.mark.parametrize("name", UPDATES)
 async def test_a_token_that_can_not_be_renewed(name: str, evidence: Evidence) -> None:
     script = answers(UPDATES[name])
-    with serving(Replay(script, hang_up=True).serve) as server, anyio.fail_after(5):
+    with serving(Replay(script, hang_up=True).serve) as server, anyio.fail_after(30):
         async with rabbitry.connect(url_of(f"127.0.0.1:{server.port}")) as connection:
             with failing(evidence):
                 await connection.update_secret(TOKEN)
@@ -534,7 +537,7 @@ async def test_a_client_whose_token_can_not_be_renewed(evidence: Evidence) -> No
         return Credentials(USER, TOKEN, expires_in=0.01)
 
     script = answers(UPDATES["refused"])
-    with serving(Replay(script, hang_up=True).serve) as server, anyio.fail_after(5):
+    with serving(Replay(script, hang_up=True).serve) as server, anyio.fail_after(30):
         url = url_of(f"127.0.0.1:{server.port}")
         async with rabbitry.open_client(url, credentials=credentials, reconnect=QUICK) as client:
             await client._publishing.connection("wait")  # whose first request the renewal is

@@ -20,6 +20,7 @@ from loadtest.result import build_result, failures
 from loadtest.run import Run
 from loadtest.settings import parse_settings
 from loadtest.timeline import Row
+from tests.helpers import until
 
 Result = dict[str, Any]
 
@@ -343,10 +344,10 @@ async def test_each_row_lies_in_one_phase_and_all_count() -> None:
         ends[phase["name"]] = end
     for row in result["timeline"]:
         start = ends[row["phase"]] - next(p["seconds"] for p in result["phases"] if p["name"] == row["phase"])
-        assert start - 0.02 <= row["t_seconds"] - row["seconds"] and row["t_seconds"] <= ends[row["phase"]] + 0.02
+        assert start - 0.15 <= row["t_seconds"] - row["seconds"] and row["t_seconds"] <= ends[row["phase"]] + 0.15
     assert [row["phase"] for row in result["timeline"]][:3] == ["connect", "warmup", "measure"]
     assert sum(row["published"] for row in result["timeline"]) == result["publish"]["sent"]
-    assert result["timeline"][-1]["t_seconds"] == pytest.approx(end, abs=0.05)
+    assert result["timeline"][-1]["t_seconds"] == pytest.approx(end, abs=0.2)
 
 
 async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,13 +372,16 @@ async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() 
         tg.start_soon(conductor.conduct)
         while not run.phases or run.phases[-1].name != "measure":
             await anyio.sleep(0.01)
+        before, began_to_measure = broker.published, anyio.current_time()
         await anyio.sleep(0.4)
+        await until(lambda: broker.published > before)
         tg.cancel_scope.cancel()
     lasted = anyio.current_time() - began
+    rate = (broker.published - before) / (anyio.current_time() - began_to_measure)
     result = build_result(run, conductor.report, describe_environment((), "fake"), words)
     assert result["phases"][-1]["name"] == "measure"
     assert 0.4 <= result["phases"][-1]["seconds"] <= lasted - 0.1
-    assert result["publish"]["rate"] > 100
+    assert result["publish"]["rate"] > rate / 2, "in the time that it had, not in the minute that was planned"
     assert result["timeline"][-1]["phase"] == "measure"
     assert broker.open == 0 and not broker.queues
 
