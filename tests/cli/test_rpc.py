@@ -167,4 +167,4 @@ async def test_functions_run_side_by_side() -> None:
     handler = function_handler(meeting.wait, 50)
     async with anyio.create_task_group() as tg:
         for _ in range(50):
-            tg.start_soon(handler, 10)
+            tg.start_soon(handler, 20)
