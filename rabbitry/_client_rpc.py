@@ -159,6 +159,9 @@ class ClientRPC:
 
     async def _open(self, exchange: str) -> None:
         async with self._lock:
+            if len(self._rpcs) >= OWN_CHANNELS:  # some may be of exchanges that do not exist
+                for ended in [each for each, rpc in self._rpcs.items() if not rpc.is_open]:
+                    await self._leave(ended)
             key = self._key(exchange)
             former = self._rpcs.get(key)
             if not self._is_open or (former is not None and former.is_open):

@@ -218,6 +218,19 @@ async def test_a_call_to_a_missing_exchange_ends_no_others(amqp_url: str, idempo
             client.stop_consuming()
 
 
+async def test_exchanges_that_are_missing_take_no_others_channel(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry._client_rpc.OWN_CHANNELS", 3)
+    async with rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
+        for _ in range(3):
+            with pytest.raises(rabbitry.OutcomeUnknown, match="NOT_FOUND"):
+                await rpc.call("x", exchange=unique("missing"))
+        with pytest.raises(rabbitry.Unroutable):
+            await rpc.call(unique(), exchange="amq.direct")
+        assert list(rpc._rpcs) == ["amq.direct"]
+
+
 # --- requests that come twice -----------------------------------------------------------------------------------------
 
 
