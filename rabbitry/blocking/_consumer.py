@@ -62,7 +62,9 @@ class Consumer(Block[AnyConsumer]):
         self._fetching: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, {len(self._fetched)} fetched>"
+        if self._entered is None:
+            return super().__repr__()
+        return f"<blocking {self._entered!r}, {len(self._fetched)} fetched>"
 
     @property
     def queue(self) -> str:

@@ -382,7 +382,8 @@ def test_consume_iterates_and_puts_back_what_was_not_taken(channel: blocking.Cha
             delivery.ack()
             if len(taken) == 30:
                 break
-        assert deliveries.queue == queue
+        assert deliveries.queue == queue and "fetched" in repr(deliveries)
+    assert repr(channel.consume(queue)) == "<blocking Consumer, not entered>"
     assert taken == [b"%d" % number for number in range(30)]
     assert [each.body for each in iter(lambda: channel.get(queue, no_ack=True), None)] == [
         b"%d" % number for number in range(30, 100)
