@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import pytest
 
 import rabbitry
@@ -302,6 +303,22 @@ async def test_plain_functions_run_in_worker_threads_as_many_as_the_concurrency(
         assert sorted(replies) == [2 * number for number in [*range(7), *range(8, 12)]]
         assert threading.get_ident() not in threads
         assert most == 3
+
+
+async def test_a_lambda_around_a_coroutine_function(amqp_url: str) -> None:
+    """That it is one shows only when it was called: what it returned is awaited, on trio as well."""
+
+    async def double(number: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 2 * number
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc() as rpc, anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, lambda number: double(number)))
+            with anyio.fail_after(30):
+                assert await rpc.call(queue, 21) == 42
+            tg.cancel_scope.cancel()
 
 
 async def test_fifty_threads_where_the_concurrency_is_fifty(amqp_url: str) -> None:

@@ -7,7 +7,6 @@ executed; a command that is given up is killed with all that it started.
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import signal
@@ -22,7 +21,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from rabbitry import Delivery, Message, Queue
 from rabbitry.cli.messages import parse_properties, to_json
@@ -96,10 +94,11 @@ def _as_jsonable(value: Any) -> Any:
 
 async def serve(arguments: argparse.Namespace, session: Session) -> int:
     """`rabbitry serve`."""
+    handler: Callable[[Any], Any]
     if arguments.shell is not None:
         handler, is_raw = shell_handler(arguments.shell, arguments.content_type), True
     else:
-        handler, is_raw = function_handler(load_function(arguments.function), arguments.concurrency), False
+        handler, is_raw = load_function(arguments.function), False
     async with session.open_client() as client:
         if arguments.declare and await client.inspect(arguments.queue) is None:
             await client.declare(Queue(arguments.queue))
@@ -132,20 +131,6 @@ def load_function(name: str) -> Callable[[Any], Any]:
     if not callable(found):
         raise CommandError(f"--function {name!r} is no function", USAGE)
     return found  # type: ignore[no-any-return]  # callable, as was checked
-
-
-def function_handler(function: Callable[[Any], Any], concurrency: int) -> Handler:
-    """Calls the function, one that is not async in a thread, of which there are as many as requests at a time."""
-    threads = anyio.CapacityLimiter(concurrency)
-
-    async def handle(payload: Any) -> Any:
-        if inspect.iscoroutinefunction(function):
-            return await function(payload)
-        # in a list, as trio refuses a bare awaitable
-        (result,) = await anyio.to_thread.run_sync(lambda: [function(payload)], limiter=threads)
-        return await result if inspect.isawaitable(result) else result
-
-    return handle
 
 
 def shell_handler(command: str, content_type: str) -> Handler:

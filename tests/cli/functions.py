@@ -12,11 +12,6 @@ def double(value: Any) -> Any:
     return 2 * value
 
 
-async def quadruple(value: Any) -> Any:
-    """Four times the value."""
-    return 4 * value
-
-
 def upper(text: str) -> str:
     """The text in capitals."""
     return text.upper()

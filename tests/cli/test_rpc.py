@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.cli.output import CommandError
-from rabbitry.cli.rpc import function_handler, load_function, run_shell, shell_handler
+from rabbitry.cli.rpc import load_function, run_shell, shell_handler
 from tests.cli import functions
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS
@@ -153,18 +152,3 @@ def test_a_module_that_fails_is_named(code: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(CommandError, match=r"^--function 'failing:f': \w+: .*failing.py, line 2\)") as raised:
         load_function("failing:f")
     assert raised.value.code == 2
-
-
-async def test_functions() -> None:
-    assert await function_handler(functions.double, 1)(2) == 4
-    assert await function_handler(functions.quadruple, 1)(2) == 8
-    assert await function_handler(lambda value: functions.quadruple(value), 1)(2) == 8
-
-
-async def test_functions_run_side_by_side() -> None:
-    """In threads, and more than the 40 that an event loop has unless told otherwise."""
-    meeting = threading.Barrier(50)
-    handler = function_handler(meeting.wait, 50)
-    async with anyio.create_task_group() as tg:
-        for _ in range(50):
-            tg.start_soon(handler, 20)
