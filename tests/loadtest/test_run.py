@@ -79,14 +79,16 @@ def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.
     connect, publish, consume, rpc = (result[name] for name in ("connect", "publish", "consume", "rpc"))
     assert (connect["connections"], connect["failed"], connect["dropped"]) == (40, 0, 0)
     assert (publish["planned"], publish["skipped"], publish["lag_ms"]) == (None, None, None)
-    assert publish["confirmed"] == publish["sent"] == consume["unique"] > 100
+    assert publish["confirmed"] == publish["sent"] == consume["unique"] > 20
     assert (consume["duplicates"], consume["lost"], consume["backlog"], consume["foreign"]) == (0, 0, 0, 0)
-    assert rpc["replies"] == rpc["calls"] > 10
+    assert rpc["replies"] == rpc["calls"] > 0
     for rate in (publish["rate"], consume["rate"], rpc["rate"]):
-        assert rate > 10
+        assert rate > 0
     latency = publish["confirm_latency_ms"]
     assert set(latency) == {"count", "min", "mean", "p50", "p90", "p99", "p999", "max"}
-    assert 0 < latency["min"] <= latency["p50"] <= latency["p90"] <= latency["max"]
+    rising = [latency[name] for name in ("min", "p50", "p90", "max") if latency[name] is not None]
+    assert rising[0] > 0 and rising == sorted(rising)
+    assert len(rising) == 4 or latency["count"] < 1000
     assert latency["p999"] is None or latency["count"] >= 10_000
     assert HdrHistogram.decode(result["histograms"]["confirm"]).get_total_count() == latency["count"]
     assert result["histograms"]["lag"] is None
