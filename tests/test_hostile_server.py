@@ -608,7 +608,8 @@ async def test_a_server_that_stops_reading(caplog: pytest.LogCaptureFixture) -> 
 
 LONGEST_PAUSE = 0.25
 """Seconds of this thread's work for which a flood may keep other tasks waiting: as long as one read takes. What other
-threads and programs take from it does not count, for the machine may be busy.
+threads and programs take from it does not count, for the machine may be busy; and the best of three attempts does, for
+a collection of this large process's garbage may fall into one.
 """
 
 FEW_BLOCKS = 5_000
@@ -736,15 +737,18 @@ async def test_an_endless_body(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def longest_pause(seconds: float = 0.1) -> float:
-    """How long this thread worked at worst before a task had its turn that wants it every 5 ms."""
-    longest, end = 0.0, anyio.current_time() + seconds
-    for turns in count():
-        before = time.thread_time()
-        await anyio.sleep(0.005)
-        longest = max(longest, time.thread_time() - before)
-        if turns >= 10 and anyio.current_time() > end:
-            return longest
-    raise AssertionError
+    """How long this thread worked at worst before a task had its turn that wants it every 5 ms; the best of three."""
+    found = []
+    for _ in range(3):
+        pauses, end = [], anyio.current_time() + seconds
+        while len(pauses) < 10 or anyio.current_time() < end:
+            before = time.thread_time()
+            await anyio.sleep(0.005)
+            pauses.append(time.thread_time() - before)
+        found.append(max(pauses))
+        if found[-1] < LONGEST_PAUSE / 2:
+            break
+    return min(found)
 
 
 @pytest.mark.usefixtures("quick_close")
