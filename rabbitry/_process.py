@@ -60,22 +60,32 @@ async def process_all(
             return "raise"
         return on_error(delivery, error) if callable(on_error) else on_error
 
+    async def settle(delivery: Delivery) -> None:
+        with ProcessDelivery(delivery, verdict, is_stream=subscription.is_stream):
+            await _handled(handler, delivery)
+
+    async def settle_in_scope(delivery: Delivery) -> None:
+        with anyio.CancelScope(shield=drain > 0) as scope:
+            at_work[scope] = delivery
+            try:
+                await settle(delivery)
+            finally:
+                del at_work[scope]
+
+    # hot: a scope of its own takes 6 us
+    see_through = settle_in_scope if drain or on_stale == "cancel" else settle
+
     async def work() -> None:
         nonlocal running
         try:
             while True:
                 delivery = await subscription.__anext__()
-                with anyio.CancelScope(shield=drain > 0) as scope:
-                    at_work[scope] = delivery
-                    try:
-                        with ProcessDelivery(delivery, verdict, is_stream=subscription.is_stream):
-                            await _handled(handler, delivery)
-                    except Exception as error:
-                        errors.append(error)
-                        ending.set()
-                        return
-                    finally:
-                        del at_work[scope]
+                try:
+                    await see_through(delivery)
+                except Exception as error:
+                    errors.append(error)
+                    ending.set()
+                    return
         except StopAsyncIteration:
             pass
         except RabbitryError as error:  # which each worker meets, once its handler is done
