@@ -117,6 +117,14 @@ async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer) -> None
 COMPLETE = [1, 2, (312, "NO_ROUTE"), b"first", rabbitry.Message(b"first"), 21]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_correlation_id() -> Iterator[None]:
+    """That of a session's only call, which is random otherwise: a replayed reply has to be for the call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rabbitry._rpc.urandom", bytes)
+        yield
+
+
 @pytest.fixture(scope="module")
 def recorded(node: PrivateNode) -> Script:
     """What the broker says in a session, a piece for each frame."""
