@@ -5,7 +5,7 @@ What is not here is not public, and nothing else imports this module: `rabbitry`
 
 from rabbitry._backoff import Backoff
 from rabbitry._channel import Channel, QueueInfo
-from rabbitry._client import Client, open_client, start_client
+from rabbitry._client import Client
 from rabbitry._client_rpc import ClientRPC
 from rabbitry._codecs import Codec, register_codec
 from rabbitry._confirmation import Confirmation
@@ -52,6 +52,7 @@ from rabbitry._hooks import (
 )
 from rabbitry._link import Change, Credentials
 from rabbitry._message import Message
+from rabbitry._open_client import open_client, start_client
 from rabbitry._publisher import Publisher
 from rabbitry._publishing import ClientPublisher
 from rabbitry._reactor import Reactor, connect, open_reactor

@@ -44,7 +44,8 @@ from rabbitry.protocol.tables import encode_table
 from rabbitry.transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
 
 if TYPE_CHECKING:
-    from rabbitry._client import Client, ClientOptions
+    from rabbitry._client import Client
+    from rabbitry._open_client import ClientOptions
 
 __all__ = ["Reactor", "connect", "connection_settings", "open_reactor"]
 
@@ -103,7 +104,7 @@ class Reactor:
         self, urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]
     ) -> AbstractAsyncContextManager[Client]:
         """A client on this reactor, to be entered; the arguments are those of `rabbitry.open_client`."""
-        from rabbitry._client import open_client
+        from rabbitry._open_client import open_client
 
         return open_client(urls, reactor=self, **options)
 
