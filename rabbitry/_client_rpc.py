@@ -24,6 +24,7 @@ from rabbitry._errors import (
     ConsumerCancelled,
     LocalProtocolError,
     NotConnected,
+    NotFound,
     NotSent,
     OutcomeUnknown,
     PublishFailed,
@@ -171,6 +172,10 @@ class ClientRPC:
             rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
             try:
                 await rpc.__aenter__()
+            except NotFound:
+                # An exchange for replies may go with the last queue of a former life just as it is declared again.
+                if not (isinstance(self._reply_to, Exchange) and self._reply_to.auto_delete):
+                    raise
             except Closed:
                 if connection.is_open:
                     raise

@@ -130,10 +130,38 @@ async def test_replies_come_across_the_lives_of_a_client(amqp_url: str, kind: An
             await tg.start(partial(server.serve, queue, double))
             async with caller.rpc(reply_to=reply_to) as rpc:
                 for number in range(3):
-                    with anyio.fail_after(5):
+                    with anyio.fail_after(30):
                         assert await rpc.call(queue, number, idempotent=True) == 2 * number
                     proxy.cut()
             server.stop_consuming()
+
+
+async def test_an_exchange_that_goes_with_the_former_queue_is_declared_once_more(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It deletes itself when the broker notices that the former life's queue is gone: after it was declared, say."""
+    replies, binding = exchange("direct"), rabbitry.Channel.bind_queue
+    assert replies.auto_delete
+    gone: list[str] = []
+    async with (
+        some_queue(amqp_url) as queue,
+        rabbitry.open_client(amqp_url) as client,
+        open_channel(amqp_url) as channel,
+    ):
+
+        async def bind(own: rabbitry.Channel, *arguments: Any, **options: Any) -> None:
+            if not gone:
+                gone.append(replies.name)
+                await channel.delete_exchange(replies.name)
+            await binding(own, *arguments, **options)
+
+        monkeypatch.setattr(rabbitry.Channel, "bind_queue", bind)
+        async with anyio.create_task_group() as tg, client.rpc(reply_to=replies) as rpc:
+            await tg.start(partial(client.serve, queue, double))
+            with anyio.fail_after(30):
+                assert await rpc.call(queue, 21) == 42
+            client.stop_consuming()
+    assert gone
 
 
 @pytest.mark.parametrize("where", ["connection", "client"])
