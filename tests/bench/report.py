@@ -169,7 +169,7 @@ def as_json(report: Report) -> str:
 def picture(checks: Sequence[Check]) -> str:
     """An SVG: each check's margin over its bound, with its interval, logarithmic. Right of the line it is met."""
     shown = [check for check in checks if check.value is not None]
-    left, right, row, top = 540, 330, 22, 30
+    left, right, row, top = 590, 330, 22, 30
     most = max([2.0, *(_margins(check)[2] for check in shown)]) * 1.1
     least = min([0.5, *(_margins(check)[0] for check in shown)]) / 1.1
 
@@ -188,7 +188,8 @@ def picture(checks: Sequence[Check]) -> str:
         low, middle, high = _margins(check)
         y = top + row * place + row / 2
         colour = "#2a7d3f" if check.holds else "#c0392b"
-        title = f"{check_title(check)}, {check.backend}".replace("`", "")
+        reference = f", × {check.threshold.of}" if check.threshold.of else ""
+        title = f"{check_title(check)}, {check.backend}{reference}".replace("`", "")
         parts += [
             f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{_escaped(title)}</text>',
             f'<line x1="{x(low):.1f}" y1="{y}" x2="{x(high):.1f}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
