@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from anyio.from_thread import start_blocking_portal
 
@@ -56,23 +57,26 @@ def interrupt(name: str, function: Callable[[], object], check: Callable[[], obj
 
 
 def strike_at_random(client: blocking.Client, queue: str) -> str:
-    """While deliveries come without a pause, so that signals arrive in all of what a thread does for one."""
+    """While deliveries come without a pause, so that signals arrive in all of what a thread does for one.
+
+    A strike on the way from the library to this function's variable takes a delivery along, so there are enough.
+    """
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    client.publish_many([b"again and again"] * 20, routing_key=queue)
+    client.publish_many([b"again and again"] * 2000, routing_key=queue)
     strikes, end = 0, time.monotonic() + 1.5
     with client.consume(queue, prefetch=0) as deliveries:
         while time.monotonic() < end:
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 4e-4))
-                for _ in range(100):  # Python drops what is raised in some callbacks
-                    delivery = deliveries.receive(timeout=5)
+                for _ in range(1000):  # Python drops what is raised in some callbacks
+                    delivery = deliveries.receive(timeout=20)
                     assert delivery is not None
                     delivery.nack()
+                signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 strikes += 1
-            signal.setitimer(signal.ITIMER_REAL, 0)
     with client.channel() as channel:
-        channel.purge_queue(queue, timeout=5)
+        channel.purge_queue(queue, timeout=20)
     return "often," if strikes > 10 else f"{strikes} times only,"
 
 
@@ -158,7 +162,13 @@ def main(url: str) -> None:
                     interrupt(name, publish, lambda: portal.call(proxy.resume) or "stalls no more")
                     stalled.publish_many([b"", b""], routing_key="nowhere", timeout=5)
         with blocking.open_client("amqp://localhost:1") as nowhere:
-            interrupt("publish to no broker", lambda: nowhere.publish(b""), lambda: nowhere.state)
+
+            def tries_to_connect() -> None:
+                while nowhere.state == "idle":
+                    time.sleep(0.001)
+
+            publish = partial(nowhere.publish, b"")
+            interrupt("publish to no broker", publish, lambda: nowhere.state, first=tries_to_connect)
         channel.delete_queue(queue)
 
     try:
