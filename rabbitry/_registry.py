@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import anyio
 
@@ -27,6 +28,10 @@ LOCKED_BOUND = 30.0
 """Seconds between attempts, and in all, to declare a queue that the broker still holds for our former life: by then it
 has missed a heartbeat, or two.
 """
+
+FLEETING_PAUSE = 0.1
+FLEETING_TRIES = 5
+"""Seconds between attempts, and how many, to bind to auto-delete exchanges that go as they are declared again."""
 
 NAMES_KEPT = 1000
 """Names of temporary queues, of former lives too, by which somebody may still ask for them."""
@@ -78,8 +83,10 @@ class Registry:
         """On a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours, whose
         end it has not noticed yet, is asked for again.
         """
-        rest = iter(entities)
+        rest: Iterator[Entity] = iter(entities)
         entity = next(rest, None)
+        fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
+        tries = FLEETING_TRIES if restoring and fleeting else 0
         give_up = anyio.current_time() + LOCKED_BOUND
         while entity is not None:
             try:
@@ -94,6 +101,13 @@ class Registry:
                     raise
                 await anyio.sleep(LOCKED_PAUSE)
             except NotFound as error:
+                if tries and not is_node_down(error) and isinstance(entity, Binding | ExchangeBinding):
+                    # it went with the last queue of the former life just as it was declared again
+                    tries -= 1
+                    await anyio.sleep(FLEETING_PAUSE)
+                    rest = chain(fleeting, [entity], rest)
+                    entity = next(rest)
+                    continue
                 if not restoring or not is_node_down(error):
                     raise
                 logger.warning("%r is out of reach until its node is back: %s", entity, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -115,6 +117,31 @@ async def test_deletions_cascade(amqp_url: str) -> None:
         with pytest.raises(rabbitry.NotFound):
             await channel.declare_exchange(exchange.name, passive=True)
         assert await client.inspect(other) is not None
+
+
+async def test_an_exchange_that_goes_as_it_is_declared_again_is_declared_once_more(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auto-delete one does, where the broker notices only then that the former life's queue has ended."""
+    exchange, queue = Exchange(unique(), auto_delete=True), Queue(unique(), exclusive=True)
+    declare, gone = rabbitry.Channel.declare, list[str]()
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(exchange, queue, Binding(queue, exchange, "key"))
+
+        async def declare_late(own: rabbitry.Channel, *entities: Any) -> Any:
+            if not gone and isinstance(entities[0], Binding):
+                gone.append(exchange.name)
+                await channel.delete_exchange(exchange.name)
+            return await declare(own, *entities)
+
+        monkeypatch.setattr(rabbitry.Channel, "declare", declare_late)
+        proxy.cut()
+        with anyio.fail_after(30):
+            async with client.consume(queue) as deliveries:
+                while not gone:
+                    await anyio.sleep(0.01)
+                await client.publish(b"x", exchange=exchange, routing_key="key", mandatory=True)
+                assert (await deliveries.__anext__()).body == b"x"
 
 
 async def test_a_binding_can_be_removed(amqp_url: str) -> None:

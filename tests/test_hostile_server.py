@@ -88,10 +88,12 @@ async def session(url: str) -> list[Any]:
             if delivery is not None:
                 found += delivery.body, delivery.message
             async with channel.consume(QUEUE, consumer_tag="c") as requests, connection.rpc() as rpc:
+                answered = anyio.Event()
                 async with anyio.create_task_group() as tg:
-                    tg.start_soon(answer, channel, requests)
+                    tg.start_soon(answer, channel, requests, answered)
                     try:
                         found.append(await rpc.call(QUEUE, 21))
+                        await answered.wait()  # its confirm and the reply come in any order
                     except rabbitry.RabbitryError as error:
                         found.append(error)
                     tg.cancel_scope.cancel()
@@ -100,7 +102,7 @@ async def session(url: str) -> list[Any]:
     return found
 
 
-async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer) -> None:
+async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer, answered: anyio.Event) -> None:
     """Give each request back to its caller. What ends this ends the caller, too, who tells of it."""
     try:
         async for request in requests:
@@ -110,8 +112,11 @@ async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer) -> None
             )
             await channel.publish(reply, routing_key=properties.reply_to or "")
             request.ack()
+            answered.set()
     except rabbitry.RabbitryError:
         pass
+    finally:
+        answered.set()
 
 
 COMPLETE = [1, 2, (312, "NO_ROUTE"), b"first", rabbitry.Message(b"first"), 21]
