@@ -31,6 +31,7 @@ from rabbitry._errors import (
 )
 from rabbitry._message import Message
 from rabbitry._publishing import OWN_CHANNELS, is_lost, open_channel
+from rabbitry._registry import FLEETING_PAUSE, FLEETING_TRIES
 from rabbitry._rpc import RPC, ReplyTo, check_reply_to
 from rabbitry._serving import RequestCounts, request_consumer
 from rabbitry._subscription import Subscription
@@ -169,20 +170,25 @@ class ClientRPC:
                 return
             connection = await self._link.connection(self._while_down)
             await self._leave(key)
-            rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
-            try:
-                await rpc.__aenter__()
-            except NotFound:
-                # An exchange for replies may go with the last queue of a former life just as it is declared again.
-                if not (isinstance(self._reply_to, Exchange) and self._reply_to.auto_delete):
-                    raise
-            except Closed:
-                if connection.is_open:
-                    raise
-            else:
-                self._rpcs[key] = rpc
-                if not self._is_open:  # the block was left in this very turn
-                    await self._leave(key)
+            tries = FLEETING_TRIES if isinstance(self._reply_to, Exchange) and self._reply_to.auto_delete else 0
+            while True:
+                rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
+                try:
+                    await rpc.__aenter__()
+                except NotFound:  # it went with the last queue of a former life just as it was declared again
+                    if not tries:
+                        raise
+                    tries -= 1
+                    await anyio.sleep(FLEETING_PAUSE)
+                except Closed:
+                    if connection.is_open:
+                        raise
+                    return
+                else:
+                    self._rpcs[key] = rpc
+                    if not self._is_open:  # the block was left in this very turn
+                        await self._leave(key)
+                    return
 
     async def _leave(self, key: str | None) -> None:
         rpc = self._rpcs.pop(key, None)

@@ -19,7 +19,7 @@ from rabbitry._errors import ChannelClosed, NotFound, ResourceLocked
 from rabbitry._topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, name_of
 from rabbitry.protocol import methods
 
-__all__ = ["Registry", "is_node_down"]
+__all__ = ["FLEETING_PAUSE", "FLEETING_TRIES", "Registry", "is_node_down"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -31,7 +31,7 @@ has missed a heartbeat, or two.
 
 FLEETING_PAUSE = 0.1
 FLEETING_TRIES = 5
-"""Seconds between attempts, and how many, to bind to auto-delete exchanges that go as they are declared again."""
+"""Seconds between attempts, and how many more, to bind to auto-delete exchanges that go as they are declared again."""
 
 NAMES_KEPT = 1000
 """Names of temporary queues, of former lives too, by which somebody may still ask for them."""
@@ -81,7 +81,8 @@ class Registry:
 
     async def _declare(self, connection: Connection, entities: list[Entity], restoring: bool = False) -> None:
         """On a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours, whose
-        end it has not noticed yet, is asked for again.
+        end it has not noticed yet, is asked for again. So is an auto-delete exchange that goes with such a queue just
+        after it was declared.
         """
         rest: Iterator[Entity] = iter(entities)
         entity = next(rest, None)
@@ -102,10 +103,11 @@ class Registry:
                 await anyio.sleep(LOCKED_PAUSE)
             except NotFound as error:
                 if tries and not is_node_down(error) and isinstance(entity, Binding | ExchangeBinding):
-                    # it went with the last queue of the former life just as it was declared again
+                    # An exchange went, and its bindings with it: only bindings are left to declare, so all of them.
                     tries -= 1
                     await anyio.sleep(FLEETING_PAUSE)
-                    rest = chain(fleeting, [entity], rest)
+                    bindings = (each for each in entities if isinstance(each, Binding | ExchangeBinding))
+                    rest = chain(fleeting, bindings)
                     entity = next(rest)
                     continue
                 if not restoring or not is_node_down(error):

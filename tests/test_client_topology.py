@@ -126,7 +126,9 @@ async def test_an_exchange_that_goes_as_it_is_declared_again_is_declared_once_mo
     exchange, queue = Exchange(unique(), auto_delete=True), Queue(unique(), exclusive=True)
     declare, gone = rabbitry.Channel.declare, list[str]()
     async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
-        await client.declare(exchange, queue, Binding(queue, exchange, "key"))
+        key = queue.name
+        between = ExchangeBinding(exchange, "amq.direct", key)
+        await client.declare(exchange, queue, Binding(queue, exchange, key), between)
 
         async def declare_late(own: rabbitry.Channel, *entities: Any) -> Any:
             if not gone and isinstance(entities[0], Binding):
@@ -140,8 +142,9 @@ async def test_an_exchange_that_goes_as_it_is_declared_again_is_declared_once_mo
             async with client.consume(queue) as deliveries:
                 while not gone:
                     await anyio.sleep(0.01)
-                await client.publish(b"x", exchange=exchange, routing_key="key", mandatory=True)
-                assert (await deliveries.__anext__()).body == b"x"
+                for source in (exchange, "amq.direct"):
+                    await client.publish(b"x", exchange=source, routing_key=key, mandatory=True)
+                    assert (await deliveries.__anext__()).body == b"x"
 
 
 async def test_a_binding_can_be_removed(amqp_url: str) -> None:

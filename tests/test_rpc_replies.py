@@ -10,6 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Exchange, RequestCounts
+from rabbitry._registry import FLEETING_TRIES
 from tests.clients import some_queue, through_proxy
 from tests.helpers import exclusive_queue, has_counts, open_channel, unique, until
 
@@ -136,10 +137,14 @@ async def test_replies_come_across_the_lives_of_a_client(amqp_url: str, kind: An
             server.stop_consuming()
 
 
+@pytest.mark.parametrize("times", [1, 100])
 async def test_an_exchange_that_goes_with_the_former_queue_is_declared_once_more(
-    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """It deletes itself when the broker notices that the former life's queue is gone: after it was declared, say."""
+    """It deletes itself when the broker notices that the former life's queue is gone: after it was declared, say. If it
+    never stays, the call says so.
+    """
+    monkeypatch.setattr("rabbitry._client_rpc.FLEETING_PAUSE", 0.01)
     replies, binding = exchange("direct"), rabbitry.Channel.bind_queue
     assert replies.auto_delete
     gone: list[str] = []
@@ -150,7 +155,7 @@ async def test_an_exchange_that_goes_with_the_former_queue_is_declared_once_more
     ):
 
         async def bind(own: rabbitry.Channel, *arguments: Any, **options: Any) -> None:
-            if not gone:
+            if len(gone) < times:
                 gone.append(replies.name)
                 await channel.delete_exchange(replies.name)
             await binding(own, *arguments, **options)
@@ -159,9 +164,13 @@ async def test_an_exchange_that_goes_with_the_former_queue_is_declared_once_more
         async with anyio.create_task_group() as tg, client.rpc(reply_to=replies) as rpc:
             await tg.start(partial(client.serve, queue, double))
             with anyio.fail_after(30):
-                assert await rpc.call(queue, 21) == 42
+                if times == 1:
+                    assert await rpc.call(queue, 21) == 42
+                else:
+                    with pytest.raises(rabbitry.NotFound, match="no exchange"):
+                        await rpc.call(queue, 21)
             client.stop_consuming()
-    assert gone
+    assert len(gone) == min(times, FLEETING_TRIES + 1)
 
 
 @pytest.mark.parametrize("where", ["connection", "client"])

@@ -31,7 +31,7 @@ __all__ = ["Deadline", "Portal", "Timeout", "lease"]
 try:
     import sniffio
 except ModuleNotFoundError:  # a newer AnyIO can do without
-    sniffio = None  # type: ignore[assignment]
+    sniffio = None  # type: ignore[assignment]  # asked for before each use
 
 logger = logging.getLogger("rabbitry")
 

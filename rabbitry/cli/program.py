@@ -32,7 +32,7 @@ Command = Callable[[argparse.Namespace, "Session"], Awaitable[int]]
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a command line, that of the process by default; returns the exit code."""
     if sys.stderr is None:  # closed: what is said is for nobody, and not for stdout, where print would have it
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
         try:
             return _main(list(sys.argv[1:] if words is None else words))
