@@ -41,7 +41,7 @@ def install(session: nox.Session, extras: str, *groups: str) -> None:
 
 def ensure_rabbitmq(session: nox.Session) -> None:
     """Installs RabbitMQ if it is missing and that is possible unasked; else ends the session, saying what to do."""
-    session.run("python", "-m", "rabbitry.testing.install")
+    session.run("python", "-m", "rabbitry.testing.rabbitmq.install")
 
 
 # All tests, each file by one worker with a broker of its own: they wait more than they work, so two share a processor.
@@ -85,8 +85,8 @@ def run_tests_with_debian(session: nox.Session, suite: str) -> None:
     install(session, "loadtest", "test")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = str(cache / "rabbitry" / f"debian-{suite}")
-    session.run("python", "-m", "rabbitry.testing.debian", suite, root, **PATIENCE)
-    paths = sorted(str(path) for path in Path("tests").glob("test_*.py"))
+    session.run("python", "-m", "rabbitry.testing.rabbitmq.debian", suite, root, **PATIENCE)
+    paths = [f"tests/{room}" for room in ("channel", "rpc", "connection", "client", "opentelemetry", "testing", "whole")]
     run_pytest(session, *paths, env={"RABBITRY_RABBITMQ_ROOT": root, "RABBITMQ_URL": None})
 
 
@@ -121,19 +121,19 @@ def interop(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Put every operation under every fault, and write results/faults.md: about five minutes."""
-    run_on_private_nodes(session, "tests.fault_table")
+    run_on_private_nodes(session, "tests.measuring.fault_table")
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Let hundreds of clients publish to a cluster under faults for twenty minutes, and keep account."""
-    run_on_private_nodes(session, "tests.soak")
+    run_on_private_nodes(session, "tests.measuring.soak")
 
 
 @nox.session
 def reconnect(session: nox.Session) -> None:
     """Show how ten thousand clients come back to a broker that went away: two minutes."""
-    run_on_private_nodes(session, "tests.reconnect")
+    run_on_private_nodes(session, "tests.measuring.reconnect")
 
 
 @nox.session
@@ -168,4 +168,4 @@ def bench(session: nox.Session) -> None:
     install(session, "loadtest", "bench")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
-    session.run("python", "-m", "tests.bench", *session.posargs, **PATIENCE)
+    session.run("python", "-m", "tests.measuring.bench", *session.posargs, **PATIENCE)

@@ -1,4 +1,4 @@
-"""`python -m rabbitry` and the command `rabbitry`: the door to `rabbitry.cli`.
+"""`python -m rabbitry` and the command `rabbitry`: the door to `rabbitry._cli`.
 
 What must stay true: whoever interrupts it before it can end in order, or when it can't, sees it end at once and in
 silence. The imports take a moment, in which Python would show a traceback.
@@ -15,7 +15,7 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a command that runs has handlers of its own
         signal.signal(number, _end_at_once)
-    from rabbitry.cli.program import main as run
+    from rabbitry._cli.program import main as run
 
     return run()
 

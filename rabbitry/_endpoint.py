@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
-from rabbitry._waiting import Waiter, Waits
-from rabbitry.protocol import events
-from rabbitry.protocol.connection import ProtocolConnection
-from rabbitry.protocol.slots import Slot
-from rabbitry.protocol.states import ConnectionState
+from rabbitry.protocol.client import events
+from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.slots import Slot
+from rabbitry.protocol.client.states import ConnectionState
 
 if TYPE_CHECKING:
-    from rabbitry._delivery import Delivery
-    from rabbitry.transport import Transport
+    from rabbitry._channel.delivery import Delivery
+    from rabbitry._transport import Transport
 
 __all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
 

@@ -16,17 +16,17 @@ from typing import Any, TypedDict, Unpack
 
 import anyio
 
-from rabbitry._backoff import Backoff
-from rabbitry._client import Client
-from rabbitry._connection import DEFAULT_MAX_MESSAGE_SIZE, default_name
+from rabbitry._client.client import Client
+from rabbitry._client.link import CredentialsSource, Fate, Link, WhileDown
+from rabbitry._client.publisher import check_policies
+from rabbitry._concurrency.scopes import background
+from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE, default_name
 from rabbitry._errors import LocalProtocolError, NotConnected, RabbitryError
-from rabbitry._hooks import Instrumentation, Instruments
-from rabbitry._instrumented_client import InstrumentedClient
-from rabbitry._link import CredentialsSource, Fate, Link, WhileDown
-from rabbitry._message import seconds
-from rabbitry._publishing import check_policies
+from rabbitry._instrumentation import Instrumentation, Instruments
+from rabbitry._instrumented.client import InstrumentedClient
 from rabbitry._reactor import DEFAULT_URL, Reactor, connection_settings, open_reactor
-from rabbitry._scopes import background
+from rabbitry._values.backoff import Backoff
+from rabbitry._values.message import seconds
 
 __all__ = ["ClientOptions", "open_client", "start_client"]
 

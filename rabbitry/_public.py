@@ -3,15 +3,17 @@
 What is not here is not public, and nothing else imports this module: `rabbitry` does, when a name is asked for.
 """
 
-from rabbitry._backoff import Backoff
-from rabbitry._channel import Channel, QueueInfo
-from rabbitry._client import Client
-from rabbitry._client_rpc import ClientRPC
-from rabbitry._codecs import Codec, register_codec
-from rabbitry._confirmation import Confirmation
-from rabbitry._connection import Connection
-from rabbitry._consumer import Batch, Batches, Consumer
-from rabbitry._delivery import Death, Delivery
+from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.consumer import Batch, Batches, Consumer
+from rabbitry._channel.delivery import Death, Delivery
+from rabbitry._channel.publisher import Publisher
+from rabbitry._client.client import Client
+from rabbitry._client.link import Change, Credentials
+from rabbitry._client.publisher import ClientPublisher
+from rabbitry._client.rpc import ClientRPC
+from rabbitry._client.subscription import Subscription, SubscriptionBatches
+from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     AccessRefused,
     AlreadySettled,
@@ -41,7 +43,7 @@ from rabbitry._errors import (
     StaleDelivery,
     Unroutable,
 )
-from rabbitry._hooks import (
+from rabbitry._instrumentation import (
     CallOperation,
     Event,
     GetOperation,
@@ -50,17 +52,15 @@ from rabbitry._hooks import (
     ProcessOperation,
     PublishOperation,
 )
-from rabbitry._link import Change, Credentials
-from rabbitry._message import Message
 from rabbitry._open_client import open_client, start_client
-from rabbitry._publisher import Publisher
-from rabbitry._publishing import ClientPublisher
 from rabbitry._reactor import Reactor, connect, open_reactor
-from rabbitry._rpc import RPC
-from rabbitry._service import Service
-from rabbitry._serving import RequestCounts
-from rabbitry._subscription import Subscription, SubscriptionBatches
-from rabbitry._topology import Binding, Exchange, ExchangeBinding, Queue
+from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.service import Service
+from rabbitry._rpc.serving import RequestCounts
+from rabbitry._values.backoff import Backoff
+from rabbitry._values.codecs import Codec, register_codec
+from rabbitry._values.message import Message
+from rabbitry._values.topology import Binding, Exchange, ExchangeBinding, Queue
 
 __all__ = [
     "RPC",

@@ -20,7 +20,9 @@ import anyio
 from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from anyio.streams.tls import TLSAttribute
 
-from rabbitry._connection import (
+from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
+from rabbitry._connection.connection import (
     DEFAULT_CHANNEL_MAX,
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_FRAME_MAX,
@@ -31,20 +33,18 @@ from rabbitry._connection import (
     Settings,
     default_name,
 )
+from rabbitry._connection.tls import connect_failed, make_context, server_name
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
-from rabbitry._hooks import Instrumentation, Instruments
-from rabbitry._message import seconds
-from rabbitry._scopes import background
-from rabbitry._tls import connect_failed, make_context, server_name
-from rabbitry._uri import Address, parse_uri
-from rabbitry._waiting import checkpoint_if_cancelled, waits
-from rabbitry.protocol.constants import FRAME_MIN_SIZE
-from rabbitry.protocol.tables import encode_table
-from rabbitry.transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
+from rabbitry._instrumentation import Instrumentation, Instruments
+from rabbitry._transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
+from rabbitry._values.address import Address, parse_uri
+from rabbitry._values.message import seconds
+from rabbitry.protocol.wire.constants import FRAME_MIN_SIZE
+from rabbitry.protocol.wire.tables import encode_table
 
 if TYPE_CHECKING:
-    from rabbitry._client import Client
+    from rabbitry._client.client import Client
     from rabbitry._open_client import ClientOptions
 
 __all__ = ["Reactor", "connect", "connection_settings", "open_reactor"]

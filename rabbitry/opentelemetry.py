@@ -25,9 +25,9 @@ except ImportError as error:
         'rabbitry.opentelemetry needs the OpenTelemetry API: pip install "rabbitry[opentelemetry]"'
     ) from error
 
-from rabbitry._delivery import Delivery
+from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import DecodeError
-from rabbitry._hooks import (
+from rabbitry._instrumentation import (
     CallOperation,
     Event,
     GetOperation,
@@ -36,8 +36,8 @@ from rabbitry._hooks import (
     ProcessOperation,
     PublishOperation,
 )
-from rabbitry._instrumented import process_operation
-from rabbitry._message import Message
+from rabbitry._instrumented.kinds import process_operation
+from rabbitry._values.message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
 

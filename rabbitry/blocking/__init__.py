@@ -27,13 +27,13 @@ processor time, as more threads fight for the interpreter; to one caller, and to
 difference. What takes its time - handlers, credentials - runs in other threads, so it does not stall the loop.
 """
 
-from rabbitry.blocking._channel import Channel
-from rabbitry.blocking._client import Client, open_client
-from rabbitry.blocking._connection import Connection, connect
-from rabbitry.blocking._consumer import Batches, Consumer
-from rabbitry.blocking._delivery import Delivery
-from rabbitry.blocking._publisher import Confirmation, Publisher
-from rabbitry.blocking._rpc import RPC
+from rabbitry.blocking.channel import Channel
+from rabbitry.blocking.client import Client, open_client
+from rabbitry.blocking.connection import Connection, connect
+from rabbitry.blocking.consumer import Batches, Consumer
+from rabbitry.blocking.delivery import Delivery
+from rabbitry.blocking.publisher import Confirmation, Publisher
+from rabbitry.blocking.rpc import RPC
 
 __all__ = [
     "RPC",

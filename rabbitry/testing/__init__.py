@@ -5,13 +5,13 @@ RabbitMQ must be installed: `install.py` does it.
 
 from __future__ import annotations
 
-from rabbitry.testing._installation import NodeError, RabbitMQNotFound
-from rabbitry.testing._setup import connections_admitted, descriptor_limit
-from rabbitry.testing.alarm import MemoryAlarm
-from rabbitry.testing.cluster import PrivateCluster
-from rabbitry.testing.node import PrivateNode
-from rabbitry.testing.proxy import Conditions, Flow, Link, Proxy, open_proxy
-from rabbitry.testing.schedule import FAULTS, Fault, Schedule
+from rabbitry.testing.faults.proxy import Conditions, Flow, Link, Proxy, open_proxy
+from rabbitry.testing.faults.schedule import FAULTS, Fault, Schedule
+from rabbitry.testing.rabbitmq.alarm import MemoryAlarm
+from rabbitry.testing.rabbitmq.cluster import PrivateCluster
+from rabbitry.testing.rabbitmq.installation import NodeError, RabbitMQNotFound
+from rabbitry.testing.rabbitmq.node import PrivateNode
+from rabbitry.testing.rabbitmq.setup import connections_admitted, descriptor_limit
 
 __all__ = [
     "FAULTS",

@@ -11,7 +11,7 @@ sides, and the values may be numbers, too.
 from collections.abc import Iterable
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 REPORTS = rabbitry.Exchange("tutorial.reports", "headers")
 

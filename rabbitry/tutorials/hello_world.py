@@ -8,7 +8,7 @@ exists already is left as it is.
 """
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 HELLO = rabbitry.Queue("tutorial.hello")
 

@@ -8,7 +8,7 @@ nobody listens they are dropped.
 """
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 LOGS = rabbitry.Exchange("tutorial.logs", "fanout")
 

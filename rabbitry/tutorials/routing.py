@@ -8,7 +8,7 @@ may have many bindings, and a key many queues.
 """
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 LOGS = rabbitry.Exchange("tutorial.logs.direct", "direct")
 

@@ -10,7 +10,7 @@ too long. Kill a server at work: another one answers. The queue goes with its la
 import anyio
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 FIBONACCI = rabbitry.Queue("tutorial.fibonacci", auto_delete=True)
 

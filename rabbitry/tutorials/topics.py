@@ -8,7 +8,7 @@ them, none included. A message that matches several of a queue's patterns comes 
 """
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 LOGS = rabbitry.Exchange("tutorial.logs.topic", "topic")
 

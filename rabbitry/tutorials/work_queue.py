@@ -10,7 +10,7 @@ durable and messages persistent unless you say otherwise, and the workers come b
 import anyio
 
 import rabbitry
-from rabbitry.tutorials._program import run
+from rabbitry.tutorials.program import run
 
 TASKS = rabbitry.Queue("tutorial.tasks")
 

@@ -11,7 +11,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from rabbitry import blocking
 from rabbitry.testing import Proxy, open_proxy
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 import rabbitry
 from rabbitry import blocking
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks with threads, which this is about
 

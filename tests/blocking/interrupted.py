@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 from rabbitry import blocking
 from rabbitry.testing import open_proxy
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 
 def press_ctrl_c(

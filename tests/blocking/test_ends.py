@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, blocking
-from rabbitry.blocking._portal import Operation
+from rabbitry.blocking.portal import Operation
 
 InThread = Callable[..., threading.Thread]
 

@@ -14,7 +14,7 @@ import pytest
 
 import rabbitry
 from rabbitry import blocking
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 InThread = Callable[..., threading.Thread]
 

@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Message, Queue, blocking
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 InThread = Callable[..., threading.Thread]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rabbitry.cli.program import main
-from tests.helpers import unique
+from rabbitry._cli.program import main
+from tests.support.helpers import unique
 
 
 @dataclass(frozen=True)

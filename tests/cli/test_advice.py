@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rabbitry.cli.advice import notes, query
+from rabbitry._cli.operator.advice import notes, query
 
 NOW = 1_795_258_854_000
 STEP = 5

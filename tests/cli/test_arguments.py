@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rabbitry.cli.arguments import parse
+from rabbitry._cli.arguments import parse
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import Cli
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rabbitry.cli.arguments import make_parser, parse
+from rabbitry._cli.arguments import make_parser, parse
 
 ROOT = Path(__file__).parents[2]
-CLI = ROOT / "rabbitry" / "cli"
+CLI = ROOT / "rabbitry" / "_cli"
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## The command line\n")[1].split("\n## ")[0]
 
 
@@ -72,6 +72,6 @@ def test_only_public_names_are_used(path: Path) -> None:
         elif isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
             assert not re.match("_[a-z]", node.attr) or node.attr == "_replace", node.attr
         for name in names:
-            if name.startswith("rabbitry") and not name.startswith("rabbitry.cli"):
+            if name.startswith("rabbitry") and not name.startswith("rabbitry._cli"):
                 assert re.fullmatch("rabbitry(\\.[A-Z]\\w*)?", name), name
             assert not name.startswith("loadtest")

@@ -18,7 +18,7 @@ from anyio.from_thread import start_blocking_portal
 import rabbitry
 from rabbitry.testing import PrivateNode
 from tests.cli.conftest import Cli
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 pytestmark = pytest.mark.skipif("RABBITMQ_URL" in os.environ, reason="needs a node with the management plugin")
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rabbitry import Message
-from rabbitry.cli.messages import _from_json, parse_properties, parse_record, to_json
-from rabbitry.cli.output import as_json
+from rabbitry._cli.messages import _from_json, parse_properties, parse_record, to_json
+from rabbitry._cli.output import as_json
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from rabbitry.cli.output import Progress
-from rabbitry.cli.program import main
+from rabbitry._cli.output import Progress
+from rabbitry._cli.program import main
 from rabbitry.testing import Proxy, open_proxy
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS, depth
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 ROOT = Path(__file__).parents[2]
 PIPE = subprocess.PIPE
@@ -232,7 +232,7 @@ def test_interrupted_while_it_imports() -> None:
         "import os, runpy, signal, sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'rabbitry.cli.program': os.kill(os.getpid(), signal.SIGINT)\n"
+        "        if name == 'rabbitry._cli.program': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "runpy.run_module('rabbitry', run_name='__main__')"
     )
@@ -242,7 +242,7 @@ def test_interrupted_while_it_imports() -> None:
 
 def test_help_needs_no_event_loop_and_no_broker() -> None:
     script = (
-        "import sys; from rabbitry.cli.program import main; before = set(sys.modules); assert main(['--help']) == 0; "
+        "import sys; from rabbitry._cli.program import main; before = set(sys.modules); assert main(['--help']) == 0; "
         "loaded = sorted(name.partition('.')[0] for name in set(sys.modules) - before); "
         "print({'rabbitry', 'anyio', 'asyncio', 'trio'} & set(loaded), 'trio' in sys.modules, file=sys.stderr)"
     )

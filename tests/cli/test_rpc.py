@@ -13,12 +13,12 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 import rabbitry
-from rabbitry.cli.output import CommandError
-from rabbitry.cli.rpc import load_function, run_shell, shell_handler
+from rabbitry._cli.commands.rpc import load_function, run_shell, shell_handler
+from rabbitry._cli.output import CommandError
 from tests.cli import functions
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS
-from tests.helpers import open_channel, unique, until
+from tests.support.helpers import open_channel, unique, until
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rabbitry.cli.program import main
-from rabbitry.cli.values import parse_count, parse_duration, parse_pairs, parse_value, redact, redact_in, with_vhost
+from rabbitry._cli.program import main
+from rabbitry._cli.values import parse_count, parse_duration, parse_pairs, parse_value, redact, redact_in, with_vhost
 
 
 @pytest.mark.parametrize(

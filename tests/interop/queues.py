@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import rabbitry
-from tests.helpers import unique
+from tests.support.helpers import unique
 
 __all__ = ["meeting"]
 

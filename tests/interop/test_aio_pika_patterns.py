@@ -22,8 +22,8 @@ import pytest
 
 import rabbitry
 from rabbitry import Message
-from tests.helpers import unique
 from tests.interop.peers import PeerError, PeerProcess
+from tests.support.helpers import unique
 
 pytestmark = pytest.mark.parametrize("peer", ["aio_pika"], indirect=True)
 

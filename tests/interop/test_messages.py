@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 import rabbitry
-from rabbitry.protocol.tables import _BY_TYPE
+from rabbitry.protocol.wire.tables import _BY_TYPE
 from tests.interop.notation import noted
 from tests.interop.peers import PEERS, PeerError, PeerProcess
 from tests.interop.queues import meeting

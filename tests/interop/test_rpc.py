@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 import rabbitry
-from tests.helpers import unique
 from tests.interop.peers import PeerProcess
 from tests.interop.programs.commands import fibonacci
 from tests.interop.queues import meeting
+from tests.support.helpers import unique
 
 SAYS_DATA = ("kombu",)
 """Those that call any bytes application/data, which names no codec: their requests and replies are for `raw=True`."""

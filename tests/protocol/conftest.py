@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.protocol.broker import SPLITS
+from tests.support.protocol_broker import SPLITS
 
 
 @pytest.fixture(params=SPLITS)

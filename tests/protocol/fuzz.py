@@ -22,15 +22,16 @@ from random import Random
 from typing import Any
 
 from rabbitry._errors import ConnectionClosed, RabbitryError, RemoteProtocolError
-from rabbitry.protocol import events, methods
-from rabbitry.protocol.channel import ProtocolChannel, ProtocolConsumer
-from rabbitry.protocol.connection import ProtocolConnection
-from rabbitry.protocol.content import Content
-from rabbitry.protocol.methods import METHODS, Method
-from rabbitry.protocol.properties import Properties, encode_properties
-from rabbitry.protocol.slots import Slot
-from rabbitry.protocol.states import ChannelState, ConnectionState
-from tests.protocol.broker import (
+from rabbitry.protocol.client import events
+from rabbitry.protocol.client.channel import ProtocolChannel, ProtocolConsumer
+from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.content import Content
+from rabbitry.protocol.client.slots import Slot
+from rabbitry.protocol.client.states import ChannelState, ConnectionState
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.methods import METHODS, Method
+from rabbitry.protocol.wire.properties import Properties, encode_properties
+from tests.support.protocol_broker import (
     HEARTBEAT,
     PLAIN,
     check_bookkeeping,

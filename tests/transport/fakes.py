@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from rabbitry.transport import Poller, SocketTransport
+from rabbitry._transport import Poller, SocketTransport
 
 PATIENCE = 30.0
 

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rabbitry.transport import Poller, addresses
+from rabbitry._transport import Poller, addresses
 from tests.transport.fakes import Listener, Recorder, connected, open_descriptors, running_poller, turns, until
 
 

@@ -13,8 +13,8 @@ from time import monotonic
 import anyio
 import pytest
 
-from rabbitry.transport import Poller
-from rabbitry.transport import poller as poller_module
+from rabbitry._transport import Poller
+from rabbitry._transport import poller as poller_module
 from tests.transport.fakes import Listener, Recorder, connected, open_descriptors, running_poller, turns, until
 
 
@@ -123,7 +123,7 @@ async def test_thousands_of_sockets_each_under_a_kilobyte(tmp_path: Path) -> Non
                 listener.accept_now()
             snapshot = tracemalloc.take_snapshot()
             tracemalloc.stop()
-            ours = tracemalloc.Filter(True, "*/rabbitry/transport/*")
+            ours = tracemalloc.Filter(True, "*/rabbitry/_transport/*")
             library = tracemalloc.Filter(True, "*/socket.py", all_frames=False)
             size = sum(trace.size for trace in snapshot.filter_traces([ours, library]).traces)
             assert size / len(endpoints) < 1000

@@ -8,15 +8,15 @@ from typing import Any
 import anyio
 import pytest
 
-from rabbitry.transport import Poller
-from rabbitry.transport.pump import SPINS, AsyncioPump, TaskPump
+from rabbitry._transport import Poller
+from rabbitry._transport.pump import SPINS, AsyncioPump, TaskPump
 from tests.transport.fakes import Listener, Peer, Recorder, Spy, connected, running_poller, turns, until
 
 
 async def test_the_backend_decides(anyio_backend_name: str) -> None:
     async with running_poller() as poller:
         if anyio_backend_name == "trio":
-            from rabbitry.transport.pump_trio import TrioPump
+            from rabbitry._transport.pump_trio import TrioPump
 
             assert type(poller._pump) is TrioPump
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rabbitry.transport import poller as poller_module
+from rabbitry._transport import poller as poller_module
 from tests.transport.fakes import Listener, Recorder, connected, running_poller, turns, until
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from rabbitry.transport import poller as poller_module
+from rabbitry._transport import poller as poller_module
 from tests.transport.fakes import Listener, Peer, Recorder, Spy, connected, running_poller, turns, until
 
 BIG = 8 << 20  # more than any socket buffers take

@@ -13,8 +13,8 @@ import anyio
 import pytest
 from anyio.abc import ByteStream
 
-from rabbitry.transport import StreamTransport, Transport
-from rabbitry.transport import stream as stream_module
+from rabbitry._transport import StreamTransport, Transport
+from rabbitry._transport import stream as stream_module
 from tests.transport.fakes import Listener, Peer, Recorder, turns, until
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from rabbitry.transport import Poller, StreamPoller, make_poller
+from rabbitry._transport import Poller, StreamPoller, make_poller
 from tests.transport.fakes import Listener, Recorder, turns, until
 
 

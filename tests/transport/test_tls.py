@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 import trustme
 
-from rabbitry.transport.tls import TlsLayer
+from rabbitry._transport.tls import TlsLayer
 
 
 class Plain:

@@ -1,0 +1,73 @@
+"""A caller: one RPC in flight, over direct reply-to, to one of a few servers; and the servers, which echo.
+
+In a closed loop the next call leaves with the reply, in an open one when the schedule says so. A call that gets no
+reply in time counts as a timeout, one that the run cut off too; neither ends the caller, and both count among the
+latencies with the time they waited: a percentile of the survivors alone would hide the worst.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+
+import anyio
+
+from loadtest.drivers.base import Caller, Connection, Session
+from loadtest.execution.pace import Pace
+from loadtest.execution.state import Attendance, Run
+from loadtest.scenarios.plan import Place
+
+
+async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
+    """Calls from the begin until the run stops, then stays connected until it is over."""
+    pace = Pace(run, place.index, run.call_schedules)
+    async with connection.caller() as caller:
+        attendance.arrive()
+        await pace.begin()
+        payload = bytes(run.settings.size)
+        while (intended := await pace.next()) is not None:
+            run.calls_made[place.index] += 1
+            await _call_once(run, caller, place.queue, payload, intended)
+        await attendance.leave()
+
+
+async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, intended: int) -> None:
+    tally = run.tally
+    sent = monotonic_ns()
+    tally.calls += 1
+    reply = None
+    try:
+        with anyio.move_on_after(run.settings.rpc_timeout):
+            reply = await caller.call(queue, payload)
+    except Exception:
+        tally.rpc_errors += 1
+        raise
+    except BaseException:
+        tally.rpc_timeouts += 1
+        _record(run, intended, sent)
+        raise
+    if reply is None:
+        tally.rpc_timeouts += 1
+    elif reply != payload:
+        tally.rpc_errors += 1
+        return run.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
+    else:
+        tally.replies += 1
+    _record(run, intended, sent)
+
+
+def _record(run: Run, intended: int, sent: int) -> None:
+    now = monotonic_ns()
+    latencies = run.latencies(intended, now)
+    latencies.rpc.record(now - intended)
+    if run.call_schedules is not None:
+        latencies.rpc_service.record(now - sent)
+
+
+async def serve(run: Run, session: Session, url: str, queue: str) -> None:
+    """One server, on a connection of its own, until cancelled."""
+    try:
+        async with session.connect(url, f"{run.prefix} server {queue}") as connection:
+            await connection.serve(queue)
+    except Exception as error:
+        run.tally.servers_lost += 1
+        run.errors.note(error, " (server)")

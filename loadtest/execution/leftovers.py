@@ -1,0 +1,117 @@
+"""What is still in the queues when a run is over, and so whether anything is lost.
+
+A count is cheap and nearly always enough: when it equals what is missing, nothing is lost. But a broker may count late
+(a quorum queue reports what consumers gave back up to a quarter of a second later), and after lost connections the
+queues hold messages that had arrived, or whose publish ended unknown. So where the numbers differ, the queues are
+counted until that settles, and then emptied, each message being entered in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from time import monotonic
+
+import anyio
+
+from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
+from loadtest.execution.body import read_stamp
+from loadtest.execution.state import Run
+
+RECOUNT_INTERVAL = 0.4
+RECOUNT_BOUND = 6.0
+"""Seconds until the counts must agree."""
+STALL = 1.5
+"""Seconds without a message after which a queue is believed to be empty, whatever was counted."""
+_QUEUES_AT_A_TIME = 200
+_PREFETCH = 1000
+
+
+class Leftovers:
+    """The account of what is left. It may be cancelled at any time; what is known by then stays."""
+
+    def __init__(self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
+        self._run = run
+        self._connect = connect
+        self._counts: dict[str, int | None] = {}
+        self._looked_at = 0
+        self.count: int | None = None
+        """How many messages are left; None if the broker doesn't say."""
+        self.lost: int | None = None
+        """Messages that were confirmed, never arrived, and are in no queue any more; None if it can't be told."""
+
+    async def recount(self) -> int | None:
+        """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
+        try:
+            async with self._connect() as connection, connection.administrator() as administrator:
+                for queue in self._run.plan.queues:
+                    count = await administrator.count_messages(queue)
+                    if count is None and self._counts.get(queue, 0) is not None:
+                        self._run.errors.note_name("QueueGone", f"{queue} was deleted, and what was in it is gone")
+                    self._counts[queue] = count
+        except Exception as error:
+            self._run.errors.note(error, " (counting)")
+            return None
+        return sum(filter(None, self._counts.values()))
+
+    async def take_stock(self) -> None:
+        """Counts, and looks closer where the count leaves a doubt."""
+        missing = self._run.ledger.balance().missing
+        if not missing:
+            self.lost = 0
+        give_up_at = monotonic() + RECOUNT_BOUND
+        before, self.count = None, await self.recount()
+        while self.count not in (None, before) and not self._explains(missing) and monotonic() < give_up_at:
+            await anyio.sleep(RECOUNT_INTERVAL)
+            before, self.count = self.count, await self.recount()
+        if self._explains(missing):
+            self.lost = 0
+        elif missing and self.count is not None:
+            await self._look_everywhere()
+
+    async def _look_everywhere(self) -> None:
+        """Empties all queues there are, and so knows what is lost."""
+        queues = [queue for queue, count in self._counts.items() if count is not None]
+        for start in range(0, len(queues), _QUEUES_AT_A_TIME):
+            if not await self._look_through(queues[start : start + _QUEUES_AT_A_TIME]):
+                return
+        self.count = self._looked_at
+        self.lost = self._run.ledger.balance().missing - self._run.ledger.found
+
+    def _explains(self, missing: int) -> bool:
+        """The count is what is missing, and no other messages can be in the queues."""
+        tally = self._run.tally
+        return self.count == missing and not tally.unknown and not tally.dropped
+
+    async def _look_through(self, queues: Sequence[str]) -> bool:
+        """Empties these queues; False, and an error noted, if that failed."""
+        consumers: list[Consumer] = []
+        failed = False
+
+        async def empty(connection: Connection, queue: str) -> None:
+            nonlocal failed
+            try:
+                async with connection.consumer(queue, ConsumerOptions(prefetch=_PREFETCH, ack_every=1)) as consumer:
+                    consumers.append(consumer)
+                    await consumer.run(self._find)
+            except Exception as error:
+                failed = True
+                self._run.errors.note(error, " (looking through a queue)")
+
+        async with self._connect() as connection, anyio.create_task_group() as tg:
+            for queue in queues:
+                tg.start_soon(empty, connection, queue)
+            seen, stalled_at = -1, 0.0
+            while self._looked_at != seen or monotonic() < stalled_at:
+                if self._looked_at != seen:
+                    seen, stalled_at = self._looked_at, monotonic() + STALL
+                await anyio.sleep(0.05)
+            for consumer in consumers:
+                consumer.stop()
+        return not failed
+
+    def _find(self, body: bytes, redelivered: bool) -> None:
+        self._looked_at += 1
+        stamp = read_stamp(body)
+        if stamp is not None and stamp[0] == self._run.tag:
+            self._run.ledger.find(stamp[1], stamp[2])

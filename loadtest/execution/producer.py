@@ -1,0 +1,93 @@
+"""A producer: numbered, stamped messages to one queue, each confirmed, with `window` of them in flight at most.
+
+In a closed loop the next message leaves when a confirm makes room; in an open loop when the schedule says so, and then
+the latency counts from that time, however late the message left. Nothing planned is shed silently: what was not sent
+by the end is `planned - sent`. With a window above 1 a message counts as sent when it asks for its place in the
+window.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+
+from loadtest.drivers.base import Connection, Outcome, Producer
+from loadtest.execution.pace import Pace
+from loadtest.execution.state import Attendance, Run
+from loadtest.scenarios.plan import Place
+
+Token = tuple[int, int, int]
+"""Of one message in flight: its number, when it was intended, when it was sent."""
+
+
+async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
+    """Publishes from the begin until the run stops, then stays connected until it is over."""
+    production = _Production(run, place.index)
+    pace = Pace(run, place.index, run.schedules)
+    try:
+        async with connection.producer(place.queue, run.producer_options, production.settle) as producer:
+            run.publishing[place.index] = connection
+            attendance.arrive()
+            await pace.begin()
+            while (intended := await pace.next()) is not None:
+                run.tally.waited += pace.was_due
+                await production.publish(producer, intended)
+            await producer.flush()
+            await attendance.leave()
+    finally:
+        run.publishing.pop(place.index, None)
+        production.abandon()
+
+
+class _Production:
+    """One producer's messages in flight, and how each of them ended."""
+
+    __slots__ = ("_account", "_in_flight", "_index", "_run")
+
+    def __init__(self, run: Run, index: int) -> None:
+        self._run = run
+        self._index = index
+        self._account = run.ledger.accounts[index]
+        self._in_flight: set[int] = set()
+
+    async def publish(self, producer: Producer, intended: int) -> None:
+        """Sends the next message; with a window of 1 it is confirmed, or has failed, on return."""
+        run = self._run
+        number = self._account.send()
+        run.tally.sent += 1
+        self._in_flight.add(number)
+        body = run.make_body(self._index, number, intended)
+        token = (number, intended, monotonic_ns())
+        try:
+            if run.producer_options.window == 1:
+                self.settle(token, await producer.publish(body))
+            else:
+                await producer.submit(body, token)
+        except Exception:  # certainly not sent; but cancelled, it stays in flight
+            self._in_flight.discard(number)
+            self._account.disown(number)
+            run.tally.sent -= 1
+            raise
+
+    def settle(self, token: Token, outcome: Outcome) -> None:
+        """A publish ended."""
+        number, intended, sent = token
+        if number not in self._in_flight:
+            return  # it was abandoned
+        now = monotonic_ns()
+        self._in_flight.remove(number)
+        self._run.tally.count_outcome(outcome)
+        if outcome is not Outcome.CONFIRMED:
+            self._account.disown(number)
+            return
+        latencies = self._run.latencies(intended, now)
+        latencies.confirm.record(now - intended)
+        if self._run.schedules is not None:
+            latencies.service.record(now - sent)
+            latencies.lag.record(sent - intended)
+
+    def abandon(self) -> None:
+        """The producer ends: of what is still in flight the outcome stays unknown."""
+        for number in self._in_flight:
+            self._account.disown(number)
+        self._run.tally.unknown += len(self._in_flight)
+        self._in_flight.clear()

@@ -1,0 +1,71 @@
+"""Looks at a run twice a second: rows of the timeline, the broker's memory, its blocking of publishers, the display.
+
+It only reads, and what it reads is whole numbers; at 10,000 clients a look costs well under a millisecond.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import Protocol
+
+import anyio
+
+from loadtest.execution.state import Run
+from loadtest.machine.resources import Meter
+from loadtest.metrics.timeline import STUB, Row, Timeline
+
+INTERVAL = 0.5
+_LOOKS_A_ROW = 2
+_BLOCKED_SAMPLE = 8
+"""An alarm blocks all connections that publish; a few of them tell."""
+
+
+class Display(Protocol):
+    """Whoever shows a run while it goes on."""
+
+    def update(self, run: Run, row: Row | None, now: float) -> None:
+        """A look at the run, ``now`` seconds after it began; ``row`` is the timeline's newest that tells of rates."""
+        ...
+
+
+class Sampler:
+    """The eyes of the run."""
+
+    def __init__(self, run: Run, meter: Meter, display: Display) -> None:
+        self.timeline = Timeline()
+        self.blocked_seconds: dict[str, float] = {}
+        """By phase; nothing if the driver doesn't tell."""
+        self._run = run
+        self._meter = meter
+        self._display = display
+
+    async def watch(self) -> None:
+        """Looks until cancelled, once the first phase has begun."""
+        looks = 0
+        before = monotonic_ns()
+        while True:
+            await anyio.sleep(INTERVAL)
+            now = monotonic_ns()
+            self._look_for_blocking((now - before) / 1e9)
+            before = now
+            looks += 1
+            if looks % _LOOKS_A_ROW == 0:
+                self.add_row()
+                self._meter.sample()
+            row = next((row for row in reversed(self.timeline.rows) if row["seconds"] > STUB), None)
+            self._display.update(self._run, row, (now - self._run.phases[0].began) / 1e9)
+
+    def add_row(self) -> None:
+        """Ends the timeline's current interval; at the end of a phase, too."""
+        run = self._run
+        seconds = (monotonic_ns() - run.phases[0].began) / 1e9
+        self.timeline.add(seconds, run.phases[-1].name, run.tally, (run.measured, run.unmeasured))
+
+    def _look_for_blocking(self, seconds: float) -> None:
+        if self._run.over.is_set():
+            return  # everybody is leaving
+        told = [connection.is_blocked for connection in self._run.some_publishing(_BLOCKED_SAMPLE)]
+        known = [blocked for blocked in told if blocked is not None]
+        if known:
+            phase = self._run.phases[-1].name
+            self.blocked_seconds[phase] = self.blocked_seconds.get(phase, 0.0) + (seconds if any(known) else 0.0)

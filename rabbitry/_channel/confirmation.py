@@ -1,0 +1,145 @@
+"""`Confirmation`: how one publish ended. It ends exactly once, whatever happens to the connection.
+
+Doubles as the protocol's token for the publish, so a confirmed publish costs one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from rabbitry._concurrency.waiting import Signal, new_signal
+from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
+
+if TYPE_CHECKING:
+    from rabbitry._values.message import Message
+
+__all__ = ["Confirmation", "Outcome"]
+
+Outcome = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
+
+
+class Confirmation:
+    """The outcome of one publish on a confirm channel.
+
+    `outcome` is "pending" until the broker answered, then "confirmed" (it has taken responsibility), "nacked" (it
+    refused), "unroutable" (mandatory, and no queue bound), "unknown" (it was on its way when the connection or channel
+    ended) or "unsent" (it never left this process). `tag` is what `submit` was given. `message`, `exchange` and
+    `routing_key` are what was published.
+    """
+
+    __slots__ = (
+        "_error",
+        "_on_settled",
+        "_returned",
+        "_signals",
+        "exchange",
+        "message",
+        "outcome",
+        "routing_key",
+        "tag",
+    )
+
+    def __init__(
+        self,
+        message: Message | bytes,
+        exchange: str,
+        routing_key: str,
+        tag: Any = None,
+        on_settled: Callable[[Confirmation], None] | None = None,
+    ) -> None:
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.tag = tag
+        self.outcome: Outcome = "pending"
+        self._on_settled = on_settled
+        self._returned: tuple[int, str] | None = None
+        self._error: RabbitryError | None = None
+        self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
+
+    def __repr__(self) -> str:
+        tag = f" tag={self.tag!r}" if self.tag is not None else ""
+        return f"<Confirmation {self.outcome}{tag} exchange={self.exchange!r} routing_key={self.routing_key!r}>"
+
+    async def wait(self) -> None:
+        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `OutcomeUnknown` or `NotSent`.
+
+        Any number of tasks may wait, before and after the end. Cancelling stops the waiting only: the outcome still
+        comes.
+        """
+        if self.outcome == "pending":
+            signal = new_signal()
+            try:
+                await self.told(signal)
+            except BaseException:
+                self._signals = tuple(other for other in self._signals if other is not signal)
+                raise
+        self.check()
+
+    def told(self, signal: Signal) -> Awaitable[object]:
+        """What to await until the outcome is there; `signal` is one of the running event loop's."""
+        self._signals += (signal,)
+        return signal.wait()
+
+    def check(self) -> None:
+        """Raise what `wait` raises, now that the outcome is there."""
+        if self.outcome != "confirmed":
+            failure = self.failure()
+            if failure is not None:
+                raise failure
+
+    def failure(self) -> PublishFailed | None:
+        """The error that `wait` raises, None while pending or when confirmed."""
+        arguments = self.message, self.exchange, self.routing_key
+        failure: PublishFailed
+        match self.outcome:
+            case "pending" | "confirmed":
+                return None
+            case "nacked":
+                return Nacked(*arguments)
+            case "unroutable":
+                return Unroutable(*arguments, reply=self._returned or (312, "NO_ROUTE"))
+            case "unknown":
+                failure = OutcomeUnknown(*arguments, str(self._error))
+            case "unsent":
+                failure = NotSent(*arguments, str(self._error))
+        failure.__cause__ = self._error
+        return failure
+
+    def mark_returned(self, code: int, text: str) -> None:
+        """basic.return came; the broker's ack follows and makes it final."""
+        self._returned = code, text
+
+    def forget_return(self) -> None:
+        """It will be published again."""
+        self._returned = None
+
+    def settle(self, acked: bool) -> None:
+        """The broker answered."""
+        if not acked:
+            self.outcome = "nacked"
+        elif self._returned is not None:
+            self.outcome = "unroutable"
+        else:
+            self.outcome = "confirmed"
+        # hot: `_finish` without the call
+        if self._signals:
+            for signal in self._signals:
+                signal.set()
+            self._signals = ()
+        if self._on_settled is not None:
+            self._on_settled(self)
+
+    def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+        """The channel ended first."""
+        self.outcome = outcome
+        self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        for signal in self._signals:
+            signal.set()
+        self._signals = ()
+        if self._on_settled is not None:
+            self._on_settled(self)

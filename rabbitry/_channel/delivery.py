@@ -1,0 +1,238 @@
+"""`Delivery`: a message received, and the ways to settle it.
+
+What must stay true: settling is synchronous and queues a few bytes, so nothing can be cancelled halfway; a delivery
+belongs to one channel life, and settling it later sends nothing and raises.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal
+
+from rabbitry._errors import StaleDelivery
+from rabbitry._values.codecs import Codec, decode_body
+from rabbitry._values.message import Message
+from rabbitry.protocol.client.content import Content
+
+__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "Verdict", "check_on_error"]
+
+logger = logging.getLogger("rabbitry")
+
+STREAM_TAKES_NOTHING_BACK = (
+    'a stream takes nothing back: on_error="reject" goes on with the next, on_error="raise" ends with the error'
+)
+
+Verdict = Literal["requeue", "reject", "raise"]
+OnError = Verdict | Callable[["Delivery", Exception], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One entry of the x-death header: why, where and how often a message was dead-lettered, the latest first."""
+
+    queue: str
+    reason: str
+    count: int
+    exchange: str
+    routing_keys: tuple[str, ...]
+    time: datetime | None
+
+
+class Delivery(Content):
+    """A message the broker delivered. `body` is bytes; `delivery_tag` the broker's number for it on this channel."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        state = "settled" if self.is_settled else "stale" if self.is_stale else "unsettled"
+        return (
+            f"<Delivery {self.delivery_tag} {state} exchange={self.exchange!r} routing_key={self.routing_key!r} "
+            f"{len(self.body)} bytes>"
+        )
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def ack(self) -> None:
+        """Acknowledge: the broker may forget the message. Not a coroutine; leaves with the next bytes, coalesced.
+
+        Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended.
+        """
+        channel = self._channel
+        channel.ack(self.delivery_tag)
+        transport = channel.connection.token.transport
+        if not transport.scheduled:
+            transport.send_later()
+
+    def nack(self, *, requeue: bool = True) -> None:
+        """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
+        `ack`. A stream takes neither this nor `reject`: RabbitMQ closes the connection (540).
+        """
+        self._channel.nack(self.delivery_tag, requeue)
+        self._wrote()
+
+    def reject(self, *, requeue: bool = False) -> None:
+        """Say "failed": dead-lettered where the queue says so, else dropped; `requeue=True` puts it back. Errors as
+        `ack`.
+
+        RabbitMQ 4.3 and newer count only rejects towards a quorum queue's delivery limit, not nacks.
+        """
+        self._channel.reject(self.delivery_tag, requeue)
+        self._wrote()
+
+    def _wrote(self) -> None:
+        transport = self._channel.connection.token.transport
+        if not transport.scheduled:
+            transport.send_later()
+
+    @property
+    def is_settled(self) -> bool:
+        """True once acknowledged, nacked or rejected, and from the start for a `no_ack` consumer's deliveries."""
+        return not self._channel.is_outstanding(self.delivery_tag) and not self.is_stale
+
+    @property
+    def is_stale(self) -> bool:
+        """True if the channel ended or was recovered before it was settled: the broker has put the message back."""
+        return self._channel.is_stale(self.delivery_tag)
+
+    def process(self, on_error: OnError = "requeue") -> ProcessDelivery:
+        """A `with` block that settles this delivery by how the block ends.
+
+        Returned: ack. Raised an `Exception`: by `on_error` — "requeue" (reject with requeue; logged, not raised),
+        "reject" (reject without; logged, not raised), "raise" (nack with requeue, and the exception goes on), or a
+        function of (delivery, exception) that returns one of these. Cancelled, or any other `BaseException`: nack
+        with requeue, and it goes on. What the block settled itself stays so; a stale delivery is counted and logged,
+        not raised.
+        """
+        return ProcessDelivery(self, on_error)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def decode(self, codec: str | Codec | None = None) -> Any:
+        """The body as an object, by `codec` or else by its content type. Raises `DecodeError`."""
+        return decode_body(self.body, self.properties.content_type, codec)
+
+    @property
+    def message(self) -> Message:
+        """The delivery as a `Message`, to publish again."""
+        properties = self.properties
+        fields = {name: getattr(properties, name) for name in type(properties).__slots__}
+        expiration = fields["expiration"]
+        fields["expiration"] = int(expiration) / 1000 if expiration is not None and expiration.isdecimal() else None
+        return Message(self.body, **fields)
+
+    @property
+    def delivery_count(self) -> int:
+        """How often it was delivered before without success, as quorum queues count (x-delivery-count); else 0 or 1.
+
+        RabbitMQ 4.0 and older count a nack as well, 4.3 and newer a reject only.
+        """
+        count = self.headers.get("x-delivery-count")
+        if isinstance(count, int):
+            return count
+        return int(self.redelivered and "x-acquired-count" not in self.headers)  # which 4.3's quorum queues add
+
+    @property
+    def deaths(self) -> tuple[Death, ...]:
+        """The x-death header, typed: empty if the message was never dead-lettered."""
+        deaths = self.headers.get("x-death")
+        if not isinstance(deaths, list):
+            return ()
+        return tuple(_death(entry) for entry in deaths if isinstance(entry, dict))
+
+    @property
+    def stream_offset(self) -> int | None:
+        """The offset in its stream (x-stream-offset); None from other queues."""
+        offset = self.headers.get("x-stream-offset")
+        return offset if isinstance(offset, int) else None
+
+
+def _death(entry: dict[str, Any]) -> Death:
+    """One entry as the broker writes it. Publishers may forge it, so what has another type counts as not there."""
+    time, count, keys = entry.get("time"), entry.get("count"), entry.get("routing-keys")
+    return Death(
+        queue=str(entry.get("queue", "")),
+        reason=str(entry.get("reason", "")),
+        count=count if isinstance(count, int) else 1,
+        exchange=str(entry.get("exchange", "")),
+        routing_keys=tuple(str(key) for key in keys) if isinstance(keys, list) else (),
+        time=time if isinstance(time, datetime) else None,
+    )
+
+
+def check_on_error(on_error: OnError) -> None:
+    """Refuse what is no such policy."""
+    if on_error not in ("requeue", "reject", "raise") and not callable(on_error):
+        raise ValueError(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
+
+
+class ProcessDelivery:
+    """The `with` block of `Delivery.process`."""
+
+    __slots__ = ("_delivery", "_is_stream", "_on_error")
+
+    def __init__(self, delivery: Delivery, on_error: OnError, *, is_stream: bool = False) -> None:
+        """From a stream (`is_stream`, or it looks so) "reject" skips it, by an ack; what would put it back leaves it
+        unsettled.
+        """
+        check_on_error(on_error)
+        self._is_stream = is_stream
+        self._delivery = delivery
+        self._on_error = on_error
+
+    def __enter__(self) -> Delivery:
+        return self._delivery
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        verdict: str
+        if error is None:
+            verdict = "ack"
+        elif not isinstance(error, Exception):
+            verdict = "raise"
+        elif callable(self._on_error):
+            try:
+                verdict = self._on_error(self._delivery, error)
+            except BaseException:
+                self._settle("raise")
+                raise
+        else:
+            verdict = self._on_error
+        self._settle(verdict)
+        if error is None or verdict == "raise":
+            return False
+        logger.error("the handler of a delivery failed (%s)", verdict, exc_info=error)
+        return True
+
+    def _settle(self, verdict: str) -> None:
+        delivery = self._delivery
+        if delivery.is_settled:
+            return
+        is_stream = verdict != "ack" and (self._is_stream or delivery.seems_streamed)
+        try:
+            match verdict:
+                case "ack":
+                    delivery.ack()
+                case "reject" if is_stream:
+                    delivery.ack()
+                case "raise" if is_stream:
+                    pass
+                case "requeue" if is_stream:
+                    raise ValueError(STREAM_TAKES_NOTHING_BACK)
+                case "requeue":
+                    delivery.reject(requeue=True)
+                case "reject":
+                    delivery.reject(requeue=False)
+                case "raise":
+                    delivery.nack(requeue=True)
+                case _:
+                    delivery.nack(requeue=True)
+                    raise ValueError(f'on_error must return "requeue", "reject" or "raise", not {verdict!r}')
+        except StaleDelivery:
+            delivery._channel.connection.stale_settlements += 1
+            if verdict in ("ack", "reject"):  # else it is what was asked for
+                logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")

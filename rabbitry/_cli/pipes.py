@@ -1,0 +1,122 @@
+"""Reading stdin and writing stdout without ever blocking the event loop: heartbeats go on behind a slow pipe.
+
+What must stay true: bytes pass as they are; `written` counts those the kernel has taken, so that a message whose
+writing was cancelled halfway is known not to have been written. No threads: one that blocks could not be ended.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from collections.abc import AsyncGenerator
+
+import anyio
+
+from rabbitry._cli.output import CommandError, printable
+
+READ_SIZE = 65536
+PIECE = select.PIPE_BUF
+"""A pipe that polls as writable takes so many bytes without blocking (POSIX, `write`)."""
+LARGEST = 128 * 1024 * 1024
+"""Bytes of one message: what RabbitMQ accepts unless configured otherwise."""
+
+
+class Writer:
+    """stdout."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        if sys.stdout is None:
+            raise CommandError("stdout is closed: there is nowhere to write to")
+        sys.stdout.flush()
+        self._descriptor = _descriptor(sys.stdout)
+        self.is_terminal = sys.stdout.isatty()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it. BrokenPipeError if the reader has gone; cancelled, `written` tells how far it came."""
+        if self._descriptor is None:  # stdout was replaced by something in memory
+            stream = sys.stdout.buffer
+            stream.write(data)
+            stream.flush()
+            self.written += len(data)
+            return
+        view = memoryview(data)
+        while view:
+            if not _is_ready(self._descriptor, select.POLLOUT):
+                await anyio.wait_writable(self._descriptor)
+            try:
+                count = os.write(self._descriptor, view[:PIECE])
+            except BlockingIOError:  # somebody made it non-blocking
+                await anyio.wait_writable(self._descriptor)
+                continue
+            self.written += count
+            view = view[count:]
+
+    def shown(self, body: bytes) -> bytes:
+        """The body as it is; on a terminal without control characters."""
+        return printable(body.decode(errors="replace")).encode() if self.is_terminal else body
+
+
+class Reader:
+    """stdin."""
+
+    def __init__(self) -> None:
+        if sys.stdin is None:
+            raise CommandError("stdin is closed: there is nothing to read from")
+        self._descriptor = _descriptor(sys.stdin)
+        self._is_at_end = False
+
+    async def read(self) -> bytes:
+        """Some bytes; none at the end. Cancelling it loses nothing that was not read."""
+        if self._descriptor is None:
+            if self._is_at_end:
+                return b""
+            self._is_at_end = True
+            return sys.stdin.buffer.read()
+        while True:
+            if not _is_ready(self._descriptor, select.POLLIN):
+                await anyio.wait_readable(self._descriptor)
+            try:
+                return os.read(self._descriptor, READ_SIZE)
+            except BlockingIOError:
+                await anyio.wait_readable(self._descriptor)
+
+    async def read_all(self) -> bytes:
+        """Everything up to the end, as one body."""
+        data = bytearray()
+        while piece := await self.read():
+            data += piece
+            if len(data) > LARGEST:
+                raise CommandError(f"the body is larger than {LARGEST:,} bytes")
+        return bytes(data)
+
+    async def lines(self, end: bytes = b"\n") -> AsyncGenerator[bytes, None]:
+        """Each line without its end; the last one may lack it."""
+        rest = bytearray()
+        while piece := await self.read():
+            first, *others = piece.split(end)
+            rest += first
+            for other in others:
+                yield bytes(rest)
+                rest = bytearray(other)
+            if len(rest) > LARGEST:
+                raise CommandError(f"a line is longer than {LARGEST:,} bytes")
+        if rest:
+            yield bytes(rest)
+
+
+def _descriptor(stream: object) -> int | None:
+    """The stream's file descriptor; None if it has none."""
+    try:
+        return stream.fileno()  # type: ignore[attr-defined, no-any-return]  # of whatever stands for a stream
+    except (io.UnsupportedOperation, AttributeError, ValueError, OSError):
+        return None
+
+
+def _is_ready(descriptor: int, event: int) -> bool:
+    """Whether reading or writing would not block; always so for files, which an event loop can't wait for."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(0))

@@ -1,0 +1,602 @@
+"""`Client`: publishing, consuming, RPC and topology that span reconnects. What belongs to one life stays in it.
+
+What must stay true: two connections, so that a blocked publisher never stops what is consumed; topology is declared on
+the consuming connection, and put back there before that life is handed out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, ClassVar, Unpack
+
+import anyio
+from anyio.abc import TaskStatus
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.delivery import OnError
+from rabbitry._channel.publisher import check_window
+from rabbitry._client.handlers import DeliveryHandler, OnStale, process_all
+from rabbitry._client.link import Change, Fate, Link, State, WhileDown
+from rabbitry._client.publisher import ClientPublisher, OnUnknown, Senders, check_policies, is_lost, open_channel
+from rabbitry._client.registry import Registry
+from rabbitry._client.rpc import ClientReplies, ClientRPC, RequestSubscription
+from rabbitry._client.subscription import ConsumeOptions, Offset, Subscription
+from rabbitry._concurrency.waiting import checkpoint_if_cancelled
+from rabbitry._connection.connection import Connection
+from rabbitry._errors import (
+    Closed,
+    ConnectionBlocked,
+    ConnectionClosed,
+    LocalProtocolError,
+    Nacked,
+    NotConnected,
+    NotFound,
+    NotSent,
+    OutcomeUnknown,
+)
+from rabbitry._rpc.caller import ReplyTo
+from rabbitry._rpc.serving import CLOCK_SKEW, Answering, Handler, RequestCounts
+from rabbitry._values.codecs import Codec
+from rabbitry._values.message import Message, seconds
+from rabbitry._values.topology import Entity, Exchange, Queue, name_of
+
+__all__ = ["Client"]
+
+CHANGES_KEPT = 100
+"""Changes of state that a subscriber may be behind; further ones are dropped."""
+
+
+class Client:
+    """Made by `open_client`, usable by any task inside its block."""
+
+    __slots__ = (
+        "_closed",
+        "_consuming",
+        "_fate",
+        "_has_stopped",
+        "_host",
+        "_leave",
+        "_publishers",
+        "_publishing",
+        "_registry",
+        "_republished",
+        "_requests",
+        "_senders",
+        "_start",
+        "_subscribers",
+        "_subscriptions",
+        "_while_down",
+        "_working",
+    )
+
+    _publisher_type: ClassVar[type[ClientPublisher]] = ClientPublisher
+
+    def __init__(self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown) -> None:
+        self._fate = fate
+        self._publishing = publishing
+        self._consuming = consuming
+        self._while_down: WhileDown = while_down
+        self._registry = Registry()
+        self._senders = Senders(publishing)
+        self._publishers: set[ClientPublisher] = set()
+        self._subscriptions: set[Subscription] = set()
+        self._working: set[anyio.Event] = set()  # one for each `process` under way
+        self._subscribers: list[MemoryObjectSendStream[Change]] = []
+        self._has_stopped = False
+        self._republished = 0
+        self._requests = RequestCounts()
+        self._closed = anyio.Event()
+        self._leave: Callable[[], object] | None = None  # of a client that `start_client` made
+        self._host: asyncio.Task[Any] | None = None
+        self._start: Callable[..., object] = _start_nothing
+        consuming.restore = self._registry.restore
+        publishing.restore = self._await_topology
+        for link in self._links:
+            link.tell = self._tell
+
+    def __repr__(self) -> str:
+        return f"<Client publishing={self._publishing.state} consuming={self._consuming.state}>"
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> None:
+        """Publish, and return once the broker confirmed.
+
+        While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`. A message that was
+        certainly not sent is sent in the next life. For one that was under way it raises `OutcomeUnknown`, or with
+        `on_unknown="republish"` sends it again: it arrives at least once, so there may be duplicates. While the broker
+        has blocked the connection it waits, too, or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`,
+        and cancelling means the same.
+        """
+        if type(exchange) is not str:
+            exchange = name_of(exchange)
+        policy = while_down or self._while_down
+        if on_unknown != "raise" or policy != "wait":
+            check_policies(policy, on_unknown)
+        unknown: OutcomeUnknown | None = None
+        while True:
+            channel = self._senders.ready(exchange)
+            if channel is None:
+                try:
+                    channel = await self._senders.channel(exchange, policy)
+                except NotConnected as error:
+                    if unknown is not None:  # it may have arrived in a former life
+                        raise unknown from error
+                    raise
+            if policy == "fail" and (reason := channel._endpoint.blocked_reason) is not None:
+                raise unknown or ConnectionBlocked(reason)
+            try:
+                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            except (NotSent, Closed):
+                continue  # it did not leave: the channel, or its connection, had ended before
+            except Nacked:
+                self._senders.nacked(channel)
+                raise
+            except OutcomeUnknown as error:
+                if on_unknown == "raise":
+                    raise
+                unknown = error
+                self._republished += 1
+                if not is_lost(error.__cause__):
+                    break
+        # The broker closed the channel, or the connection, for a message, and does not say which. Alone on a channel
+        # the innocent get through; the culprit fails again, and for good.
+        while True:
+            try:
+                channel = await open_channel(self._publishing, policy)
+            except NotConnected as error:
+                raise unknown from error
+            try:
+                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            except (NotSent, Closed):
+                continue
+            except OutcomeUnknown as error:
+                if not is_lost(error.__cause__):
+                    raise
+                unknown = error
+            finally:
+                await channel._close()
+
+    @asynccontextmanager
+    async def publisher(
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: Callable[[Confirmation], None] | None = None,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+    ) -> AsyncIterator[ClientPublisher]:
+        """`async with client.publisher() as publisher`: a `Publisher` through all lives, with a channel of its own.
+
+        `window`, `on_outcome` as for `Channel.publisher`; `while_down` and `on_unknown` as for `publish`. Entering
+        waits for a connection.
+        """
+        policy, name = while_down or self._while_down, name_of(exchange)
+        check_policies(policy, on_unknown)
+        check_window(window)
+        channel = await open_channel(self._publishing, policy)
+        publisher = self._publisher_type(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
+        self._publishers.add(publisher)
+        try:
+            async with publisher:
+                self._start(publisher._resend)
+                yield publisher
+        finally:
+            self._publishers.discard(publisher)
+            self._republished += publisher.republished
+
+    # --- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int = 100,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        offset: Offset | None = None,
+    ) -> Subscription:
+        """A `Subscription`: `async with client.consume("jobs") as deliveries: async for delivery in deliveries`.
+
+        `prefetch`, `no_ack`, `exclusive`, `priority` as for `Channel.consume`. `offset` is where to begin in a stream:
+        "first", "last" (its last chunk), "next" (what comes from now on, the default), an offset, a datetime, or a
+        timedelta into the past; after a loss it goes on at the first delivery not settled.
+        """
+        return Subscription(
+            self._consuming,
+            self._registry,
+            queue,
+            prefetch=prefetch,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            priority=priority,
+            arguments=arguments,
+            offset=offset,
+            owner=self,
+        )
+
+    async def process(
+        self,
+        queue: str | Queue,
+        handler: DeliveryHandler,
+        *,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        on_error: OnError = "requeue",
+        on_stale: OnStale = "finish",
+        drain: float | timedelta = 0.0,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+        **options: Unpack[ConsumeOptions],
+    ) -> None:
+        """Run `await handler(delivery)` for each delivery, up to `concurrency` at once, until stopped or cancelled.
+
+        A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
+        returns, put back when it is cancelled; what it settled itself stays so. With `on_error="raise"` its error ends
+        this, and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
+        message, or "raise". `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
+        stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`. With
+        `no_ack=True` there is nothing to settle: what was sent to a handler is gone, whatever becomes of it.
+
+        After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
+        raises. Cancelled, or when a handler's error ends it, it takes no more deliveries, and the handlers at work have
+        `drain` seconds (0 unless given) to finish before they are cancelled, too. In a nursery,
+        `await tg.start(client.process, queue, handler)` returns once it consumes.
+        """
+        prefetch = 2 * concurrency if prefetch is None else prefetch
+        with self._at_work():
+            await process_all(
+                self.consume(queue, prefetch=prefetch, **options),
+                handler,
+                concurrency=concurrency,
+                on_error=on_error,
+                on_stale=on_stale,
+                drain=seconds(drain),
+                task_status=task_status,
+            )
+
+    def stop_consuming(self) -> None:
+        """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
+
+        Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
+        publish; then `process` and `serve` return, and iterators end.
+        """
+        self._has_stopped = True
+        for subscription in list(self._subscriptions):
+            subscription.stop()
+
+    # --- RPC ----------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def rpc(
+        self,
+        *,
+        codec: str | Codec = "msgpack",
+        reply_to: ReplyTo = "direct",
+        while_down: WhileDown | None = None,
+    ) -> AsyncIterator[ClientRPC]:
+        """`async with client.rpc() as rpc: await rpc.call("double", 21)`: a `ClientRPC`.
+
+        Payloads are in `codec`: "msgpack", "json", "text", "raw", or a `Codec`; replies are decoded by their content
+        type. `reply_to` is the way of the replies: "direct" (RabbitMQ's direct reply-to, which needs no queue),
+        "exclusive" (a queue of its own), or an `Exchange`, which is declared, and to which such a queue is bound with a
+        key unique to this RPC; a new queue in each life. A server that doesn't know of that exchange replies to the
+        queue.
+
+        Where a reply queue was created once for each exchange that requests go to, keep one RPC for all of them, which
+        does just that: each exchange that is called through it has one channel and, with "exclusive", one reply queue,
+        from the first call on:
+
+            async with client.rpc(reply_to="exclusive") as rpc:
+                with anyio.fail_after(timeout):
+                    reply = await rpc.call(routing_key, body, exchange=exchange, raw=True)
+        """
+        rpc = ClientRPC(self._publishing, codec, while_down or self._while_down, reply_to)
+        try:
+            yield rpc
+        finally:
+            await rpc._close()
+
+    async def serve(
+        self,
+        queue: str | Queue,
+        handler: Handler,
+        *,
+        concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str | Codec = "msgpack",
+        raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
+        drain: float | timedelta = 0.0,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
+        cancelled.
+
+        `raw=True` passes the `Delivery` instead. A `Service`, or a list of functions, is called by the name in the
+        request. A handler that is no coroutine function runs in a worker thread, up to `concurrency` of them. It is not
+        abandoned: its deadline, or cancelling, waits for it to return (`anyio.from_thread.check_cancelled()` in it
+        raises then). A handler's exception goes to the caller as `RemoteError`, with its traceback if `send_traceback`.
+
+        A request whose caller's time is up is not begun, and its handler is cancelled when it is; both are counted
+        (`statistics`), without a reply. The caller tells the time it has left, which counts from the request's arrival
+        here, and the moment of its deadline, which ends it `clock_skew` seconds later by this machine's clock (0.5
+        unless given; None where clocks are further apart), whichever is first. A request that comes from the future by
+        more than that shows that the clocks differ, and its moment is not used.
+
+        Replies leave on the publishing connection, in this life or the next. A request is acknowledged once its reply
+        is confirmed or can't be delivered, which is counted, and rejected where it can't be answered, or asks for no
+        answer and its handler failed. One that comes again after it was answered here is not worked on again; by
+        another server it is. The rest is as for `process`, and so is what cancelling it means.
+        """
+        name = queue if isinstance(queue, str) else queue.name or "(temporary)"
+        replies = ClientReplies(self, self._requests, name)
+        answering = Answering(
+            name,
+            handler,
+            replies,
+            self._requests,
+            concurrency=concurrency,
+            codec=codec,
+            raw=raw,
+            send_traceback=send_traceback,
+            clock_skew=clock_skew,
+        )
+        requests = RequestSubscription(
+            self._consuming,
+            self._registry,
+            queue,
+            prefetch=2 * concurrency if prefetch is None else prefetch,
+            no_ack=False,
+            exclusive=False,
+            priority=None,
+            arguments=None,
+            offset=None,
+            owner=self,
+        )
+        with self._at_work():
+            async with replies:
+                await process_all(
+                    requests,
+                    answering,
+                    concurrency=concurrency,
+                    on_error="reject",
+                    on_stale="finish",
+                    drain=seconds(drain),
+                    task_status=task_status,
+                )
+
+    # --- topology -----------------------------------------------------------------------------------------------------
+
+    async def declare(self, *entities: Entity) -> None:
+        """Declare exchanges, queues and bindings, now and again in each life to come.
+
+        Raises as `Channel.declare`, and then none of them is remembered. If the broker refuses one later, when it is
+        declared again, the client's scope raises that. Cancelled, some may have been declared.
+        """
+        await checkpoint_if_cancelled()
+        while True:
+            connection = await self._consuming.connection("wait")
+            try:
+                return await self._registry.declare(connection, entities)
+            except ConnectionClosed:
+                continue
+
+    async def delete(self, *entities: Entity) -> None:
+        """Delete exchanges, queues (with what is in them) and bindings, and declare them no more.
+
+        Queues and exchanges go by their names; one that does not exist is fine. What the broker removes with them is
+        forgotten, too. Cancelled, some may have been deleted; none of them is declared again.
+        """
+        deletions = self._registry.forget_all(entities)
+        await checkpoint_if_cancelled()
+        while True:
+            connection = await self._consuming.connection("wait")
+            try:
+                return await self._registry.delete(connection, deletions)
+            except ConnectionClosed:
+                continue
+
+    async def inspect(self, queue: str | Queue) -> QueueInfo | None:
+        """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""
+        await checkpoint_if_cancelled()
+        while True:
+            connection = await self._consuming.connection("wait")
+            try:
+                async with connection.channel(confirm=False) as channel:
+                    return await channel.declare_queue(self._registry.name_of(queue), passive=True)
+            except NotFound:
+                return None
+            except ConnectionClosed:
+                continue
+
+    @asynccontextmanager
+    async def channel(self, *, confirm: bool = True, prefetch: int = 100) -> AsyncIterator[Channel]:
+        """`async with client.channel() as channel`: a raw `Channel` of the publishing connection's present life, which
+        raises when that ends.
+
+        Entering waits for a connection, or by the client's `while_down` raises `NotConnected`.
+        """
+        connection = await self._publishing.connection(self._while_down)
+        async with connection.channel(confirm=confirm, prefetch=prefetch) as channel:
+            yield channel
+
+    # --- what it tells ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The worse of its two connections' states: "closed", "recovering", "connecting" or "connected"; "idle" where
+        none was needed so far.
+        """
+        states = {link.state for link in self._links}
+        worst_first: Sequence[State] = ("closed", "recovering", "connecting", "connected")
+        for state in worst_first:
+            if state in states:
+                return state
+        return "idle"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each connection that is needed is open."""
+        return self.state in ("connected", "idle")
+
+    @property
+    def last_error(self) -> Exception | None:
+        """What last ended a connection, or kept one from being opened: the publishing one's if that had any."""
+        return next((link.last_error for link in self._links if link.last_error is not None), None)
+
+    def statistics(self) -> Mapping[str, int]:
+        """Counts, of now: how many lives each connection has had, entities that are declared again in each,
+        subscriptions and publishers there are; and since the client began: messages sent again because their outcome
+        was unknown, replies that could not be delivered, requests that were not begun, or stopped, because their
+        caller's time was up, and those that came again after they had been answered.
+        """
+        return {
+            "publishing_lives": self._publishing.lives,
+            "consuming_lives": self._consuming.lives,
+            "declared": len(self._registry),
+            "subscriptions": len(self._subscriptions),
+            "publishers": len(self._publishers),
+            "republished": self._republished + sum(publisher.republished for publisher in self._publishers),
+            "undeliverable_replies": self._requests.undeliverable_replies,
+            "expired_requests": self._requests.expired,
+            "stopped_requests": self._requests.stopped,
+            "duplicate_requests": self._requests.duplicates,
+        }
+
+    @contextmanager
+    def changes(self) -> Iterator[MemoryObjectReceiveStream[Change]]:
+        """`with client.changes() as changes: async for change in changes`: each new state of either connection.
+
+        Who falls behind by more than 100 misses what follows. The stream ends with the client.
+        """
+        sender, receiver = anyio.create_memory_object_stream[Change](CHANGES_KEPT)
+        self._subscribers.append(sender)
+        if self._closed.is_set():
+            sender.close()
+        try:
+            with receiver:
+                yield receiver
+        finally:
+            sender.close()
+            self._subscribers.remove(sender)
+
+    async def wait_closed(self) -> None:
+        """Return when the client was left or closed; raise the cause when something else ended it.
+
+        Cancelling it stops the waiting only.
+        """
+        await self._closed.wait()
+        if (failure := self._failure) is not None:
+            raise failure
+
+    async def aclose(self) -> None:
+        """End a client that `start_client` made, as leaving the block of `open_client` does: in bounded time, in which
+        cancelling it has no effect (asyncio's own `Task.cancel` ends the waiting). Harmless when it has ended already.
+        """
+        if self._leave is None or self._host is None:
+            raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")
+        self._leave()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({self._host})
+
+    # --- its parts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _links(self) -> tuple[Link, Link]:
+        return self._publishing, self._consuming
+
+    @property
+    def _failure(self) -> Exception | None:
+        return self._fate.failure
+
+    async def _keep(self, link: Link) -> None:
+        """Run a link. When it fails, that is the end of the other, too."""
+        try:
+            await link.run()
+        finally:
+            self._stop_links()
+
+    def _stop_links(self) -> None:
+        for link in self._links:
+            link.stop()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """What leaving the client waits for, up to its bound."""
+        done = anyio.Event()
+        self._working.add(done)
+        try:
+            yield
+        finally:
+            self._working.discard(done)
+            done.set()
+
+    async def _await_topology(self, _: Connection) -> None:
+        """What is published must find the queues that went with the former life."""
+        if not self._registry.is_lasting:
+            await self._consuming.connection("wait")
+
+    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
+        """What to run for each delivery: an instrumented client has something around the handler."""
+        return handler
+
+    def _joined(self, subscription: Subscription) -> None:
+        self._subscriptions.add(subscription)
+        if self._has_stopped:
+            subscription.stop()
+
+    def _left(self, subscription: Subscription) -> None:
+        """It was stopped, and perhaps was the last of its queue."""
+        if subscription in self._subscriptions:
+            self._subscriptions.discard(subscription)
+            queue = subscription.queue
+            if subscription.lives and all(other.queue != queue for other in self._subscriptions):
+                self._registry.consumer_left(queue)
+
+    def _tell(self, change: Change) -> None:
+        for subscriber in self._subscribers:
+            with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
+                subscriber.send_nowait(change)
+
+    async def _drain(self, bound: float) -> None:
+        """Let what other tasks have under way come to its end: handlers first, as they may publish."""
+        if self._failure is not None:
+            return
+        self.stop_consuming()
+        if self._working or any(publisher.pending for publisher in self._publishers):
+            with anyio.move_on_after(bound, shield=True):
+                for done in list(self._working):
+                    await done.wait()
+                for publisher in list(self._publishers):
+                    await publisher.flush()
+
+    def _end(self) -> None:
+        for link in self._links:
+            link.close()
+        for publisher in list(self._publishers):
+            publisher._give_up(self._fate.closed_error())
+        for subscriber in self._subscribers:
+            subscriber.close()
+        self._closed.set()
+
+
+def _start_nothing(function: Callable[..., object]) -> None:
+    raise AssertionError("the client is not running")

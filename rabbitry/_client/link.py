@@ -1,0 +1,324 @@
+"""`Link`: one connection of a client through all its lives. One task owns the state machine and alone moves it on.
+
+    idle ─► connecting ─► connected ─► recovering ─► connected …          closed, from anywhere
+
+What must stay true: whoever waits for a connection is woken by every change and looks again; a connection is handed
+out only once `restore` has put back what its life needs; what ends the link for good is raised by `run`, once. A link
+that nobody needs has no task, and there may be ten thousand: what each keeps is counted in bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import anyio
+
+from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.waiting import checkpoint_if_cancelled
+from rabbitry._connection.connection import Connection, Settings
+from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
+from rabbitry._values.backoff import Backoff
+from rabbitry._values.message import seconds
+
+if TYPE_CHECKING:
+    from rabbitry._reactor import Reactor
+
+__all__ = ["Change", "Credentials", "CredentialsSource", "Fate", "Link", "State", "WhileDown"]
+
+logger = logging.getLogger("rabbitry")
+
+State = Literal["idle", "connecting", "connected", "recovering", "closed"]
+WhileDown = Literal["wait", "fail"]
+
+VAIN_LIFE = 1.0
+"""Seconds that a connection has to last, or the attempt counts as one that failed."""
+REFRESH_AT = 0.8
+"""Part of a token's life after which the next one is asked for."""
+REFRESH_AGAIN = 5.0
+"""Seconds between attempts when that fails."""
+REFRESH_BOUND = 15.0
+"""Seconds that the source of credentials may take."""
+
+_RANDOM = Random()  # one for all: it keeps 2.5 KB
+
+
+class Credentials(NamedTuple):
+    """A user's name and password, or token; `expires_in` seconds, if it does."""
+
+    username: str
+    password: str
+    expires_in: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, expires_in={self.expires_in!r})"
+
+
+CredentialsSource = Callable[[], Awaitable[Credentials]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A connection's new state, when (`anyio.current_time()`), and the error that ended the state before, if any."""
+
+    connection: str
+    state: State
+    error: Exception | None
+    time: float
+
+
+class Fate:
+    """Why the client has ended, if not because it was left: shared by its links."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+
+    def closed_error(self) -> NotConnected:
+        """What who needs a connection is told once there will be none."""
+        error = NotConnected(f"the client has ended: {self.failure}" if self.failure else "the client is closed")
+        error.__cause__ = self.failure
+        return error
+
+
+class Link:
+    """Made by the client, run by a task of it from when a connection is first wanted."""
+
+    __slots__ = (
+        "_changed",
+        "_connection",
+        "_credentials",
+        "_expires_in",
+        "_fate",
+        "_hosts",
+        "_life",
+        "_reactor",
+        "_short_lives",
+        "_vain_attempts",
+        "_vain_since",
+        "backoff",
+        "begin",
+        "has_lived",
+        "last_error",
+        "lives",
+        "restore",
+        "role",
+        "state",
+        "tell",
+    )
+
+    def __init__(
+        self,
+        role: str,
+        reactor: Reactor,
+        hosts: Sequence[Settings],
+        backoff: Backoff,
+        credentials: CredentialsSource | None,
+        fate: Fate,
+    ) -> None:
+        self.role = role
+        self._fate = fate
+        self.state: State = "idle"
+        self.last_error: Exception | None = None
+        self.lives = 0
+        self._reactor = reactor
+        self._hosts = list(hosts)
+        self.backoff = backoff
+        self._credentials = credentials
+        self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
+        self.tell: Callable[[Change], None] = _tell_nobody
+        self.begin: Callable[[Link], object] | None = None  # runs it in a task of the client
+        self.has_lived: Callable[[], bool] = lambda: self.lives > 0
+        self._life = anyio.CancelScope(shield=True)  # the client's body may need the connection while it is cancelled
+        self._connection: Connection | None = None
+        self._expires_in: float | None = None
+        # A broker that takes us in and drops us must not be dialled for ever, nor again and again without a pause.
+        self._short_lives = 0
+        self._vain_attempts = 0
+        self._vain_since: float | None = None
+        self._changed: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Link {self.role} {self.state}, {self.lives} lives>"
+
+    async def connection(self, while_down: WhileDown) -> Connection:
+        """The open connection of now. Without one, waits for it or raises `NotConnected`."""
+        await checkpoint_if_cancelled()
+        if self.state == "idle" and self.begin is not None:
+            self._move("connecting")
+            self.begin(self)
+        while self._connection is None or not self._connection.is_open:
+            if self.state == "closed":
+                raise self._fate.closed_error()
+            if while_down == "fail" and self.last_error is not None:
+                raise NotConnected(
+                    f"the connection is down, and being recovered: {self.last_error}"
+                ) from self.last_error
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+        return self._connection
+
+    # --- the supervisor ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a connection open until stopped. Raises what can't be recovered from; that cancels the client's body."""
+        try:
+            with self._life:
+                while True:
+                    connection = await self._open()
+                    try:
+                        await self._serve(connection)
+                    finally:
+                        await connection._leave()
+        except Exception as error:
+            self._fate.failure = self._fate.failure or error
+            raise
+        finally:  # who still waits for a connection, in a clean-up perhaps, waits in vain
+            self.close()
+
+    def stop(self) -> None:
+        """End `run`, whatever it does, and the connection with it; it will not begin any more, either."""
+        self._life.cancel()
+        if self.state == "idle":
+            self.close()
+
+    def close(self) -> None:
+        """There will be no other life."""
+        if self.state != "closed":
+            self._move("closed", self._fate.failure)
+
+    async def _open(self) -> Connection:
+        """The next life, entered, with everything restored in it."""
+        failures = self._vain_attempts
+        began = anyio.current_time() if self._vain_since is None else self._vain_since
+        while True:
+            self._check_patience(failures, began)
+            if failures or self.lives:
+                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
+            refusals = 0
+            for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
+                rest = self.backoff.rest(anyio.current_time() - began)
+                if rest > 0:
+                    settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
+                elif self.last_error is not None:  # (one attempt is made, however late this task had its turn)
+                    break
+                try:
+                    return await self._open_at(settings)
+                except (ConnectFailed, OSError) as error:
+                    if self._is_final(error):
+                        raise
+                    self.last_error = error
+                    self._wake()  # who would rather fail than wait
+                    logger.warning("%s: %s", settings.name, error)
+                    refusals += isinstance(error, AuthenticationFailed)
+                    if refusals == len(self._hosts) and not self.has_lived():
+                        raise  # waiting does not mend it
+            failures += 1
+
+    def _check_patience(self, failures: int, began: float) -> None:
+        """Raise when it is time to give up."""
+        if failures and self.backoff.is_exhausted(failures, anyio.current_time() - began):
+            assert self.last_error is not None
+            raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
+
+    def _is_final(self, error: OSError) -> bool:
+        """Whether waiting mends nothing: the reactor was left, or a file that the URL names was never there."""
+        if isinstance(error, ConnectFailed | ConnectionClosed):
+            return False
+        return isinstance(error, NotConnected) or not self.has_lived()
+
+    async def _open_at(self, settings: Settings) -> Connection:
+        if self._credentials is not None:
+            username, password, self._expires_in = await self._ask(settings.connect_timeout)
+            address = replace(settings.address, username=username, password=password)
+            settings = replace(settings, address=address)
+        connection = Connection(settings, self._reactor)
+        await connection.__aenter__()
+        try:
+            await self.restore(connection)
+        except BaseException:
+            await connection._leave()
+            raise
+        return connection
+
+    async def _ask(self, bound: float) -> Credentials:
+        """The credentials of now. Whatever is wrong with their source may mend itself."""
+        assert self._credentials is not None
+        try:
+            with anyio.fail_after(bound):
+                return await self._credentials()
+        except Exception as error:  # not its text, which may hold a secret
+            raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
+
+    async def _serve(self, connection: Connection) -> None:
+        """One life. Returns when it has ended."""
+        self.lives += 1
+        began = anyio.current_time()
+        self._connection = connection
+        if self.lives > 1:
+            logger.info("%s is connected again", connection.name)
+        self._move("connected")
+        try:
+            if self._expires_in is None:
+                await connection.wait_closed()
+            else:
+                async with background() as tg:
+                    tg.start_soon(self._refresh, connection, self._expires_in)
+                    try:
+                        await connection.wait_closed()
+                    finally:
+                        tg.cancel_scope.cancel()
+        except RabbitryError as error:
+            self.last_error = error
+        finally:
+            self._connection = None
+        self._judge(began, anyio.current_time() - began)
+        logger.warning("%s was lost: %s", connection.name, self.last_error)
+        self._move("recovering", self.last_error)
+
+    def _judge(self, began: float, lasted: float) -> None:
+        """How a life counts for the pauses to come, and for when to give up."""
+        self._short_lives = self._short_lives + 1 if lasted < seconds(self.backoff.maximum) else 0
+        if lasted < VAIN_LIFE:
+            self._vain_attempts += 1
+            self._vain_since = began if self._vain_since is None else self._vain_since
+        else:
+            self._vain_attempts, self._vain_since = 0, None
+
+    async def _refresh(self, connection: Connection, expires_in: float) -> None:
+        """Give the broker a new token ahead of each expiry."""
+        pause = expires_in * REFRESH_AT
+        while True:
+            await anyio.sleep(pause)
+            pause = REFRESH_AGAIN
+            try:
+                _, password, following = await self._ask(REFRESH_BOUND)
+                with anyio.fail_after(REFRESH_BOUND):
+                    await connection.update_secret(password)
+            except (RabbitryError, OSError, TimeoutError) as error:
+                logger.warning("%s: the credentials could not be renewed: %s", connection.name, error)
+                continue
+            if following is None:
+                return
+            pause = following * REFRESH_AT
+
+    def _move(self, state: State, error: Exception | None = None) -> None:
+        self.state = state
+        self._wake()
+        self.tell(Change(self.role, state, error, anyio.current_time()))
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+
+async def _restore_nothing(_: Connection) -> None: ...
+
+
+def _tell_nobody(_: Change) -> None: ...

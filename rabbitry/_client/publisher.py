@@ -1,0 +1,440 @@
+"""What publishes through all lives of a connection: a channel for each exchange, and the pipelined `ClientPublisher`.
+
+What must stay true: a message is sent again only when it certainly did not arrive, or where duplicates were asked for;
+messages of one publisher leave in the order they were submitted, those sent again ahead of new ones; each publish ends
+exactly once, at the latest with the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+
+import anyio
+
+from rabbitry._channel.channel import Channel
+from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.publisher import Publisher
+from rabbitry._client.link import Link, WhileDown
+from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
+from rabbitry._errors import (
+    Closed,
+    ConnectionBlocked,
+    ConnectionClosed,
+    LocalProtocolError,
+    NotConnected,
+    PublishFailed,
+    RabbitryError,
+)
+from rabbitry._values.topology import Exchange, name_of
+from rabbitry.protocol.wire.constants import CONNECTION_FORCED
+
+if TYPE_CHECKING:
+    from rabbitry._values.message import Message
+
+__all__ = ["ClientPublisher", "OnUnknown", "Senders", "check_policies"]
+
+OnUnknown = Literal["raise", "republish"]
+
+OWN_CHANNELS = 100
+"""Exchanges that have a channel of their own for what is published to them."""
+RENEWAL_PAUSE = 1.0
+"""Seconds at least between two channels that are replaced because of a nack.
+
+RabbitMQ 3.10 refuses a channel's publishes to a quorum queue for good once it published there while the queue had no
+leader; those of a new channel it confirms. But a nack may also mean that the queue is full, and then come often.
+"""
+
+
+def check_policies(while_down: str, on_unknown: str = "raise") -> None:
+    """Refuse what is no such policy."""
+    if while_down not in ("wait", "fail"):
+        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
+    if on_unknown not in ("raise", "republish"):
+        raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
+    have been that, and must not be sent again.
+    """
+    return isinstance(error, ConnectionClosed) and error.code in (0, CONNECTION_FORCED)
+
+
+async def open_channel(link: Link, while_down: WhileDown) -> Channel:
+    """A confirm channel of the present life, or the next; it ends with its connection."""
+    while True:
+        connection = await link.connection(while_down)
+        channel = connection.channel()
+        try:
+            return await channel.__aenter__()
+        except ConnectionClosed:
+            continue
+
+
+class Senders:
+    """By exchange, the open channel that publishes to it: one that is missing ends the publishes to it alone."""
+
+    __slots__ = ("_channels", "_link", "_lock", "_renewal")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channels: dict[str | None, Channel] = {}  # None: of those beyond the first hundred
+        self._lock = anyio.Lock()
+        self._renewal = Renewal()
+
+    def ready(self, exchange: str) -> Channel | None:
+        """The channel for this exchange if it is open."""
+        channel = self._channels.get(exchange) or self._channels.get(None)
+        return channel if channel is not None and channel.is_open else None
+
+    async def channel(self, exchange: str, while_down: WhileDown) -> Channel:
+        """The channel for this exchange, opened if need be. Cancelling it does no harm."""
+        key = exchange if exchange in self._channels or len(self._channels) < OWN_CHANNELS else None
+        while True:
+            connection = await self._link.connection(while_down)  # not under the lock: others may rather fail than wait
+            async with self._lock:
+                channel = self._channels.get(key)
+                if channel is not None and channel.is_open:
+                    return channel
+                try:
+                    channel = await connection.channel().__aenter__()
+                except ConnectionClosed:
+                    continue
+                self._channels[key] = channel
+                await self._renewal.close_idle()
+                return channel
+
+    def nacked(self, channel: Channel) -> None:
+        """A publish on this channel was refused: have the next one use another."""
+        if self._renewal.is_due():
+            for key, found in list(self._channels.items()):
+                if found is channel:
+                    del self._channels[key]
+                    self._renewal.retire(channel)
+
+
+class Renewal:
+    """When to replace a channel, and those replaced, each open until its confirms have come."""
+
+    __slots__ = ("_last", "_retired")
+
+    def __init__(self) -> None:
+        self._last = -inf
+        self._retired: list[Channel] = []
+
+    def is_due(self) -> bool:
+        """Whether the last one is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
+        return monotonic() - self._last >= RENEWAL_PAUSE
+
+    def retire(self, channel: Channel) -> None:
+        """It is replaced."""
+        self._last = monotonic()
+        self._retired.append(channel)
+
+    async def close_idle(self, *, all_of_them: bool = False) -> None:
+        """Close those that wait for nothing."""
+        idle = [channel for channel in self._retired if all_of_them or not (channel.is_open and channel._unconfirmed)]
+        self._retired = [channel for channel in self._retired if channel not in idle]
+        for channel in idle:
+            await channel._close()
+
+
+class LastingConfirmation(Confirmation):
+    """The outcome of one publish, which may take several lives."""
+
+    __slots__ = ("_publisher", "is_suspect", "mandatory", "number", "was_sent")
+
+    def __init__(
+        self,
+        publisher: ClientPublisher,
+        message: Message | bytes,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+        tag: Any,
+        on_settled: Callable[[Confirmation], None],
+    ) -> None:
+        Confirmation.__init__(self, message, exchange, routing_key, tag, on_settled)
+        self._publisher = publisher
+        self.mandatory = mandatory
+        self.number = 0  # in the order of submitting
+        self.was_sent = False  # in a former life: it may have arrived then
+        self.is_suspect = False  # the broker closed a channel for it, or for one beside it
+
+    def __lt__(self, other: LastingConfirmation) -> bool:
+        return self.number < other.number
+
+    def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+        """The channel ended first."""
+        if not self._publisher._takes_back(self, outcome, error):
+            self.give_up(outcome, error)
+
+    def take_over(self, answered: Confirmation) -> None:
+        """The broker's answer, which came to another publish of the same message."""
+        self._returned = answered._returned
+        self.settle(answered.outcome != "nacked")
+
+    def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+        """It will not be sent again."""
+        super().lose("unknown" if self.was_sent else outcome, error)
+
+
+class ClientPublisher(Publisher):
+    """A `Publisher` that goes on in the next connection life; made by `client.publisher`.
+
+    What was certainly not sent when a connection ended is sent in the next life, in order. What was under way ends as
+    `OutcomeUnknown`, or with `on_unknown="republish"` is sent again and counted in `republished`: it arrives at least
+    once, so there may be duplicates. Where the broker closed the channel over a message it does not say which: each
+    that was under way is then sent alone, and only the culprit fails.
+    """
+
+    __slots__ = (
+        "_again",
+        "_is_ready",
+        "_is_suspect",
+        "_link",
+        "_lock",
+        "_on_unknown",
+        "_renewal",
+        "_resent",
+        "_scopes",
+        "_taken_back",
+        "_while_down",
+        "republished",
+    )
+
+    def __init__(
+        self,
+        channel: Channel,
+        link: Link,
+        exchange: str,
+        window: int,
+        on_outcome: Callable[[Confirmation], None] | None,
+        while_down: WhileDown,
+        on_unknown: OnUnknown,
+    ) -> None:
+        """`channel` is that of the first life. A task of the client's runs `_resend`."""
+        super().__init__(channel, exchange, window, on_outcome)
+        self._link = link
+        self._while_down: WhileDown = while_down
+        self._on_unknown: OnUnknown = on_unknown
+        self._again: list[LastingConfirmation] = []  # a heap: taken back, to be sent in the next life
+        self._scopes: set[anyio.CancelScope] = set()  # of those who wait for a channel
+        self._taken_back = anyio.Event()  # set where there are some
+        self._resent = anyio.Event()  # set when all of them were sent
+        self._is_suspect = False  # the channel, because of a nack
+        self._is_ready = True  # none waits to be sent again, and the channel is not suspect
+        self._renewal = Renewal()
+        self._lock = anyio.Lock()
+        self.republished = 0
+
+    async def __aenter__(self) -> Self:
+        """Nothing is left to do, so there is nothing to cancel: the channel is open."""
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, traceback)
+        finally:
+            for scope in self._scopes:
+                scope.cancel()
+            self._give_up(NotConnected("the publisher was left before the message could be sent"))
+            try:
+                await self._renewal.close_idle(all_of_them=True)
+            finally:
+                await self._channel._close()
+
+    async def submit(
+        self,
+        message: Message | bytes,
+        *,
+        routing_key: str = "",
+        exchange: str | Exchange | None = None,
+        mandatory: bool = False,
+        tag: Any = None,
+    ) -> Confirmation:
+        """Publish and return as soon as there is room in the window; `tag` is yours, kept on the `Confirmation`.
+
+        While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`. Cancelling it while it
+        waits means: not sent.
+        """
+        self._calls += 1
+        if self._calls & GIVE_WAY:
+            await self._channel._endpoint.checkpoint_if_cancelled()
+        else:
+            await checkpoint()
+        exchange = self._exchange if exchange is None else name_of(exchange)
+        confirmation = LastingConfirmation(
+            self, message, exchange, routing_key, mandatory, tag, self._submitted_settled
+        )
+        if (  # hot: `_has_room` and `_try_queue` without the calls
+            self.sent - self.confirmed - self.failed < self._window
+            and not self._reserved
+            and not self._waiting
+            and self._is_ready
+            and self._is_open
+            and self._channel.is_open
+            and self._channel._queue_confirmed(confirmation, mandatory)
+        ):
+            confirmation.number = self.sent
+            self.sent += 1
+        else:
+            await self._queue(confirmation, mandatory)
+        return confirmation
+
+    async def publish(
+        self,
+        message: Message | bytes,
+        *,
+        routing_key: str = "",
+        exchange: str | Exchange | None = None,
+        mandatory: bool = False,
+    ) -> None:
+        """Publish within the window and return once confirmed; raises as `Client.publish`, and cancelling means the
+        same.
+        """
+        await checkpoint_if_cancelled()
+        exchange = self._exchange if exchange is None else name_of(exchange)
+        confirmation = LastingConfirmation(self, message, exchange, routing_key, mandatory, None, self._settled)
+        await self._queue(confirmation, mandatory)
+        await confirmation.wait()
+
+    # --- from one life to the next ------------------------------------------------------------------------------------
+
+    def _refuse(self) -> NoReturn:
+        raise LocalProtocolError("the publisher is not open: use it inside its 'async with' block")
+
+    def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
+        assert isinstance(confirmation, LastingConfirmation)
+        confirmation.number = self.sent
+        return self._is_ready and self._channel.is_open and self._channel._queue_confirmed(confirmation, mandatory)
+
+    async def _wait_ready(self) -> None:
+        if self._taken_back.is_set():
+            await self._resent.wait()
+        elif self._while_down == "fail" and (reason := self._channel._endpoint.blocked_reason) is not None:
+            raise ConnectionBlocked(reason)
+        elif self._channel.is_open and not self._is_suspect:
+            await self._channel._endpoint.wait_room()
+        else:
+            await self._reopen()
+
+    async def _reopen(self) -> None:
+        """Have a channel in the next life, or in the place of one whose publishes are refused."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                async with self._lock:
+                    former = self._channel
+                    if self._is_open and (self._is_suspect or not former.is_open):
+                        self._channel = await open_channel(self._link, self._while_down)
+                        self._renewal.retire(former)
+                        self._is_suspect = False
+                        self._is_ready = not self._taken_back.is_set()
+                        await self._renewal.close_idle()
+            finally:
+                self._scopes.discard(scope)
+        if not self._is_open:
+            self._refuse()
+
+    def _settled(self, confirmation: Confirmation) -> None:
+        if confirmation.outcome == "nacked" and self._renewal.is_due():
+            self._is_suspect, self._is_ready = True, False
+        super()._settled(confirmation)
+
+    def _takes_back(
+        self, confirmation: LastingConfirmation, outcome: Literal["unknown", "unsent"], error: RabbitryError
+    ) -> bool:
+        """Whether a publish that a life's end has struck will be sent in the next one."""
+        if not self._is_open or self._while_down == "fail" or self._link.state == "closed":
+            return False
+        if outcome == "unknown":
+            if self._on_unknown == "raise":
+                return False
+            if not is_lost(error):
+                confirmation.is_suspect = True
+            self.republished += 1
+            confirmation.was_sent = True
+        confirmation.forget_return()
+        heappush(self._again, confirmation)
+        self._is_ready = False
+        self._taken_back.set()
+        return True
+
+    async def _resend(self) -> None:
+        """Send what is taken back, in order, in the life that follows; as long as the publisher is open."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            while self._is_open:
+                await self._taken_back.wait()
+                try:
+                    await self._send_all_again()
+                except RabbitryError as error:  # there will be no other life
+                    self._give_up(error)
+                resent, self._resent = self._resent, anyio.Event()
+                self._taken_back = anyio.Event()
+                self._is_ready = not self._is_suspect
+                resent.set()
+
+    async def _send_all_again(self) -> None:
+        while self._again:
+            if self._again[0].is_suspect:
+                await self._send_alone(heappop(self._again))
+            elif self._is_suspect or not self._channel.is_open:
+                await self._reopen()
+            elif not self._try_again(heappop(self._again)):
+                await self._channel._endpoint.wait_room()
+
+    def _try_again(self, confirmation: LastingConfirmation) -> bool:
+        queued = False
+        try:
+            queued = self._channel._queue_confirmed(confirmation, confirmation.mandatory)
+        finally:
+            if not queued:
+                heappush(self._again, confirmation)
+        return queued
+
+    async def _send_alone(self, confirmation: LastingConfirmation) -> None:
+        """On a channel with no other, so that its end is this one's fault."""
+        once = Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
+        try:
+            channel = await open_channel(self._link, self._while_down)
+            try:
+                while not channel._queue_confirmed(once, confirmation.mandatory):
+                    await channel._endpoint.wait_room()
+                await once.wait()
+            finally:
+                await channel._close()
+        except PublishFailed as failure:
+            error = failure.__cause__
+            assert error is None or isinstance(error, RabbitryError)
+            if error is not None and (once.outcome == "unsent" or is_lost(error)):
+                heappush(self._again, confirmation)
+            elif error is not None:
+                confirmation.give_up("unknown", error)
+            else:
+                confirmation.take_over(once)
+        except Closed:  # before it was queued
+            heappush(self._again, confirmation)
+        except BaseException:
+            if self._is_open:
+                heappush(self._again, confirmation)
+            else:  # it was left, and has given up what was in the heap
+                confirmation.give_up("unknown", NotConnected("the publisher was left before the message was confirmed"))
+            raise
+        else:
+            confirmation.take_over(once)
+
+    def _give_up(self, error: RabbitryError) -> None:
+        """What waits to be sent again never will be."""
+        again, self._again = self._again, []
+        for confirmation in sorted(again):
+            confirmation.give_up("unsent", error)

@@ -1,0 +1,221 @@
+"""`Registry`: what a client declared, and how it is put back in each new life.
+
+What must stay true: an entity is known by its full identity, arguments included; what the broker removes with another
+(the bindings of a queue, an auto-delete exchange without bindings) is forgotten with it, or it would be brought back;
+the name that the broker gives a queue in a new life is the one used everywhere from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+import anyio
+
+from rabbitry._connection.connection import Connection
+from rabbitry._errors import ChannelClosed, NotFound, ResourceLocked
+from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, name_of
+from rabbitry.protocol.wire import methods
+
+__all__ = ["FLEETING_PAUSE", "FLEETING_TRIES", "Registry", "is_node_down"]
+
+logger = logging.getLogger("rabbitry")
+
+LOCKED_PAUSE = 0.5
+LOCKED_BOUND = 30.0
+"""Seconds between attempts, and in all, to declare a queue that the broker still holds for our former life: by then it
+has missed a heartbeat, or two.
+"""
+
+FLEETING_PAUSE = 0.1
+FLEETING_TRIES = 5
+"""Seconds between attempts, and how many more, to bind to auto-delete exchanges that go as they are declared again."""
+
+NAMES_KEPT = 1000
+"""Names of temporary queues, of former lives too, by which somebody may still ask for them."""
+
+
+class Registry:
+    """The entities of one client."""
+
+    def __init__(self) -> None:
+        self._entities: dict[Entity, None] = {}  # in the order of declaring, each once
+        self._given: dict[str, Queue] = {}  # by each name that the broker ever gave it
+
+    def __len__(self) -> int:
+        return len(self._entities)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether all of it outlives our connections, and the broker's restart."""
+        return all(
+            entity.durable and not entity.auto_delete and not (isinstance(entity, Queue) and entity.exclusive)
+            for entity in self._entities
+            if isinstance(entity, Queue | Exchange)
+        )
+
+    def is_stream(self, queue: str | Queue) -> bool:
+        """Whether it was declared to be one."""
+        name = self.name_of(queue) if isinstance(queue, str) else queue.name
+        return any(
+            isinstance(found, Queue) and found.type == "stream" and found.name == name for found in self._entities
+        )
+
+    def name_of(self, queue: str | Queue) -> str:
+        """What the queue is called now, also if it is asked for by a name of a former life."""
+        return name_of(self._given.get(queue, queue) if isinstance(queue, str) else queue)
+
+    # --- declaring ----------------------------------------------------------------------------------------------------
+
+    async def declare(self, connection: Connection, entities: Iterable[Entity]) -> None:
+        """Declare these, and remember them."""
+        ordered = in_order(entities)
+        await self._declare(connection, ordered)
+        self._entities |= dict.fromkeys(map(self._identified, ordered))
+
+    async def restore(self, connection: Connection) -> None:
+        """Declare everything again, in a new life."""
+        await self._declare(connection, in_order(self._entities), restoring=True)
+
+    async def _declare(self, connection: Connection, entities: list[Entity], restoring: bool = False) -> None:
+        """On a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours, whose
+        end it has not noticed yet, is asked for again. So is an auto-delete exchange that goes with such a queue just
+        after it was declared.
+        """
+        rest: Iterator[Entity] = iter(entities)
+        entity = next(rest, None)
+        fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
+        tries = FLEETING_TRIES if restoring and fleeting else 0
+        give_up = anyio.current_time() + LOCKED_BOUND
+        while entity is not None:
+            try:
+                async with connection.channel(confirm=False) as channel:
+                    while entity is not None:
+                        await channel.declare(self._identified(entity))
+                        if isinstance(entity, Queue) and entity.is_temporary:
+                            self._learn(entity)
+                        entity = next(rest, None)
+            except ResourceLocked:
+                if anyio.current_time() >= give_up:
+                    raise
+                await anyio.sleep(LOCKED_PAUSE)
+            except NotFound as error:
+                if tries and not is_node_down(error) and isinstance(entity, Binding | ExchangeBinding):
+                    # An exchange went, and its bindings with it: only bindings are left to declare, so all of them.
+                    tries -= 1
+                    await anyio.sleep(FLEETING_PAUSE)
+                    bindings = (each for each in entities if isinstance(each, Binding | ExchangeBinding))
+                    rest = chain(fleeting, bindings)
+                    entity = next(rest)
+                    continue
+                if not restoring or not is_node_down(error):
+                    raise
+                logger.warning("%r is out of reach until its node is back: %s", entity, error)
+                entity = next(rest, None)
+
+    def _learn(self, queue: Queue) -> None:
+        self._given[queue.current_name] = queue
+        if len(self._given) > NAMES_KEPT:
+            del self._given[next(iter(self._given))]
+
+    def _identified(self, entity: Entity) -> Entity:
+        """The same entity told the same way: bindings by the names of what they bind, but for temporary queues."""
+        match entity:
+            case Binding():
+                queue = self._given.get(entity.queue, entity.queue) if isinstance(entity.queue, str) else entity.queue
+                is_named = isinstance(queue, Queue) and not queue.is_temporary
+                return replace(entity, queue=name_of(queue) if is_named else queue, exchange=name_of(entity.exchange))
+            case ExchangeBinding():
+                return replace(entity, destination=name_of(entity.destination), source=name_of(entity.source))
+        return entity
+
+    # --- deleting -----------------------------------------------------------------------------------------------------
+
+    def forget_all(self, entities: Iterable[Entity]) -> list[methods.Method]:
+        """Declare these no more; gives the requests that delete them at the broker, bindings first."""
+        ordered = [self._identified(entity) for entity in in_order(entities)[::-1]]
+        requests: list[methods.Method] = [entity.deletion() for entity in ordered]
+        for entity in ordered:
+            self.forget(entity)
+        return requests
+
+    async def delete(self, connection: Connection, requests: Iterable[methods.Method]) -> None:
+        """Send the deletions."""
+        async with connection.channel(confirm=False) as channel:
+            for request in requests:
+                await channel._call(request)
+
+    def forget(self, entity: Entity) -> None:
+        """It is gone, and so is what goes with it."""
+        match entity:
+            case Queue():
+                self._drop(found for found in self._entities if self._is_queue(found, entity))
+                self._given = {name: queue for name, queue in self._given.items() if queue is not entity}
+            case Exchange():
+                self._drop(found for found in self._entities if _is_exchange(found, entity.name))
+            case _:
+                self._drop([entity])
+
+    def went_with_its_consumer(self, queue: str | Queue) -> list[Entity]:
+        """An auto-delete queue of ours, and its bindings: gone when the broker ended its last consumer."""
+        name = self.name_of(queue)
+        found = [
+            entity
+            for entity in self._entities
+            if isinstance(entity, Queue) and entity.auto_delete and entity.name == name
+        ]
+        return [entity for entity in self._entities for each in found if self._is_queue(entity, each)]
+
+    def consumer_left(self, queue: str) -> None:
+        """The last consumer that this client had there was cancelled: with it goes an auto-delete queue."""
+        for entity in list(self._entities):
+            if isinstance(entity, Queue) and entity.auto_delete and name_of(entity) == queue:
+                self.forget(entity)
+
+    def _drop(self, entities: Iterable[Entity]) -> None:
+        dropped = list(entities)
+        for entity in dropped:
+            self._entities.pop(entity, None)
+        for source in {_source(entity) for entity in dropped} - {None}:
+            if not any(_source(entity) == source for entity in self._entities):
+                for entity in self._exchanges(source):
+                    if entity.auto_delete:
+                        self.forget(entity)
+
+    def _exchanges(self, name: str | None) -> Iterator[Exchange]:
+        return iter([entity for entity in self._entities if isinstance(entity, Exchange) and entity.name == name])
+
+    def _is_queue(self, entity: Entity, queue: Queue) -> bool:
+        """Whether it is this queue, or a binding of it."""
+        found = entity.queue if isinstance(entity, Binding) else entity
+        if isinstance(found, str):
+            found = self._given.get(found, found)
+        if isinstance(found, Queue) and (queue.is_temporary or found.is_temporary):
+            return found == queue
+        return isinstance(found, str | Queue) and name_of(found) == queue.name
+
+
+def _source(entity: Entity) -> str | None:
+    """The exchange that a binding is from."""
+    if isinstance(entity, Binding):
+        return name_of(entity.exchange)
+    return name_of(entity.source) if isinstance(entity, ExchangeBinding) else None
+
+
+def _is_exchange(entity: Entity, name: str) -> bool:
+    """Whether it is this exchange, or a binding from or to it."""
+    match entity:
+        case Exchange():
+            return entity.name == name
+        case Binding():
+            return name_of(entity.exchange) == name
+        case ExchangeBinding():
+            return name in (name_of(entity.source), name_of(entity.destination))
+    return False
+
+
+def is_node_down(error: ChannelClosed) -> bool:
+    """Whether a queue exists, but its node of the cluster is down: RabbitMQ answers 404 for both."""
+    return isinstance(error, NotFound) and "down or inaccessible" in str(error)

@@ -1,0 +1,389 @@
+"""`Subscription`: consuming that goes on in the next life. It has no task: whoever iterates subscribes again.
+
+What must stay true: iteration gives a delivery, ends or raises, and never waits for what can't come; a delivery belongs
+to the life it came in; nothing that was not handed out is lost; a stream goes on after what was settled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from random import Random
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
+
+import anyio
+
+from rabbitry._channel.consumer import Batch, Consumer
+from rabbitry._channel.delivery import Delivery
+from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, is_node_down
+from rabbitry._errors import (
+    AccessRefused,
+    ChannelClosed,
+    Closed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    LocalProtocolError,
+    NotFound,
+    RabbitryError,
+)
+from rabbitry._instrumented.kinds import like
+from rabbitry._values.message import seconds
+from rabbitry._values.topology import Queue
+
+if TYPE_CHECKING:
+    from rabbitry._channel.channel import Channel
+    from rabbitry._client.client import Client
+    from rabbitry._client.handlers import DeliveryHandler
+    from rabbitry._client.link import Link
+    from rabbitry._client.registry import Registry
+
+__all__ = ["ConsumeOptions", "Offset", "Subscription", "SubscriptionBatches"]
+
+logger = logging.getLogger("rabbitry")
+
+Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelta
+
+
+class ConsumeOptions(TypedDict, total=False):
+    """The arguments of `client.consume` that `client.process` takes, too."""
+
+    no_ack: bool
+    exclusive: bool
+    priority: int | None
+    arguments: Mapping[str, Any] | None
+    offset: Offset | None
+
+
+T = TypeVar("T")
+
+
+class Subscription:
+    """Deliveries of one queue, through all lives; made by `client.consume`. Enter it, then iterate with `async for`.
+
+    When a connection is lost, iteration goes on in the next life: what was not settled is delivered again, and to
+    settle a delivery of the former life raises `StaleDelivery`. When the broker ends the consumer alone (its leader
+    moved, it took too long to acknowledge), it subscribes again, and raises `ConsumerCancelled` where the queue is
+    gone. It also raises what the broker refuses, `ConsumerOverrun`, and `NotConnected` once the client has given up.
+    After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of tasks may iterate.
+
+    Leaving the block puts back what was never iterated and what was taken but not settled.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        registry: Registry,
+        queue: str | Queue,
+        *,
+        prefetch: int,
+        no_ack: bool,
+        exclusive: bool,
+        priority: int | None,
+        arguments: Mapping[str, Any] | None,
+        offset: Offset | None,
+        owner: Client,
+    ) -> None:
+        self._link = link
+        self._registry = registry
+        self._queue = queue
+        self._prefetch = prefetch
+        self._no_ack = no_ack
+        self._exclusive = exclusive
+        self._priority = priority
+        self._arguments = dict(arguments or {})
+        if "x-stream-offset" in self._arguments:
+            raise LocalProtocolError("say where to begin in a stream by offset=, so that it can go on after a loss")
+        is_stream = (
+            offset is not None or registry.is_stream(queue) or (isinstance(queue, Queue) and queue.type == "stream")
+        )
+        if is_stream and (no_ack or not prefetch):
+            raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
+        self._position = StreamPosition(offset) if is_stream else None
+        self._owner = owner
+        self._on_loss: Callable[[], None] | None = None
+        self._channel: Channel | None = None
+        self._consumer: Consumer | None = None
+        self._is_entered = False
+        self._is_stopped = self._has_left = False
+        self._failure: RabbitryError | None = None
+        self._fruitless = 0  # times subscribed in a row for nothing: no delivery, and not for long
+        self._since = 0.0
+        self._lock = anyio.Lock()
+        self._waiting = anyio.CancelScope()
+        self.lives = 0
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._is_stopped else "consuming" if self._is_entered else "not entered"
+        return f"<Subscription to {self.queue!r}, {state}, {self.lives} lives>"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the queue is known to be a stream: by `offset`, or because this client declared it as one."""
+        return self._position is not None
+
+    @property
+    def queue(self) -> str:
+        """The queue's name, for a temporary one the present."""
+        if isinstance(self._queue, Queue) and self._queue.is_temporary:
+            with suppress(LocalProtocolError):
+                return self._queue.current_name
+            return ""
+        return self._registry.name_of(self._queue)
+
+    # --- the block ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Subscribe, as soon as there is a connection. Cancelling it leaves nothing behind."""
+        if self._is_entered:
+            raise LocalProtocolError("this subscription was entered before: call client.consume(...) again")
+        self._is_entered = True
+        self._owner._joined(self)
+        try:
+            await self._subscribe()
+        except BaseException:
+            self._owner._left(self)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_stopped = self._has_left = True
+        self._waiting.cancel()
+        try:
+            if self._consumer is not None:
+                await self._consumer.__aexit__(None, None, None)
+        finally:
+            self.stop()
+            try:
+                if self._channel is not None:
+                    await self._channel._close()
+            finally:
+                self._owner._left(self)
+
+    def stop(self) -> None:
+        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
+        self._is_stopped = True
+        self._waiting.cancel()
+        if self._consumer is not None:
+            self._consumer.stop()
+            self._owner._left(self)
+
+    # --- iterating ----------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """The next delivery. Cancelling it loses nothing: the delivery stays for the next call, or goes back."""
+        return await self._next(Consumer.__anext__)
+
+    def batches(self, size: int, *, within: float | timedelta) -> SubscriptionBatches:
+        """Iterate in batches of up to `size` deliveries (1 to 65,535) of one life, each complete `within` seconds of
+        its first one.
+
+        Subscribe with a prefetch of at least `size`, or every batch waits in vain to fill.
+        """
+        if not 1 <= size <= 65535:
+            raise LocalProtocolError(f"a batch has 1 to 65,535 deliveries, not {size}")
+        if self._prefetch and self._prefetch < size:
+            raise LocalProtocolError(f"a batch of {size} never fills: consume with prefetch={size} or more")
+        if seconds(within) < 0:
+            raise LocalProtocolError(f"within must not be negative: {within}")
+        return SubscriptionBatches(self, size, seconds(within))
+
+    async def _next(self, take: Callable[[Consumer], Awaitable[T]]) -> T:
+        """What `take` gets from the consumer of now, or from those to come."""
+        while True:
+            consumer = self._consumer
+            if consumer is None:
+                if self._is_entered and self._is_stopped:
+                    raise StopAsyncIteration
+                raise LocalProtocolError("enter it first: 'async with client.consume(...) as deliveries'")
+            try:
+                taken = await take(consumer)
+            except (Closed, ConsumerCancelled) as error:
+                await self._resume(consumer, error)
+            else:
+                self._fruitless = 0
+                return taken
+
+    # --- subscribing --------------------------------------------------------------------------------------------------
+
+    async def _resume(self, ended: Consumer, error: RabbitryError) -> None:
+        """Subscribe again, unless another task has; raises `StopAsyncIteration` where there is nothing more to come."""
+        async with self._lock:
+            if self._consumer is not ended and not self._is_stopped:
+                return
+            if self._failure is not None:
+                raise self._failure.copy()
+            if not self._is_stopped:
+                if not isinstance(error, ConnectionClosed):  # of which the link tells
+                    logger.warning("the consumer of queue %r was ended and subscribes again: %s", ended.queue, error)
+                if anyio.current_time() - self._since > seconds(self._link.backoff.maximum):
+                    self._fruitless = 0
+                assert self._channel is not None
+                await self._channel._close()
+                try:
+                    await self._subscribe(resuming=True)
+                except ChannelClosed as refusal:
+                    self._failure = error if isinstance(error, ConsumerCancelled) else refusal
+                    raise self._failure.copy() from refusal
+            if self._is_stopped:
+                raise StopAsyncIteration
+
+    async def _subscribe(self, *, resuming: bool = False) -> None:
+        """In the present life or the next one; returns early when stopped."""
+        give_up, is_again = anyio.current_time() + LOCKED_BOUND, False
+        with anyio.CancelScope() as self._waiting:
+            if self._is_stopped:
+                return
+            while True:
+                if self._fruitless > 1:
+                    await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
+                connection = await self._link.connection("wait")
+                self._fruitless += 1
+                began = datetime.now(UTC)
+                channel = connection.channel(confirm=False, prefetch=self._prefetch)
+                try:
+                    await channel.__aenter__()
+                    consumer = self._new_consumer(channel)
+                    consumer._on_end = self._ended
+                    await consumer.__aenter__()
+                except ConnectionClosed:
+                    continue
+                except ChannelClosed as error:
+                    if is_node_down(error):
+                        logger.warning("queue %r is out of reach until its node is back: %s", self.queue, error)
+                        continue
+                    if resuming and _is_held_by_us(error) and anyio.current_time() < give_up:
+                        await anyio.sleep(LOCKED_PAUSE)
+                        continue
+                    went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
+                    if resuming and went and not is_again:
+                        is_again = True
+                        with suppress(ConnectionClosed):
+                            await self._registry.declare(connection, went)
+                        continue
+                    raise
+                except BaseException:
+                    await channel._close()
+                    raise
+                self._channel, self._consumer = channel, consumer
+                if self._is_stopped:  # in the very turn in which the reply came
+                    consumer.stop()
+                    if self._has_left:
+                        await channel._close()
+                    return
+                self.lives += 1
+                self._since = anyio.current_time()
+                if self._position is not None:
+                    self._position.began(began)
+                return
+
+    def _new_consumer(self, channel: Channel) -> Consumer:
+        arguments = self._arguments
+        if self._position is not None:
+            arguments = {**arguments, "x-stream-offset": self._position.argument()}
+        consumer = channel.consume(
+            self._registry.name_of(self._queue),
+            no_ack=self._no_ack,
+            exclusive=self._exclusive,
+            priority=self._priority,
+            arguments=arguments,
+        )
+        return consumer if self._position is None else like(consumer, StreamConsumer)(consumer, self._position)
+
+    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
+        return self._owner._observed(handler)
+
+    def _ended(self, error: RabbitryError | None) -> None:
+        if self._on_loss is not None and isinstance(error, Closed):
+            self._on_loss()
+
+
+class SubscriptionBatches:
+    """Iterates a subscription in batches; made by `Subscription.batches`."""
+
+    __slots__ = ("_size", "_subscription", "_within")
+
+    def __init__(self, subscription: Subscription, size: int, within: float) -> None:
+        self._subscription = subscription
+        self._size = size
+        self._within = within
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch, never empty, of one connection life. Cancelling it loses nothing."""
+        return await self._subscription._next(
+            lambda consumer: consumer.batches(self._size, within=self._within).__anext__()
+        )
+
+
+class StreamPosition:
+    """Where to go on in a stream: at the first delivery that came and was not settled, else after the last one."""
+
+    __slots__ = ("_following", "_offset", "_open", "_sweep_at")
+
+    def __init__(self, offset: Offset | None) -> None:
+        self._offset = offset
+        self._following: int | None = None
+        self._open: deque[Delivery] = deque()  # of this life, in their order; those settled are swept out now and then
+        self._sweep_at = 64
+
+    def arrived(self, delivery: Delivery) -> None:
+        """The next delivery of this life."""
+        self._open.append(delivery)
+        if len(self._open) >= self._sweep_at:
+            self._advance(self._open[-1])
+            self._open = deque(each for each in self._open if not each.is_settled)
+            self._sweep_at = 64 + 2 * len(self._open)
+
+    def _advance(self, last: Delivery) -> None:
+        if last.stream_offset is not None:
+            self._following = last.stream_offset + 1
+
+    def argument(self) -> Any:
+        """x-stream-offset for the next life."""
+        if self._open:
+            self._advance(self._open[-1])
+        unsettled = next((each.stream_offset for each in self._open if not each.is_settled), None)
+        self._open.clear()
+        if unsettled is not None:
+            self._following = unsettled
+        if self._following is not None:
+            return self._following
+        if isinstance(self._offset, timedelta):
+            self._offset = datetime.now(UTC) - self._offset
+        return "next" if self._offset is None else self._offset
+
+    def began(self, time: datetime) -> None:
+        """The first life has begun. Until something came, "next" is what comes after this, also while we are away."""
+        if self._offset in ("next", None):
+            self._offset = time
+
+
+class StreamConsumer(Consumer):
+    """A consumer that tells the position of each delivery as it arrives."""
+
+    __slots__ = ("_position",)
+
+    def __init__(self, consumer: Consumer, position: StreamPosition) -> None:
+        super().__init__(consumer._channel, consumer.queue, consumer._method, consumer._prefetch)
+        self._position = position
+
+    def put(self, delivery: Delivery) -> None:
+        """A delivery arrived."""
+        self._position.arrived(delivery)
+        super().put(delivery)
+
+
+def _is_held_by_us(error: ChannelClosed) -> bool:
+    """Whether the broker still sees the exclusive consumer of our former life."""
+    return isinstance(error, AccessRefused) and "exclusive use" in str(error)

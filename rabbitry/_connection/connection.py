@@ -1,0 +1,377 @@
+"""`Connection`: one TCP life, from the dial to the close handshake, and what is asked of it as a whole.
+
+What must stay true: entering either gives an open connection or raises `ConnectFailed` with nothing left behind;
+leaving is bounded, closes with a handshake where the broker still answers, and never changes what the body raised.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import anyio
+from anyio.abc import ByteStream
+
+from rabbitry._channel.channel import Channel
+from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._endpoint import Endpoint
+from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._instrumentation import Instruments
+from rabbitry._instrumented.kinds import InstrumentedChannel, InstrumentedDelivery, InstrumentedRPC
+from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.serving import CLOCK_SKEW, Answering, Handler, RawReplies, RequestCounts, serve
+from rabbitry._values.address import Address
+from rabbitry._values.codecs import Codec
+from rabbitry._values.topology import Queue, name_of
+from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.states import ConnectionState
+from rabbitry.protocol.wire.tables import encode_table
+
+if TYPE_CHECKING:
+    from rabbitry._reactor import Reactor
+
+__all__ = ["Connection", "Dial", "Settings"]
+
+Dial = Callable[[str, int], Awaitable[ByteStream]]
+
+DEFAULT_HEARTBEAT = 30
+DEFAULT_CONNECT_TIMEOUT = 15.0
+DEFAULT_FRAME_MAX = 131072
+DEFAULT_CHANNEL_MAX = 2047
+DEFAULT_MAX_MESSAGE_SIZE = 134217728
+"""128 MiB: RabbitMQ's own default of max_message_size up to 3.13 (4.0 lowered it to 16 MiB)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to connect; shared by all connections made alike."""
+
+    address: Address
+    name: str
+    heartbeat: int
+    connect_timeout: float
+    frame_max: int
+    channel_max: int
+    max_message_size: int
+    client_properties: tuple[tuple[str, Any], ...]
+    dial: Dial | None
+    ssl_context: ssl.SSLContext | None
+    instruments: Instruments | None = None
+
+
+class Connection:
+    """A connection, made by `connect` or `reactor.connect` and open inside its `async with` block."""
+
+    __slots__ = ("_endpoint_or_none", "_is_entered", "_open_reactor", "_private", "_reactor", "_requests", "_settings")
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Reactor | None,
+        open_reactor: Callable[[], AbstractAsyncContextManager[Reactor]] | None = None,
+    ) -> None:
+        """On `reactor`, or on a private one that `open_reactor` gives, entered and left with the connection."""
+        self._settings = settings
+        self._reactor = reactor
+        self._open_reactor = open_reactor
+        self._private: AbstractAsyncContextManager[Reactor] | None = None
+        self._is_entered = False
+        self._endpoint_or_none: Endpoint | None = None
+        self._requests = RequestCounts()
+
+    def __repr__(self) -> str:
+        endpoint = self._endpoint_or_none
+        state = "not entered" if endpoint is None else endpoint.protocol.state.name.lower().replace("_", "-")
+        return f"<Connection {self._settings.name!r} {state}>"
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("connect() is not awaited but entered: 'async with rabbitry.connect(url) as connection:'")
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        if self._endpoint_or_none is None:
+            raise NotConnected("not connected: enter it first, 'async with rabbitry.connect(url) as connection'")
+        return self._endpoint_or_none
+
+    # --- the block -------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Dial and shake hands. Raises `ConnectFailed` or `AuthenticationFailed`; cancelling it leaves nothing
+        behind. After a failure it may be entered again.
+        """
+        if self._is_entered:
+            raise LocalProtocolError("this connection was entered before: call connect(...) again")
+        self._is_entered = True
+        try:
+            if self._open_reactor is None:
+                assert self._reactor is not None
+                await self._connect(self._reactor)
+                return self
+            async with AsyncExitStack() as stack:
+                self._private = self._open_reactor()
+                self._reactor = await stack.enter_async_context(self._private)
+                await self._connect(self._reactor)
+                stack.pop_all()
+            return self
+        except BaseException:
+            self._is_entered = False
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        if self._private is None:
+            await self._leave()
+            return None
+        stack = AsyncExitStack()
+        stack.push_async_exit(self._private)
+        stack.push_async_callback(self._leave)
+        return await stack.__aexit__(kind, error, traceback)
+
+    async def _leave(self) -> None:
+        assert self._reactor is not None
+        try:
+            await self._endpoint.close()
+        finally:
+            self._reactor._forget(self._endpoint)
+
+    async def _connect(self, reactor: Reactor) -> None:
+        settings = self._settings
+        address = settings.address
+        endpoint = Endpoint(_protocol(settings), settings.name, reactor._waits)
+        reactor._remember(endpoint)
+        try:
+            with anyio.move_on_after(settings.connect_timeout) as scope:
+                endpoint.transport = await reactor._dial(settings, endpoint)
+                endpoint.transport.send_now()
+                await endpoint.opened.wait()
+            if scope.cancelled_caught:
+                raise ConnectFailed(
+                    f"no connection to {_where(address)} within {settings.connect_timeout:g} s, "
+                    f"waiting for {endpoint.protocol.state.value}"
+                )
+        except BaseException as exc:
+            endpoint.drop()
+            reactor._forget(endpoint)
+            translated = _translated(exc, address)
+            if translated is exc:
+                raise
+            raise translated from (exc.__cause__ if isinstance(exc, RabbitryError) else exc)
+        self._endpoint_or_none = endpoint
+
+    # --- what it offers --------------------------------------------------------------------------------------------
+
+    def channel(self, *, confirm: bool = True, prefetch: int = 100) -> Channel:
+        """A `Channel`, to be entered. `confirm`: publishes wait for the broker's confirm. `prefetch` (0 to 65,535; 0 is
+        unlimited) is how many deliveries each consumer may have unsettled."""
+        instruments = self._settings.instruments
+        if instruments is not None:
+            return InstrumentedChannel(self, confirm, prefetch, instruments)
+        return Channel(self, confirm, prefetch)
+
+    def rpc(self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct") -> RPC:
+        """An `RPC` caller, to be entered; payloads in `codec`: "msgpack", "json", "text", "raw", or a `Codec`.
+
+        `reply_to` is the way of the replies: "direct" (RabbitMQ's direct reply-to, which needs no queue), "exclusive"
+        (a queue of this RPC's own), or an `Exchange`, which is declared, and to which such a queue is bound with a key
+        unique to this RPC. The queue goes with the RPC.
+        """
+        kind = RPC if self._settings.instruments is None else InstrumentedRPC
+        return kind(self.channel(confirm=False), codec, reply_to)
+
+    async def serve(
+        self,
+        queue: str | Queue,
+        handler: Handler,
+        *,
+        concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str | Codec = "msgpack",
+        raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
+    ) -> None:
+        """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
+
+        Handlers, deadlines and the other arguments are as for `Client.serve`; `requests` counts. A request is
+        acknowledged once its reply is queued, with an exchange once it is confirmed, and rejected where no reply can be
+        sent (its properties can't be decoded, say). When the queue is gone it raises
+        `ConsumerCancelled` once the handlers at work have finished; when the channel or connection has ended it cancels
+        them, as their replies can't be sent and the broker gives their requests to others, and raises that. Cancelling
+        it cancels them and puts their requests back; it waits for handlers that run in threads.
+        """
+        queue = name_of(queue)
+        channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
+        replies = RawReplies(self, channel, self._requests)
+        answering = Answering(
+            queue,
+            handler,
+            replies,
+            self._requests,
+            concurrency=concurrency,
+            codec=codec,
+            raw=raw,
+            send_traceback=send_traceback,
+            clock_skew=clock_skew,
+        )
+        await serve(channel, queue, replies, answering, concurrency=concurrency)
+
+    @property
+    def requests(self) -> RequestCounts:
+        """What became of the requests that `serve` took on this connection; live counts."""
+        return self._requests
+
+    async def update_secret(self, secret: str | bytes, reason: str = "token refresh") -> None:
+        """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""
+        await checkpoint_if_cancelled()
+        endpoint = self._endpoint
+        waiter = Waiter()
+        encoded = _octets(secret, "token") if isinstance(secret, str) else secret
+        slot = endpoint.protocol.update_secret(encoded, reason, waiter)
+        await endpoint.reply(slot, waiter)
+
+    async def wait_closed(self) -> None:
+        """Return when this program closed the connection; raise the cause when something else ended it.
+
+        Cancelling it stops the waiting only.
+        """
+        endpoint = self._endpoint
+        await endpoint.wait_closed()
+        if not endpoint.protocol.ended_here:
+            raise endpoint.protocol.end_error()
+
+    @property
+    def name(self) -> str:
+        """The name shown in the broker's list of connections."""
+        return self._settings.name
+
+    @property
+    def is_open(self) -> bool:
+        """True inside the block until the connection ends."""
+        endpoint = self._endpoint_or_none
+        return endpoint is not None and endpoint.protocol.state is ConnectionState.OPEN
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while the broker refuses to read publishes (a memory or disk alarm): publishing waits."""
+        return self._endpoint.blocked_reason is not None
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        """What the broker says of itself: product, version, capabilities."""
+        return self._endpoint.protocol.server_properties
+
+    @property
+    def unmatched_returns(self) -> int:
+        """Returned messages that belonged to no publish of this connection."""
+        return self._endpoint.unmatched_returns
+
+
+def _protocol(settings: Settings) -> ProtocolConnection:
+    address = settings.address
+    return ProtocolConnection(
+        mechanisms=_mechanisms(address),
+        virtual_host=address.virtual_host,
+        client_properties={
+            **_client_properties(),
+            "connection_name": settings.name,
+            **dict(settings.client_properties),
+        },
+        heartbeat=settings.heartbeat,
+        frame_max=settings.frame_max,
+        channel_max=settings.channel_max,
+        max_message_size=settings.max_message_size,
+        delivery_type=Delivery if settings.instruments is None else InstrumentedDelivery,
+    )
+
+
+def _mechanisms(address: Address) -> list[tuple[str, bytes]]:
+    """The initial responses of the SASL mechanisms asked for, PLAIN unless the URI names others."""
+    user, password = address.username, address.password
+    responses = {
+        "PLAIN": b"\0" + _octets(user, "user name") + b"\0" + _octets(password, "password"),
+        # A table without its length (rabbit_auth_mechanism_amqplain).
+        "AMQPLAIN": encode_table({"LOGIN": user, "PASSWORD": password})[4:],
+        "EXTERNAL": b"",
+    }
+    wanted = [name.upper() for name in address.auth_mechanism] or ["PLAIN", "AMQPLAIN"]
+    unknown = [name for name in wanted if name not in responses]
+    if unknown:
+        raise LocalProtocolError(
+            f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
+        )
+    return [(name, responses[name]) for name in wanted]
+
+
+def _octets(text: str, what: str) -> bytes:
+    """The text as it is sent. What is raised must not carry it, as a UnicodeError would."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise LocalProtocolError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
+    return encoded
+
+
+@lru_cache(maxsize=1)
+def _client_properties() -> Mapping[str, Any]:
+    """What the broker is told of this client, and the extensions it may use."""
+    try:
+        release = version("rabbitry")
+    except PackageNotFoundError:
+        release = "unknown"
+    return {
+        "product": "rabbitry",
+        "version": release,
+        "platform": f"{platform.python_implementation()} {platform.python_version()}",
+        "information": "AMQP 0-9-1 for trio and asyncio",
+        "capabilities": {
+            "publisher_confirms": True,
+            "exchange_exchange_bindings": True,
+            "basic.nack": True,
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "authentication_failure_close": True,
+        },
+    }
+
+
+def default_name() -> str:
+    """What a connection is called unless named: the program and its process id."""
+    return f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
+
+
+def _where(address: Address) -> str:
+    if address.unix_path:
+        return address.unix_path
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
+
+def _translated(exc: BaseException, address: Address) -> BaseException:
+    """The one seam for the operating system's errors in connecting."""
+    where = _where(address)
+    if isinstance(exc, ConnectionClosed):  # by the reactor that is being left
+        return ConnectFailed(f"{where}: {exc}")
+    if isinstance(exc, RabbitryError):
+        if isinstance(exc, ConnectFailed) and where not in str(exc):
+            return type(exc)(f"{where}: {exc}")
+        return exc
+    if isinstance(exc, ConnectionRefusedError):
+        return ConnectFailed(f"nothing listens at {where} (connection refused)")
+    if isinstance(exc, FileNotFoundError):
+        return ConnectFailed(f"there is no socket at {where}")
+    if isinstance(exc, OSError):
+        return ConnectFailed(f"cannot connect to {where}: {exc}")
+    return exc

@@ -1,0 +1,85 @@
+"""What an `amqps://` URI asks of TLS: the context, the name the certificate must have, and what went wrong in words.
+
+What must stay true: the peer is verified unless the URI says `verify=verify_none`; no path ever shows a key's password.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from functools import lru_cache
+
+from rabbitry._errors import ConnectFailed, LocalProtocolError
+from rabbitry._transport.tls import NotTLS, reason_of
+from rabbitry._values.address import Address
+
+__all__ = ["connect_failed", "make_context", "server_name"]
+
+
+def make_context(address: Address) -> ssl.SSLContext:
+    """The context of such an address, shared by all connections alike. `ConnectFailed` if its files can't be used."""
+    files = address.cacertfile, address.certfile, address.keyfile
+    verify = address.verify is not False
+    if address.depth is not None:
+        raise LocalProtocolError(
+            "Python's ssl module can't limit a chain's depth: leave out depth, or use ssl_context="
+        )
+    if address.keyfile is not None and address.certfile is None:
+        raise LocalProtocolError("keyfile without certfile: name the certificate that the key belongs to")
+    has_name = verify and address.server_name_indication != "disable"
+    # A file that was renewed makes another context: reconnecting with a new certificate needs no restart.
+    return _context(*files, address.key_password, verify, has_name, tuple(map(_changed, files)))
+
+
+def server_name(address: Address) -> str | None:
+    """What is sent as server name indication, and looked for in the certificate. None for neither."""
+    name = address.server_name_indication
+    return None if name == "disable" else name or address.host
+
+
+def _changed(file: str | None) -> int | None:
+    try:
+        return None if file is None else os.stat(file).st_mtime_ns
+    except OSError as error:
+        raise ConnectFailed(f"TLS: can't read {file}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _context(
+    cacertfile: str | None,
+    certfile: str | None,
+    keyfile: str | None,
+    password: str | None,
+    verify: bool,
+    has_name: bool,
+    _: tuple[int | None, ...],
+) -> ssl.SSLContext:
+    what = f"cacertfile {cacertfile}"
+    try:
+        context = ssl.create_default_context(cafile=cacertfile)  # None: the system's authorities
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.check_hostname = has_name
+        context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+        if certfile is not None:
+            what = f"certfile {certfile}" + (f" with keyfile {keyfile}" if keyfile else "")
+            context.load_cert_chain(certfile, keyfile, password or "")  # (or OpenSSL would ask at the terminal)
+    except (OSError, ValueError) as error:
+        raise ConnectFailed(f"TLS: can't use {what}: {reason_of(error)}") from error
+    return context
+
+
+def connect_failed(error: OSError, peer: str, name: str | None) -> ConnectFailed:
+    """Why TLS with `peer`, which was to be `name`, did not come about."""
+    failed: ConnectFailed
+    if isinstance(error, NotTLS):
+        guess = "it answers in the clear: use amqp://" if error.received[:4] == b"AMQP" else "is this an AMQP port?"
+        failed = ConnectFailed(f"{peer} does not speak TLS, it began with {error.received[:16]!r}; {guess}")
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        failed = ConnectFailed(
+            f"the certificate of {peer} was not accepted{f' for {name}' if name else ''}: {error.verify_message}; "
+            "name the authority that signed it with cacertfile, or pass ssl_context="
+        )
+    else:
+        failed = ConnectFailed(f"no TLS with {peer}: {reason_of(error)}")
+    failed.__cause__ = error
+    return failed

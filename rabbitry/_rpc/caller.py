@@ -1,0 +1,294 @@
+"""`RPC`: calls of one connection life, whose replies come by direct reply-to, an exclusive queue or an exchange.
+
+What must stay true: a correlation id never outlives its call, and nobody can guess it; replies are matched while they
+are parsed, without a task; late and unknown replies are counted and dropped; a reply that can't be read ends its call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from os import urandom
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
+
+import anyio
+
+from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._errors import (
+    ConsumerCancelled,
+    LocalProtocolError,
+    OutcomeUnknown,
+    RabbitryError,
+    Unroutable,
+)
+from rabbitry._rpc.envelope import (
+    DIRECT,
+    REPLY_EXCHANGE_HEADER,
+    REQUEST_HEADERS,
+    address_of,
+    deadline_headers,
+    remote_error,
+)
+from rabbitry._rpc.interface import bound
+from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.message import Message
+from rabbitry._values.topology import Exchange, name_of
+from rabbitry.protocol.client.content import Content
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.properties import Properties, encode_properties
+
+if TYPE_CHECKING:
+    from rabbitry._channel.channel import Channel
+
+__all__ = ["RPC", "ReplyTo", "check_reply_to"]
+
+ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
+
+REPLY_TAG = "rabbitry-replies"
+"""The consumer tag of a channel's reply consumer."""
+
+UNUSED_REPLY_QUEUE_EXPIRES_MS = 60_000
+"""A reply queue goes with its consumer; one that never came to have one (it was cancelled there) goes with time."""
+
+T = TypeVar("T")
+
+
+class RPC:
+    """Calls servers and gives their replies; made by `connection.rpc()`, any number of calls at once.
+
+    `late_replies` counts replies that came when nobody waited for them: late ones, duplicates, unknown correlation ids.
+    When the connection ends, each call in flight raises `OutcomeUnknown`.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_codec",
+        "_error",
+        "_reply_address",
+        "_reply_headers",
+        "_reply_to",
+        "_waiters",
+        "late_replies",
+    )
+
+    def __init__(self, channel: Channel, codec: str | Codec, reply_to: ReplyTo = "direct") -> None:
+        self._channel = channel
+        self._codec = codec_named(codec)
+        self._reply_to: ReplyTo = check_reply_to(reply_to)
+        self._reply_address = DIRECT
+        self._reply_headers: dict[str, Any] = {}
+        self._waiters: dict[str, Waiter] = {}
+        self._error: RabbitryError | None = None
+        self.late_replies = 0
+
+    def __repr__(self) -> str:
+        return f"<RPC {len(self._waiters)} calls in flight, {self.late_replies} late replies>"
+
+    @property
+    def is_open(self) -> bool:
+        """True inside the block until the channel, its connection or its reply consumer ends."""
+        return self._error is None and self._channel.is_open
+
+    async def __aenter__(self) -> Self:
+        """Open the channel and its reply consumer."""
+        await self._channel.__aenter__()
+        try:
+            channel = self._channel._live
+            channel.on_return = self._returned
+            queue = DIRECT if self._reply_to == "direct" else await self._declare_reply_queue()
+            waiter = Waiter()
+            method = methods.BasicConsume(queue=queue, consumer_tag=REPLY_TAG, no_ack=True)
+            _, slot = channel.consume(method, self, waiter)
+            await self._channel._endpoint.reply(slot, waiter)
+        except BaseException:
+            await self._channel._close()
+            raise
+        return self
+
+    async def _declare_reply_queue(self) -> str:
+        """A queue for this RPC alone; with an exchange, bound to it by its own name."""
+        exchange = self._reply_to if isinstance(self._reply_to, Exchange) else None
+        if exchange is not None:
+            await self._channel.declare(exchange)
+        arguments = {"x-expires": UNUSED_REPLY_QUEUE_EXPIRES_MS}
+        info = await self._channel.declare_queue(durable=False, exclusive=True, auto_delete=True, arguments=arguments)
+        if exchange is not None:
+            await self._channel.bind_queue(info.name, exchange, info.name)
+            self._reply_headers = {REPLY_EXCHANGE_HEADER: exchange.name}
+        self._reply_address = info.name
+        return info.name
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._channel._close()
+
+    async def call(
+        self,
+        routing_key: str,
+        payload: Any = None,
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        headers: Mapping[str, Any] | None = None,
+        method: str | None = None,
+        raw: bool = False,
+    ) -> Any:
+        """Send a request and return the reply's payload, decoded by its content type; with `raw` both are bytes.
+
+        `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. `headers` may be
+        those of a request that is passed on: its deadline and the way of its reply are left out. Raises
+        `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised, `DecodeError`
+        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile, and what ended it where that
+        was before: then nothing was sent.
+
+        Its only time-out is the caller's cancel scope, which travels: the request expires in its queue, no server
+        begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
+        """
+        exchange = name_of(exchange)
+        channel, endpoint = self._channel._live, self._channel._endpoint
+        while not endpoint.make_room():
+            channel.check_open()
+            await endpoint.wait_room()
+        if self._error is not None:  # no reply will come
+            await checkpoint_if_cancelled()
+            raise self._error.copy()
+        remaining = _remaining()
+        if remaining <= 0:
+            await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
+        correlation_id = urandom(8).hex()  # a server knows where replies go, but not which other calls wait there
+        properties = Properties(
+            correlation_id=correlation_id, reply_to=self._reply_address, delivery_mode=1, type=method
+        )
+        body = self._encoded(payload, raw, properties)
+        table = self._reply_headers
+        if headers:  # which may be those of a request that is passed on, with another's deadline and way back
+            table = {name: headers[name] for name in headers if name not in REQUEST_HEADERS} | table
+        if remaining != math.inf:
+            properties.expiration, deadline = deadline_headers(remaining)
+            table = {**table, **deadline}
+        if table:
+            properties.headers = table
+        encoded = encode_properties(properties)
+        waiter = self._waiters[correlation_id] = Waiter()
+        endpoint.protocol.expect(1)  # reading must not pause, and the poller may look again at once
+        try:
+            channel.publish(encoded, body, exchange, routing_key, mandatory)
+            endpoint.wrote()
+            reply = await waiter.wait(endpoint.new_signal)
+        except _CallLost as lost:
+            message = _message(body, properties)
+            if isinstance(lost.cause, Unroutable):
+                raise Unroutable(message, exchange, routing_key, lost.cause.reply) from None
+            raise OutcomeUnknown(message, exchange, routing_key, str(lost.cause)) from lost.cause
+        except anyio.get_cancelled_exc_class():
+            self.late_replies += waiter.value is not None  # it came in this very turn
+            raise
+        finally:
+            endpoint.protocol.expect(-1)
+            self._waiters.pop(correlation_id, None)
+        return self._result(reply, raw)
+
+    def bind(
+        self, interface: Callable[..., T], routing_key: str, *, exchange: str | Exchange = "", mandatory: bool = True
+    ) -> T:
+        """An object whose methods call those of a `Service`: `calculator = rpc.bind(Calculator, "calculator")`.
+
+        `interface` is a class, best a `Protocol`, whose public methods are coroutine functions. `await
+        calculator.add(1, 2)` is a call, with its errors, and cancelling it means the same. Type checkers see a
+        `Calculator`; at run time the server checks the arguments against the function's parameters, and raises
+        `TypeError` (here: `RemoteError`), but not their types. What the codec can't tell apart comes back as it
+        decodes: a tuple as a list.
+        """
+        return bound(interface, self.call, routing_key, {"exchange": exchange, "mandatory": mandatory})
+
+    def _encoded(self, payload: Any, raw: bool, properties: Properties) -> bytes:
+        """The body; where it has one, the content type goes to the properties."""
+        if raw:
+            return b"" if payload is None else payload if type(payload) is bytes else Message(payload).body
+        properties.content_type = self._codec.content_type
+        body = self._codec.encode(payload)
+        return body if type(body) is bytes else Message(body).body
+
+    def _result(self, reply: Delivery, raw: bool) -> Any:
+        properties = reply.properties
+        error = remote_error(reply.body, properties)
+        if error is not None:
+            raise error
+        return reply.body if raw else decode_from(reply.body, properties.content_type, self._codec)
+
+    # --- called when something arrives: this object is its reply consumer's token ---------------------------------
+
+    def put(self, delivery: Delivery) -> None:
+        """A reply arrived."""
+        waiter = self._waiter_of(delivery)
+        if waiter is None:
+            self.late_replies += 1
+            return
+        try:
+            delivery.properties  # noqa: B018 - decoded here, where it may fail
+        except RabbitryError as error:
+            waiter.fail(error)
+        else:
+            waiter.set(delivery)
+
+    def _returned(self, code: int, text: str, content: Content) -> None:
+        """basic.return: nobody serves."""
+        waiter = self._waiter_of(content)
+        if waiter is not None:
+            waiter.fail(_CallLost(Unroutable(b"", content.exchange, content.routing_key, (code, text))))
+
+    def _waiter_of(self, content: Content) -> Waiter | None:
+        """The call that a reply or a return is for, which it ends."""
+        properties: Properties | None
+        try:
+            properties = content.properties
+        except RabbitryError:
+            properties = address_of(content)
+        if properties is None or properties.correlation_id is None:
+            return None
+        return self._waiters.pop(properties.correlation_id, None)
+
+    def drop_stale(self) -> None:
+        """basic.recover concerns no replies: they are not acknowledged."""
+
+    def cancelled_by_broker(self) -> None:
+        """No more replies will come, though the channel is open."""
+        self.channel_ended(ConsumerCancelled(REPLY_TAG, self._reply_address))
+
+    def channel_ended(self, error: RabbitryError) -> None:
+        """No more replies will come."""
+        self._error = error
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters.values():
+            waiter.fail(_CallLost(error))
+
+
+def _remaining() -> float:
+    """The seconds that the caller's scopes leave, minus infinity where they are cancelled."""
+    deadline = anyio.current_effective_deadline()
+    return deadline - anyio.current_time() if math.isfinite(deadline) else deadline
+
+
+class _CallLost(Exception):
+    """Carries to a waiting call why no reply will come; never leaves this module."""
+
+    def __init__(self, cause: RabbitryError) -> None:
+        self.cause = cause
+
+
+def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
+    """Refuse what is no way for replies."""
+    if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
+        return reply_to
+    raise LocalProtocolError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
+
+
+def _message(body: bytes, properties: Properties) -> Message:
+    """The request as a message, for an error."""
+    fields = {name: getattr(properties, name) for name in Properties.__slots__}
+    expiration = fields["expiration"]
+    fields["expiration"] = None if expiration is None else int(expiration) / 1000
+    return Message(body, **fields)

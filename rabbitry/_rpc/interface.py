@@ -1,0 +1,60 @@
+"""`bound`: an object with the methods of an interface, each of which is a call of a `Service`.
+
+What must stay true: it has exactly the interface's public methods, each a coroutine function with the interface's
+signature and docstring; a call is the one that the RPC makes, with its errors and its meaning of cancellation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from rabbitry._rpc.service import public_methods
+
+__all__ = ["bound"]
+
+T = TypeVar("T")
+
+
+class Bound:
+    """Stands for the server of an interface."""
+
+    def __init__(self, interface: type, routing_key: str) -> None:
+        self._interface = interface
+        self._routing_key = routing_key
+
+    def __repr__(self) -> str:
+        return f"<{self._interface.__name__} served at {self._routing_key!r}>"
+
+
+def bound(
+    interface: Callable[..., T], call: Callable[..., Awaitable[Any]], routing_key: str, options: Mapping[str, Any]
+) -> T:
+    """An object whose methods `call` a server with these options. `TypeError` for what is no such interface."""
+    if not isinstance(interface, type):
+        raise TypeError(f"bind takes a class, such as a Protocol, not {interface!r}")
+    methods = public_methods(interface)
+    if not methods:
+        raise TypeError(f"{interface.__name__} has no public method to call")
+    instance = Bound(interface, routing_key)
+    for name, function in methods.items():
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{interface.__name__}.{name} must be 'async def': a call is awaited")
+        setattr(instance, name, _method(name, function, call, routing_key, options))
+    return cast(T, instance)
+
+
+def _method(
+    name: str,
+    function: Callable[..., Any],
+    call: Callable[..., Awaitable[Any]],
+    routing_key: str,
+    options: Mapping[str, Any],
+) -> Callable[..., Awaitable[Any]]:
+    @wraps(function)
+    async def method(*args: Any, **kwargs: Any) -> Any:
+        return await call(routing_key, {"args": args, "kwargs": kwargs}, method=name, **options)
+
+    return method

@@ -1,0 +1,271 @@
+"""Broker URIs: `parse_uri` makes an `Address` of RabbitMQ's "URI specification" and "URI query parameters".
+
+What must stay true: whatever is wrong with a URI is a `ValueError` that says what, and never shows a part that may be
+the password, which an unescaped `/`, `?`, `#` or `@` can carry to any place. Opens nothing and reads no file.
+
+    amqp://user:password@host:5672/virtual%20host?heartbeat=30
+    amqps://host/?cacertfile=/etc/ca.pem          TLS, port 5671
+    amqp+unix:///run/rabbitmq.sock?vhost=%2F      a Unix domain socket
+
+Absent parts take the defaults of the specification: guest, guest, localhost. One deviation, which every Python client
+shares: an empty path, `amqp://host/`, is the virtual host "/" and not the one named "". A `+` is a plus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv6Address
+from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from rabbitry.protocol.wire.constants import FRAME_MIN_SIZE
+
+__all__ = ["Address", "parse_uri"]
+
+DEFAULT_PORT = 5672
+DEFAULT_TLS_PORT = 5671
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a broker is, who connects, and what the URI's query asks for (None: it says nothing)."""
+
+    scheme: str
+    """"amqp", "amqps" or "amqp+unix"."""
+    host: str
+    """A name or an IP address, IPv6 without brackets; "" with `unix_path`."""
+    port: int
+    """0 with `unix_path`."""
+    unix_path: str | None = None
+    username: str = "guest"
+    password: str = field(default="guest", repr=False)
+    virtual_host: str = "/"
+    tls: bool = False
+
+    heartbeat: int | None = None
+    """Seconds, 0 for none."""
+    connection_timeout: float | None = None
+    """Seconds (milliseconds in the URI)."""
+    channel_max: int | None = None
+    frame_max: int | None = None
+    auth_mechanism: tuple[str, ...] = ()
+    """Names in the order given; the parameter may be repeated."""
+    name: str | None = None
+    """How the connection is called in the management interface; `name` or `connection_name` in the URI."""
+
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    key_password: str | None = field(default=None, repr=False)
+    """Of the key file; `password` in the URI's query."""
+    verify: bool | None = None
+    """`verify_peer` or `verify_none`."""
+    fail_if_no_peer_cert: bool | None = None
+    server_name_indication: str | None = None
+    """The name the certificate must have; "disable" for none."""
+    depth: int | None = None
+    """The longest chain of certificates."""
+
+
+def parse_uri(uri: str) -> Address:
+    """The address a URI stands for. `ValueError` says what is wrong with it, without the password."""
+    if not isinstance(uri, str):
+        raise ValueError(f"a broker's URI must be a str, not {type(uri).__name__}")
+    if re.search(r"[\x00-\x20\x7f]", uri):
+        raise ValueError("the URI contains white space or control characters; write them as %20 and so on")
+    match = _URI.fullmatch(uri)
+    if match is None or match["scheme"].lower() not in _SCHEMES:
+        raise ValueError(f"a broker's URI begins with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+    scheme, query = match["scheme"].lower(), match["query"] or ""
+    # What an unescaped password leaves behind; read on, it would make part of the password a host or a virtual host.
+    if match["fragment"] is not None or "@" in match["path"] + query:
+        raise ValueError(
+            "the URI has a '#', or an '@' behind the host: in user name, password, virtual host and query "
+            "'#' is written %23, '@' %40, '/' %2F, '?' %3F and ':' %3A"
+        )
+    credentials, _, location = match["authority"].rpartition("@")
+    arguments = _parse_query(query)
+    virtual_host = arguments.pop("vhost", None)
+    if scheme == "amqp+unix":
+        host, port = "", 0
+        if location:
+            raise ValueError("a Unix socket has no host: three slashes, amqp+unix:///path/to/socket")
+        unix_path = _decode(match["path"], "path of the socket")
+        if unix_path in ("", "/"):
+            raise ValueError("the path of the socket is missing: amqp+unix:///path/to/socket")
+    else:
+        if virtual_host is not None:
+            raise ValueError("the virtual host is the path here: amqp://host/name; vhost= is for amqp+unix")
+        host, port = _parse_location(location, DEFAULT_TLS_PORT if scheme == "amqps" else DEFAULT_PORT)
+        unix_path = None
+        virtual_host = _parse_virtual_host(match["path"])
+    if scheme != "amqps" and not _TLS_PARAMETERS.isdisjoint(arguments):
+        raise ValueError(f"{', '.join(sorted(_TLS_PARAMETERS & arguments.keys()))}: only amqps:// uses TLS")
+    if "@" in match["authority"]:
+        arguments |= _parse_credentials(credentials)
+    return Address(
+        scheme=scheme,
+        host=host,
+        port=port,
+        unix_path=unix_path,
+        virtual_host=_checked_virtual_host(virtual_host or "/"),
+        tls=scheme == "amqps",
+        **arguments,
+    )
+
+
+_SCHEMES = ("amqp", "amqps", "amqp+unix")
+
+# RFC 3986, appendix B, with the authority required.
+_URI = re.compile(
+    r"(?P<scheme>[^:/?#]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?"
+)
+
+
+def _decode(text: str, what: str) -> str:
+    """Percent-decoding, strict: a stray % is more often an unescaped password than meant."""
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError(f"the {what} has a '%' without two hexadecimal digits; a percent sign itself is written %25")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:  # which carries the text, and so must not be the context of what is raised
+        pass
+    raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs")
+
+
+def _parse_credentials(text: str) -> dict[str, str]:
+    username, colon, password = text.partition(":")
+    credentials = {"username": _decode(username, "user name")}
+    if colon:
+        credentials["password"] = _decode(password, "password")
+    if any("\0" in value for value in credentials.values()):
+        raise ValueError("neither user name nor password may contain %00")
+    return credentials
+
+
+def _parse_location(text: str, default_port: int) -> tuple[str, int]:
+    match = re.fullmatch(r"(?P<host>\[[^]]*\]|[^:]*)(?::(?P<port>[^:]*))?", text)
+    if match is None:
+        raise ValueError("the URI has too many colons: an IPv6 address stands in brackets, as in amqp://[::1]:5672/")
+    host, port = match["host"], match["port"]
+    if host.startswith("["):
+        host = _decode(host[1:-1], "host")
+        try:
+            IPv6Address(host)
+        except AddressValueError:
+            raise ValueError("there is no IPv6 address between the brackets") from None
+    else:
+        host = _decode(host, "host") or "localhost"
+        if re.search(r"[\s\[\]/@:]", host):
+            raise ValueError("the host contains a character that no host name has")
+    if not port:
+        return host, default_port
+    # Not shown: "user:pass/word@host" makes the beginning of the password the port.
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError("the port must be a number from 1 to 65535; a '/' in a password is written %2F")
+    return host, int(port)
+
+
+def _parse_virtual_host(path: str) -> str:
+    name = path.removeprefix("/")
+    if "/" in name:
+        raise ValueError("the virtual host contains a '/'; write it as %2F, or leave the path empty for \"/\"")
+    return _decode(name, "virtual host")
+
+
+def _checked_virtual_host(name: str) -> str:
+    if len(name.encode()) > 255:
+        raise ValueError("the name of the virtual host is longer than 255 bytes")
+    return name
+
+
+# --- the query -----------------------------------------------------------------------------------------------------
+
+
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,10}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"must be an integer from {minimum} to {maximum}, not {text!r:.40}")
+        return int(text)
+
+    return parse
+
+
+def _frame_max(text: str) -> int:
+    value = _integer(0, 0xFFFFFFFF)(text)
+    if 0 < value < FRAME_MIN_SIZE:
+        raise ValueError(f"must be 0 (the broker's) or at least {FRAME_MIN_SIZE}, not {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _integer(1, 0xFFFFFFFF)(text) / 1000
+
+
+def _choice(choices: dict[str, bool]) -> Callable[[str], bool]:
+    def parse(text: str) -> bool:
+        if text not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}, not {text!r:.40}")
+        return choices[text]
+
+    return parse
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+_Parameters: TypeAlias = dict[str, tuple[str, Callable[[str], Any]]]
+
+_TLS: _Parameters = {
+    "cacertfile": ("cacertfile", _text),
+    "certfile": ("certfile", _text),
+    "keyfile": ("keyfile", _text),
+    "password": ("key_password", _text),
+    "verify": ("verify", _choice({"verify_peer": True, "verify_none": False})),
+    "fail_if_no_peer_cert": ("fail_if_no_peer_cert", _choice({"true": True, "false": False})),
+    "server_name_indication": ("server_name_indication", _text),
+    "depth": ("depth", _integer(0, 255)),
+}
+_PARAMETERS: _Parameters = {
+    "heartbeat": ("heartbeat", _integer(0, 65535)),
+    "connection_timeout": ("connection_timeout", _seconds),
+    "channel_max": ("channel_max", _integer(0, 65535)),
+    "frame_max": ("frame_max", _frame_max),
+    "auth_mechanism": ("auth_mechanism", _text),
+    "name": ("name", _text),
+    "connection_name": ("name", _text),
+    "vhost": ("vhost", _text),
+    **_TLS,
+}
+"""The parameters of the query: the attribute of `Address` each sets, and how it is read."""
+
+_TLS_PARAMETERS = {attribute for attribute, _ in _TLS.values()}
+
+
+def _parse_query(query: str) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    arguments_seen: set[str] = set()
+    for item in filter(None, query.split("&")):
+        name, equals, text = item.partition("=")
+        arguments_seen.add(name)
+        if name not in _PARAMETERS:
+            may_be_secret = "password" in arguments_seen or not equals or not re.fullmatch("[a-z_]{1,40}", name)
+            shown = "" if may_be_secret else f" {name}"
+            raise ValueError(f"unknown query parameter{shown}; there are {', '.join(_PARAMETERS)}")
+        attribute, parse = _PARAMETERS[name]
+        try:
+            value = parse(_decode(text, "value"))
+        except ValueError as exc:
+            raise ValueError(f"query parameter {name}: {exc}") from None
+        if attribute == "auth_mechanism":
+            arguments[attribute] = (*arguments.get(attribute, ()), value)
+        elif attribute in arguments:
+            raise ValueError(f"query parameter {name} occurs twice")
+        else:
+            arguments[attribute] = value
+    return arguments

@@ -1,0 +1,291 @@
+"""Exchanges, queues and bindings as plain values, with RabbitMQ's queue arguments typed and checked.
+
+What must stay true: a value says the same to the broker each time it is declared, and what some version of RabbitMQ
+refuses, crashes on or silently ignores is refused here, with the reason. They declare nothing themselves:
+`channel.declare` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from math import ceil
+from typing import Any, Literal, TypeAlias, get_args
+
+from rabbitry._errors import LocalProtocolError
+from rabbitry._values.message import seconds
+from rabbitry.protocol.wire import methods
+
+__all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
+
+LONGEST_MS = 4294967295  # RabbitMQ takes times up to 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange: "direct", "fanout", "topic", "headers" or a plugin's `type`.
+
+    `alternate` is the exchange that gets what this one can't route; other `arguments` as RabbitMQ names them.
+    """
+
+    name: str
+    type: str = "direct"
+    _: KW_ONLY
+    durable: bool = True
+    auto_delete: bool = False
+    internal: bool = False
+    alternate: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def declaration(self) -> methods.ExchangeDeclare:
+        """What declares it."""
+        return methods.ExchangeDeclare(
+            exchange=self.name,
+            type=self.type,
+            durable=self.durable,
+            auto_delete=self.auto_delete,
+            internal=self.internal,
+            arguments=_merged(self.arguments, {"alternate-exchange": self.alternate}),
+        )
+
+    def deletion(self) -> methods.ExchangeDelete:
+        """What deletes it."""
+        return methods.ExchangeDelete(exchange=self.name)
+
+
+class ServerName:
+    """The name that the broker gave a temporary queue, in its present life; also what tells such queues apart."""
+
+    __slots__ = ("name",)
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue. `LocalProtocolError` for a combination that RabbitMQ refuses, now or in its newest versions.
+
+    `type`: "classic"; "quorum", replicated, durable, redelivers a message `delivery_limit` times at most; "stream",
+    a log that keeps what was read, for as long as `max_age` and `max_length_bytes` say.
+    `max_length` (messages) and `max_length_bytes` (of bodies): beyond them `overflow` says what happens, "drop-head"
+    (the default), "reject-publish" or "reject-publish-dlx".
+    `message_ttl` and `expires` (seconds or timedelta, to the millisecond, up to 49 days): how long a message waits, and
+    how long the queue lives unused. `dead_letter_exchange` ("" is the default exchange) gets what is rejected or
+    expired, under `dead_letter_routing_key` if that is given.
+    `single_active_consumer`: one consumer at a time gets messages. `max_priority` (1 to 255; classic only; RabbitMQ
+    advises at most 10). `arguments` are any others, as RabbitMQ names them.
+    """
+
+    name: str
+    _: KW_ONLY
+    type: Literal["classic", "quorum", "stream"] = "classic"
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    overflow: Literal["drop-head", "reject-publish", "reject-publish-dlx"] | None = None
+    message_ttl: float | timedelta | None = None
+    expires: float | timedelta | None = None
+    dead_letter_exchange: str | None = None
+    dead_letter_routing_key: str | None = None
+    single_active_consumer: bool = False
+    max_priority: int | None = None
+    delivery_limit: int | None = None
+    max_age: float | timedelta | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    _server: ServerName | None = field(default=None, repr=False)
+
+    @classmethod
+    def temporary(cls, **options: Any) -> Queue:
+        """A queue for this connection alone, which goes with it and whose name the broker chooses: another one in each
+        life of a client. `current_name` is what it is called now. `options` are those of a queue.
+
+        Each is a queue of its own, and belongs to one client or connection.
+        """
+        return cls("", **{"durable": False, "exclusive": True, **options, "_server": ServerName()})
+
+    @property
+    def current_name(self) -> str:
+        """What the broker knows it by. `LocalProtocolError` for a temporary queue that was not declared yet."""
+        if self._server is None:
+            return self.name
+        if self._server.name is None:
+            raise LocalProtocolError("a temporary queue has no name before it is declared")
+        return self._server.name
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the broker chooses its name."""
+        return self._server is not None
+
+    def declared_as(self, name: str) -> None:
+        """The broker answered its declaration."""
+        if self._server is not None:
+            self._server.name = name
+
+    def __post_init__(self) -> None:
+        if not self.name and self._server is None:
+            raise LocalProtocolError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
+        if self.type not in _UNSUITABLE:
+            raise LocalProtocolError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
+        if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
+            raise LocalProtocolError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
+        if not self.durable and not self.exclusive:
+            raise LocalProtocolError(
+                "RabbitMQ 4 deprecates queues that are neither durable nor exclusive, and is to deny them: make it "
+                "durable, with expires= if it should go by itself, or exclusive if only this connection uses it"
+            )
+        for name in _UNSUITABLE[self.type]:
+            if getattr(self, name) not in (None, False):
+                raise LocalProtocolError(f"{name} does nothing for a {self.type} queue")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise LocalProtocolError(f"{name} is {least:,} to {most:,}, not {value}")
+        if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
+            raise LocalProtocolError("dead_letter_routing_key needs a dead_letter_exchange")
+        self.declaration()  # refuses times out of range, and what is given twice
+
+    def declaration(self) -> methods.QueueDeclare:
+        """What declares it."""
+        typed = {
+            "x-queue-type": None if self.type == "classic" else self.type,
+            "x-max-length": self.max_length,
+            "x-max-length-bytes": self.max_length_bytes,
+            "x-overflow": self.overflow,
+            "x-message-ttl": _milliseconds("message_ttl", self.message_ttl, 0),
+            "x-expires": _milliseconds("expires", self.expires, 1),
+            "x-dead-letter-exchange": self.dead_letter_exchange,
+            "x-dead-letter-routing-key": self.dead_letter_routing_key,
+            "x-single-active-consumer": self.single_active_consumer or None,
+            "x-max-priority": self.max_priority,
+            "x-delivery-limit": self.delivery_limit,
+            "x-max-age": None if self.max_age is None else f"{ceil(seconds(self.max_age))}s",
+        }
+        return methods.QueueDeclare(
+            queue=self.name,
+            durable=self.durable,
+            exclusive=self.exclusive,
+            auto_delete=self.auto_delete,
+            arguments=_merged(self.arguments, typed),
+        )
+
+    def deletion(self) -> methods.QueueDelete:
+        """What deletes it."""
+        return methods.QueueDelete(queue=self.current_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Has `exchange` route what matches `routing_key`, or for a headers exchange `arguments`, to `queue`."""
+
+    queue: str | Queue
+    exchange: str | Exchange
+    routing_key: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def declaration(self) -> methods.QueueBind:
+        """What makes it."""
+        return methods.QueueBind(
+            queue=name_of(self.queue),
+            exchange=name_of(self.exchange),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
+    def deletion(self) -> methods.QueueUnbind:
+        """What removes it."""
+        return methods.QueueUnbind(
+            queue=name_of(self.queue),
+            exchange=name_of(self.exchange),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeBinding:
+    """Has the exchange `source` route what matches to the exchange `destination`."""
+
+    destination: str | Exchange
+    source: str | Exchange
+    routing_key: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def declaration(self) -> methods.ExchangeBind:
+        """What makes it."""
+        return methods.ExchangeBind(
+            destination=name_of(self.destination),
+            source=name_of(self.source),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
+    def deletion(self) -> methods.ExchangeUnbind:
+        """What removes it."""
+        return methods.ExchangeUnbind(
+            destination=name_of(self.destination),
+            source=name_of(self.source),
+            routing_key=self.routing_key,
+            arguments=dict(self.arguments),
+        )
+
+
+Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
+
+
+def in_order(entities: Iterable[Entity]) -> list[Entity]:
+    """What others refer to comes first: exchanges, queues, bindings."""
+    order = get_args(Entity)
+    for entity in entities:
+        if type(entity) not in order:
+            raise TypeError(f"declare takes {', '.join(kind.__name__ for kind in order)}, not {entity!r}")
+    return sorted(entities, key=lambda entity: order.index(type(entity)))
+
+
+def name_of(entity: str | Queue | Exchange) -> str:
+    """The name that the broker knows it by."""
+    if isinstance(entity, str):
+        return entity
+    if isinstance(entity, Queue):
+        return entity.current_name
+    if isinstance(entity, Exchange):
+        return entity.name
+    raise LocalProtocolError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
+
+
+# https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
+_UNSUITABLE: dict[str, tuple[str, ...]] = {
+    "classic": ("delivery_limit", "max_age"),
+    "quorum": ("max_priority", "max_age"),
+    "stream": (
+        *("max_length", "overflow", "message_ttl", "expires", "dead_letter_exchange", "dead_letter_routing_key"),
+        *("single_active_consumer", "max_priority", "delivery_limit"),
+    ),
+}
+
+_RANGES = {
+    "max_length": (0, 2**63 - 1),
+    "max_length_bytes": (0, 2**63 - 1),
+    "max_priority": (1, 255),
+    "delivery_limit": (-1, 2**63 - 1),  # -1 is RabbitMQ 4's "no limit"
+}
+
+
+def _milliseconds(name: str, duration: float | timedelta | None, least: int) -> int | None:
+    if duration is None:
+        return None
+    value = ceil(seconds(duration) * 1000)
+    if not least <= value <= LONGEST_MS:
+        raise LocalProtocolError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
+    return value
+
+
+def _merged(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in typed.items() if value is not None}
+    if twice := found.keys() & given.keys():
+        raise LocalProtocolError(f"{', '.join(sorted(twice))} in arguments is given by a field as well")
+    return {**found, **given}

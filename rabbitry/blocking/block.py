@@ -1,0 +1,85 @@
+"""`Block`: what a channel, a consumer and an RPC have in common: an async block that the loop enters and leaves.
+
+What must stay true: a block whose entering was interrupted is left, also where it had been entered by then; one that is
+left is left to its end, also where the waiting for that is interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import ClassVar, Generic, Self, TypeVar
+
+from rabbitry._errors import LocalProtocolError
+from rabbitry.blocking.portal import Portal, Timeout
+
+__all__ = ["Block"]
+
+logger = logging.getLogger("rabbitry")
+
+T = TypeVar("T")
+
+
+class Block(Generic[T]):
+    """To be entered once; may be entered and left by different threads."""
+
+    _what: ClassVar[str]
+    _call: ClassVar[str]
+
+    def __init__(
+        self, portal: Portal, make: Callable[[], AbstractAsyncContextManager[T]], timeout: Timeout = None
+    ) -> None:
+        self._portal = portal
+        self._make = make
+        self._timeout = timeout
+        self._manager: AbstractAsyncContextManager[T] | None = None  # while it has to be left
+        self._entered: T | None = None
+
+    def __repr__(self) -> str:
+        entered = f"{self._entered!r}" if self._entered is not None else f"{type(self).__name__}, not entered"
+        return f"<blocking {entered}>"
+
+    @property
+    def _async(self) -> T:
+        """The async object."""
+        if self._entered is None:
+            raise LocalProtocolError(f"{self._what} is not open: enter it first, 'with {self._call} as ...'")
+        return self._entered
+
+    def __enter__(self) -> Self:
+        """Open it, within the `timeout` that it was made with."""
+        if self._entered is not None:
+            raise LocalProtocolError(f"{self._what} was entered before: call {self._call} again")
+        self._entered = self._portal.run(self._enter, self._timeout, undo=self._undo)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it. Interrupted, it goes on closing in the background."""
+        if not self._portal.is_gone:
+            self._portal.run(self._leave, is_final=True)
+
+    # --- on the loop --------------------------------------------------------------------------------------------------
+
+    async def _enter(self) -> T:
+        manager = self._make()
+        entered = await manager.__aenter__()
+        self._manager = manager
+        return entered
+
+    async def _leave(self) -> None:
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            await manager.__aexit__(None, None, None)
+
+    def _undo(self, _: T) -> None:
+        self._portal.spawn(self._leave_quietly())
+
+    async def _leave_quietly(self) -> None:
+        try:
+            await self._leave()
+        except Exception as error:
+            logger.warning("%s could not be closed: %s", self._what, error)

@@ -1,0 +1,482 @@
+"""`Client`: what spans reconnects, for threads. Where a program without async begins.
+
+What must stay true: what each operation does across a lost connection is the async client's doing; publishers are kept
+for the next `publish_many` only while nothing of theirs has failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias, Unpack, overload
+
+import anyio.to_thread
+
+import rabbitry
+from rabbitry._channel.channel import QueueInfo
+from rabbitry._channel.delivery import OnError
+from rabbitry._channel.publisher import check_window
+from rabbitry._client.link import Credentials, State, WhileDown
+from rabbitry._client.publisher import OnUnknown
+from rabbitry._client.subscription import ConsumeOptions, Offset
+from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._instrumentation import Instrumentation
+from rabbitry._reactor import DEFAULT_URL
+from rabbitry._rpc.caller import ReplyTo
+from rabbitry._rpc.serving import CLOCK_SKEW, Handler
+from rabbitry._values.backoff import Backoff
+from rabbitry._values.codecs import Codec
+from rabbitry._values.message import Message
+from rabbitry._values.topology import Entity, Exchange, Queue
+from rabbitry.blocking.channel import Channel
+from rabbitry.blocking.consumer import Consumer
+from rabbitry.blocking.delivery import Delivery
+from rabbitry.blocking.hosting import Hosted
+from rabbitry.blocking.portal import Portal, Timeout
+from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
+from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
+from rabbitry.blocking.rpc import RPC
+from rabbitry.blocking.threads import Threads, caught
+
+__all__ = ["Client", "open_client"]
+
+logger = logging.getLogger("rabbitry")
+
+PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
+
+DEFAULT_DRAIN = 5.0
+"""Seconds that handlers have to finish: they run in threads, which nothing can cancel."""
+
+
+class Client(Hosted[rabbitry.Client]):
+    """Made by `open_client`, and usable by any thread inside its `with` block."""
+
+    _what = "the client"
+    _how = "with rabbitry.blocking.open_client(url) as client"
+
+    def __init__(self, manager: AbstractAsyncContextManager[rabbitry.Client]) -> None:
+        super().__init__()
+        self._opening = manager
+        self._publishers = Publishers()
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._value!r}>" if self._value is not None else "<blocking Client, not entered>"
+
+    def _manager(self) -> AbstractAsyncContextManager[rabbitry.Client]:
+        return self._publishers.with_client(self._opening, self._portal)
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        message: Message | bytes,
+        *,
+        exchange: str | Exchange = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> None:
+        """Publish, and return once the broker confirmed; as `rabbitry.Client.publish`.
+
+        Many messages are published much faster by `publish_many`.
+        """
+        client = self._async
+        self._portal.run(
+            lambda: client.publish(
+                message,
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=mandatory,
+                while_down=while_down,
+                on_unknown=on_unknown,
+            ),
+            timeout,
+        )
+
+    @overload
+    def publish_many(
+        self,
+        messages: Several,
+        *,
+        routing_key: str = ...,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        while_down: WhileDown | None = ...,
+        on_unknown: OnUnknown = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    @overload
+    def publish_many(
+        self,
+        messages: ByKey,
+        *,
+        exchange: str | Exchange = ...,
+        mandatory: bool = ...,
+        window: int = ...,
+        while_down: WhileDown | None = ...,
+        on_unknown: OnUnknown = ...,
+        timeout: Timeout = ...,
+    ) -> int: ...
+
+    def publish_many(
+        self,
+        messages: Several | ByKey,
+        *,
+        routing_key: str | None = None,
+        exchange: str | Exchange = "",
+        mandatory: bool = False,
+        window: int = 1000,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> int:
+        """Publish an iterable of messages to `routing_key`, or a mapping of routing keys, each to a message or to
+        several; return how many there were, once all are confirmed.
+
+        Up to `window` are under way at once. What certainly was not sent when a connection was lost is sent in the next
+        life; `while_down` and `on_unknown` as for `publish`. Raises `PublishesFailed`, which lists those that failed.
+        Timed out or interrupted, some may have arrived.
+        """
+        keyed = with_keys(messages, routing_key)
+        options: PublisherOptions = (while_down, on_unknown)
+        return publish_all(
+            self._portal, lambda: self._publishers.one(window, options), keyed, exchange, mandatory, timeout
+        )
+
+    def publisher(
+        self,
+        *,
+        exchange: str | Exchange = "",
+        window: int = 1000,
+        on_outcome: OnOutcome | None = None,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
+        timeout: Timeout = None,
+    ) -> Publisher:
+        """`with client.publisher() as publisher: publisher.submit(b"...", routing_key="jobs")`: a `Publisher` through
+        all lives, with a channel of its own, for messages as they come.
+
+        The arguments are those of the async `publisher`. `on_outcome` is called in the event loop's thread: it must be
+        quick, not raise, and not wait for the broker. Entering waits for a connection, within `timeout`.
+        """
+        client, told = self._async, with_portal(on_outcome, self._portal)
+        return Publisher(
+            self._portal,
+            lambda: client.publisher(
+                exchange=exchange, window=window, on_outcome=told, while_down=while_down, on_unknown=on_unknown
+            ),
+            timeout,
+        )
+
+    # --- consuming ----------------------------------------------------------------------------------------------------
+
+    def consume(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int = 100,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        priority: int | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        offset: Offset | None = None,
+        inactivity_timeout: Timeout = None,
+        timeout: Timeout = None,
+    ) -> Consumer:
+        """A `Consumer` of `queue`, through all lives: `with client.consume("jobs") as deliveries: for delivery in
+        deliveries`.
+
+        The arguments are those of `rabbitry.Client.consume`. Iteration ends when nothing came for `inactivity_timeout`
+        (None: it waits). `timeout` is for entering.
+        """
+        client = self._async
+        return Consumer(
+            self._portal,
+            lambda: client.consume(
+                queue,
+                prefetch=prefetch,
+                no_ack=no_ack,
+                exclusive=exclusive,
+                priority=priority,
+                arguments=arguments,
+                offset=offset,
+            ),
+            prefetch,
+            inactivity_timeout,
+            timeout,
+        )
+
+    def process(
+        self,
+        queue: str | Queue,
+        handler: Callable[[Delivery], Any],
+        *,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        on_error: OnError = "requeue",
+        drain: float | timedelta = DEFAULT_DRAIN,
+        timeout: Timeout = None,
+        **options: Unpack[ConsumeOptions],
+    ) -> None:
+        """Run `handler(delivery)` for each delivery, in up to `concurrency` threads at once, until stopped, interrupted
+        or timed out; the rest as `rabbitry.Client.process`.
+
+        After `stop_consuming()`, in any thread or in the handler itself, the handlers at work finish and this returns.
+        Interrupted (Ctrl-C) or timed out, it takes no more deliveries, and the handlers at work have `drain` seconds
+        (5) to finish. Then their messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C
+        does not wait.
+
+        `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
+        broker.
+        """
+        client, portal = self._async, self._portal
+
+        async def process() -> None:
+            threads = Threads(portal, concurrency)
+            handle = threads.asynchronous(handler, puts_back=True)
+            await threads.run(
+                lambda: client.process(
+                    queue,
+                    handle,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    on_error=threads.guarded(on_error),
+                    drain=drain,
+                    **options,
+                )
+            )
+
+        portal.run(process, timeout)
+
+    def stop_consuming(self) -> None:
+        """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait."""
+        self._portal.submit(self._async.stop_consuming)
+
+    # --- RPC ----------------------------------------------------------------------------------------------------------
+
+    def rpc(
+        self,
+        *,
+        codec: str | Codec = "msgpack",
+        reply_to: ReplyTo = "direct",
+        while_down: WhileDown | None = None,
+        timeout: Timeout = None,
+    ) -> RPC:
+        """`with client.rpc() as rpc: rpc.call("double", 21, timeout=2)`; the arguments are those of the async `rpc`.
+        `timeout` is for entering.
+        """
+        client = self._async
+        return RPC(self._portal, lambda: client.rpc(codec=codec, reply_to=reply_to, while_down=while_down), timeout)
+
+    def serve(
+        self,
+        queue: str | Queue,
+        handler: Handler,
+        *,
+        concurrency: int = 10,
+        prefetch: int | None = None,
+        codec: str | Codec = "msgpack",
+        raw: bool = False,
+        send_traceback: bool = False,
+        clock_skew: float | None = CLOCK_SKEW,
+        drain: float | timedelta = DEFAULT_DRAIN,
+        timeout: Timeout = None,
+    ) -> None:
+        """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
+        stopped, interrupted or timed out. The functions of a `Service`, or of a list, are called by name, in threads,
+        too. The other arguments are those of the async `serve`. Ends as `process` does.
+        """
+        client, portal = self._async, self._portal
+
+        async def serve() -> None:
+            threads = Threads(portal, concurrency)
+            answer = threads.asynchronous(handler)
+            await threads.run(
+                lambda: client.serve(
+                    queue,
+                    answer,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    codec=codec,
+                    raw=raw,
+                    send_traceback=send_traceback,
+                    clock_skew=clock_skew,
+                    drain=drain,
+                )
+            )
+
+        portal.run(serve, timeout)
+
+    # --- topology -----------------------------------------------------------------------------------------------------
+
+    def declare(self, *entities: Entity, timeout: Timeout = None) -> None:
+        """Declare exchanges, queues and bindings, now and again in each life to come."""
+        client = self._async
+        self._portal.run(lambda: client.declare(*entities), timeout)
+
+    def delete(self, *entities: Entity, timeout: Timeout = None) -> None:
+        """Delete exchanges, queues (with what is in them) and bindings, and declare them no more."""
+        client = self._async
+        self._portal.run(lambda: client.delete(*entities), timeout)
+
+    def inspect(self, queue: str | Queue, *, timeout: Timeout = None) -> QueueInfo | None:
+        """What the broker says of a queue; None if there is no such queue."""
+        client = self._async
+        return self._portal.run(lambda: client.inspect(queue), timeout)
+
+    def channel(self, *, confirm: bool = True, prefetch: int = 100, timeout: Timeout = None) -> Channel:
+        """A raw channel of the publishing connection's present life: it raises when that ends. `timeout` is for
+        entering.
+        """
+        client = self._async
+        return Channel(
+            self._portal, lambda: client.channel(confirm=confirm, prefetch=prefetch), confirm, prefetch, timeout
+        )
+
+    # --- what it tells ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The worse of its two connections' states; one that was never needed does not count."""
+        return self._async.state
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each connection that is needed is open."""
+        return self._async.is_ready
+
+    @property
+    def last_error(self) -> Exception | None:
+        """What last ended a connection, or kept one from being opened."""
+        return self._async.last_error
+
+    def statistics(self) -> Mapping[str, int]:
+        """Counts, as `rabbitry.Client.statistics` gives them."""
+        client = self._async
+
+        async def ask() -> Mapping[str, int]:
+            return client.statistics()
+
+        return self._portal.run(ask)
+
+    def wait_closed(self, *, timeout: Timeout = None) -> None:
+        """Return when the client was left; raise the cause when something else ended it."""
+        if not self._is_left:
+            self._portal.run(self._async.wait_closed, timeout)
+
+
+class Publishers:
+    """A client's publishers that are not in use, each with a channel of its own, so that the calls of several threads
+    don't share their failures. Used on the loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._client: rabbitry.Client
+        self._portal: Portal
+        self._is_open = False
+        self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
+
+    @asynccontextmanager
+    async def with_client(
+        self, opening: AbstractAsyncContextManager[rabbitry.Client], portal: Portal
+    ) -> AsyncIterator[rabbitry.Client]:
+        """The client's block, with which they end. It must not know the blocking client, which may be dropped."""
+        async with opening as self._client:
+            self._portal, self._is_open = portal, True
+            try:
+                yield self._client
+            finally:
+                self._is_open = False
+                idle, self._idle = self._idle, {}
+                for kept in idle.values():
+                    for _, stack in kept:
+                        await stack.aclose()
+
+    @asynccontextmanager
+    async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
+        """One for this caller alone, until all it published is confirmed."""
+        check_window(window)
+        idle = self._idle.setdefault(options, [])
+        publisher, stack = idle.pop() if idle else await self._new(options)
+        publisher._window = window  # nothing is under way: there need not be one for each size
+        try:
+            yield publisher
+            await publisher.flush()
+        except BaseException as error:  # a broker that does not answer may take seconds to close the channel
+            self._portal.spawn(self._abandon(stack, error))
+            raise
+        if publisher.failed or not self._is_open:
+            await stack.aclose()
+        else:
+            idle.append((publisher, stack))
+
+    async def _abandon(self, stack: AsyncExitStack, error: BaseException) -> None:
+        """Leave at once what is under way, and close the channel."""
+        try:
+            await stack.__aexit__(type(error), error, None)
+        except BaseException as again:
+            if again is not error:
+                logger.warning("a publisher could not be closed: %s", again)
+
+    async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
+        while_down, on_unknown = options
+        stack = AsyncExitStack()
+        publisher = await stack.enter_async_context(
+            self._client.publisher(while_down=while_down, on_unknown=on_unknown)
+        )
+        return publisher, stack
+
+
+def open_client(
+    urls: str | Sequence[str] = DEFAULT_URL,
+    *,
+    name: str | None = None,
+    reconnect: Backoff | None = None,
+    while_down: WhileDown = "wait",
+    credentials: Callable[[], Credentials] | None = None,
+    heartbeat: float | timedelta | None = None,
+    connect_timeout: float | timedelta | None = None,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+    client_properties: Mapping[str, Any] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    drain: float | timedelta = DEFAULT_DRAIN,
+    instrumentation: Instrumentation | None = None,
+) -> Client:
+    """A client that spans reconnects: `with blocking.open_client("amqp://host") as client: ...`
+
+    The arguments are those of `rabbitry.open_client`; `credentials` is an ordinary function here, called in a thread of
+    its own, and `instrumentation` is called in the event loop's thread. It connects when a connection is first needed.
+
+    What waiting does not mend (refused credentials, `reconnect` giving up, a declared entity that the broker refuses to
+    have again) ends the client: operations raise `NotConnected`, `wait_closed` the cause, and so does leaving the block
+    unless that raises something else. Leaving waits for handlers and publishers of other threads, up to `drain` seconds
+    (5), and closes within 5 s.
+    """
+
+    async def ask() -> Credentials:
+        assert credentials is not None
+        return await anyio.to_thread.run_sync(caught, credentials, abandon_on_cancel=True)
+
+    return Client(
+        rabbitry.open_client(
+            urls,
+            name=name,
+            reconnect=reconnect,
+            while_down=while_down,
+            credentials=None if credentials is None else ask,
+            heartbeat=heartbeat,
+            connect_timeout=connect_timeout,
+            max_message_size=max_message_size,
+            client_properties=client_properties,
+            ssl_context=ssl_context,
+            drain=drain,
+            instrumentation=instrumentation,
+        )
+    )

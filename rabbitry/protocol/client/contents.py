@@ -1,0 +1,143 @@
+"""Messages as they arrive: content frames put together, and what becomes of a message once it is whole.
+
+What must stay true: method, header and body follow each other on a channel with nothing in between; a delivery tag
+rises with each delivery; a message for somebody who is gone goes back to its queue. Functions of a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from struct import error as StructError
+from typing import TYPE_CHECKING
+
+from rabbitry._errors import RemoteProtocolError
+from rabbitry.protocol.client import events
+from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, octets
+from rabbitry.protocol.client.content import seems_streamed
+from rabbitry.protocol.client.states import ChannelState
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.assembly import Assembly
+from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
+from rabbitry.protocol.wire.methods import Method, decode_method
+from rabbitry.protocol.wire.properties import decode_properties
+
+if TYPE_CHECKING:
+    from rabbitry.protocol.client.channel import ProtocolChannel
+
+__all__ = ["receive_body", "receive_delivery", "receive_header"]
+
+_pack_deliver = Struct(">QB").pack
+_unpack_deliver = Struct(">QB").unpack_from
+
+
+def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
+    """A content header."""
+    if channel.state is ChannelState.CLOSING:
+        return
+    if channel.assembly is None:
+        raise RemoteProtocolError(f"unexpected content header on channel {channel.number}", UNEXPECTED_FRAME)
+    if channel.assembly.add_header(payload, channel.connection.max_message_size):
+        _finish_content(channel, channel.assembly)
+
+
+def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
+    """One body frame."""
+    if channel.state is ChannelState.CLOSING:
+        return
+    if channel.assembly is None:
+        raise RemoteProtocolError(f"unexpected content body on channel {channel.number}", UNEXPECTED_FRAME)
+    if channel.assembly.add_body(payload):
+        _finish_content(channel, channel.assembly)
+
+
+def _finish_content(channel: ProtocolChannel, assembly: Assembly) -> None:
+    channel.assembly = None
+    assert assembly.header is not None
+    _CONTENTS[type(assembly.method)](channel, assembly.method, assembly.header, assembly.body)
+
+
+def receive_delivery(channel: ProtocolChannel, payload: bytes, header: bytes, body: bytes) -> None:
+    """A whole basic.deliver with its content; `payload` is the method's arguments.
+
+    hot: reads the arguments where they lie instead of through a Method object, 1.2 us against 6 a message;
+    test_channel holds it equal to `decode_method`.
+    """
+    try:
+        position = 1 + payload[0]
+        consumer = channel.consumers.get(payload[1:position])
+        tag, redelivered = _unpack_deliver(payload, position)
+        route = payload[position + 9 :]
+        end = 1 + route[0]
+        if end + 1 + route[end] != len(route):
+            raise IndexError
+    except (IndexError, StructError):
+        decode_method(methods.BasicDeliver.key + payload)  # raises, and says what is wrong
+        raise
+    if consumer is None:
+        raise RemoteProtocolError(f"basic.deliver for an unknown consumer on channel {channel.number}", COMMAND_INVALID)
+    if not consumer.no_ack:  # (direct reply-to numbers all its deliveries 1, and nobody settles them)
+        channel.tags.arrive(tag)
+    if consumer.discard:
+        if not consumer.no_ack and channel.is_outstanding(tag) and not seems_streamed(header):
+            channel.requeue(tag)
+        return
+    connection = channel.connection
+    connection.events.append(
+        connection.delivery_type(channel, consumer.token, tag, redelivered & 1 == 1, route, header, body)
+    )
+
+
+def _finish_deliver(channel: ProtocolChannel, method: Method, header: bytes, body: bytes) -> None:
+    assert isinstance(method, methods.BasicDeliver)
+    tag = octets(method.consumer_tag)  # any octets may come, only UTF-8 is ever sent
+    numbers = _pack_deliver(method.delivery_tag, method.redelivered)
+    receive_delivery(
+        channel, bytes((len(tag),)) + tag + numbers + _route(method.exchange, method.routing_key), header, body
+    )
+
+
+def _finish_get(channel: ProtocolChannel, method: Method, header: bytes, body: bytes) -> None:
+    assert isinstance(method, methods.BasicGetOk)
+    index = channel.slots.answered_by(method, channel.number)
+    slot = channel.slots[index]
+    request = slot.request
+    assert isinstance(request, methods.BasicGet)
+    if not request.no_ack:
+        channel.tags.arrive(method.delivery_tag)
+    route = _route(method.exchange, method.routing_key)
+    content = channel.connection.delivery_type(
+        channel, None, method.delivery_tag, method.redelivered, route, header, body
+    )
+    del channel.slots[index]
+    channel.connection.awaiting -= 1
+    if slot.abandoned:
+        channel.undo_late(request, content)
+    else:
+        channel.answer(slot, content)
+
+
+def _finish_return(channel: ProtocolChannel, method: Method, header: bytes, body: bytes) -> None:
+    assert isinstance(method, methods.BasicReturn)
+    try:
+        tag = (decode_properties(header).headers or {}).get(PUBLISH_TAG_HEADER)
+    except RemoteProtocolError:
+        tag = None
+    token = channel.confirms.pending.get(tag) if type(tag) is int else None  # (True is an int, and equals 1)
+    content = channel.connection.delivery_type(
+        channel, None, 0, False, _route(method.exchange, method.routing_key), header, body
+    )
+    channel.connection.events.append(events.Returned(channel, token, method.reply_code, method.reply_text, content))
+
+
+def _route(exchange: str, routing_key: str) -> bytes:
+    first, second = octets(exchange), octets(routing_key)
+    return bytes((len(first),)) + first + bytes((len(second),)) + second
+
+
+_CONTENTS: dict[type[Method], Callable[[ProtocolChannel, Method, bytes, bytes], None]] = {
+    methods.BasicDeliver: _finish_deliver,
+    methods.BasicGetOk: _finish_get,
+    methods.BasicReturn: _finish_return,
+}
+"""Methods that carry content, and what becomes of it."""

@@ -1,0 +1,69 @@
+"""The places of requests in the order of their replies. A place stays until its reply came, also when nobody waits.
+
+What must stay true: replies answer requests in their order, but for those that RabbitMQ answers late; a reply that
+answers none is the broker's fault. Knows requests and replies, no frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rabbitry._errors import RemoteProtocolError
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.constants import COMMAND_INVALID
+from rabbitry.protocol.wire.methods import Method
+
+if TYPE_CHECKING:
+    from rabbitry.protocol.client.channel import ProtocolChannel
+
+__all__ = ["Slot", "Slots"]
+
+_ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel)
+"""RabbitMQ answers these from the queue's process through the channel's mailbox (rabbit_channel's handle_cast of
+`command`): the replies to requests behind them may come before. tx.commit is late, too, but nothing may follow it.
+"""
+
+
+class Slot:
+    """The place of one request in the order of replies. `token` None means nobody waits any more."""
+
+    __slots__ = ("abandoned", "channel", "request", "token")
+
+    def __init__(self, channel: ProtocolChannel | None, request: Method, token: Any) -> None:
+        self.channel = channel
+        self.request = request
+        self.token = token
+        self.abandoned = False
+
+    def abandon(self, reply: Any = None) -> None:
+        """The waiter was cancelled: keep the place, and undo what the request did. `reply`: it came, but too late."""
+        if self.abandoned:
+            return
+        self.abandoned = True
+        self.token = None
+        if self.channel is not None:
+            self.channel.undo(self.request)
+            if reply is not None:
+                self.channel.undo_late(self.request, reply)
+
+
+class Slots(list[Slot]):
+    """The unanswered requests of one channel, oldest first."""
+
+    __slots__ = ()
+
+    def answered_by(self, reply: Method, number: int) -> int:
+        """The index of the slot that a reply on channel `number` answers: the oldest, but for what is answered late."""
+        name, tag = type(reply).__name__, _tag_of(reply)
+        for index, slot in enumerate(self):
+            request = slot.request
+            if name in type(request).replies and _tag_of(request) == tag:
+                return index
+            if type(request) not in _ANSWERED_LATE:
+                break
+        raise RemoteProtocolError(f"unexpected {reply.name} on channel {number}", COMMAND_INVALID)
+
+
+def _tag_of(method: Method) -> str | None:
+    """The consumer tag that ties consume-ok and cancel-ok to their requests; None for everything else."""
+    return getattr(method, "consumer_tag", None)

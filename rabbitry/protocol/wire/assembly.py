@@ -1,0 +1,68 @@
+"""One message being received in pieces: its method, its content header, its body frames, in this order only.
+
+Lives from the method to the last octet of the body. Illegal moves raise `RemoteProtocolError`.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from rabbitry._errors import RemoteProtocolError
+from rabbitry.protocol.wire.constants import CONTENT_TOO_LARGE, FRAME_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME
+from rabbitry.protocol.wire.methods import Method
+
+__all__ = ["Assembly"]
+
+_unpack_header = Struct(">HHQ").unpack_from
+
+_SMALL = 512
+"""Pieces below this many bytes are gathered: as objects of their own they would take up to 20 times their size."""
+
+
+class Assembly:
+    """What has come so far of the content that `method` announced."""
+
+    __slots__ = ("_parts", "_remaining", "header", "method")
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.header: bytes | None = None
+        self._parts: list[bytes | bytearray] = []
+        self._remaining = 0
+
+    def add_header(self, payload: bytes, largest: int) -> bool:
+        """Class, weight, body size, properties (specification 4.2.6.1). True if that completes the message."""
+        if self.header is not None:
+            raise RemoteProtocolError(f"a second content header after {self.method.name}", UNEXPECTED_FRAME)
+        if len(payload) < 14:
+            raise RemoteProtocolError("a content header is truncated", SYNTAX_ERROR)
+        class_id, _weight, size = _unpack_header(payload)
+        if class_id != 60:
+            raise RemoteProtocolError(f"a content header of class {class_id} after {self.method.name}", FRAME_ERROR)
+        if size > largest:
+            raise RemoteProtocolError(
+                f"a message of {size} bytes exceeds max_message_size ({largest})", CONTENT_TOO_LARGE
+            )
+        self.header = payload[12:]
+        self._remaining = size
+        return not size
+
+    def add_body(self, payload: bytes) -> bool:
+        """One body frame. True if it completes the message."""
+        if self.header is None:
+            raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
+        if len(payload) > self._remaining:
+            raise RemoteProtocolError("a content body is longer than its header says", FRAME_ERROR)
+        if len(payload) >= _SMALL:
+            self._parts.append(payload)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += payload
+        elif payload:
+            self._parts.append(bytearray(payload))
+        self._remaining -= len(payload)
+        return not self._remaining
+
+    @property
+    def body(self) -> bytes:
+        """The body so far."""
+        return bytes(self._parts[0]) if len(self._parts) == 1 else b"".join(self._parts)

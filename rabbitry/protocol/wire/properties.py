@@ -1,0 +1,170 @@
+"""The fourteen properties of a message, as the content header carries them.
+
+What must stay true: one row per property, in wire order, is all that encoding and decoding know; a property that is
+None takes no octets. Values are in the wire's units here. Encoding raises only `LocalProtocolError`, decoding only
+`RemoteProtocolError`. Knows nothing of frames and bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
+from struct import Struct
+from struct import error as StructError
+from typing import Any
+
+from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry.protocol.wire.constants import SYNTAX_ERROR
+from rabbitry.protocol.wire.tables import (
+    decode_shortstr,
+    decode_table,
+    decode_timestamp,
+    encode_shortstr,
+    encode_table,
+    encode_timestamp,
+)
+
+__all__ = ["PROPERTIES", "Properties", "decode_properties", "encode_properties"]
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class Properties:
+    """The properties of class basic (specification 1.8), in wire order; None means absent.
+
+    Strings have at most 255 bytes of UTF-8; `delivery_mode` (1 transient, 2 persistent) and `priority` are 0 to 255;
+    `expiration` is a number of milliseconds in decimal digits. `timestamp` has whole seconds and a time zone; one that
+    `datetime` can't express (milliseconds sent as seconds: the year 55,000) is decoded as None.
+    """
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: datetime | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+
+    def __repr__(self) -> str:
+        values = zip(PROPERTIES, _values_of(self), strict=True)
+        return f"Properties({', '.join(f'{name}={value!r}' for name, value in values if value is not None)})"
+
+
+def encode_properties(source: object) -> bytes:
+    """The flags and values of the properties of `source`: a `Properties`, or anything with the same attributes."""
+    flags = 0
+    parts: list[bytes] = []
+    for value, row in zip(_values_of(source), _ROWS, strict=True):
+        if value is not None:
+            name, flag, encode, _ = row
+            flags |= flag
+            try:
+                parts.append(encode(value))
+            except LocalProtocolError as exc:
+                raise LocalProtocolError(f"property {name} {exc}") from None
+    return _FLAGS.pack(flags) + b"".join(parts)
+
+
+def decode_properties(data: bytes, offset: int = 0) -> Properties:
+    """The properties that fill `data` from `offset` to the end."""
+    properties = Properties()
+    try:
+        (flags,) = _FLAGS.unpack_from(data, offset)
+        offset += 2
+        if flags & _UNKNOWN:
+            offset = _read_more_flags(data, offset, flags)
+        for name, decode in _present(flags):
+            value, offset = decode(data, offset)
+            setattr(properties, name, value)
+    except (IndexError, StructError):
+        raise RemoteProtocolError("the properties of a message are truncated", SYNTAX_ERROR) from None
+    if offset != len(data):
+        raise RemoteProtocolError(f"{len(data) - offset} octets follow the properties of a message", SYNTAX_ERROR)
+    return properties
+
+
+# --- the rows ------------------------------------------------------------------------------------------------------
+
+
+def _encode_octet(value: int) -> bytes:
+    try:
+        return _OCTET.pack(value)
+    except StructError:
+        raise LocalProtocolError(f"must be an int of 0 to 255, not {value!r:.60}") from None
+
+
+def _decode_octet(data: bytes, offset: int) -> tuple[int, int]:
+    return data[offset], offset + 1
+
+
+def _decode_datetime(data: bytes, offset: int) -> tuple[datetime | None, int]:
+    value, offset = decode_timestamp(data, offset)
+    return (None if isinstance(value, int) else value), offset
+
+
+_FLAGS = Struct(">H")
+_OCTET = Struct(">B")
+
+_Codec = tuple[Callable[[Any], bytes], Callable[[bytes, int], tuple[Any, int]]]
+_STRING: _Codec = (encode_shortstr, decode_shortstr)
+_OCTET_CODEC: _Codec = (_encode_octet, _decode_octet)
+_TABLE: _Codec = (encode_table, decode_table)
+_TIMESTAMP: _Codec = (encode_timestamp, _decode_datetime)
+
+# The first property has the highest bit (specification 4.2.6.1).
+_ROWS = tuple(
+    (name, 1 << (15 - index), encode, decode)
+    for index, (name, (encode, decode)) in enumerate(
+        {
+            "content_type": _STRING,
+            "content_encoding": _STRING,
+            "headers": _TABLE,
+            "delivery_mode": _OCTET_CODEC,
+            "priority": _OCTET_CODEC,
+            "correlation_id": _STRING,
+            "reply_to": _STRING,
+            "expiration": _STRING,
+            "message_id": _STRING,
+            "timestamp": _TIMESTAMP,
+            "type": _STRING,
+            "user_id": _STRING,
+            "app_id": _STRING,
+            "cluster_id": _STRING,
+        }.items()
+    )
+)
+
+PROPERTIES = tuple(row[0] for row in _ROWS)
+"""The names in wire order."""
+
+_values_of = attrgetter(*PROPERTIES)
+
+_MORE = 1  # the lowest bit: another word of flags follows
+_UNKNOWN = 0xFFFF & ~sum(flag for _, flag, _, _ in _ROWS)
+
+
+@lru_cache(256)
+def _present(flags: int) -> tuple[tuple[str, Callable[[bytes, int], tuple[Any, int]]], ...]:
+    """The rows whose properties are there. A stream of messages has few combinations, so this is looked up."""
+    return tuple((name, decode) for name, flag, _, decode in _ROWS if flags & flag)
+
+
+def _read_more_flags(data: bytes, offset: int, flags: int) -> int:
+    """Skip further words of flags, which may announce nothing: class basic has no more properties."""
+    unknown = flags & _UNKNOWN & ~_MORE
+    while flags & _MORE:
+        (flags,) = _FLAGS.unpack_from(data, offset)
+        offset += 2
+        unknown |= flags & ~_MORE
+    if unknown:
+        raise RemoteProtocolError("a message has properties that class basic does not know", SYNTAX_ERROR)
+    return offset

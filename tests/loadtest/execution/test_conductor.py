@@ -1,0 +1,426 @@
+"""Runs against a broker that misbehaves on demand: an in-memory driver that can refuse, hang, lose, repeat and drop."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from loadtest.analysis.result import build_result, failures
+from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.execution import conductor as conductor_module
+from loadtest.execution import leftovers
+from loadtest.execution.conductor import Conductor, Report
+from loadtest.execution.state import Run
+from loadtest.machine.environment import describe_environment
+from loadtest.machine.resources import Meter
+from loadtest.metrics.timeline import Row
+from loadtest.scenarios.settings import parse_settings
+from tests.support.helpers import until
+
+Result = dict[str, Any]
+
+
+class Broker:
+    """Queues in memory; what goes wrong is set by the test."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, deque[bytes]] = {}
+        self.published = 0
+        self.open = 0
+        self.opened = 0
+        self.most_opening = 0
+        self.opening = 0
+        self.refuse_every = 0
+        self.hang_every = 0
+        self.lose_every = 0
+        self.repeat_every = 0
+        self.unknown_every = 0
+        self.drop_consumers_after = 0
+        self.drops_unacknowledged = False
+        self.slow_counts = 0
+        self.mute_servers = False
+        self.received = 0
+        self.in_flight: Counter[int] = Counter()
+
+    @asynccontextmanager
+    async def connect(self, url: str, name: str) -> AsyncIterator[Connection]:
+        if not name.endswith("administrator"):
+            self.opened += 1
+            number = self.opened
+            self.opening += 1
+            self.most_opening = max(self.most_opening, self.opening)
+            try:
+                await anyio.sleep(0.001)
+                if self.hang_every and number % self.hang_every == 0:
+                    await anyio.sleep_forever()
+                if self.refuse_every and number % self.refuse_every == 0:
+                    raise ConnectionRefusedError("the broker refuses")
+            finally:
+                self.opening -= 1
+        self.open += 1
+        try:
+            yield Connection(self, is_client=not name.endswith("administrator"))
+        finally:
+            self.open -= 1
+
+
+class Connection:
+    server_properties: Mapping[str, Any] = {"product": "Fake", "version": "1"}
+    is_blocked = False
+
+    def __init__(self, broker: Broker, *, is_client: bool) -> None:
+        self.broker = broker
+        self.is_client = is_client
+
+    @asynccontextmanager
+    async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[Producer]:
+        yield Producer(self.broker, queue)
+
+    @asynccontextmanager
+    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[Consumer]:
+        yield Consumer(self.broker, queue, self.is_client)
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[Caller]:
+        yield Caller()
+
+    @asynccontextmanager
+    async def administrator(self) -> AsyncIterator[Connection]:
+        yield self
+
+    async def serve(self, queue: str) -> None:
+        if self.broker.mute_servers:
+            raise ConnectionResetError("the server is gone")
+        await anyio.sleep_forever()
+
+    async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
+        self.broker.queues[name] = deque()
+
+    async def count_messages(self, name: str) -> int | None:
+        if self.broker.slow_counts:
+            self.broker.slow_counts -= 1
+            return 0
+        return len(self.broker.queues[name]) if name in self.broker.queues else None
+
+    async def delete_queue(self, name: str) -> None:
+        self.broker.queues.pop(name, None)
+
+
+class Producer:
+    def __init__(self, broker: Broker, queue: str) -> None:
+        self.broker = broker
+        self.queue = broker.queues[queue]
+
+    async def publish(self, body: bytes) -> Outcome:
+        broker = self.broker
+        broker.in_flight[id(self)] += 1
+        assert broker.in_flight[id(self)] == 1
+        await anyio.sleep(0.002)
+        broker.in_flight[id(self)] -= 1
+        broker.published += 1
+        if not (broker.lose_every and broker.published % broker.lose_every == 0):
+            self.queue.append(body)
+        if broker.unknown_every and broker.published % broker.unknown_every == 0:
+            return Outcome.UNKNOWN
+        return Outcome.CONFIRMED
+
+    async def submit(self, body: bytes, token: object) -> None:
+        raise NotImplementedError
+
+    async def flush(self) -> None: ...
+
+
+class Consumer:
+    def __init__(self, broker: Broker, queue: str, is_client: bool) -> None:
+        self.broker = broker
+        self.queue = broker.queues[queue]
+        self.is_client = is_client
+        self.stopped = False
+
+    async def run(self, receive: Receive) -> None:
+        broker = self.broker
+        while not self.stopped:
+            while self.queue:
+                body = self.queue.popleft()
+                receive(body, False)
+                if not self.is_client:
+                    continue
+                broker.received += 1
+                if broker.drops_unacknowledged:
+                    self.queue.append(body)  # it arrived, and is queued again
+                    break
+                if broker.repeat_every and broker.received % broker.repeat_every == 0:
+                    receive(body, True)
+            if self.is_client and broker.drop_consumers_after and broker.received > broker.drop_consumers_after:
+                raise ConnectionResetError("the broker dropped it")
+            await anyio.sleep(0.002)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Caller:
+    async def call(self, queue: str, body: bytes) -> bytes:
+        await anyio.sleep(0.002)
+        return body
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.looks: defaultdict[str, int] = defaultdict(int)
+
+    def update(self, run: Run, row: Row | None, now: float) -> None:
+        self.looks[run.phases[-1].name] += 1
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker in memory is never slow."""
+    monkeypatch.setattr(leftovers, "STALL", 0.1)
+    monkeypatch.setattr(leftovers, "RECOUNT_INTERVAL", 0.05)
+
+
+async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
+    """A whole run against the fake; also checks that nothing is left behind."""
+    words = line.split()
+    settings = parse_settings(["--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words], {})
+    run = Run(settings)
+    conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    reports: list[Report] = []
+
+    async def play() -> None:
+        reports.append(await conductor.conduct())
+
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(play)
+            if interrupt_after is not None:
+                await anyio.sleep(interrupt_after)
+                run.interrupt()
+    assert broker.open == 0
+    assert not broker.queues
+    return build_result(run, reports[0], describe_environment((), "fake"), words)
+
+
+async def test_all_is_well() -> None:
+    broker = Broker()
+    result = await conduct(broker, "--clients 30 --handshakes 4")
+    assert failures(result) == []
+    assert result["connect"]["connections"] == 30
+    assert 1 < broker.most_opening <= 4 + 1  # and the server's own
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] == broker.published > 100
+    assert result["rpc"]["replies"] > 10
+    assert result["publish"]["fairness"] > 0.9
+    assert [phase["name"] for phase in result["phases"]] == ["connect", "warmup", "measure", "drain", "close"]
+    assert result["phases"][2]["seconds"] == pytest.approx(0.6, abs=0.2)
+
+
+async def test_refused_connections_fail_the_run_but_not_the_others() -> None:
+    broker = Broker()
+    broker.refuse_every = 4
+    result = await conduct(broker, "--producers 10 --consumers 10")
+    assert result["connect"]["failed"] == 5
+    assert result["connect"]["connections"] == 15
+    assert result["errors"] == {"ConnectionRefusedError": 5}
+    assert failures(result) == ["5 connections failed"]
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] > 0
+
+
+async def test_if_nobody_can_connect_the_run_ends() -> None:
+    broker = Broker()
+    broker.refuse_every = 1
+    result = await conduct(broker, "--producers 3 --consumers 3 --duration 60")
+    assert result["connect"]["failed"] == 6
+    assert result["connect"]["client_bytes_per_connection"] is None
+    assert result["publish"]["rate"] is None
+    assert result["publish"]["confirm_latency_ms"] is None
+
+
+async def test_who_hangs_while_connecting_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conductor_module, "CONNECT_PATIENCE", 0.3)
+    monkeypatch.setattr(conductor_module, "CLOSE_BOUND", 0.5)
+    broker = Broker()
+    broker.hang_every = 5
+    result = await conduct(broker, "--producers 10 --consumers 10 --handshakes 2")
+    # two that hang take both places: those behind them are never tried
+    assert result["connect"]["connections"] == 8
+    assert result["connect"]["failed"] == 12
+    assert result["errors"] == {"ConnectTimeout": 12}
+
+
+async def test_the_ledger_finds_what_is_lost_and_what_comes_twice() -> None:
+    broker = Broker()
+    broker.lose_every, broker.repeat_every = 10, 7
+    result = await conduct(broker, "--producers 5 --consumers 5 --drain 0.3")
+    assert result["consume"]["lost"] == broker.published // 10 > 0
+    assert result["consume"]["duplicates"] == result["consume"]["redelivered"] == broker.received // 7 > 0
+    assert result["consume"]["unique"] == broker.received
+    assert failures(result) == [f"{broker.published // 10:,} messages lost"]
+
+
+async def test_unknown_outcomes_are_no_losses_and_may_arrive() -> None:
+    broker = Broker()
+    broker.unknown_every = 10
+    result = await conduct(broker, "--producers 5 --consumers 5")
+    assert failures(result) == []
+    assert result["publish"]["unknown"] == result["consume"]["resurrected"] == broker.published // 10 > 0
+    assert result["publish"]["confirmed"] + result["consume"]["resurrected"] == result["consume"]["unique"]
+
+
+async def test_without_consumers_the_backlog_is_what_was_confirmed() -> None:
+    result = await conduct(Broker(), "--producers 5")
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_dropped_clients_end_alone_and_their_messages_are_still_there() -> None:
+    broker = Broker()
+    broker.drop_consumers_after = 50
+    result = await conduct(broker, "--producers 5 --consumers 5 --callers 2")
+    assert result["connect"]["dropped"] == 5
+    assert result["errors"] == {"ConnectionResetError": 5}
+    assert failures(result) == ["5 connections dropped"]
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - result["consume"]["unique"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_losses_are_found_behind_what_had_arrived_and_is_queued_again() -> None:
+    """The count alone would hide them: as many messages are in the queues as are missing, or more."""
+    broker = Broker()
+    broker.drop_consumers_after, broker.lose_every, broker.drops_unacknowledged = 50, 10, True
+    result = await conduct(broker, "--producers 5 --consumers 5")
+    assert result["connect"]["dropped"] == 5
+    lost = broker.published // 10
+    assert result["consume"]["lost"] == lost > 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - lost
+
+
+@pytest.mark.parametrize("slow_counts", [1, 2])  # the recount is right; two wrong ones agree
+async def test_a_count_that_comes_late_is_not_believed(slow_counts: int) -> None:
+    broker = Broker()
+    broker.slow_counts = slow_counts
+    result = await conduct(broker, "--producers 5 --queues 1")
+    assert failures(result) == []
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+    assert result["consume"]["lost"] == 0
+
+
+async def test_a_deleted_queue_takes_its_messages_with_it_and_no_others() -> None:
+    broker = Broker()
+    deleted: list[deque[bytes]] = []
+
+    async def delete_one() -> None:
+        while broker.published < 20:
+            await anyio.sleep(0.01)
+        deleted.append(broker.queues.pop(min(broker.queues)))
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(delete_one)
+        result = await conduct(broker, "--producers 4 --queues 2")
+    assert result["errors"] == {"QueueGone": 1}
+    assert result["consume"]["lost"] == len(deleted[0]) > 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] - len(deleted[0]) > 0
+
+
+async def test_a_lost_server_fails_the_run_and_is_no_clients_connection() -> None:
+    broker = Broker()
+    broker.mute_servers = True
+    result = await conduct(broker, "--callers 4")
+    assert (result["connect"]["connections"], result["connect"]["dropped"]) == (4, 0)
+    assert result["rpc"]["servers_lost"] == 1
+    assert failures(result) == ["1 RPC servers lost"]
+
+
+async def test_each_row_lies_in_one_phase_and_all_count() -> None:
+    result = await conduct(Broker(), "--clients 20 --duration 1.3")
+    ends, end = {}, 0.0
+    for phase in result["phases"]:
+        end += phase["seconds"]
+        ends[phase["name"]] = end
+    for row in result["timeline"]:
+        start = ends[row["phase"]] - next(p["seconds"] for p in result["phases"] if p["name"] == row["phase"])
+        assert start - 0.15 <= row["t_seconds"] - row["seconds"] and row["t_seconds"] <= ends[row["phase"]] + 0.15
+    assert [row["phase"] for row in result["timeline"]][:3] == ["connect", "warmup", "measure"]
+    assert sum(row["published"] for row in result["timeline"]) == result["publish"]["sent"]
+    assert result["timeline"][-1]["t_seconds"] == pytest.approx(end, abs=0.2)
+
+
+async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def declare_queue(self: Connection, name: str, arguments: Mapping[str, Any]) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(Connection, "declare_queue", declare_queue)
+    monkeypatch.setattr(conductor_module, "DECLARE_BOUND", 0.1)
+    run = Run(parse_settings(["--producers", "1"], {}))
+    conductor = Conductor(run, Broker(), ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    with pytest.raises(TimeoutError, match="declare 1 queues, within"):
+        await conductor.conduct()
+
+
+async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() -> None:
+    broker = Broker()
+    words = ["--producers", "5", "--duration", "60", "--warmup", "0.1"]
+    run = Run(parse_settings(words, {}))
+    conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(conductor.conduct)
+        while not run.phases or run.phases[-1].name != "measure":
+            await anyio.sleep(0.01)
+        before, began_to_measure = broker.published, anyio.current_time()
+        await anyio.sleep(0.4)
+        await until(lambda: broker.published > before)
+        tg.cancel_scope.cancel()
+    lasted = anyio.current_time() - began
+    rate = (broker.published - before) / (anyio.current_time() - began_to_measure)
+    result = build_result(run, conductor.report, describe_environment((), "fake"), words)
+    assert result["phases"][-1]["name"] == "measure"
+    assert 0.4 <= result["phases"][-1]["seconds"] <= lasted - 0.1
+    assert result["publish"]["rate"] > rate / 2, "in the time that it had, not in the minute that was planned"
+    assert result["timeline"][-1]["phase"] == "measure"
+    assert broker.open == 0 and not broker.queues
+
+
+async def test_shared_sockets_drop_once() -> None:
+    broker = Broker()
+    broker.drop_consumers_after = 50
+    result = await conduct(broker, "--producers 6 --consumers 6 --connections 3")
+    assert result["connect"]["dropped"] == 3
+    assert result["errors"] == {"ConnectionResetError": 6}
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.01, 0.1, 0.3, 0.5])
+async def test_interrupted_at_any_time_it_ends_in_order(delay: float) -> None:
+    result = await conduct(Broker(), "--clients 20 --handshakes 1 --duration 60 --ramp 0.2", interrupt_after=delay)
+    assert result["interrupted"]
+    assert failures(result) == []
+    assert result["phases"][-1]["name"] == "close"
+
+
+async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
+    broker = Broker()
+    result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
+    publish = result["publish"]
+    lasted = {phase["name"]: phase["seconds"] for phase in result["phases"]}
+    # 0.2 s, of which the ramp takes half, then 0.6 s
+    assert publish["planned"] == pytest.approx(500 * (lasted["warmup"] - 0.1 + lasted["measure"]), rel=0.1)
+    assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 250
+    assert publish["skipped"] == 0
+    assert publish["confirm_service_ms"]["min"] >= 2.0
+    assert publish["confirm_latency_ms"]["mean"] >= publish["confirm_service_ms"]["mean"]
+
+
+async def test_an_impossible_schedule_is_told_not_hidden() -> None:
+    result = await conduct(Broker(), "--producers 2 --consumers 2 --rate 5000")
+    publish = result["publish"]
+    assert publish["skipped"] > 1000
+    assert publish["lag_ms"]["max"] > 100
+    assert publish["confirm_latency_ms"]["p50"] > 20 * publish["confirm_service_ms"]["p50"]
+    told = "\n".join(result["verdict"]["evidence"])
+    assert "the plan was not met" in told
+    assert "before there was room" in told

@@ -1,0 +1,439 @@
+"""Whole runs, small ones, against a real broker: what comes out, with which exit code, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from loadtest.commands.run import check_destinations, main
+from loadtest.scenarios.settings import parse_settings
+from rabbitry.testing import PrivateNode, RabbitMQNotFound
+
+Result = dict[str, Any]
+SHORT = ("--duration", "1", "--warmup", "0.5", "--drain", "10")
+BACKENDS = ("asyncio", "trio")
+WAYS = [("asyncio", "rabbitry"), ("trio", "rabbitry"), ("asyncio", "aiormq")]
+
+pytestmark = pytest.mark.usefixtures("_no_broker_from_outside")
+
+
+@pytest.fixture
+def _no_broker_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Result]:
+    """A run's exit code and its result, which must be all there is on the standard output."""
+    code = main([*SHORT, "--quiet", "--json", "-", *words])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    result: Result = json.loads(captured.out)
+    return code, result
+
+
+def add_up(result: Result) -> None:
+    """The ledger's identities, which hold however a run went."""
+    publish, consume, rpc = result["publish"], result["consume"], result["rpc"]
+    if publish:
+        assert publish["sent"] == sum(publish[name] for name in ("confirmed", "nacked", "returned", "unknown"))
+        assert consume["received"] == consume["unique"] + consume["duplicates"]
+        if consume["lost"] is not None and not result["connect"]["dropped"]:
+            arrived = consume["unique"] + consume["lost"] + consume["backlog"]
+            assert publish["confirmed"] + consume["resurrected"] == arrived
+    if rpc:
+        assert rpc["calls"] == rpc["replies"] + rpc["timeouts"] + rpc["errors"]
+    for section in filter(None, (publish, rpc)):
+        assert (section["planned"] is None) == (section["skipped"] is None) == (result["loop"] == "closed")
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "40", "--seed", "7", "--label", "why=test")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    assert set(result) >= {
+        *("schema", "run_id", "started_at", "loop", "verdict", "scenario", "environment", "phases", "connect"),
+        *("publish", "consume", "rpc", "resources", "errors", "timeline", "histograms", "trials"),
+    }
+    assert (result["schema"], result["loop"], result["trials"], result["errors"]) == (1, "closed", None, {})
+    assert [phase["name"] for phase in result["phases"]] == ["connect", "warmup", "measure", "drain", "close"]
+    assert result["verdict"]["evidence"]
+    connect, publish, consume, rpc = (result[name] for name in ("connect", "publish", "consume", "rpc"))
+    assert (connect["connections"], connect["failed"], connect["dropped"]) == (40, 0, 0)
+    assert (publish["planned"], publish["skipped"], publish["lag_ms"]) == (None, None, None)
+    assert publish["confirmed"] == publish["sent"] == consume["unique"] > 20
+    assert (consume["duplicates"], consume["lost"], consume["backlog"], consume["foreign"]) == (0, 0, 0, 0)
+    assert rpc["replies"] == rpc["calls"] > 0
+    for rate in (publish["rate"], consume["rate"], rpc["rate"]):
+        assert rate > 0
+    latency = publish["confirm_latency_ms"]
+    assert set(latency) == {"count", "min", "mean", "p50", "p90", "p99", "p999", "max"}
+    rising = [latency[name] for name in ("min", "p50", "p90", "max") if latency[name] is not None]
+    assert rising[0] > 0 and rising == sorted(rising)
+    assert len(rising) == 4 or latency["count"] < 1000
+    assert latency["p999"] is None or latency["count"] >= 10_000
+    assert HdrHistogram.decode(result["histograms"]["confirm"]).get_total_count() == latency["count"]
+    assert result["histograms"]["lag"] is None
+    assert sum(row["confirmed"] for row in result["timeline"]) == publish["confirmed"]
+    assert result["resources"]["client_cpu_us_per_message"] > 0
+    environment, scenario = result["environment"], result["scenario"]
+    assert (environment["seed"], environment["backend"], scenario["driver"]) == (7, backend, driver)
+    assert environment["broker"]["product"] == "RabbitMQ"
+    assert driver in environment["packages"]
+    assert scenario["labels"] == {"why": "test"}
+    assert "guest:guest" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--producers", "20", "--consumers", "16", "--callers", "4", "--rate", "400", "--warmup", "1")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    publish, rpc = result["publish"], result["rpc"]
+    assert result["loop"] == "open"
+    warmup, measured = (phase["seconds"] for phase in result["phases"][1:3])  # a busy machine makes them longer
+    planned, late = warmup + 1, measured - 1
+    assert publish["planned"] == pytest.approx(400 * planned, rel=0.05)
+    assert publish["sent"] <= publish["planned"] + 200 + 400 * late  # until the end was noticed
+    if publish["lag_ms"]["max"] < 100:  # the machine could do it
+        assert (publish["planned"] <= publish["sent"], publish["skipped"]) == (True, 0)
+        assert rpc["planned"] <= rpc["calls"]
+    response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
+    assert response["count"] == service["count"] == lag["count"] > 100
+    assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
+    assert rpc["planned"] == pytest.approx(80 * planned, abs=8)  # each caller as often as each producer: 20 a second
+    assert rpc["calls"] == rpc["replies"] <= rpc["planned"] + 40 + 80 * late
+    assert rpc["latency_ms"]["mean"] >= rpc["service_ms"]["mean"] > 0
+
+
+def test_callers_alone_keep_a_schedule(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--callers", "5", "--rate", "100", "--url", amqp_url, "--backend", backend)
+    code, result = run(capsys, *words)
+    assert code == 0, result["errors"]
+    assert result["publish"] is None
+    planned, warmup = result["rpc"]["planned"], result["phases"][1]["seconds"]
+    assert planned == pytest.approx(100 * (warmup + 1), abs=8)
+    if result["rpc"]["latency_ms"]["max"] < 100:  # else the machine paused for longer than a caller's turn
+        assert result["rpc"]["skipped"] < planned / 4
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_windows_shared_sockets_and_batches_of_acks(
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "--clients 30 --connections 4 --window 20 --ack-every 7 --size 1KiB --transient --mandatory --ramp 0.3"
+    words = line.split()
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    assert code == 0, result["errors"]
+    add_up(result)
+    assert result["connect"]["connections"] == 4
+    assert result["publish"]["confirmed"] == result["consume"]["unique"] > 100
+
+
+def test_a_quorum_queue_that_counts_late_loses_nothing(
+    backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What consumers give back it counts a quarter of a second later."""
+    line = "--producers 30 --consumers 10 --queues 5 --window 100 --prefetch 0 --drain 0 --queue-type quorum"
+    code, result = run(capsys, *line.split(), "--url", amqp_url, "--backend", backend)
+    add_up(result)
+    assert code == 0, result["consume"]
+    assert result["consume"]["backlog"] > 0
+
+
+def test_calls_without_a_reply_count_with_their_wait(
+    backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--callers", "20", "--rpc-timeout", "1ms", "--url", amqp_url, "--backend", backend)
+    assert main([*SHORT, *words]) == 0
+    assert "calls got no reply in time" in capsys.readouterr().out
+    _, result = run(capsys, *words)
+    add_up(result)
+    assert result["rpc"]["timeouts"] > 100
+    latency = result["rpc"]["latency_ms"]
+    assert (latency["p90"] or latency["max"]) >= 1  # a busy machine may make too few calls for percentiles
+
+
+def test_messages_the_broker_drops_are_lost(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--producers", "3", "--queue-arg", "x-max-length=10", "--drain", "0")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend)
+    add_up(result)
+    assert code == 1
+    assert result["consume"]["backlog"] == 10
+    assert result["consume"]["lost"] == result["publish"]["confirmed"] - 10 > 0
+    assert result["consume"]["rate"] is None
+
+
+@pytest.mark.parametrize(("backend", "driver", "window"), [(*way, window) for way in WAYS for window in ("1", "5")])
+def test_refused_messages_are_not_lost(
+    backend: str, driver: str, window: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--producers", "3", "--queue-arg", "x-max-length=10", "--queue-arg", "x-overflow=reject-publish")
+    code, result = run(capsys, *words, "--window", window, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    add_up(result)
+    assert code == 0
+    assert result["publish"]["nacked"] > 10
+    assert result["consume"]["lost"] == 0
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "driver", "window"),
+    [("asyncio", "rabbitry", "5"), ("trio", "rabbitry", "1"), ("asyncio", "aiormq", "1"), ("asyncio", "aiormq", "5")],
+)
+def test_dropped_connections_are_counted_and_end_the_run(
+    backend: str, driver: str, window: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drop() -> None:
+        while clients_of(node) < 30:
+            time.sleep(0.05)
+        node.rabbitmqctl("close_all_connections", "test")
+
+    dropper = threading.Thread(target=drop)
+    dropper.start()
+    began = time.monotonic()
+    words = ("--clients", "30", "--window", window, "--duration", "60")
+    code, result = run(capsys, *words, "--url", node.url, "--backend", backend, "--driver", driver)
+    dropper.join()
+    add_up(result)
+    assert code == 1
+    assert time.monotonic() - began < 50
+    assert result["connect"]["connections"] == 30
+    assert result["connect"]["dropped"] >= 30
+    assert sum(result["errors"].values()) >= 30
+    assert result["consume"]["lost"] == 0
+    assert not result["interrupted"]
+
+
+def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]) -> None:
+    # from before the run until well into what is measured: rabbitmqctl may take seconds to get to a node, so it is the
+    # node that waits, and the drain that makes up for it
+    node.rabbitmqctl("set_vm_memory_high_watermark", "0")
+    ending = "timer:sleep(4000), vm_memory_monitor:set_vm_memory_high_watermark(0.4)."
+    relief = threading.Thread(target=node.rabbitmqctl, args=("eval", ending))
+    relief.start()
+    words = ("--clients", "20", "--duration", "5", "--drain", "60", "--url", node.url, "--backend", backend)
+    code, result = run(capsys, *words)
+    relief.join()
+    add_up(result)
+    assert code == 0
+    assert result["publish"]["blocked_seconds"] > 0
+    assert any("an alarm" in text for text in result["verdict"]["evidence"])
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([*SHORT, "--url", "amqp://guest:secret@127.0.0.1:1", "--backend", backend, "--driver", driver])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "no broker to test" in captured.err
+    assert "secret" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_queue_that_the_broker_refuses(
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--clients", "5", "--queue-arg", "x-max-length=-1", "--url", amqp_url)
+    assert main([*SHORT, *words, "--backend", backend, "--driver", driver]) == 2
+    assert "the broker refuses the queues" in capsys.readouterr().err
+
+
+def test_no_rabbitmq_on_this_machine(
+    backend: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Missing(PrivateNode):
+        async def __aenter__(self) -> PrivateNode:
+            raise RabbitMQNotFound("install it, or use --url")
+
+    monkeypatch.setattr("loadtest.commands.run.PrivateNode", Missing)
+    assert main([*SHORT, "--backend", backend]) == 2
+    assert capsys.readouterr().err == "loadtest: install it, or use --url\n"
+
+
+def test_a_result_that_can_not_be_written_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for words in (
+        ["--json", "/nowhere/at/all.json"],
+        ["--json", str(tmp_path)],
+        ["--output", "/proc/nowhere"],
+        ["--output", "/proc"],
+    ):
+        assert main(words) == 2
+        assert f"{words[0]}: the result could not be written there: " in capsys.readouterr().err
+
+
+def test_looking_whether_a_result_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("precious")
+    for path in (old, new):
+        check_destinations(parse_settings(["--json", str(path), "--output", str(tmp_path / "deep" / "er")], {}))
+    assert old.read_text() == "precious"
+    assert not new.exists()
+    assert not list((tmp_path / "deep" / "er").iterdir())
+
+
+def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(
+    amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, refuge = tmp_path / "wanted", tmp_path / "refuge"
+    refuge.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(refuge))
+
+    def vanish() -> None:
+        while not wanted.exists():
+            time.sleep(0.01)
+        wanted.rmdir()
+        wanted.touch()
+
+    thief = threading.Thread(target=vanish)
+    thief.start()
+    assert main([*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted)]) == 1
+    thief.join()
+    told = capsys.readouterr()
+    (saved,) = refuge.iterdir()
+    assert json.loads(saved.read_text())["publish"]["confirmed"] > 0
+    assert "the result could not be written" in told.err and str(saved) in told.err
+    assert "nothing was lost" in told.out  # the summary came first
+
+
+def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    assert main(["--clients", "10m"]) == 2
+    assert time.monotonic() - began < 20
+    assert "10,000,008 connections + 64 others" in capsys.readouterr().err
+
+
+def test_a_private_node_is_started_and_gone_afterwards(
+    backend: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--clients", "20", "--backend", backend, "--vhost", "a b", "--output", str(tmp_path))
+    code, result = run(capsys, *words)
+    assert code == 0, result["errors"]
+    assert result["environment"]["broker"]["private_node"]
+    assert result["resources"]["broker_cpu_seconds"] > 0
+    files = sorted(path.suffix for path in tmp_path.iterdir())
+    assert files == [".json", ".svg"]
+    written = json.loads((tmp_path / f"{result['run_id']}.json").read_text())
+    assert written == result
+    assert (tmp_path / f"{result['run_id']}.svg").read_text().startswith("<svg ")
+
+
+def test_the_summary_is_for_people(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for part in (
+        "20 clients",
+        "ok: no connection failed, nothing was lost",
+        "confirmed",
+        "end to end",
+        "RPC",
+        "verdict",
+        "0 lost",
+    ):
+        assert part in captured.out
+
+
+@pytest.mark.parametrize(
+    ("backend", "driver", "number"),
+    [(*way, number) for way, number in zip(WAYS, (signal.SIGINT, signal.SIGTERM, signal.SIGINT), strict=True)],
+)
+def test_an_interrupted_run_reports_what_was_measured(
+    backend: str, driver: str, number: signal.Signals, amqp_url: str
+) -> None:
+    words = [
+        "--clients",
+        "20",
+        "--duration",
+        "60",
+        "--warmup",
+        "0.2",
+        "--url",
+        amqp_url,
+        "--json",
+        "-",
+        "--driver",
+        driver,
+    ]
+    process = start(*words, "--backend", backend)
+    wait_for_connections(process, 20)
+    time.sleep(2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=45)
+    assert process.returncode == 130, err
+    result = json.loads(out)
+    add_up(result)
+    assert result["interrupted"]
+    assert 0.3 < result["phases"][2]["seconds"] < 20
+    assert result["publish"]["rate"] > 0
+    assert result["consume"]["lost"] == 0
+    assert "interrupted" in err
+
+
+def test_interrupted_at_any_time_it_ends_cleanly(backend: str, amqp_url: str) -> None:
+    """While declaring, while connecting, just after: never a traceback, always 130."""
+    for connections in (1, 5, 50, 100):
+        process = start("--clients", "100", "--duration", "60", "--url", amqp_url, "--backend", backend)
+        wait_for_connections(process, connections)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=45)
+        assert process.returncode == 130, err
+        assert "Traceback" not in out + err
+
+
+def test_a_second_interrupt_drops_everything_and_still_reports(backend: str, amqp_url: str) -> None:
+    process = start("--producers", "5", "--duration", "60", "--url", amqp_url, "--backend", backend, "--json", "-")
+    wait_for_connections(process, 5)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=45)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    if out:  # it may have been interrupted before it began
+        assert json.loads(out)["interrupted"]
+
+
+def clients_of(node: PrivateNode) -> int:
+    """The connections of this process to a node."""
+    found = psutil.Process().net_connections("tcp")
+    return sum(bool(each.raddr) and each.raddr.port == node.port and each.status == "ESTABLISHED" for each in found)
+
+
+def wait_for_connections(process: subprocess.Popen[str], connections: int) -> None:
+    """Waits until it has so many connections to the broker."""
+    child = psutil.Process(process.pid)
+    deadline = time.monotonic() + 30
+    while len(child.net_connections("tcp")) < connections:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "loadtest", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )

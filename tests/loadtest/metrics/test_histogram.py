@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.metrics.histogram import LONGEST, Histogram, percentile_of
+
+
+def filled(microseconds: list[int]) -> Histogram:
+    histogram = Histogram()
+    for value in microseconds:
+        histogram.record(value * 1000)
+    return histogram
+
+
+@given(st.lists(st.integers(0, LONGEST), min_size=1, max_size=50))
+def test_buckets_are_those_of_hdr_histograms(values: list[int]) -> None:
+    oracle = HdrHistogram(1, LONGEST, 3)
+    for value in values:
+        oracle.record_value(value)
+    for index, number in filled(values).counts.items():
+        assert oracle.counts[index] == number
+
+
+def test_the_export_is_read_back_by_the_library() -> None:
+    random = Random(3)
+    values = [int(random.lognormvariate(8, 2)) for _ in range(20_000)]
+    histogram = filled(values)
+    text = histogram.encode()
+    json.dumps(text)
+    decoded = HdrHistogram.decode(text)
+    assert decoded.get_total_count() == len(values)
+    for percentile in (50, 90, 99, 99.9):
+        ours = histogram.percentile(percentile / 100)
+        assert ours == pytest.approx(decoded.get_value_at_percentile(percentile) / 1000, rel=2e-3)
+
+
+@given(st.lists(st.integers(0, 10_000_000), min_size=20, max_size=300))
+def test_percentiles_have_three_digits(values: list[int]) -> None:
+    true = sorted(values)[-(-len(values) // 2) - 1] / 1000
+    assert filled(values).percentile(0.5) == pytest.approx(true, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize(("fraction", "needed"), [(0.5, 20), (0.9, 100), (0.99, 1000), (0.999, 10_000)])
+def test_too_few_samples_tell_no_percentile(fraction: float, needed: int) -> None:
+    assert percentile_of({5: needed - 1}, fraction) is None
+    assert percentile_of({5: needed}, fraction) == 0.005
+
+
+def test_the_latency_section() -> None:
+    assert Histogram().latency() == dict.fromkeys(("min", "mean", "p50", "p90", "p99", "p999", "max")) | {"count": 0}
+    told = filled([1000] * 50 + [3000] * 50).latency()
+    assert told == {
+        "count": 100,
+        "min": 1.0,
+        "mean": pytest.approx(2.0, rel=1e-3),
+        "p50": 1.0,
+        "p90": pytest.approx(3.0, rel=1e-3),
+        "p99": None,
+        "p999": None,
+        "max": 3.0,
+    }
+
+
+def test_nothing_is_dropped_out_of_range() -> None:
+    histogram = Histogram()
+    histogram.record(-5)
+    histogram.record(LONGEST * 1000 * 2)
+    assert (histogram.count, histogram.smallest, histogram.largest) == (2, 0, LONGEST)

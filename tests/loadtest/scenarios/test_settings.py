@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+
+from loadtest.scenarios.settings import Settings, parse_settings, redact, with_vhost
+
+
+def parse(*words: str, **environment: str) -> Settings:
+    return parse_settings(words, environment)
+
+
+def test_clients_are_shared_out() -> None:
+    settings = parse("--clients", "10k")
+    assert (settings.producers, settings.consumers, settings.callers) == (4500, 4500, 1000)
+    assert settings.connections == 10_000
+    assert (settings.queues, settings.servers) == (45, 4)
+    assert settings.loop == "closed"
+
+
+def test_roles_can_be_given_alone_or_with_the_clients() -> None:
+    alone = parse("--producers", "3", "--consumers", "2")
+    assert (alone.clients, alone.callers, alone.servers) == (5, 0, 0)
+    rest = parse("--clients", "100", "--callers", "0")
+    assert (rest.producers, rest.consumers) == (50, 50)
+
+
+def test_a_rate_makes_the_loop_open() -> None:
+    assert parse("--producers", "10", "--rate", "2k").rate == 2000
+    each = parse("--producers", "10", "--rate-each", "5")
+    assert (each.rate, each.loop) == (50, "open")
+
+
+def test_callers_keep_the_pace_of_producers() -> None:
+    assert parse("--producers", "10", "--callers", "3", "--rate", "50").rate_each == 5
+    assert parse("--callers", "4", "--rate", "20").rate_each == 5
+    assert parse("--callers", "4", "--rate-each", "5").rate == 20
+    assert parse().rate_each is None
+
+
+def test_one_client_alone_produces() -> None:
+    settings = parse("--clients", "1")
+    assert (settings.producers, settings.consumers, settings.callers) == (1, 0, 0)
+
+
+def test_the_ramp_lies_in_the_warmup() -> None:
+    assert parse("--ramp", "10", "--warmup", "2").warmup == 10
+
+
+def test_brokers_come_from_the_line_or_the_environment() -> None:
+    assert parse().urls == ()
+    assert parse(RABBITMQ_URL="amqp://a").urls == ("amqp://a",)
+    assert parse("--url", "amqp://b/x", "--url", "amqp://c", "--vhost", "a/b", RABBITMQ_URL="amqp://a").urls == (
+        "amqp://b/a%2Fb",
+        "amqp://c/a%2Fb",
+    )
+
+
+def test_queue_arguments_and_labels() -> None:
+    settings = parse(
+        *("--queue-arg", "x-max-length=10", "--queue-arg", "x-lazy=true", "--queue-arg", "x=a=b", "--label", "k=1"),
+        *("--queue-arg", "text=007", "--queue-arg", 'quoted="5"', "--queue-arg", "nan=NaN", "--queue-arg", "list=[1]"),
+    )
+    assert settings.queue_arguments == {
+        "x-max-length": 10,
+        "x-lazy": True,
+        "x": "a=b",
+        "text": "007",
+        "quoted": "5",
+        "nan": "NaN",
+        "list": "[1]",
+    }
+    assert settings.labels == {"k": "1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--processes 2", "unrecognized arguments: --processes 2"),
+        ("--client 5", "unrecognized arguments"),
+        ("--clients 0", "0 is less than 1"),
+        ("--clients ten", "'ten' is no number"),
+        ("--clients 5 --producers 6", "don't make 5 clients"),
+        ("--clients 5 --producers 1 --consumers 1 --callers 1", "don't make 5 clients"),
+        ("--producers 0 --consumers 0", "no clients"),
+        ("--clients 5 --connections 6", "idle"),
+        ("--consumers 2 --queues 3", "3 queues for 2 consumers"),
+        ("--callers 2 --queues 3", "--queues without"),
+        ("--producers 2 --servers 3", "--servers without callers"),
+        ("--callers 2 --servers 3", "3 servers for 2 callers"),
+        ("--consumers 2", "nobody would send anything"),
+        ("--url amqps://host --driver aiormq", "TLS is for --driver rabbitry"),
+        ("--json=", "--json is empty"),
+        ("--vhost=", "--vhost is empty"),
+        ("--queue-arg x-queue-type=stream", "use --queue-type"),
+        ("--clients " + "9" * 400, "too large a number"),
+        ("--rate 5 --rate-each 5", "not allowed with"),
+        ("--rate 0", "above 0"),
+        ("--duration 0", "above 0"),
+        ("--size 8", "24 bytes of stamp"),
+        ("--prefetch 5 --ack-every 6", "wait for ever"),
+        ("--prefetch 70000", "more than 65535"),
+        ("--driver aiormq --backend trio", "aiormq runs on asyncio only"),
+        ("--driver kafka", "invalid choice"),
+        ("--queue-type stream", "invalid choice"),
+        ("--queue-arg x", "write it as key=value"),
+        ("--url http://guest:secret@host", "no AMQP URL"),
+        ("--url amqpfoo://guest:secret@host", "no AMQP URL"),
+        ("--url amqp://guest:secret@host:99999", "no AMQP URL"),
+        ("--url guest:secret@host", "no AMQP URL"),
+    ],
+)
+def test_wrong_usage_says_why(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse(*line.split())
+    assert exit_info.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "secret" not in told
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse("--help")
+    assert exit_info.value.code == 0
+    told = capsys.readouterr().out
+    for flag in ("--clients", "--rate-each", "--drain", "--json", "--seed", "130 interrupted"):
+        assert flag in told
+
+
+def test_passwords_stay_out_of_results() -> None:
+    assert redact("amqp://me:secret@host:1/v") == "amqp://me@host:1/v"
+    assert redact("amqp://host/v") == "amqp://host/v"
+    assert redact("--url=amqp://me:secret@host:1/v") == "--url=amqp://me@host:1/v"
+    assert redact("u:secret@host") == "u@host"
+    assert redact("amqp://me:sec/r@et@host") == "amqp://me@host"
+    assert redact("--label=a:b") == "--label=a:b"
+    assert redact("amqp://me:c2VjcmV0==@host") == "amqp://me@host"
+    assert redact("--url=amqp://me:se=cret@host") == "--url=amqp://me@host"
+    assert redact("me:se=cret@host") == "me@host"
+    assert with_vhost("amqp://me:secret@host:1/v?heartbeat=5", "/") == "amqp://me:secret@host:1/%2F?heartbeat=5"

@@ -1,0 +1,58 @@
+"""The package imports its public names when the first is asked for, and nobody can tell but by the time it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rabbitry
+from rabbitry import _public
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str) -> None:
+    """The script in a process of its own, as what is imported stays so."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_package_alone_imports_nothing() -> None:
+    run(
+        "import sys, rabbitry\n"
+        "assert not {'anyio', 'asyncio', 'rabbitry._public'} & set(sys.modules)\n"
+        "assert not hasattr(rabbitry, '_no_such_name') and 'rabbitry._public' not in sys.modules\n"
+        "assert set(dir(rabbitry)) >= {'Client', 'connect', '__all__', '__path__'}\n"
+        "from rabbitry import *\n"
+        "assert Client is rabbitry.Client and open_client is rabbitry.open_client\n"
+    )
+
+
+def test_every_part_can_be_imported_first() -> None:
+    """None of them relies on another order of imports."""
+    run(
+        "import importlib, os, anyio, msgpack, trio\n"
+        "parts = 'blocking opentelemetry protocol testing _transport tutorials.rpc _cli.commands.rpc'.split()\n"
+        "for part in parts:\n"
+        "    if not (child := os.fork()):\n"
+        "        importlib.import_module(f'rabbitry.{part}')\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(child, 0)[1] == 0, part\n"
+    )
+
+
+def test_the_names_are_those_of_one_place() -> None:
+    assert rabbitry.__all__ is _public.__all__
+    assert [name for name in rabbitry.__all__ if getattr(rabbitry, name) is not getattr(_public, name)] == []
+    assert set(dir(rabbitry)) >= {*rabbitry.__all__, "__all__", "__path__"}
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'rabbitry' has no attribute 'Mesage'$") as caught:
+        rabbitry.Mesage  # type: ignore[attr-defined]
+    assert (caught.value.name, caught.value.obj) == ("Mesage", rabbitry)  # by which Python tells what may be meant
+    with pytest.raises(ImportError, match="cannot import name 'Mesage' from 'rabbitry'"):
+        from rabbitry import Mesage  # type: ignore[attr-defined]  # noqa: F401

@@ -1,0 +1,187 @@
+"""Codecs of RPC: the user's own, chosen by name or content type; what can't be decoded ends its call, and is told."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+import rabbitry
+from rabbitry import Codec
+from rabbitry._values import codecs
+from rabbitry.protocol.wire.properties import Properties, encode_properties
+from tests.support.helpers import exclusive_queue, has_counts
+
+
+def reverse(body: bytes) -> Any:
+    return json.loads(body[::-1])
+
+
+BACKWARDS = Codec("backwards", "application/x-backwards", lambda value: json.dumps(value).encode()[::-1], reverse)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers goes with it."""
+    monkeypatch.setattr(codecs, "_BY_NAME", dict(codecs._BY_NAME))
+    monkeypatch.setattr(codecs, "_BY_CONTENT_TYPE", dict(codecs._BY_CONTENT_TYPE))
+
+
+async def echo(payload: Any) -> Any:
+    return payload
+
+
+async def test_a_codec_of_the_users_own_works_unregistered_where_both_sides_name_it(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, echo, codec=BACKWARDS))
+            async with connection.rpc(codec=BACKWARDS) as rpc:
+                assert await rpc.call(queue, {"a": [1]}) == {"a": [1]}
+            tg.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("content_type", ["", "application/x-backwards; charset=utf-8", "Application/X-Backwards"])
+def test_a_content_type_with_parameters_is_still_that_of_the_codec_in_use(content_type: str) -> None:
+    assert codecs.decode_from(b"]1[", content_type, BACKWARDS) == [1]
+
+
+MSGPACK, JSON = "application/msgpack", "application/json"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "told"),
+    [
+        (MSGPACK, b"\x91" * 100_000, "StackError"),  # nested; its exception has no text
+        (MSGPACK, b"\xdd\xff\xff\xff\xff", "max_array_len"),  # four thousand million elements in five bytes
+        (MSGPACK, b"\xdf\xff\xff\xff\xff", "max_map_len"),
+        (MSGPACK, b"\xc6\xff\xff\xff\xff", "max_bin_len|incomplete"),
+        (MSGPACK, b"\xdd\x00\x00\x40\x00" * 1000 + bytes(16384), "incomplete"),  # each a list of 16,384
+        (MSGPACK, b"\x81\x90\x01", "unhashable"),
+        (MSGPACK, b"\xd7\xff" + b"\xff" * 8, "nanoseconds"),
+        (MSGPACK, b"\xc7\x0c\xff" + bytes(4) + b"\x7f" + b"\xff" * 7, "too large"),
+        (MSGPACK, b"\xa1\xff", "utf-8"),
+        (JSON, b"[" * 100_000, "recursion"),
+        (JSON, b"1" * 100_000, "4300 digits"),
+        (JSON, b"", "Expecting value"),
+        (JSON, b"\xff\xfe\x00", "truncated|utf-16"),
+        ("text/plain; charset=iso-8859-1", b"\xe9", "iso-8859-1.*utf-8"),
+        ("text/plain; charset=utf-16", b"\xff\xfea\x00", "utf-16.*utf-8"),
+    ],
+)
+def test_whatever_a_peer_sends_is_a_decode_error(content_type: str, body: bytes, told: str) -> None:
+    with pytest.raises(rabbitry.DecodeError, match=told):
+        codecs.decode_body(body, content_type, None)
+
+
+@pytest.mark.parametrize(("codec", "value"), [("raw", 5), ("raw", [1]), ("raw", "x"), ("raw", None), ("text", 5)])
+def test_raw_and_text_take_nothing_else(codec: str, value: Any) -> None:
+    """`bytes(5)` is five zeros."""
+    with pytest.raises(TypeError, match=f"codec '{codec}' takes"):
+        rabbitry.Message.encode(value, codec=codec)
+
+
+def test_raw_takes_whatever_holds_bytes() -> None:
+    for value in (b"x", bytearray(b"x"), memoryview(b"x")):
+        assert rabbitry.Message.encode(value, codec="raw").body == b"x"
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_registered_codec_is_chosen_by_content_type_on_both_sides(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(connection.serve, queue, echo)
+            async with connection.rpc(codec=BACKWARDS) as rpc:
+                with pytest.raises(rabbitry.RemoteError, match="DecodeError: no codec for content type"):
+                    await rpc.call(queue, 1)
+                rabbitry.register_codec(BACKWARDS, "text/x-backwards; charset=utf-8")
+                assert await rpc.call(queue, [1, "x"]) == [1, "x"]
+            tg.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("registry")
+def test_registering_refuses_clashes_and_then_registers_nothing() -> None:
+    rabbitry.register_codec(BACKWARDS, "Text/X-Backwards; charset=utf-8")
+    rabbitry.register_codec(BACKWARDS)
+    message = rabbitry.Message.encode([1], codec="backwards")
+    assert (message.body, message.content_type) == (b"]1[", "application/x-backwards")
+    assert codecs.decode_body(b"]1[", "text/x-backwards", None) == [1]
+
+    def other(name: str, content_type: str) -> Codec:
+        return Codec(name, content_type, bytes, bytes)
+
+    with pytest.raises(ValueError, match="another codec named 'json'"):
+        rabbitry.register_codec(other("json", "application/x-new"))
+    with pytest.raises(ValueError, match="'application/json' belongs to codec 'json'"):
+        rabbitry.register_codec(other("new", "application/x-new"), "application/json")
+    with pytest.raises(ValueError, match="not empty"):
+        rabbitry.register_codec(other("new", ""))
+    with pytest.raises(ValueError, match="no codec named 'new'"):
+        rabbitry.Message.encode(b"", codec="new")
+    with pytest.raises(rabbitry.DecodeError):
+        codecs.decode_body(b"", "application/x-new", None)
+
+
+@pytest.mark.parametrize("content_type", ["application/msgpack", None, "application/x-unknown"])
+async def test_a_reply_that_can_not_be_decoded_ends_its_call(amqp_url: str, content_type: str | None) -> None:
+    async def handler(request: rabbitry.Delivery) -> rabbitry.Message:
+        return rabbitry.Message(b"\xc1", content_type=content_type)  # never used in MessagePack
+
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, raw=True))
+            async with connection.rpc() as rpc:
+                with pytest.raises(rabbitry.DecodeError), anyio.fail_after(5):
+                    await rpc.call(queue)
+                assert await rpc.call(queue, raw=True) == b"\xc1"
+            tg.cancel_scope.cancel()
+
+
+def with_broken_headers(**properties: Any) -> bytes:
+    """Encoded properties whose headers are nested deeper than is decoded here, which RabbitMQ passes on."""
+    table = b"\0\0\0\0"
+    for _ in range(70):
+        table = b"\x01aF" + table
+        table = len(table).to_bytes(4, "big") + table
+    encoded = encode_properties(Properties(headers={}, **properties))
+    at = encoded.index(b"\0\0\0\0", 2)  # the empty table
+    return encoded[:at] + table + encoded[at + 4 :]
+
+
+@pytest.mark.parametrize("content_type", [None, "application/msgpack"])
+async def test_a_reply_whose_headers_can_not_be_decoded_ends_its_call(amqp_url: str, content_type: str | None) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
+        queue = await exclusive_queue(channel)
+        async with connection.rpc() as rpc, channel.consume(queue) as requests, anyio.create_task_group() as tg:
+
+            async def call() -> None:
+                with pytest.raises(rabbitry.DecodeError, match="properties are malformed"), anyio.fail_after(5):
+                    await rpc.call(queue, 1)
+
+            tg.start_soon(call)
+            request = await anext(requests)
+            properties = with_broken_headers(
+                content_type=content_type, correlation_id=request.properties.correlation_id, delivery_mode=1
+            )
+            channel._live.publish(properties, b"\x01", "", request.properties.reply_to or "", False)
+            request.ack()
+
+
+async def test_a_request_whose_headers_can_not_be_decoded_is_answered(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
+        queue, replies = await exclusive_queue(channel), await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg, channel.consume(replies) as received:
+            tg.start_soon(connection.serve, queue, echo)
+            properties = with_broken_headers(correlation_id="7", reply_to=replies)
+            channel._live.publish(properties, b"\x01", "", queue, False)
+            with anyio.fail_after(5):
+                reply = await anext(received)
+            assert (reply.properties.correlation_id, reply.headers["x-rabbitry-error"]) == ("7", "DecodeError")
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+        assert connection.requests.failed == 1
