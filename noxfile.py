@@ -86,7 +86,8 @@ def run_tests_with_debian(session: nox.Session, suite: str) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = str(cache / "rabbitry" / f"debian-{suite}")
     session.run("python", "-m", "rabbitry.testing.rabbitmq.debian", suite, root, **PATIENCE)
-    paths = [f"tests/{room}" for room in ("channel", "rpc", "connection", "client", "opentelemetry", "testing", "whole")]
+    rooms = ("channel", "rpc", "connection", "client", "opentelemetry", "testing", "whole")
+    paths = [f"tests/{room}" for room in rooms]
     run_pytest(session, *paths, env={"RABBITRY_RABBITMQ_ROOT": root, "RABBITMQ_URL": None})
 
 
