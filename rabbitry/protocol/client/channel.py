@@ -2,18 +2,20 @@
 
 What must stay true: a request's slot stays in the order of replies until its reply came, also when nobody waits for it
 any more; a message's frames and its publish tag are made in one step; after the end nothing more is queued. Its base in
-`settling` queues the frames, `receiving` and `contents` are what the broker says. May not know tasks, time or sockets.
+`settling` queues the frames, `channel_methods` and `messages` are what the broker says. May not know tasks, time or
+sockets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotConnected, RabbitryError, RemoteProtocolError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.delivery_tags import NO_TAGS
+from rabbitry.protocol.client.life import ConnectionLife
 from rabbitry.protocol.client.publish_tags import PublishTags
 from rabbitry.protocol.client.settling import Settling
 from rabbitry.protocol.client.slots import Slot, Slots
@@ -24,9 +26,6 @@ from rabbitry.protocol.wire.constants import FRAME_OVERHEAD, REPLY_SUCCESS, SYNT
 from rabbitry.protocol.wire.framing import message_frames
 from rabbitry.protocol.wire.methods import Method, encode_method_frame
 from rabbitry.protocol.wire.properties import Properties, encode_properties
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.connection import ProtocolConnection
 
 __all__ = [
     "PUBLISH_TAG_HEADER",
@@ -76,7 +75,7 @@ class ProtocolChannel(Settling):
         "state",
     )
 
-    def __init__(self, connection: ProtocolConnection, number: int) -> None:
+    def __init__(self, connection: ConnectionLife[Any], number: int) -> None:
         super().__init__(connection, number)
         self.state = ChannelState.OPENING
         self.mode = Mode.PLAIN
@@ -171,10 +170,10 @@ class ProtocolChannel(Settling):
         first = self.state is not ChannelState.CLOSING
         self.state = state
         if first:
-            ended = events.ChannelEnded(self, self.error, waiting, consumers, unknown, never_sent)
+            ended = events.ChannelEnded(self.number, self.error, waiting, consumers, unknown, never_sent)
             self.connection.events.append(ended)
         elif waiting:
-            self.connection.events.append(events.ChannelEnded(self, self.error, waiting, [], [], []))
+            self.connection.events.append(events.ChannelEnded(self.number, self.error, waiting, [], [], []))
 
     def connection_ended(self, error: RabbitryError, unsent: int) -> None:
         """Called by the connection when it ends."""

@@ -19,7 +19,7 @@ from rabbitry._errors import (
     StaleDelivery,
 )
 from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel
-from rabbitry.protocol.client.receiving import receive_method
+from rabbitry.protocol.client.channel_methods import receive_channel_method
 from rabbitry.protocol.client.states import ChannelState, ConnectionState, Mode
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
@@ -1137,7 +1137,7 @@ def test_a_confirm_as_the_general_way(tag: int, bits: int) -> None:
             publish(channel, b"body", number)
         payload = methods.BasicAck.key + tag.to_bytes(8, "big") + bytes([bits])
         if general:
-            receive_method(channel, methods.decode_method(payload))
+            receive_channel_method(channel, methods.decode_method(payload))
             events.append(dialogue.events())
         else:
             events.append(dialogue.feed(b"\x01\0\x01\0\0\0\x0d" + payload + b"\xce"))

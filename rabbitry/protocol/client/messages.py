@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
-from typing import TYPE_CHECKING
 
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, octets
+from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel, octets
 from rabbitry.protocol.client.content import seems_streamed
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -21,9 +20,6 @@ from rabbitry.protocol.wire.assembly import Assembly
 from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method, decode_method
 from rabbitry.protocol.wire.properties import decode_properties
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
 
 __all__ = ["receive_body", "receive_delivery", "receive_header"]
 
@@ -127,7 +123,9 @@ def _finish_return(channel: ProtocolChannel, method: Method, header: bytes, body
     content = channel.connection.delivery_type(
         channel, None, 0, False, _route(method.exchange, method.routing_key), header, body
     )
-    channel.connection.events.append(events.Returned(channel, token, method.reply_code, method.reply_text, content))
+    channel.connection.events.append(
+        events.Returned(channel.on_return, token, method.reply_code, method.reply_text, content)
+    )
 
 
 def _route(exchange: str, routing_key: str) -> bytes:
