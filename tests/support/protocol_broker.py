@@ -156,7 +156,7 @@ def described(event: Any) -> tuple[Any, ...]:
         case events.Unblocked():
             return ("unblocked",)
         case events.Recovered():
-            return ("recovered", event.number)
+            return ("recovered", event.number, event.consumers)
         case events.ChannelEnded():
             return (
                 "channel ended",
