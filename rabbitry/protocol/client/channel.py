@@ -61,7 +61,10 @@ class ProtocolConsumer:
 
 
 class ProtocolChannel(Settling):
-    """See the module's first lines. Made by `ProtocolConnection.open_channel`."""
+    """One channel as a client sees it: its requests, consumers and publishes; `Settling` adds acknowledgements.
+
+    Made by `ProtocolConnection.open_channel`. Tokens are the caller's, and come back with the events they belong to.
+    """
 
     __slots__ = (
         "_heads",
@@ -126,6 +129,7 @@ class ProtocolChannel(Settling):
             self.connection.events.append(events.Replied(slot.token, reply))
 
     def check_open(self) -> None:
+        """Raise why the channel can't be used, unless it can."""
         if self.state is not ChannelState.OPEN and self.state is not ChannelState.OPENING:
             raise self.end_error()
 
@@ -176,7 +180,7 @@ class ProtocolChannel(Settling):
             self.connection.events.append(events.ChannelEnded(self.number, self.error, waiting, [], [], []))
 
     def connection_ended(self, error: RabbitryError, unsent: int) -> None:
-        """Called by the connection when it ends."""
+        """The connection has ended, by `error`, and this channel with it; the last `unsent` publishes never left."""
         self.end(error, ChannelState.CLOSED, unsent=unsent)
 
     # --- undoing -----------------------------------------------------------------------------------------------------
@@ -249,20 +253,20 @@ class ProtocolChannel(Settling):
         return self.request_cancel(consumer, waiter)
 
     def request_cancel(self, consumer: ProtocolConsumer, waiter: Any) -> Slot:
-        """basic.cancel itself."""
+        """Queue basic.cancel for a consumer that has started; nobody awaits the reply where `waiter` is None."""
         tag = consumer.consumer_tag.decode("utf-8", "surrogateescape")
         slot = self.request(methods.BasicCancel(consumer_tag=tag, nowait=False), waiter)
         slot.abandoned = waiter is None
         return slot
 
     def get(self, method: methods.BasicGet, waiter: Any) -> Slot:
-        """Queue basic.get."""
+        """Queue basic.get; the reply is a `Content`, or the method basic.get-empty."""
         slot = self.request(method, waiter)
         self.own_tags()
         return slot
 
     def recover(self, token: Any) -> Slot:
-        """basic.recover(requeue=True): everything outstanding now becomes stale."""
+        """Queue basic.recover(requeue=True): everything outstanding becomes stale now."""
         slot = self.request(methods.BasicRecover(requeue=True), token)
         self.own_tags().start_recover()
         return slot

@@ -294,6 +294,6 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def end(self, error: RabbitryError) -> None:
-        """As of every life; and what came of a frame will not be completed."""
+        """End as every life does, and drop the beginning of a frame that will not be completed."""
         super().end(error)
         self._tail = b""

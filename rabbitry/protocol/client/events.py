@@ -131,7 +131,10 @@ class ChannelEnded:
 
 
 class ConnectionEnded:
-    """The connection is over; a `ChannelEnded` for each of its channels came before. `waiting` as there."""
+    """The connection is over; a `ChannelEnded` for each of its channels came before.
+
+    `waiting` are the tokens of requests on the connection itself that were not answered.
+    """
 
     __slots__ = ("error", "waiting")
 

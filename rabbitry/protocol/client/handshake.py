@@ -24,7 +24,7 @@ MODERN_FRAME_MIN_SIZE = 8192
 
 
 class Handshake:
-    """See the module's first lines. `mechanisms` are (SASL name, initial response) in order of preference."""
+    """One connection's part in the handshake. `mechanisms` are (SASL name, initial response) in order of preference."""
 
     __slots__ = (
         "_client_properties",
@@ -72,7 +72,7 @@ class Handshake:
         return frame
 
     def open_frame(self, frame_max: int) -> bytes:
-        """connection.open, after frame_max has been agreed on."""
+        """The frame that asks for the virtual host, after `frame_max` has been agreed on."""
         self._is_frame_small = frame_max < MODERN_FRAME_MIN_SIZE
         return encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
 

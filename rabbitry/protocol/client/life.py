@@ -59,7 +59,10 @@ Channel = TypeVar("Channel", bound=Ending)
 
 
 class ConnectionLife(Generic[Channel]):
-    """See the module's first lines. `channels` are those whose numbers are taken."""
+    """What a connection's channels, and what the broker says of it, act on.
+
+    `channels` are those whose numbers are taken, `token` is the caller's own.
+    """
 
     __slots__ = (
         "_answers",

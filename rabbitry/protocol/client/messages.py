@@ -28,7 +28,7 @@ _unpack_deliver = Struct(">QB").unpack_from
 
 
 def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
-    """A content header."""
+    """Take in a content header: the message that it belongs to has begun."""
     if channel.state is ChannelState.CLOSING:
         return
     if channel.assembly is None:
@@ -38,7 +38,7 @@ def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
 
 
 def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
-    """One body frame."""
+    """Take in one body frame; the message may be whole with it."""
     if channel.state is ChannelState.CLOSING:
         return
     if channel.assembly is None:

@@ -93,11 +93,11 @@ class Settling:
         pending.append(tag)
 
     def nack(self, tag: int, requeue: bool) -> None:
-        """basic.nack of one delivery."""
+        """Queue basic.nack for one delivery."""
         self._settle(tag, NACK, 2 if requeue else 0)
 
     def reject(self, tag: int, requeue: bool) -> None:
-        """basic.reject of one delivery; unlike a nack it counts towards a quorum queue's delivery limit on newer
+        """Queue basic.reject for one delivery; unlike a nack it counts towards a quorum queue's delivery limit on newer
         brokers.
         """
         self._settle(tag, REJECT, 1 if requeue else 0)
