@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rabbitry._concurrency.waiting import (
@@ -89,7 +90,7 @@ async def test_who_is_being_cancelled(anyio_backend_name: str) -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         assert is_being_cancelled()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
     if anyio_backend_name == "asyncio":
         task = asyncio.current_task()
         assert task is not None
