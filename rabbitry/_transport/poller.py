@@ -182,7 +182,8 @@ class Poller:
         events = self.epoll.poll(0, self._batch)
         if not events:
             return False
-        now = self._monotonic()
+        monotonic = self._monotonic
+        now = monotonic()
         transports = self._transports
         touched: list[SocketTransport] = []
         for descriptor, event in events:
@@ -197,7 +198,7 @@ class Poller:
                     transport.receive(now)
                 else:
                     transport.handle_event(event, now)
-        took = self._monotonic() - now
+        took = monotonic() - now
         if took > PASS_SECONDS:
             self._take_less()
         elif self._batch < SOCKETS_PER_PASS and took < PASS_SECONDS / 4:
