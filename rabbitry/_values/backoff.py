@@ -8,7 +8,7 @@ from math import inf
 from random import Random
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
 
 __all__ = ["Backoff"]
 

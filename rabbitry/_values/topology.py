@@ -14,12 +14,10 @@ from math import ceil
 from typing import Any, Literal, TypeAlias, get_args
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire import methods
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
-
-LONGEST_MS = 4294967295  # RabbitMQ takes times up to 32 bits
 
 
 @dataclass(frozen=True, slots=True)
