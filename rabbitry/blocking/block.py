@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar
 
-from rabbitry._errors import LocalProtocolError
+from rabbitry import LocalProtocolError
 from rabbitry.blocking.portal import Portal, Timeout
 
 __all__ = ["Block"]

@@ -11,10 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
 import rabbitry
-from rabbitry._channel.channel import QueueInfo
-from rabbitry._errors import NotConnected
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Entity, Exchange, Queue
+from rabbitry import Exchange, Message, NotConnected, Queue, QueueInfo
+from rabbitry._values.topology import Entity
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery

@@ -16,21 +16,21 @@ from typing import Any, TypeAlias, Unpack, overload
 import anyio.to_thread
 
 import rabbitry
-from rabbitry._channel.channel import QueueInfo
-from rabbitry._channel.delivery import OnError
-from rabbitry._channel.publisher import check_window
-from rabbitry._client.link import Credentials, State, WhileDown
-from rabbitry._client.publisher import OnUnknown
-from rabbitry._client.subscription import ConsumeOptions, Offset
-from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
-from rabbitry._instrumentation import Instrumentation
-from rabbitry._reactor import DEFAULT_URL
-from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Handler
-from rabbitry._values.backoff import Backoff
-from rabbitry._values.codecs import Codec
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Entity, Exchange, Queue
+from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
+from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.options import (
+    CLOCK_SKEW,
+    DEFAULT_DRAIN,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    ConsumeOptions,
+    Offset,
+    OnUnknown,
+    ReplyTo,
+    State,
+    WhileDown,
+    check_window,
+)
+from rabbitry._values.topology import Entity
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery
@@ -39,7 +39,7 @@ from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
-from rabbitry.blocking.threads import Threads, caught
+from rabbitry.blocking.threads import Handler, OnError, Threads, caught
 
 __all__ = ["Client", "open_client"]
 
@@ -47,8 +47,10 @@ logger = logging.getLogger("rabbitry")
 
 PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
 
-DEFAULT_DRAIN = 5.0
-"""Seconds that handlers have to finish: they run in threads, which nothing can cancel."""
+HANDLERS_DRAIN = 5.0
+"""Seconds that the handlers of an interrupted `process` or `serve` have to finish. The async ones have none, and are
+cancelled; these run in threads, which nothing can cancel.
+"""
 
 
 class Client(Hosted[rabbitry.Client]):
@@ -221,7 +223,7 @@ class Client(Hosted[rabbitry.Client]):
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
-        drain: float | timedelta = DEFAULT_DRAIN,
+        drain: float | timedelta = HANDLERS_DRAIN,
         timeout: Timeout = None,
         **options: Unpack[ConsumeOptions],
     ) -> None:
@@ -286,7 +288,7 @@ class Client(Hosted[rabbitry.Client]):
         raw: bool = False,
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
-        drain: float | timedelta = DEFAULT_DRAIN,
+        drain: float | timedelta = HANDLERS_DRAIN,
         timeout: Timeout = None,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
@@ -405,7 +407,8 @@ class Publishers:
         check_window(window)
         idle = self._idle.setdefault(options, [])
         publisher, stack = idle.pop() if idle else await self._new(options)
-        publisher._window = window  # nothing is under way: there need not be one for each size
+        # The async library's own attribute: with nothing under way it may change, so that one channel serves all sizes.
+        publisher._window = window
         try:
             yield publisher
             await publisher.flush()

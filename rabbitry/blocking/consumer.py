@@ -19,7 +19,7 @@ from typing import Self, TypeAlias
 import anyio
 
 import rabbitry
-from rabbitry._errors import RabbitryError
+from rabbitry import RabbitryError
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
@@ -104,7 +104,11 @@ class Consumer(Block[AnyConsumer]):
         return taken
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
-        """To the consumer of now, which puts them back into the queue when it is left. On the loop."""
+        """To the consumer of now, which puts them back into the queue when it is left. On the loop.
+
+        By the async library's own way to take back what a cancelled batch held: nothing public hands deliveries back to
+        a consumer, as who iterates an async one never holds what it did not ask for.
+        """
         if not deliveries:
             return
         consumer = self._async if isinstance(self._async, rabbitry.Consumer) else self._async._consumer
@@ -227,16 +231,21 @@ class Consumer(Block[AnyConsumer]):
 
         Consume with a prefetch of at least `size`, or every batch waits in vain to fill.
         """
-        return Batches(self, self._async.batches(size, within=within), timeout)
+        return Batches(self, self._portal, self._async.batches(size, within=within), timeout)
 
 
 class Batches:
     """Iterates a consumer in batches; made by `Consumer.batches`."""
 
     def __init__(
-        self, consumer: Consumer, batches: rabbitry.Batches | rabbitry.SubscriptionBatches, timeout: Timeout
+        self,
+        consumer: Consumer,
+        portal: Portal,
+        batches: rabbitry.Batches | rabbitry.SubscriptionBatches,
+        timeout: Timeout,
     ) -> None:
         self._consumer = consumer
+        self._portal = portal
         self._async = batches
         self._timeout = timeout
 
@@ -245,8 +254,7 @@ class Batches:
 
     def __next__(self) -> rabbitry.Batch:
         """The next batch, never empty. Interrupted or timed out, it loses nothing."""
-        portal = self._consumer._portal
-        batch = portal.run(self._next, self._timeout, undo=self._undo)
+        batch = self._portal.run(self._next, self._timeout, undo=self._undo)
         if batch is None:
             raise StopIteration
         return batch
@@ -258,7 +266,7 @@ class Batches:
             batch = await self._async.__anext__()
         except StopAsyncIteration:  # which no coroutine's result may be
             return None
-        return rabbitry.Batch([Delivery(delivery, consumer._portal) for delivery in batch])
+        return rabbitry.Batch([Delivery(delivery, self._portal) for delivery in batch])
 
     def _undo(self, batch: rabbitry.Batch | None) -> None:
         if batch is not None:

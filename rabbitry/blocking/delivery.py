@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import rabbitry
-from rabbitry._errors import AlreadySettled, StaleDelivery
+from rabbitry import AlreadySettled, StaleDelivery
 from rabbitry.blocking.portal import Portal
 
 __all__ = ["Delivery"]

@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
-from rabbitry._errors import LocalProtocolError, NotConnected
+from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.portal import Portal, lease
 
 __all__ = ["Hosted"]

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
-from rabbitry._errors import LocalProtocolError, NotConnected
+from rabbitry import LocalProtocolError, NotConnected
 from rabbitry._values.durations import seconds
 
 __all__ = ["Deadline", "Portal", "Timeout", "lease"]

@@ -13,10 +13,8 @@ from types import TracebackType
 from typing import Any
 
 import rabbitry
-from rabbitry._channel.confirmation import Outcome
-from rabbitry._errors import LocalProtocolError, PublishFailed
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Exchange
+from rabbitry import Exchange, LocalProtocolError, Message, PublishFailed
+from rabbitry._values.options import Outcome
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.threads import caught

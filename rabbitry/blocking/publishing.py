@@ -14,9 +14,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import anyio
 
 import rabbitry
-from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Exchange
+from rabbitry import Exchange, LocalProtocolError, Message
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
 
 __all__ = ["ByKey", "Several", "Submits", "publish_all", "unconfirmed", "with_keys"]

@@ -12,20 +12,26 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 
 import rabbitry
-from rabbitry._channel.delivery import OnError
-from rabbitry._errors import RabbitryError
+from rabbitry import RabbitryError
+from rabbitry._values.options import Verdict
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal
 
-__all__ = ["Threads", "caught"]
+__all__ = ["Handler", "OnError", "Threads", "caught"]
 
 T = TypeVar("T")
+
+Handler: TypeAlias = Callable[[Any], Any] | rabbitry.Service | Sequence[Callable[..., Any]]
+"""What answers requests."""
+
+OnError: TypeAlias = Verdict | Callable[[rabbitry.Delivery, Exception], Verdict]
+"""What becomes of a delivery whose handler failed, or what decides it."""
 
 
 class Threads:
@@ -53,6 +59,7 @@ class Threads:
         if isinstance(function, Sequence):
             function = rabbitry.Service(*function)
         if isinstance(function, rabbitry.Service):
+            # The service's own table: of what it was made (an object, say, or an interface) only the names are public.
             return rabbitry.Service({name: self.asynchronous(each) for name, (each, _) in function._functions.items()})
         if not callable(function) or inspect.iscoroutinefunction(function):
             return function
