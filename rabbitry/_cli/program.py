@@ -64,7 +64,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """The command; what it raises as CommandError."""
+    """Run the command that was chosen; what is wrong with its arguments is a CommandError."""
     module, _, name = arguments.run.partition(":")
     command = getattr(import_module(module), name)
     try:

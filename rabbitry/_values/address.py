@@ -62,9 +62,9 @@ class Address:
     certfile: str | None = None
     keyfile: str | None = None
     key_password: str | None = field(default=None, repr=False)
-    """Of the key file; `password` in the URI's query."""
+    """What opens the key file; `password` in the URI's query."""
     verify: bool | None = None
-    """`verify_peer` or `verify_none`."""
+    """Whether the broker's certificate is verified; `verify_peer` or `verify_none` in the URI."""
     fail_if_no_peer_cert: bool | None = None
     server_name_indication: str | None = None
     """The name the certificate must have; "disable" for none."""

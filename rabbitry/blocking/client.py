@@ -346,7 +346,7 @@ class Client(Hosted[rabbitry.Client]):
 
     @property
     def state(self) -> State:
-        """The worse of its two connections' states; one that was never needed does not count."""
+        """The worse of the client's two connections' states; one that was never needed does not count."""
         return self._async.state
 
     @property
@@ -389,7 +389,7 @@ class Publishers:
     async def with_client(
         self, opening: AbstractAsyncContextManager[rabbitry.Client], portal: Portal
     ) -> AsyncIterator[rabbitry.Client]:
-        """The client's block, with which they end. It must not know the blocking client, which may be dropped."""
+        """The client's block, with which these end. It must not know the blocking client, which may be dropped."""
         async with opening as self._client:
             self._portal, self._is_open = portal, True
             try:
@@ -403,7 +403,7 @@ class Publishers:
 
     @asynccontextmanager
     async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
-        """One for this caller alone, until all it published is confirmed."""
+        """A publisher for this caller alone, until all it published is confirmed."""
         check_window(window)
         idle = self._idle.setdefault(options, [])
         publisher, stack = idle.pop() if idle else await self._new(options)
@@ -421,7 +421,7 @@ class Publishers:
             idle.append((publisher, stack))
 
     async def _abandon(self, stack: AsyncExitStack, error: BaseException) -> None:
-        """Leave at once what is under way, and close the channel."""
+        """Leave at once what the publisher has under way, and close its channel."""
         try:
             await stack.__aexit__(type(error), error, None)
         except BaseException as again:

@@ -94,7 +94,7 @@ class Consumer(Block[AnyConsumer]):
                 return
 
     def _take_fetched(self) -> list[Delivery]:
-        """One by one, as threads take them, too."""
+        """Take what is at hand: one by one, because threads do so meanwhile."""
         taken: list[Delivery] = []
         while self._fetched:
             try:
@@ -104,7 +104,7 @@ class Consumer(Block[AnyConsumer]):
         return taken
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
-        """To the consumer of now, which puts them back into the queue when it is left. On the loop.
+        """Give deliveries to the consumer of the present life, which puts them back when it is left. On the loop.
 
         By the async library's own way to take back what a cancelled batch held: nothing public hands deliveries back to
         a consumer, as who iterates an async one never holds what it did not ask for.
@@ -151,7 +151,7 @@ class Consumer(Block[AnyConsumer]):
         return delivery if delivery is not None else self._wait_for_one(Deadline(timeout))
 
     def _next_fetched(self) -> Delivery | None:
-        """One that is at hand, and was not put back by the broker meanwhile."""
+        """The next delivery that is at hand, and was not put back by the broker meanwhile."""
         while True:
             try:
                 delivery = self._fetched.popleft()
@@ -190,7 +190,7 @@ class Consumer(Block[AnyConsumer]):
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def _start_fetching(self) -> None:
-        """Unless it is under way already: a fetch that nobody waits for any more goes on."""
+        """Fetch deliveries, unless a fetch is under way already: one that nobody waits for any more goes on."""
         self._portal.settle_now()  # the broker may wait for that before it sends more
         if not (self._is_fetching or self._fetched or self._has_ended):
             self._is_fetching = True

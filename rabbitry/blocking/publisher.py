@@ -43,17 +43,17 @@ class Confirmation:
 
     @property
     def tag(self) -> Any:
-        """What `submit` was given."""
+        """The tag that `submit` was given."""
         return self._async.tag
 
     @property
     def message(self) -> Message | bytes:
-        """What was published."""
+        """The message that was published."""
         return self._async.message
 
     @property
     def exchange(self) -> str:
-        """Where it was published to."""
+        """The exchange that it was published to."""
         return self._async.exchange
 
     @property
@@ -80,7 +80,7 @@ OnOutcome = Callable[[Confirmation], None]
 
 
 def with_portal(on_outcome: OnOutcome | None, portal: Portal) -> Callable[[rabbitry.Confirmation], None] | None:
-    """What the async publisher calls instead."""
+    """What the async publisher calls instead of the user's function, which gets a `Confirmation` for threads."""
     if on_outcome is None:
         return None
     return lambda confirmation: caught(partial(on_outcome, Confirmation(confirmation, portal)))

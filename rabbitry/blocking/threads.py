@@ -85,7 +85,7 @@ class Threads:
         return in_thread
 
     def guarded(self, on_error: OnError) -> OnError:
-        """The same, which may end the program. It is called on the loop."""
+        """`on_error` itself, or a function that does the same and may end the program. It is called on the loop."""
         if not callable(on_error):
             return on_error
 
@@ -107,7 +107,9 @@ class _Exit(Exception):
 
 
 def caught(function: Callable[[], T]) -> T:
-    """What it returns or raises, but for what would end or cancel who awaits it: that becomes an ordinary failure."""
+    """What the function returns or raises, but for what would end or cancel who awaits it: that becomes an ordinary
+    failure.
+    """
     try:
         return function()
     except Exception:

@@ -24,7 +24,7 @@ Program = Callable[..., Awaitable[None]]
 
 
 def run(*programs: Program) -> None:
-    """Run the one that the command line names."""
+    """Run the program that the command line names."""
     given = _parser(programs).parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
@@ -48,7 +48,7 @@ def run(*programs: Program) -> None:
 
 
 def _broker_url(text: str) -> str:
-    """The same; else argparse tells what is wrong with it, without its password."""
+    """The URL itself, if it is a broker's; else argparse tells what is wrong with it, without its password."""
     try:
         rabbitry.connect(text)  # opens nothing before it is entered
     except ValueError as error:
@@ -57,7 +57,7 @@ def _broker_url(text: str) -> str:
 
 
 def _parameters(program: Program) -> list[inspect.Parameter]:
-    """All but the URL."""
+    """The program's parameters, all but the URL."""
     return list(inspect.signature(program, eval_str=True).parameters.values())[1:]
 
 

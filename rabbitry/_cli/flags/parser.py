@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         return [*flags, "--", *others] if others else flags
 
     def error(self, message: str) -> NoReturn:
-        """End with code 2."""
+        """End the program with code 2, saying why, without a password."""
         super().error(redact_in(message, Parser.words))
 
 
@@ -101,14 +101,14 @@ def add_command(
 
 
 def add_value(
-    group: argparse._ActionsContainer,
+    group: Any,
     flag: str,
     parse: Callable[[str], T],
     metavar: str,
     text: str,
     default: T | None = None,
 ) -> None:
-    """A flag whose value `parse` converts, or refuses by ValueError."""
+    """Add to a command, or to a group of its flags, one whose value `parse` converts, or refuses by ValueError."""
 
     def convert(value: str) -> T:
         try:
@@ -121,7 +121,7 @@ def add_value(
 
 
 def add_header(add: argparse.ArgumentParser) -> None:
-    """`--header`."""
+    """Add the flag `--header`."""
     text = "a header; JSON values are themselves, everything else is text (repeatable)"
     add.add_argument("--header", action="append", default=[], metavar="K=V", help=text)
 

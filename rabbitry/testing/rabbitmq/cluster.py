@@ -195,7 +195,7 @@ class PrivateCluster:
                 }
 
     def _check_is_one(self) -> None:
-        """A node looks for the first one as it starts, and goes on by itself where it can't join."""
+        """Raise NodeError unless all are one cluster: a node that can't join the first one goes on by itself."""
         first = self.nodes[0]
         first.rabbitmqctl("await_startup", "--timeout", "30")  # it listens a moment before it counts as started
         first.rabbitmqctl("await_online_nodes", str(self._count), "--timeout", "30")

@@ -87,7 +87,7 @@ def ensure_built(suite: str, folder: Path) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One builder at a time."""
+    """A block that one builder at a time is in."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
