@@ -107,7 +107,7 @@ class Queue:
 
     @property
     def current_name(self) -> str:
-        """The name that the broker knows the queue by. `LocalProtocolError` for a temporary one that was not declared yet."""
+        """The name that the broker knows the queue by. `LocalProtocolError` for a temporary one not declared yet."""
         if self._server is None:
             return self.name
         if self._server.name is None:

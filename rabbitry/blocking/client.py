@@ -54,7 +54,7 @@ cancelled; these run in threads, which nothing can cancel.
 
 
 class Client(Hosted[rabbitry.Client]):
-    """Made by `open_client`, and usable by any thread inside its `with` block."""
+    """A client that spans reconnects, made by `open_client`, and usable by any thread inside its `with` block."""
 
     _what = "the client"
     _how = "with rabbitry.blocking.open_client(url) as client"

@@ -36,8 +36,8 @@ class Confirmation:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it: "pending" at first, then "confirmed", "nacked", "unroutable", "unknown" or "unsent", as
-        `rabbitry.Confirmation` explains.
+        """What became of the publish: "pending" at first, then "confirmed", "nacked", "unroutable", "unknown" or
+        "unsent", as `rabbitry.Confirmation` explains.
         """
         return self._async.outcome
 

@@ -70,8 +70,8 @@ def free_ports(count: int) -> list[int]:
 def environment(
     directory: Path, name: str, distribution_port: int, epmd_port: int, control_port: int
 ) -> dict[str, str]:
-    """The node's environment. It names all that RabbitMQ's scripts and Erlang would otherwise look for in /etc, /var and
-    the home directory.
+    """The node's environment. It names all that RabbitMQ's scripts and Erlang would otherwise look for in /etc, /var
+    and the home directory.
     """
     foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
     return {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | {
