@@ -25,19 +25,19 @@ except ImportError as error:
         'rabbitry.opentelemetry needs the OpenTelemetry API: pip install "rabbitry[opentelemetry]"'
     ) from error
 
-from rabbitry._channel.delivery import Delivery
-from rabbitry._errors import DecodeError
-from rabbitry._instrumentation import (
+from rabbitry import (
     CallOperation,
+    DecodeError,
+    Delivery,
     Event,
     GetOperation,
-    Instruments,
+    Message,
     Operation,
     ProcessOperation,
     PublishOperation,
 )
+from rabbitry._instrumentation import Instruments
 from rabbitry._instrumented.kinds import process_operation
-from rabbitry._values.message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
 

@@ -67,6 +67,11 @@ def _refuse_constant(_: str) -> Any:
 
 # --- URLs ---------------------------------------------------------------------------------------------------------
 
+DEFAULT_URL = "amqp://guest:guest@localhost/"
+"""What `rabbitry.connect` itself takes by default. It stands here, too, as `--help` does not wait for the client's
+import; a test holds them equal.
+"""
+
 
 def with_vhost(url: str, vhost: str | None) -> str:
     """The URL with another virtual host; unchanged for None."""

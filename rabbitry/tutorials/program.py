@@ -22,6 +22,8 @@ __all__ = ["run"]
 
 Program = Callable[..., Awaitable[None]]
 
+DEFAULT_URL: str = inspect.signature(rabbitry.connect).parameters["url"].default
+
 
 def run(*programs: Program) -> None:
     """Run the program that the command line names."""
@@ -69,9 +71,9 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shared = argparse.ArgumentParser(add_help=False)
-    url = os.environ.get("RABBITMQ_URL") or "amqp://guest:guest@localhost"
+    url = os.environ.get("RABBITMQ_URL") or DEFAULT_URL
     shared.add_argument(
-        "--url", type=_broker_url, default=url, help="the broker, else $RABBITMQ_URL, else amqp://guest:guest@localhost"
+        "--url", type=_broker_url, default=url, help=f"the broker, else $RABBITMQ_URL, else {DEFAULT_URL}"
     )
     backends = [name for name in ("asyncio", "trio") if find_spec(name)]
     shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")

@@ -12,9 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from rabbitry._cli.values import parse_duration, redact_in
-
-DEFAULT_URL = "amqp://guest:guest@localhost"
+from rabbitry._cli.values import DEFAULT_URL, parse_duration, redact_in
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 failed (unroutable, nacked, not found, refused, nothing to get, no reply, --check found "
