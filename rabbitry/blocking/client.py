@@ -1,17 +1,16 @@
 """`Client`: what spans reconnects, for threads. Where a program without async begins.
 
-What must stay true: what each operation does across a lost connection is the async client's doing; publishers are kept
-for the next `publish_many` only while nothing of theirs has failed.
+What must stay true: what each operation does across a lost connection is the async client's doing. An operation here is
+handed over to the loop as it is, and the functions that it is to call go to threads.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, TypeAlias, Unpack, overload
+from typing import Any, Unpack, overload
 
 import anyio.to_thread
 
@@ -28,24 +27,20 @@ from rabbitry._values.options import (
     ReplyTo,
     State,
     WhileDown,
-    check_window,
 )
 from rabbitry._values.topology import Entity
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.hosting import Hosted
-from rabbitry.blocking.portal import Portal, Timeout
+from rabbitry.blocking.pool import PublisherOptions, Publishers
+from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
 from rabbitry.blocking.threads import Handler, OnError, Threads, caught
 
 __all__ = ["Client", "open_client"]
-
-logger = logging.getLogger("rabbitry")
-
-PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
 
 HANDLERS_DRAIN = 5.0
 """Seconds that the handlers of an interrupted `process` or `serve` have to finish. The async ones have none, and are
@@ -372,69 +367,6 @@ class Client(Hosted[rabbitry.Client]):
         """Return when the client was left; raise the cause when something else ended it."""
         if not self._is_left:
             self._portal.run(self._async.wait_closed, timeout)
-
-
-class Publishers:
-    """A client's publishers that are not in use, each with a channel of its own, so that the calls of several threads
-    don't share their failures. Used on the loop alone.
-    """
-
-    def __init__(self) -> None:
-        self._client: rabbitry.Client
-        self._portal: Portal
-        self._is_open = False
-        self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
-
-    @asynccontextmanager
-    async def with_client(
-        self, opening: AbstractAsyncContextManager[rabbitry.Client], portal: Portal
-    ) -> AsyncIterator[rabbitry.Client]:
-        """The client's block, with which these end. It must not know the blocking client, which may be dropped."""
-        async with opening as self._client:
-            self._portal, self._is_open = portal, True
-            try:
-                yield self._client
-            finally:
-                self._is_open = False
-                idle, self._idle = self._idle, {}
-                for kept in idle.values():
-                    for _, stack in kept:
-                        await stack.aclose()
-
-    @asynccontextmanager
-    async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
-        """A publisher for this caller alone, until all it published is confirmed."""
-        check_window(window)
-        idle = self._idle.setdefault(options, [])
-        publisher, stack = idle.pop() if idle else await self._new(options)
-        # The async library's own attribute: with nothing under way it may change, so that one channel serves all sizes.
-        publisher._window = window
-        try:
-            yield publisher
-            await publisher.flush()
-        except BaseException as error:  # a broker that does not answer may take seconds to close the channel
-            self._portal.spawn(self._abandon(stack, error))
-            raise
-        if publisher.failed or not self._is_open:
-            await stack.aclose()
-        else:
-            idle.append((publisher, stack))
-
-    async def _abandon(self, stack: AsyncExitStack, error: BaseException) -> None:
-        """Leave at once what the publisher has under way, and close its channel."""
-        try:
-            await stack.__aexit__(type(error), error, None)
-        except BaseException as again:
-            if again is not error:
-                logger.warning("a publisher could not be closed: %s", again)
-
-    async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
-        while_down, on_unknown = options
-        stack = AsyncExitStack()
-        publisher = await stack.enter_async_context(
-            self._client.publisher(while_down=while_down, on_unknown=on_unknown)
-        )
-        return publisher, stack
 
 
 def open_client(
