@@ -54,7 +54,7 @@ Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
-    """Give it to `open_client(…, instrumentation=OpenTelemetry())` or to `connect`.
+    """The instrumentation to give to `open_client(…, instrumentation=OpenTelemetry())` or to `connect`.
 
     `tracer_provider`, `meter_provider` and `propagator` are the global ones unless given. `body_size` adds
     `messaging.message.body.size` to the spans.

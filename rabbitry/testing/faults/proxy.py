@@ -235,7 +235,7 @@ class Proxy(Conditions):
 
     @property
     def link(self) -> Link:
-        """The latest, also when it is over. Raises RuntimeError before the first."""
+        """The latest link, also when it is over. Raises RuntimeError before the first."""
         if self._latest is None:
             raise RuntimeError("nobody has connected to this proxy yet")
         return self._latest
