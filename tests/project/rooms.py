@@ -21,6 +21,7 @@ ROOMS = (
     "rabbitry.protocol.client",
     "rabbitry.protocol",
     "rabbitry._values",
+    "rabbitry._message",  # an alias for one release
     "rabbitry._endpoint",
     "rabbitry._channel",
     "rabbitry._instrumentation",
