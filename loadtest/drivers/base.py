@@ -139,14 +139,8 @@ class Session(Protocol):
 
 
 class Driver(Protocol):
-    """A client library under test."""
-
-    name: str
-    packages: tuple[str, ...]
-    """The distributions whose versions belong into the result."""
-    client_bytes: int
-    """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
+    """A client library under test. What is known of it without importing it stands in the table of drivers."""
 
     def open(self) -> AbstractAsyncContextManager[Session]:
-        """Whatever the library shares among connections."""
+        """Opens whatever the library shares among connections."""
         ...

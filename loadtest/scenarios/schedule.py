@@ -34,7 +34,7 @@ class Schedule:
         return number
 
 
-def make_schedules(clients: int, rate: float, random: Random) -> list[Schedule]:
+def make_schedules(clients: int, rate: float, random: Random) -> tuple[Schedule, ...]:
     """One plan for each client, ``rate`` messages per second each.
 
     The phases are an even spread, shuffled and jittered: no burst at any time, and no two neighbours in step.
@@ -42,4 +42,4 @@ def make_schedules(clients: int, rate: float, random: Random) -> list[Schedule]:
     interval = NANOSECONDS / rate
     slots = list(range(clients))
     random.shuffle(slots)
-    return [Schedule(interval, (slot + random.random()) / clients) for slot in slots]
+    return tuple(Schedule(interval, (slot + random.random()) / clients) for slot in slots)
