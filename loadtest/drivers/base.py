@@ -103,7 +103,7 @@ class Administrator(Protocol):
 
 
 class Connection(Protocol):
-    """One open AMQP connection."""
+    """An open AMQP connection."""
 
     @property
     def server_properties(self) -> Mapping[str, Any]:
@@ -134,7 +134,7 @@ class Session(Protocol):
     """A driver at work, inside its event loop."""
 
     def connect(self, url: str, name: str) -> AbstractAsyncContextManager[Connection]:
-        """One new TCP connection, closed at the block's end in bounded time."""
+        """Opens a new TCP connection, closed at the block's end in bounded time."""
         ...
 
 

@@ -65,7 +65,7 @@ def _time_call(run: Run, intended: int, sent: int) -> None:
 
 
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:
-    """One server, on a connection of its own, until cancelled."""
+    """Answers one queue's requests, on a connection of its own, until cancelled."""
     try:
         async with session.connect(url, f"{run.plan.prefix} server {queue}") as connection:
             await connection.serve(queue)

@@ -32,6 +32,7 @@ ENOUGH_TO_WEIGH = 1000
 CONNECT_PATIENCE = 60.0
 """Seconds without any new connection after which those still missing count as failed."""
 INTERRUPTED_DRAIN = 3.0
+"""Seconds of draining, at most, after an interrupt."""
 STALL = 2.0
 """Seconds without a delivery after which the drain asks the broker whether anything is left."""
 CLOSE_BOUND = 15.0
@@ -126,7 +127,7 @@ class Conductor:
             run.is_stopping = True
 
     async def _wait_for_arrivals(self) -> None:
-        """Until everyone is there or has failed; who makes no progress for too long has failed."""
+        """Returns when everyone is there or has failed; who makes no progress for too long has failed."""
         run, crowd = self._run, self._crowd
         arrived, impatient_at = -1, 0.0
         while not (crowd.everyone_arrived.is_set() or run.enough.is_set()):
@@ -137,7 +138,7 @@ class Conductor:
             await anyio.sleep(0.02)
 
     async def _work(self) -> None:
-        """Warm up, then measure."""
+        """Warms up, then measures."""
         run = self._run
         self._begin_phase("warmup")
         run.work_begun_at = monotonic_ns()
@@ -166,7 +167,7 @@ class Conductor:
             meter.sample()
 
     async def _drain(self) -> None:
-        """Until everything confirmed was received, or the queues are empty, or time is up."""
+        """Waits until everything confirmed was received, or the queues are empty, or time is up."""
         run = self._run
         self._begin_phase("drain")
         began = monotonic()
@@ -185,7 +186,7 @@ class Conductor:
                 stalled_at = monotonic() + STALL
 
     def _close(self, crowd: TaskGroup) -> None:
-        """Everybody goes, in bounded time."""
+        """Sends everybody away, in bounded time."""
         run = self._run
         self._begin_phase("close")
         run.over.set()
@@ -195,21 +196,21 @@ class Conductor:
         crowd.cancel_scope.deadline = anyio.current_time() + bound
 
     def _is_settled(self) -> bool:
-        """No publish and no call is in flight."""
+        """Whether no publish and no call is in flight."""
         tally = self._run.record.tally
         settled = tally.confirmed + tally.nacked + tally.returned + tally.unknown
         answered = tally.replies + tally.rpc_timeouts + tally.rpc_errors
         return settled >= tally.sent and answered >= tally.calls
 
     def _is_drained(self) -> bool:
-        """Nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
+        """Whether nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
         run, record = self._run, self._run.record
         return self._is_settled() and (record.ledger.unique >= record.tally.confirmed or not run.consumers)
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
     def _open_connection(self) -> AbstractAsyncContextManager[Connection]:
-        """Another than the clients': it must work when theirs don't."""
+        """Opens another connection than the clients': it must work when theirs don't."""
         return self._session.connect(self._urls[0], f"{self._run.plan.prefix} administrator")
 
     async def _take_stock(self) -> None:
@@ -219,7 +220,7 @@ class Conductor:
             self._run.record.errors.note(error, " (counting)")
 
     def _close_the_books(self) -> None:
-        """What is told only at the end."""
+        """Enters into the record what can be told only at the end."""
         self._run.compare_with_plan()
         before, after = self._measured or (None, None)
         self._run.record.costs = [self._meter.cost(before, after, self._pauses)]

@@ -15,10 +15,11 @@ from loadtest.drivers.base import Administrator, Connection
 from loadtest.execution.state import Run
 
 DECLARE_BOUND = 60.0
+"""Seconds until all queues must be declared."""
 EXPIRY_MARGIN = 600.0
 """Seconds by which queues outlive their run at most, should it be killed."""
-LONGEST_EXPIRY = 2**32 - 1
-"""Milliseconds: RabbitMQ takes no more."""
+LONGEST_EXPIRY_MS = 2**32 - 1
+"""RabbitMQ takes no longer times."""
 
 
 class QueueRefused(Exception):
@@ -33,7 +34,7 @@ class Queues:
     ) -> None:
         self._errors = run.record.errors
         self._connect = connect
-        expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY)}
+        expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY_MS)}
         kind = {"x-queue-type": run.settings.queue_type, **run.settings.queue_arguments}
         self._arguments: dict[str, Mapping[str, Any]] = {
             **dict.fromkeys(run.plan.queues, expiry | kind),

@@ -17,7 +17,7 @@ from loadtest.metrics.timeline import Row, Timeline, last_full_row
 INTERVAL = 0.5
 _LOOKS_A_ROW = 2
 _BLOCKED_SAMPLE = 8
-"""An alarm blocks all connections that publish; a few of them tell."""
+"""How many connections are looked at: an alarm blocks all that publish, so a few of them tell."""
 
 
 class Display(Protocol):

@@ -67,7 +67,7 @@ class Cores:
 
     machine: int
     broker: int
-    """Those the broker may run on; all, if it runs elsewhere or that isn't known."""
+    """How many the broker may run on; all, if it runs elsewhere or that isn't known."""
     shared: float
     """Which part of this process's own processors is the broker's, too."""
 
@@ -82,7 +82,7 @@ class Meter:
         self.cores = _find_cores(self._client, broker)
 
     def read(self) -> Usage:
-        """Processor time so far."""
+        """What was used so far."""
         broker_cpu = None
         if self._broker is not None:
             with suppress(psutil.Error):

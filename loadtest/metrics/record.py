@@ -19,7 +19,7 @@ from loadtest.metrics.tally import Errors, Tally
 from loadtest.metrics.timeline import Row, join_timelines
 
 FORMAT = 1
-"""Of plain records: who reads them may be of another version."""
+"""The format of plain records: who reads them may be of another version."""
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """By how much this process's memory grew while it opened so many connections."""
+    """How much this process's memory grew while it opened so many connections."""
 
     connections: int
     bytes: int
@@ -80,7 +80,7 @@ class Cost:
     machine_stolen_seconds: float | None
     machine_cores: int
     broker_cores: int
-    """Those the broker may run on; all, if it runs elsewhere or that isn't known."""
+    """How many cores the broker may run on; all, if it runs elsewhere or that isn't known."""
     shared_cores: float
     """Which part of this process's own cores is the broker's, too."""
     collector_longest_ms: float
@@ -99,29 +99,30 @@ class Record:
     """What the broker says of itself."""
     phases: list[Phase] = field(default_factory=list)
     connect_seconds: float = 0.0
-    """Until the last connection was ready, or had failed."""
+    """How long it took until the last connection was ready, or had failed."""
     weighed: Weighed | None = None
-    """None if there were too few connections to weigh."""
+    """What connections weigh; None if there were too few to tell."""
     tally: Tally = field(default_factory=Tally)
     errors: Errors = field(default_factory=Errors)
     ledger: Ledger = field(default_factory=lambda: Ledger(0))
     calls_made: list[int] = field(default_factory=list)
-    """By each caller, by its number."""
+    """How many calls each caller made, by its number."""
     published_as_planned: Planned | None = None
-    """None in a closed loop, as the next one."""
+    """How the messages compare with their schedules; None in a closed loop."""
     called_as_planned: Planned | None = None
+    """How the calls compare with their schedules; None in a closed loop."""
     stock: Stock | None = None
-    """None if this process did not look."""
+    """What is left in the queues; None if this process did not look."""
     latencies: Latencies = field(default_factory=Latencies)
-    """Of the measured window."""
+    """What was timed in the measured window; connecting is timed before it."""
     loop_lateness: Histogram = field(default_factory=Histogram)
     """How late the event loop ran, in the measured window."""
     blocked_seconds: dict[str, float] = field(default_factory=dict)
     """How long the broker blocked publishers, by phase; empty if the driver doesn't tell."""
     work: Work | None = None
-    """None if the run ended before it was measured."""
+    """What was done in the measured window; None if the run ended before it."""
     costs: list[Cost] = field(default_factory=list)
-    """Each process's own: on which machine they ran, and so which of them may be added up, is not known here."""
+    """What each process used: on which machine it ran, and so which costs may be added up, is not known here."""
     timeline: list[Row] = field(default_factory=list)
 
     def merge(self, other: Record) -> None:
@@ -208,7 +209,7 @@ def _plain(value: Weighed | Planned | Stock | Work | None) -> dict[str, Any] | N
 
 
 def _join_phases(phases: list[Phase], others: list[Phase]) -> list[Phase]:
-    """Each phase from when the first process began it until the last one ended it."""
+    """Both processes' phases, each from when the first process began it until the last one ended it."""
     joined: dict[str, Phase] = {}
     for phase in (*phases, *others):
         known = joined.get(phase.name, phase)

@@ -23,8 +23,8 @@ TIMED = ("confirm", "end_to_end", "rpc")
 """The latencies of a row, by their histograms: p50 and p99 of each, in milliseconds."""
 
 Row = dict[str, Any]
-"""One interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to connect. It lies in
-one phase.
+"""What happened in one interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to
+connect. It lies in one phase.
 """
 STUB = 0.25
 """Seconds below which an interval (the last of a phase may be one) tells nothing of rates."""
@@ -83,7 +83,7 @@ def last_full_row(rows: Sequence[Row]) -> Row | None:
 
 
 def join_timelines(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    """One timeline of two processes that went through their phases together.
+    """Makes one timeline of two processes that went through their phases together.
 
     The coarser one's intervals stay; each row of the other adds to the one in whose interval its middle lies, and is a
     row of its own where there is none.

@@ -15,7 +15,7 @@ from loadtest.output.frame import Frame, Points, round_step
 from loadtest.units import format_count, format_milliseconds
 
 _RATES, _LATENCIES = 0, 1
-"""The panels."""
+"""The panels' numbers, from above."""
 _BANDS = {"connect": "#eef3f8", "warmup": "#faf3e6", "measure": "#ffffff", "drain": "#f1f1f1", "close": "#e8e8e8"}
 
 Rows = Sequence[Mapping[str, Any]]

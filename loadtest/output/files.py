@@ -21,7 +21,7 @@ class DestinationRefused(Exception):
 
 
 def check_destinations(settings: Settings) -> None:
-    """DestinationRefused if the result could not be written in the end: better now than after an hour."""
+    """Raises DestinationRefused if the result could not be written in the end: better now than after an hour."""
     flag = "--output"
     try:
         if settings.output is not None:

@@ -73,7 +73,7 @@ class Frame:
     def line(
         self, number: int, index: int, name: str, points: Points, down: Scale, *, dashed: bool = False
     ) -> Iterator[str]:
-        """One of a panel's lines, and its place in the legend."""
+        """Draws one of a panel's lines, and its entry in the legend."""
         if not points:
             return
         stroke = COLOURS[index % len(COLOURS)]

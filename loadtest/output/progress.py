@@ -44,7 +44,7 @@ class Progress:
             self._live.update(Text(text), refresh=True)
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
-        """See `loadtest.execution.sampler.Display`."""
+        """Draws a look at the run, as `loadtest.execution.sampler.Display` says."""
         if self._live is not None:
             self._live.update(render_progress(run, row, now), refresh=True)
 

@@ -15,7 +15,7 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One client's plan, in nanoseconds."""
+    """When one client acts, in nanoseconds."""
 
     interval: float
     phase: float
@@ -35,7 +35,7 @@ class Schedule:
 
 
 def make_schedules(clients: int, rate: float, random: Random) -> tuple[Schedule, ...]:
-    """One plan for each client, ``rate`` messages per second each.
+    """Makes one schedule for each client, ``rate`` messages per second each.
 
     The phases are an even spread, shuffled and jittered: no burst at any time, and no two neighbours in step.
     """

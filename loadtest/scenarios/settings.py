@@ -43,7 +43,7 @@ class Settings:
     ramp: float
 
     rate: float | None
-    """Over all producers, or all callers if there are no producers; None is a closed loop."""
+    """What all producers send together, or all callers make if there are no producers; None is a closed loop."""
     size: int
     window: int
     prefetch: int
@@ -55,7 +55,7 @@ class Settings:
     rpc_timeout: float
 
     urls: tuple[str, ...]
-    """Empty: a private node."""
+    """The brokers; empty for a private node."""
     vhost: str | None
     backend: str
     driver: str
@@ -74,7 +74,7 @@ class Settings:
 
     @property
     def rate_each(self) -> float | None:
-        """Messages of each producer, and calls of each caller; None is a closed loop."""
+        """What each producer sends, and as many calls each caller makes; None is a closed loop."""
         return None if self.rate is None else self.rate / (self.producers or self.callers)
 
     @property

@@ -9,8 +9,15 @@ from loadtest.scenarios.settings import Role
 
 
 def plan(producers: int, consumers: int, callers: int, *, queues: int, connections: int = 0, servers: int = 1) -> Plan:
-    roles = {"producers": producers, "consumers": consumers, "callers": callers}
-    asked = Asked(**roles, queues=queues, servers=servers, connections=connections or None, seed=1)
+    asked = Asked(
+        producers=producers,
+        consumers=consumers,
+        callers=callers,
+        queues=queues,
+        servers=servers,
+        connections=connections or None,
+        seed=1,
+    )
     return make_plan(complete(asked, {}), "name")
 
 
