@@ -19,7 +19,7 @@ class Library:
     """What is known of a driver's library without importing it."""
 
     module: str
-    """The module whose `Driver` it is."""
+    """The module that has it as its `DRIVER`."""
     packages: tuple[str, ...]
     """The distributions whose versions belong into the result."""
     backends: tuple[str, ...]
@@ -58,7 +58,7 @@ class DriverMissing(Exception):
 def load_driver(name: str) -> Driver:
     """The driver of that name. DriverMissing, with what to install, if its library is not there."""
     try:
-        driver: Driver = import_module(LIBRARIES[name].module).Driver()
+        driver: Driver = import_module(LIBRARIES[name].module).DRIVER
     except ModuleNotFoundError as error:
         raise DriverMissing(
             f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[loadtest]'"

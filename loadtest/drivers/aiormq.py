@@ -20,7 +20,7 @@ import anyio
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
 
-from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 CLOSE_BOUND = 5.0
 
@@ -31,13 +31,16 @@ class ConnectionLost(ConnectionError):
     """aiormq's connection or channel ended without an exception of its own."""
 
 
-class Driver:
+class AiormqDriver:
     """aiormq, as `loadtest.drivers.base.Driver` asks for it."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Session]:
         """Opens nothing: aiormq's connections share nothing."""
         yield _Session()
+
+
+DRIVER: Driver = AiormqDriver()
 
 
 class _Session:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rabbitry
-from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
@@ -24,7 +24,7 @@ _OUTCOMES = {
 _TRANSIENT = 1
 
 
-class Driver:
+class RabbitryDriver:
     """rabbitry, as `loadtest.drivers.base.Driver` asks for it."""
 
     @asynccontextmanager
@@ -32,6 +32,9 @@ class Driver:
         """Opens the one reactor that all connections share."""
         async with rabbitry.open_reactor() as reactor:
             yield _Session(reactor)
+
+
+DRIVER: Driver = RabbitryDriver()
 
 
 class _Session:

@@ -129,7 +129,7 @@ def _share_out(asked: Asked) -> dict[Role, int]:
     return shares
 
 
-def share_clients(clients: int, asked: dict[Role, int | None]) -> dict[Role, int]:
+def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, int]:
     """Shares the clients out among the roles for which no number was asked: 45 % produce, 45 % consume, 10 % call.
 
     A single one produces. ValueError if the numbers that were asked for don't fit.
