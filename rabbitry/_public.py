@@ -8,8 +8,9 @@ from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.consumer import Batch, Batches, Consumer
 from rabbitry._channel.delivery import Death, Delivery
 from rabbitry._channel.publisher import Publisher
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.link import Change, Credentials
+from rabbitry._client.link import Credentials
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.rpc import ClientRPC
 from rabbitry._client.subscription import Subscription, SubscriptionBatches
@@ -55,8 +56,8 @@ from rabbitry._instrumentation import (
 from rabbitry._open_client import open_client, start_client
 from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service
-from rabbitry._rpc.serving import RequestCounts
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.message import Message

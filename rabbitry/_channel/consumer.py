@@ -57,6 +57,7 @@ class Consumer:
         "_error",
         "_is_overfull",
         "_method",
+        "_on_arrival",
         "_on_end",
         "_prefetch",
         "_registration",
@@ -77,6 +78,7 @@ class Consumer:
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
+        self._on_arrival: Callable[[Delivery], None] | None = None
         self._on_end: Callable[[RabbitryError | None], None] | None = None  # called once, while reading
 
     def __repr__(self) -> str:
@@ -153,6 +155,8 @@ class Consumer:
 
     def put(self, delivery: Delivery) -> None:
         """A delivery arrived."""
+        if self._on_arrival is not None:
+            self._on_arrival(delivery)
         if self._ended:  # by what ran since this was parsed
             self._put_back([delivery])
             return

@@ -28,8 +28,10 @@ from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
 from rabbitry._instrumentation import Instruments
 from rabbitry._instrumented.kinds import InstrumentedChannel, InstrumentedDelivery, InstrumentedRPC
+from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
 from rabbitry._rpc.caller import RPC, ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Answering, Handler, RawReplies, RequestCounts, serve
+from rabbitry._rpc.requests import RequestCounts
+from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._values.address import Address
 from rabbitry._values.codecs import Codec
 from rabbitry._values.topology import Queue, name_of
@@ -212,7 +214,7 @@ class Connection:
         """
         queue = name_of(queue)
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
-        replies = RawReplies(self, channel, self._requests)
+        replies = RawReplies(self.channel, channel, self._requests)
         answering = Answering(
             queue,
             handler,

@@ -12,8 +12,9 @@ import rabbitry
 from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
 from rabbitry._instrumentation import Instrumentation
 from rabbitry._reactor import DEFAULT_URL
+from rabbitry._rpc.answering import CLOCK_SKEW, Handler
 from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Handler, RequestCounts
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.topology import Queue
 from rabbitry.blocking.channel import Channel

@@ -592,7 +592,7 @@ async def test_without_one_no_code_of_it_runs_and_nothing_is_allocated(amqp_url:
         async with rabbitry.open_client(amqp_url, instrumentation=Metrics()) as client:
             with_one, allocated_with_one = await _calls_and_allocations(client, queue, 1)
     names = {code.co_qualname for code in often if code.co_filename.startswith(str(PACKAGE))}
-    assert names >= {"Channel._queue_confirmed", "Client.publish", "Consumer._take", "Delivery.ack", "process_all"}
+    assert names >= {"Channel._queue_confirmed", "Client.publish", "Consumer._take", "Delivery.ack", "Processing._settle"}
     for called in (once, often):
         assert not [code.co_qualname for code in called if code.co_filename in HOOKS]
     assert allocated == allocated_often == 0
