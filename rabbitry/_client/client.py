@@ -7,7 +7,7 @@ the consuming connection, and put back there before that life is handed out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.delivery import OnError
 from rabbitry._channel.publisher import check_window
@@ -24,7 +24,7 @@ from rabbitry._client.handlers import DeliveryHandler, OnStale, process_all
 from rabbitry._client.link import Change, Fate, Link, State, WhileDown
 from rabbitry._client.publisher import ClientPublisher, OnUnknown, Senders, check_policies, is_lost, open_channel
 from rabbitry._client.registry import Registry
-from rabbitry._client.rpc import ClientReplies, ClientRPC, RequestSubscription
+from rabbitry._client.rpc import ClientReplies, ClientRPC
 from rabbitry._client.subscription import ConsumeOptions, Offset, Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
@@ -127,6 +127,16 @@ class Client:
         policy = while_down or self._while_down
         if on_unknown != "raise" or policy != "wait":
             check_policies(policy, on_unknown)
+        await self._publish_in_lives(
+            lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
+            exchange,
+            policy,
+            on_unknown,
+        )
+
+    async def _publish_in_lives(
+        self, send: Callable[[Channel], Awaitable[None]], exchange: str, policy: WhileDown, on_unknown: OnUnknown
+    ) -> None:
         unknown: OutcomeUnknown | None = None
         while True:
             channel = self._senders.ready(exchange)
@@ -137,10 +147,10 @@ class Client:
                     if unknown is not None:  # it may have arrived in a former life
                         raise unknown from error
                     raise
-            if policy == "fail" and (reason := channel._endpoint.blocked_reason) is not None:
+            if policy == "fail" and (reason := life_of(channel).endpoint.blocked_reason) is not None:
                 raise unknown or ConnectionBlocked(reason)
             try:
-                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+                return await send(channel)
             except (NotSent, Closed):
                 continue  # it did not leave: the channel, or its connection, had ended before
             except Nacked:
@@ -161,7 +171,7 @@ class Client:
             except NotConnected as error:
                 raise unknown from error
             try:
-                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+                return await send(channel)
             except (NotSent, Closed):
                 continue
             except OutcomeUnknown as error:
@@ -169,7 +179,7 @@ class Client:
                     raise
                 unknown = error
             finally:
-                await channel._close()
+                await life_of(channel).close()
 
     @asynccontextmanager
     async def publisher(
@@ -190,7 +200,9 @@ class Client:
         check_policies(policy, on_unknown)
         check_window(window)
         channel = await open_channel(self._publishing, policy)
-        publisher = self._publisher_type(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
+        publisher = self._publisher_type(
+            life_of(channel), self._publishing, name, window, on_outcome, policy, on_unknown
+        )
         self._publishers.add(publisher)
         try:
             async with publisher:
@@ -359,7 +371,7 @@ class Client:
             send_traceback=send_traceback,
             clock_skew=clock_skew,
         )
-        requests = RequestSubscription(
+        requests = Subscription(
             self._consuming,
             self._registry,
             queue,
@@ -370,6 +382,7 @@ class Client:
             arguments=None,
             offset=None,
             owner=self,
+            on_arrival=answering.arrivals.note,
         )
         with self._at_work():
             async with replies:

@@ -13,19 +13,18 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import anyio
 
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
-from rabbitry._connection.connection import Connection, Settings
+from rabbitry._connection.connection import Connection
+from rabbitry._connection.hub import Hub
+from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.message import seconds
-
-if TYPE_CHECKING:
-    from rabbitry._reactor import Reactor
 
 __all__ = ["Change", "Credentials", "CredentialsSource", "Fate", "Link", "State", "WhileDown"]
 
@@ -95,8 +94,8 @@ class Link:
         "_expires_in",
         "_fate",
         "_hosts",
+        "_hub",
         "_life",
-        "_reactor",
         "_short_lives",
         "_vain_attempts",
         "_vain_since",
@@ -114,7 +113,7 @@ class Link:
     def __init__(
         self,
         role: str,
-        reactor: Reactor,
+        hub: Hub,
         hosts: Sequence[Settings],
         backoff: Backoff,
         credentials: CredentialsSource | None,
@@ -125,7 +124,7 @@ class Link:
         self.state: State = "idle"
         self.last_error: Exception | None = None
         self.lives = 0
-        self._reactor = reactor
+        self._hub = hub
         self._hosts = list(hosts)
         self.backoff = backoff
         self._credentials = credentials
@@ -174,7 +173,7 @@ class Link:
                     try:
                         await self._serve(connection)
                     finally:
-                        await connection._leave()
+                        await connection.__aexit__(None, None, None)
         except Exception as error:
             self._fate.failure = self._fate.failure or error
             raise
@@ -237,12 +236,12 @@ class Link:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
-        connection = Connection(settings, self._reactor)
+        connection = Connection(settings, self._hub)
         await connection.__aenter__()
         try:
             await self.restore(connection)
         except BaseException:
-            await connection._leave()
+            await connection.__aexit__(None, None, None)
             raise
         return connection
 

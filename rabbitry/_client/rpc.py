@@ -8,17 +8,15 @@ the broker's, or can't be delivered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from rabbitry._channel.channel import Channel
-from rabbitry._channel.consumer import Consumer
+from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.publisher import OWN_CHANNELS, is_lost, open_channel
 from rabbitry._client.registry import FLEETING_PAUSE, FLEETING_TRIES
-from rabbitry._client.subscription import Subscription
 from rabbitry._errors import (
     Closed,
     ConsumerCancelled,
@@ -32,7 +30,7 @@ from rabbitry._errors import (
 from rabbitry._rpc.caller import RPC, ReplyTo, check_reply_to
 from rabbitry._rpc.envelope import DIRECT
 from rabbitry._rpc.interface import bound
-from rabbitry._rpc.serving import RequestCounts, request_consumer
+from rabbitry._rpc.serving import RequestCounts
 from rabbitry._values.codecs import Codec, codec_named
 from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from rabbitry._client.client import Client
     from rabbitry._client.link import Link, WhileDown
 
-__all__ = ["ClientRPC", "ClientReplies", "RequestSubscription"]
+__all__ = ["ClientRPC", "ClientReplies"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -102,6 +100,21 @@ class ClientRPC:
         channel or connection for three times, and for `while_down="fail"`.
         """
         exchange = name_of(exchange)
+        return await self._call_in_lives(
+            exchange,
+            lambda rpc: rpc.call(
+                routing_key,
+                payload,
+                exchange=exchange,
+                mandatory=mandatory,
+                headers=headers,
+                method=method,
+                raw=raw,
+            ),
+            idempotent,
+        )
+
+    async def _call_in_lives(self, exchange: str, ask: Callable[[RPC], Awaitable[Any]], idempotent: bool) -> Any:
         unknown: OutcomeUnknown | None = None
         suspicions = 0
         while True:
@@ -112,15 +125,7 @@ class ClientRPC:
                     raise unknown from error
                 raise
             try:
-                return await rpc.call(
-                    routing_key,
-                    payload,
-                    exchange=exchange,
-                    mandatory=mandatory,
-                    headers=headers,
-                    method=method,
-                    raw=raw,
-                )
+                return await ask(rpc)
             except (Closed, ConsumerCancelled):
                 continue  # of the life that had ended before: nothing was sent
             except OutcomeUnknown as error:
@@ -223,7 +228,7 @@ class ClientReplies:
 
     async def __aexit__(self, *_: object) -> None:
         if self._one_by_one is not None:
-            await self._one_by_one._close()
+            await life_of(self._one_by_one).close()
 
     async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is confirmed, or lost."""
@@ -253,11 +258,3 @@ class ClientReplies:
                 except OutcomeUnknown as error:
                     if not is_lost(error.__cause__):
                         raise
-
-
-class RequestSubscription(Subscription):
-    """A subscription to requests, which notes when each arrived."""
-
-    def _new_consumer(self, channel: Channel) -> Consumer:
-        consumer = super()._new_consumer(channel)
-        return consumer if self.is_stream else request_consumer(consumer)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Type
 
 import anyio
 
-from rabbitry._channel.consumer import Batch, Consumer
+from rabbitry._channel.batches import Batch
+from rabbitry._channel.channel import Channel, life_of, new_consumer
+from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, is_node_down
 from rabbitry._errors import (
@@ -30,12 +32,10 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
-from rabbitry._instrumented.kinds import like
 from rabbitry._values.message import seconds
 from rabbitry._values.topology import Queue
 
 if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
     from rabbitry._client.client import Client
     from rabbitry._client.handlers import DeliveryHandler
     from rabbitry._client.link import Link
@@ -86,6 +86,7 @@ class Subscription:
         arguments: Mapping[str, Any] | None,
         offset: Offset | None,
         owner: Client,
+        on_arrival: Callable[[Delivery], None] | None = None,
     ) -> None:
         self._link = link
         self._registry = registry
@@ -104,6 +105,7 @@ class Subscription:
             raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
         self._position = StreamPosition(offset) if is_stream else None
         self._owner = owner
+        self._on_arrival = on_arrival
         self._on_loss: Callable[[], None] | None = None
         self._channel: Channel | None = None
         self._consumer: Consumer | None = None
@@ -161,7 +163,7 @@ class Subscription:
             self.stop()
             try:
                 if self._channel is not None:
-                    await self._channel._close()
+                    await life_of(self._channel).close()
             finally:
                 self._owner._left(self)
 
@@ -227,7 +229,7 @@ class Subscription:
                 if anyio.current_time() - self._since > seconds(self._link.backoff.maximum):
                     self._fruitless = 0
                 assert self._channel is not None
-                await self._channel._close()
+                await life_of(self._channel).close()
                 try:
                     await self._subscribe(resuming=True)
                 except ChannelClosed as refusal:
@@ -252,7 +254,6 @@ class Subscription:
                 try:
                     await channel.__aenter__()
                     consumer = self._new_consumer(channel)
-                    consumer._on_end = self._ended
                     await consumer.__aenter__()
                 except ConnectionClosed:
                     continue
@@ -271,13 +272,13 @@ class Subscription:
                         continue
                     raise
                 except BaseException:
-                    await channel._close()
+                    await life_of(channel).close()
                     raise
                 self._channel, self._consumer = channel, consumer
                 if self._is_stopped:  # in the very turn in which the reply came
                     consumer.stop()
                     if self._has_left:
-                        await channel._close()
+                        await life_of(channel).close()
                     return
                 self.lives += 1
                 self._since = anyio.current_time()
@@ -286,17 +287,18 @@ class Subscription:
                 return
 
     def _new_consumer(self, channel: Channel) -> Consumer:
-        arguments = self._arguments
+        arguments, on_arrival = self._arguments, self._on_arrival
         if self._position is not None:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
-        consumer = channel.consume(
+            on_arrival = self._position.arrived
+        method = consume_method(
             self._registry.name_of(self._queue),
             no_ack=self._no_ack,
             exclusive=self._exclusive,
             priority=self._priority,
             arguments=arguments,
         )
-        return consumer if self._position is None else like(consumer, StreamConsumer)(consumer, self._position)
+        return new_consumer(channel, method, on_arrival=on_arrival, on_end=self._ended)
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         return self._owner._observed(handler)
@@ -367,21 +369,6 @@ class StreamPosition:
         """The first life has begun. Until something came, "next" is what comes after this, also while we are away."""
         if self._offset in ("next", None):
             self._offset = time
-
-
-class StreamConsumer(Consumer):
-    """A consumer that tells the position of each delivery as it arrives."""
-
-    __slots__ = ("_position",)
-
-    def __init__(self, consumer: Consumer, position: StreamPosition) -> None:
-        super().__init__(consumer._channel, consumer.queue, consumer._method, consumer._prefetch)
-        self._position = position
-
-    def put(self, delivery: Delivery) -> None:
-        """A delivery arrived."""
-        self._position.arrived(delivery)
-        super().put(delivery)
 
 
 def _is_held_by_us(error: ChannelClosed) -> bool:

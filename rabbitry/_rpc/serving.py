@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
 
+from rabbitry._channel.channel import Channel, life_of, new_consumer
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._channel.consumer import Consumer
+from rabbitry._channel.consumer import consume_method
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.publisher import Publisher
 from rabbitry._concurrency.scopes import background
@@ -32,7 +33,6 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._instrumentation import note_failure
-from rabbitry._instrumented.kinds import like
 from rabbitry._rpc.envelope import (
     DIRECT,
     address_of,
@@ -42,15 +42,12 @@ from rabbitry._rpc.envelope import (
     reply_exchange,
     time_left,
 )
+from rabbitry._rpc.requests import Arrivals
 from rabbitry._rpc.service import Service
 from rabbitry._values.codecs import Codec, codec_named, decode_from
 from rabbitry._values.message import Message
 
-if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
-    from rabbitry._connection.connection import Connection
-
-__all__ = ["CLOCK_SKEW", "Answering", "Handler", "RequestCounts", "request_consumer", "serve"]
+__all__ = ["CLOCK_SKEW", "Answering", "Handler", "RawReplies", "RequestCounts", "serve"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -97,6 +94,7 @@ class Answering:
         "_send_traceback",
         "_service",
         "_threads",
+        "arrivals",
     )
 
     def __init__(
@@ -131,6 +129,7 @@ class Answering:
         self._raw = raw
         self._send_traceback = send_traceback
         self._clock_skew = clock_skew
+        self.arrivals = Arrivals()
         self._threads = anyio.CapacityLimiter(concurrency)
         self._at_work: dict[tuple[str, str], tuple[bytes, list[anyio.Event]]] = {}  # with who waits for its end
         self._answered: dict[tuple[str, str, int], None] = {}
@@ -192,7 +191,7 @@ class Answering:
     async def _reply(self, request: Delivery, properties: Any, unreadable: DecodeError | None) -> Message | None:
         """What the handler returned or raised, as a message; None where nobody waits for it any more."""
         common: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
-        waited = monotonic() - _arrival(request)
+        waited = monotonic() - self.arrivals.take(request)
         left = time_left(properties.headers or {}, waited, self._clock_skew)
         if left is not None and left <= 0:
             self._counts.expired += 1
@@ -268,32 +267,6 @@ class Answering:
         return error_reply(exc, common, send_traceback=self._send_traceback)
 
 
-class RequestConsumer(Consumer):
-    """A consumer that notes when each request arrived, as it may wait for a handler."""
-
-    __slots__ = ("arrivals",)
-
-    def __init__(self, consumer: Consumer) -> None:
-        super().__init__(consumer._channel, consumer.queue, consumer._method, consumer._prefetch)
-        self.arrivals: dict[int, float] = {}  # by delivery tag
-
-    def put(self, delivery: Delivery) -> None:
-        """A delivery arrived."""
-        self.arrivals[delivery.delivery_tag] = monotonic()
-        super().put(delivery)
-
-
-def request_consumer(consumer: Consumer) -> RequestConsumer:
-    """The same consumer, noting arrivals."""
-    return like(consumer, RequestConsumer)(consumer)
-
-
-def _arrival(request: Delivery) -> float:
-    consumer = request.consumer
-    now = monotonic()
-    return consumer.arrivals.pop(request.delivery_tag, now) if isinstance(consumer, RequestConsumer) else now
-
-
 def _reject(request: Delivery) -> None:
     """It goes where the queue has its dead letters go. A stream has none, and RabbitMQ closes the connection of who
     rejects there: its requests are acknowledged, as any.
@@ -321,9 +294,26 @@ def _is_async(handler: Any) -> bool:
 # --- in one life ------------------------------------------------------------------------------------------------------
 
 
-async def serve(channel: Channel, queue: str, replies: RawReplies, answering: Answering, *, concurrency: int) -> None:
+async def serve(
+    channel: Channel,
+    queue: str,
+    replies: RawReplies,
+    answering: Answering,
+    observed: Callable[[Answering], Callable[[Delivery], Awaitable[Any]]],
+    *,
+    concurrency: int,
+) -> None:
     """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
-    handler = channel._observed(answering)
+    handler = observed(answering)
+    ended_by: RabbitryError | None = None
+    working = anyio.CancelScope()
+
+    def ended(error: RabbitryError | None) -> None:
+        # after ConsumerCancelled the handlers at work may finish: their replies can still be sent
+        nonlocal ended_by
+        ended_by = error
+        if isinstance(error, Closed):
+            working.cancel()
 
     async def work() -> None:
         while True:
@@ -345,15 +335,17 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
             _put_back(request)
             raise
 
-    async with channel, replies, request_consumer(channel.consume(queue)) as requests:
-        with anyio.CancelScope() as working:
-            # after ConsumerCancelled the handlers at work may finish: their replies can still be sent
-            requests._on_end = lambda error: working.cancel() if isinstance(error, Closed) else None
+    async with (
+        channel,
+        replies,
+        new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended) as requests,
+    ):
+        with working:
             async with background() as workers:
                 for _ in range(concurrency):
                     workers.start_soon(work)
-        if requests._error is not None:
-            raise requests._error.copy()
+        if ended_by is not None:
+            raise ended_by.copy()
 
 
 class RawReplies:
@@ -362,11 +354,13 @@ class RawReplies:
     another: the broker closes it over an exchange that does not exist.
     """
 
-    __slots__ = ("_channel", "_connection", "_counts", "_lock", "_one_by_one", "_publisher")
+    __slots__ = ("_channel", "_counts", "_lock", "_one_by_one", "_open_channel", "_publisher", "_publishing")
 
-    def __init__(self, connection: Connection, channel: Channel, counts: RequestCounts) -> None:
-        self._connection = connection
+    def __init__(self, open_channel: Callable[[], Channel], channel: Channel, counts: RequestCounts) -> None:
+        """`open_channel` gives further channels of the connection, to be entered."""
+        self._open_channel = open_channel
         self._channel = channel
+        self._publishing: Channel | None = None
         self._publisher: Publisher | None = None
         self._one_by_one: Channel | None = None
         self._counts = counts
@@ -376,10 +370,9 @@ class RawReplies:
         pass
 
     async def __aexit__(self, *_: object) -> None:
-        if self._publisher is not None:
-            await self._publisher._channel._close()
-        if self._one_by_one is not None:
-            await self._one_by_one._close()
+        for channel in (self._publishing, self._one_by_one):
+            if channel is not None:
+                await life_of(channel).close()
 
     async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is queued, with an exchange once it is confirmed, or lost."""
@@ -400,19 +393,20 @@ class RawReplies:
 
     async def _opened(self) -> Publisher:
         async with self._lock:
-            if self._publisher is None or not self._publisher._channel.is_open:
-                channel = await self._connection.channel().__aenter__()
+            if self._publisher is None or self._publishing is None or not self._publishing.is_open:
+                channel = await self._open_channel().__aenter__()
                 try:
                     self._publisher = await channel.publisher(on_outcome=self._ended).__aenter__()
                 except BaseException:
-                    await channel._close()
+                    await life_of(channel).close()
                     raise
+                self._publishing = channel
             return self._publisher
 
     async def _publish_alone(self, reply: Message, exchange: str, routing_key: str) -> None:
         async with self._lock:
             if self._one_by_one is None or not self._one_by_one.is_open:
-                self._one_by_one = await self._connection.channel().__aenter__()
+                self._one_by_one = await self._open_channel().__aenter__()
             try:
                 await self._one_by_one.publish(reply, exchange=exchange, routing_key=routing_key, mandatory=True)
             except PublishFailed as error:

@@ -22,9 +22,8 @@ from rabbitry._channel.publisher import check_window
 from rabbitry._client.link import Credentials, State, WhileDown
 from rabbitry._client.publisher import OnUnknown
 from rabbitry._client.subscription import ConsumeOptions, Offset
-from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
 from rabbitry._instrumentation import Instrumentation
-from rabbitry._reactor import DEFAULT_URL
 from rabbitry._rpc.caller import ReplyTo
 from rabbitry._rpc.serving import CLOCK_SKEW, Handler
 from rabbitry._values.backoff import Backoff
