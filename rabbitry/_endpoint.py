@@ -21,7 +21,6 @@ from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ConnectionState
 
 if TYPE_CHECKING:
-    from rabbitry._channel.delivery import Delivery
     from rabbitry._transport import Transport
 
 __all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
@@ -49,7 +48,7 @@ CLOSE_BOUND_SILENT = 0.5
 class Receiver(Protocol):
     """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading."""
 
-    def put(self, delivery: Delivery) -> None:
+    def put(self, delivery: Any) -> None:
         """A delivery arrived."""
         ...
 
@@ -67,7 +66,9 @@ class Receiver(Protocol):
 
 
 class Endpoint:
-    """The protocol and the transport of one connection. `transport` is set once the socket is connected."""
+    """The protocol and the transport of one connection. `transport` is set once the socket is connected. `host` and
+    `port` are the broker's as the URL has them (the path of a Unix socket and 0), for who tells of this connection.
+    """
 
     __slots__ = (
         "_changed",
@@ -76,17 +77,21 @@ class Endpoint:
         "blocked_reason",
         "checkpoint_if_cancelled",
         "closed",
+        "host",
         "name",
         "new_signal",
         "opened",
+        "port",
         "protocol",
         "transport",
         "unmatched_returns",
     )
 
-    def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits) -> None:
+    def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits, host: str, port: int) -> None:
         self.protocol = protocol
         self.name = name
+        self.host = host
+        self.port = port
         self.new_signal = waits.new_signal
         self.checkpoint_if_cancelled = waits.checkpoint_if_cancelled
         self.transport: Transport = _NoTransport()

@@ -12,17 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
 from rabbitry._values.message import Message
 
-if TYPE_CHECKING:
-    from rabbitry._channel.delivery import Delivery
-    from rabbitry._values.address import Address
-
 __all__ = [
-    "CallHeaders",
     "CallOperation",
     "Event",
     "GetOperation",
@@ -31,9 +27,7 @@ __all__ = [
     "Operation",
     "ProcessOperation",
     "PublishOperation",
-    "joined",
     "note_failure",
-    "operation_of",
 ]
 
 logger = logging.getLogger("rabbitry")
@@ -113,9 +107,9 @@ class Operation:
             return "cancelled"
         return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "unsent")
 
-    def located(self, address: Address) -> None:
+    def located(self, host: str, port: int) -> None:
         """It takes place at this broker."""
-        self.host, self.port = address.unix_path or address.host, address.port
+        self.host, self.port = host, port
 
 
 class PublishOperation(Operation):
@@ -213,23 +207,10 @@ class CallOperation(Operation):
         self.headers: dict[str, str] = {}
 
     @property
-    def carried(self) -> CallHeaders:
-        """The headers of the request."""
-        return CallHeaders(self)
+    def carried(self) -> Mapping[str, Any]:
+        """The headers of the request: the caller's own win."""
+        return self.headers | dict(self.given or {})
 
-
-class CallHeaders(dict[str, Any]):
-    """The headers of a call that is an operation already: whoever sends it is to begin no other."""
-
-    __slots__ = ("operation",)
-
-    def __init__(self, operation: CallOperation) -> None:
-        super().__init__(operation.headers | dict(operation.given or {}))
-        self.operation = operation
-
-
-_publishing: ContextVar[list[PublishOperation]] = ContextVar("rabbitry publishing")
-"""The one under way here, in a list that is emptied when it ends: tasks begun inside it inherit the list, for good."""
 
 _processing: ContextVar[tuple[Instrumentation, ProcessOperation] | None] = ContextVar(
     "rabbitry processing", default=None
@@ -242,23 +223,6 @@ def note_failure(delivery: Delivery, error: BaseException) -> None:
     _, operation = _processing.get() or (None, None)
     if operation is not None and operation.delivery is delivery:  # else of a handler that this one's server runs in
         operation.error = error
-
-
-@contextmanager
-def joined(operation: PublishOperation) -> Iterator[None]:
-    """What the block publishes of its message belongs to this operation."""
-    publishing = [operation]
-    _publishing.set(publishing)
-    try:
-        yield
-    finally:
-        publishing.clear()
-
-
-def operation_of(message: Message | bytes) -> PublishOperation | None:
-    """That of the `publish` under way which this message comes from, if it is observed."""
-    publishing = _publishing.get(None)
-    return publishing[0] if publishing and publishing[0].message is message else None
 
 
 class Instruments:
@@ -333,12 +297,6 @@ class Instruments:
             yield
             if operation.delivery is not None:
                 self.end(operation, "received")
-
-    @contextmanager
-    def publishing(self, operation: PublishOperation, returned: str = "confirmed") -> Iterator[None]:
-        """The block publishes its message."""
-        with joined(operation), self.around(operation, returned):
-            yield
 
     @contextmanager
     def processing(self, operation: ProcessOperation) -> Iterator[None]:

@@ -3,9 +3,12 @@
 What is not here is not public, and nothing else imports this module: `rabbitry` does, when a name is asked for.
 """
 
-from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._api import Reactor, connect, open_client, open_reactor, start_client
+from rabbitry._channel.batches import Batch, Batches
+from rabbitry._channel.channel import Channel
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._channel.consumer import Batch, Batches, Consumer
+from rabbitry._channel.consumer import Consumer
+from rabbitry._channel.declaring import QueueInfo
 from rabbitry._channel.delivery import Death, Delivery
 from rabbitry._channel.publisher import Publisher
 from rabbitry._client.changes import Change
@@ -53,8 +56,6 @@ from rabbitry._instrumentation import (
     ProcessOperation,
     PublishOperation,
 )
-from rabbitry._open_client import open_client, start_client
-from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc.caller import RPC
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service

@@ -36,7 +36,7 @@ from rabbitry._instrumentation import (
     ProcessOperation,
     PublishOperation,
 )
-from rabbitry._instrumented.kinds import process_operation
+from rabbitry._instrumented.delivery import process_operation
 from rabbitry._values.message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]

@@ -6,13 +6,11 @@ Doubles as the protocol's token for the publish, so a confirmed publish costs on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rabbitry._concurrency.waiting import Signal, new_signal
 from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
-
-if TYPE_CHECKING:
-    from rabbitry._values.message import Message
+from rabbitry._values.message import Message
 
 __all__ = ["Confirmation", "Outcome"]
 
@@ -30,11 +28,11 @@ class Confirmation:
 
     __slots__ = (
         "_error",
-        "_on_settled",
         "_returned",
         "_signals",
         "exchange",
         "message",
+        "on_settled",
         "outcome",
         "routing_key",
         "tag",
@@ -53,7 +51,7 @@ class Confirmation:
         self.routing_key = routing_key
         self.tag = tag
         self.outcome: Outcome = "pending"
-        self._on_settled = on_settled
+        self.on_settled = on_settled  # called once, while reading
         self._returned: tuple[int, str] | None = None
         self._error: RabbitryError | None = None
         self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
@@ -128,8 +126,13 @@ class Confirmation:
             for signal in self._signals:
                 signal.set()
             self._signals = ()
-        if self._on_settled is not None:
-            self._on_settled(self)
+        if self.on_settled is not None:
+            self.on_settled(self)
+
+    def take_over(self, answered: Confirmation) -> None:
+        """The broker's answer, which came to another publish of the same message."""
+        self._returned = answered._returned
+        self.settle(answered.outcome != "nacked")
 
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """The channel ended first."""
@@ -141,5 +144,5 @@ class Confirmation:
         for signal in self._signals:
             signal.set()
         self._signals = ()
-        if self._on_settled is not None:
-            self._on_settled(self)
+        if self.on_settled is not None:
+            self.on_settled(self)

@@ -6,7 +6,7 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.delivery import Delivery, OnError
 from rabbitry._channel.publisher import check_window
@@ -41,6 +41,7 @@ from rabbitry._errors import (
     NotFound,
     OutcomeUnknown,
     PublishFailed,
+    RabbitryError,
 )
 from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
 from rabbitry._rpc.caller import ReplyTo
@@ -106,34 +107,59 @@ class Client:
         policy = while_down or self._while_down
         if on_unknown != "raise" or policy != "wait":
             check_policies(policy, on_unknown)
-        attempts: Attempts | None = None  # hot: made once one has failed
-        while True:
+        attempts = None
+        channel = self._senders.ready(exchange)
+        # hot: the first attempt, which nearly all have done with. What follows it costs two calls more.
+        if channel is not None and (policy == "wait" or life_of(channel).endpoint.blocked_reason is None):
+            try:
+                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            except (PublishFailed, Closed) as error:
+                attempts = _attempts_to_publish(on_unknown)
+                if not self._may_publish_again(attempts, channel, error):
+                    raise
+        await self._publish_in_lives(
+            lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
+            exchange,
+            policy,
+            on_unknown,
+            attempts,
+        )
+
+    async def _publish_in_lives(
+        self,
+        send: Callable[[Channel], Awaitable[None]],
+        exchange: str,
+        policy: WhileDown,
+        on_unknown: OnUnknown,
+        attempts: Attempts | None = None,
+    ) -> None:
+        """What `publish` does, by `send`: an instrumented client's is part of an operation."""
+        attempts = attempts or _attempts_to_publish(on_unknown)
+        while not attempts.is_suspect:
             channel = self._senders.ready(exchange)
             if channel is None:
                 try:
                     channel = await self._senders.channel(exchange, policy)
                 except NotConnected as error:
-                    if attempts is not None and attempts.unknown is not None:  # it may have arrived in a former life
+                    if attempts.unknown is not None:  # it may have arrived in a former life
                         raise attempts.unknown from error
                     raise
-            if policy == "fail" and (reason := channel._endpoint.blocked_reason) is not None:
-                if attempts is not None and attempts.unknown is not None:
-                    raise attempts.unknown
-                raise ConnectionBlocked(reason)
+            if policy == "fail" and (reason := life_of(channel).endpoint.blocked_reason) is not None:
+                raise attempts.unknown or ConnectionBlocked(reason)
             try:
-                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+                return await send(channel)
             except (PublishFailed, Closed) as error:
-                if isinstance(error, Nacked):
-                    self._senders.nacked(channel)
-                attempts = attempts or Attempts(may_repeat=on_unknown == "republish", suspicions=2)
-                step = attempts.next_step(error)
-                if step == "never":
+                if not self._may_publish_again(attempts, channel, error):
                     raise
-                self._republished += isinstance(error, OutcomeUnknown)
-            if step == "alone":
-                return await publish_alone(
-                    self._publishing, policy, attempts, message, exchange, routing_key, mandatory=mandatory
-                )
+        await publish_alone(self._publishing, policy, attempts, send)
+
+    def _may_publish_again(self, attempts: Attempts, channel: Channel, error: RabbitryError) -> bool:
+        if isinstance(error, Nacked):
+            self._senders.nacked(channel)
+        if attempts.next_step(error) == "never":
+            return False
+        self._republished += isinstance(error, OutcomeUnknown)
+        return True
 
     @asynccontextmanager
     async def publisher(
@@ -154,7 +180,9 @@ class Client:
         check_policies(policy, on_unknown)
         check_window(window)
         channel = await open_channel(self._publishing, policy)
-        publisher = self._publisher_type(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
+        publisher = self._publisher_type(
+            life_of(channel), self._publishing, name, window, on_outcome, policy, on_unknown
+        )
         async with self._running.publishers.opened(publisher):
             yield publisher
 
@@ -466,3 +494,8 @@ class Client:
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""
         return handler
+
+
+def _attempts_to_publish(on_unknown: OnUnknown) -> Attempts:
+    """A message that is suspect has one attempt more, alone on a channel."""
+    return Attempts(may_repeat=on_unknown == "republish", suspicions=2)

@@ -13,20 +13,19 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import anyio
 
 from rabbitry._client.changes import Change, State
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
-from rabbitry._connection.connection import Connection, Settings
+from rabbitry._connection.connection import Connection
+from rabbitry._connection.hub import Hub
+from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.message import seconds
-
-if TYPE_CHECKING:
-    from rabbitry._reactor import Reactor
 
 __all__ = ["Credentials", "CredentialsSource", "Fate", "Link", "WhileDown"]
 
@@ -89,8 +88,8 @@ class Link:
         "_expires_in",
         "_fate",
         "_hosts",
+        "_hub",
         "_life",
-        "_reactor",
         "_restore",
         "_short_lives",
         "_tell",
@@ -106,7 +105,7 @@ class Link:
     def __init__(
         self,
         role: str,
-        reactor: Reactor,
+        hub: Hub,
         hosts: Sequence[Settings],
         backoff: Backoff,
         credentials: CredentialsSource | None,
@@ -124,7 +123,7 @@ class Link:
         self.state: State = "idle"
         self.last_error: Exception | None = None
         self.lives = 0
-        self._reactor = reactor
+        self._hub = hub
         self._hosts = list(hosts)
         self.backoff = backoff
         self._credentials = credentials
@@ -235,7 +234,7 @@ class Link:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
-        connection = Connection(settings, self._reactor)
+        connection = Connection(settings, self._hub)
         await connection.__aenter__()
         try:
             await self._restore(connection)

@@ -67,14 +67,17 @@ def is_lost(end: BaseException | None) -> bool:
 
 
 class Attempts:
-    """What one operation knows of its attempts, once one has failed: `unknown` is the last that may have arrived."""
+    """What one operation knows of its attempts: `unknown` is the last that may have arrived; it `is_suspect` once the
+    broker has closed something for it, or for what was under way beside it.
+    """
 
-    __slots__ = ("_may_repeat", "_suspicions_left", "unknown")
+    __slots__ = ("_may_repeat", "_suspicions_left", "is_suspect", "unknown")
 
     def __init__(self, *, may_repeat: bool, suspicions: int) -> None:
         """`suspicions` is how often the broker may close something over it until that is final."""
         self._may_repeat = may_repeat
         self._suspicions_left = suspicions
+        self.is_suspect = False
         self.unknown: OutcomeUnknown | None = None
 
     def next_step(self, error: RabbitryError) -> Step:
@@ -82,9 +85,11 @@ class Attempts:
         if isinstance(error, OutcomeUnknown):
             is_last = self._suspicions_left == 1
             step = next_step("unknown", error.__cause__, may_repeat=self._may_repeat, is_last=is_last)
+            if step == "alone":
+                self.is_suspect = True
+                self._suspicions_left -= 1
             if step != "never":
                 self.unknown = error
-                self._suspicions_left -= step == "alone"
             return step
         # It did not leave: the channel, its connection or its reply consumer had ended before.
         return "again" if isinstance(error, NotSent | Closed | ConsumerCancelled) else "never"

@@ -14,8 +14,9 @@ from typing import Any, Literal, NoReturn, Self
 
 import anyio
 
-from rabbitry._channel.channel import Channel
+from rabbitry._channel.channel import life_of
 from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
 from rabbitry._client.link import Link, WhileDown
 from rabbitry._client.outcomes import OnUnknown, next_step
@@ -58,11 +59,6 @@ class LastingConfirmation(Confirmation):
         if not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
-    def take_over(self, answered: Confirmation) -> None:
-        """The broker's answer, which came to another publish of the same message."""
-        self._returned = answered._returned
-        self.settle(answered.outcome != "nacked")
-
     def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """It will not be sent again."""
         super().lose("unknown" if self.was_sent else outcome, error)
@@ -94,7 +90,7 @@ class ClientPublisher(Publisher):
 
     def __init__(
         self,
-        channel: Channel,
+        life: ChannelLife,
         link: Link,
         exchange: str,
         window: int,
@@ -102,8 +98,8 @@ class ClientPublisher(Publisher):
         while_down: WhileDown,
         on_unknown: OnUnknown,
     ) -> None:
-        """`channel` is that of the first life. A task of the client's runs `_resend`."""
-        super().__init__(channel, exchange, window, on_outcome)
+        """`life` is its channel's in the first connection life. A task of the client's runs `_resend`."""
+        super().__init__(life, exchange, window, on_outcome)
         self._link = link
         self._while_down: WhileDown = while_down
         self._on_unknown: OnUnknown = on_unknown
@@ -134,7 +130,7 @@ class ClientPublisher(Publisher):
             try:
                 await self._renewal.close_idle(all_of_them=True)
             finally:
-                await self._channel._close()
+                await self._life.close()
 
     async def submit(
         self,
@@ -152,7 +148,7 @@ class ClientPublisher(Publisher):
         """
         self._calls += 1
         if self._calls & GIVE_WAY:
-            await self._channel._endpoint.checkpoint_if_cancelled()
+            await self._life.endpoint.checkpoint_if_cancelled()
         else:
             await checkpoint()
         exchange = self._exchange if exchange is None else name_of(exchange)
@@ -165,8 +161,8 @@ class ClientPublisher(Publisher):
             and not self._waiting
             and self._is_ready
             and self._is_open
-            and self._channel.is_open
-            and self._channel._queue_confirmed(confirmation, mandatory)
+            and self._life.is_open
+            and self._life.queue_confirmed(message, confirmation, mandatory)
         ):
             confirmation.number = self.sent
             self.sent += 1
@@ -199,15 +195,19 @@ class ClientPublisher(Publisher):
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
         assert isinstance(confirmation, LastingConfirmation)
         confirmation.number = self.sent
-        return self._is_ready and self._channel.is_open and self._channel._queue_confirmed(confirmation, mandatory)
+        return (
+            self._is_ready
+            and self._life.is_open
+            and self._life.queue_confirmed(confirmation.message, confirmation, mandatory)
+        )
 
     async def _wait_ready(self) -> None:
         if self._taken_back.is_set():
             await self._resent.wait()
-        elif self._while_down == "fail" and (reason := self._channel._endpoint.blocked_reason) is not None:
+        elif self._while_down == "fail" and (reason := self._life.endpoint.blocked_reason) is not None:
             raise ConnectionBlocked(reason)
-        elif self._channel.is_open and not self._is_suspect:
-            await self._channel._endpoint.wait_room()
+        elif self._life.is_open and not self._is_suspect:
+            await self._life.endpoint.wait_room()
         else:
             await self._reopen()
 
@@ -217,9 +217,9 @@ class ClientPublisher(Publisher):
             self._scopes.add(scope)
             try:
                 async with self._lock:
-                    former = self._channel
+                    former = self._life
                     if self._is_open and (self._is_suspect or not former.is_open):
-                        self._channel = await open_channel(self._link, self._while_down)
+                        self._life = life_of(await open_channel(self._link, self._while_down))
                         self._renewal.retire(former)
                         self._is_suspect = False
                         self._is_ready = not self._taken_back.is_set()
@@ -273,15 +273,15 @@ class ClientPublisher(Publisher):
         while self._again:
             if self._again[0].is_suspect:
                 await self._send_alone(heappop(self._again))
-            elif self._is_suspect or not self._channel.is_open:
+            elif self._is_suspect or not self._life.is_open:
                 await self._reopen()
             elif not self._try_again(heappop(self._again)):
-                await self._channel._endpoint.wait_room()
+                await self._life.endpoint.wait_room()
 
     def _try_again(self, confirmation: LastingConfirmation) -> bool:
         queued = False
         try:
-            queued = self._channel._queue_confirmed(confirmation, confirmation.mandatory)
+            queued = self._life.queue_confirmed(confirmation.message, confirmation, confirmation.mandatory)
         finally:
             if not queued:
                 heappush(self._again, confirmation)
@@ -289,15 +289,13 @@ class ClientPublisher(Publisher):
 
     async def _send_alone(self, confirmation: LastingConfirmation) -> None:
         """On a channel with no other, so that its end is this one's fault."""
-        once = Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
+        once = self._once(confirmation)
         try:
-            channel = await open_channel(self._link, self._while_down)
+            life = life_of(await open_channel(self._link, self._while_down))
             try:
-                while not channel._queue_confirmed(once, confirmation.mandatory):
-                    await channel._endpoint.wait_room()
-                await once.wait()
+                await life.publish(once.message, once, confirmation.mandatory)
             finally:
-                await channel._close()
+                await life.close()
         except PublishFailed as failure:
             error = failure.__cause__
             assert error is None or isinstance(error, RabbitryError)
@@ -319,6 +317,10 @@ class ClientPublisher(Publisher):
             raise
         else:
             confirmation.take_over(once)
+
+    def _once(self, confirmation: LastingConfirmation) -> Confirmation:
+        """The outcome of one attempt more: an instrumented publisher's belongs to its operation."""
+        return Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
 
     def _give_up(self, error: RabbitryError) -> None:
         """What waits to be sent again never will be."""

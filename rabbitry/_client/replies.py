@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from rabbitry._channel.channel import Channel
+from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import Attempts
@@ -47,7 +47,7 @@ class ClientReplies:
 
     async def __aexit__(self, *_: object) -> None:
         if self._one_by_one is not None:
-            await self._one_by_one._close()
+            await life_of(self._one_by_one).close()
 
     async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is confirmed, or lost."""

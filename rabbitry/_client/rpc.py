@@ -6,7 +6,7 @@ to the same exchange alone; a reply that nobody waits for is counted, in whichev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -81,24 +81,34 @@ class ClientRPC:
         channel or connection for three times, and for `while_down="fail"`.
         """
         exchange = name_of(exchange)
-        attempts: Attempts | None = None
+        return await self._call_in_lives(
+            exchange,
+            lambda rpc: rpc.call(
+                routing_key,
+                payload,
+                exchange=exchange,
+                mandatory=mandatory,
+                headers=headers,
+                method=method,
+                raw=raw,
+            ),
+            idempotent,
+        )
+
+    async def _call_in_lives(self, exchange: str, ask: Callable[[RPC], Awaitable[Any]], idempotent: bool) -> Any:
+        """What `call` does, by `ask`: an instrumented client's is part of an operation."""
+        attempts: Attempts | None = None  # hot: made once one has failed
         while True:
+            rpc = self._ready(exchange)
+            if rpc is None:
+                try:
+                    rpc = await self._opened_for(exchange)
+                except NotConnected as error:
+                    if attempts is not None and attempts.unknown is not None:  # it may have been done in a former life
+                        raise attempts.unknown from error
+                    raise
             try:
-                rpc = await self._open_for(exchange)
-            except NotConnected as error:
-                if attempts is not None and attempts.unknown is not None:  # it may have been done in a former life
-                    raise attempts.unknown from error
-                raise
-            try:
-                return await rpc.call(
-                    routing_key,
-                    payload,
-                    exchange=exchange,
-                    mandatory=mandatory,
-                    headers=headers,
-                    method=method,
-                    raw=raw,
-                )
+                return await ask(rpc)
             except (OutcomeUnknown, Closed, ConsumerCancelled) as error:
                 attempts = attempts or Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
                 # Suspect, it need not be made alone: what ends its channel ends calls to the same exchange at most.
@@ -121,11 +131,16 @@ class ClientRPC:
     def _key(self, exchange: str) -> str | None:
         return exchange if exchange in self._rpcs or len(self._rpcs) < OWN_CHANNELS else None
 
-    async def _open_for(self, exchange: str) -> RPC:
-        """The `RPC` of the present life that calls through this exchange, opened if need be."""
+    def _ready(self, exchange: str) -> RPC | None:
+        """The `RPC` of the present life that calls through this exchange, if it is open."""
+        rpc = self._rpcs.get(self._key(exchange))
+        return rpc if rpc is not None and rpc.is_open and self._is_open else None
+
+    async def _opened_for(self, exchange: str) -> RPC:
+        """The same, opened if need be, in a life to come if need be."""
         while self._is_open:
-            rpc = self._rpcs.get(self._key(exchange))
-            if rpc is not None and rpc.is_open:
+            rpc = self._ready(exchange)
+            if rpc is not None:
                 return rpc
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)

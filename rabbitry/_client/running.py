@@ -21,9 +21,10 @@ from rabbitry._client.publisher import Publishers
 from rabbitry._client.registry import Registry
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._concurrency.scopes import background
-from rabbitry._connection.connection import Connection, Settings
+from rabbitry._connection.connection import Connection
+from rabbitry._connection.hub import Hub
+from rabbitry._connection.settings import Settings
 from rabbitry._errors import LocalProtocolError, NotConnected, RabbitryError
-from rabbitry._reactor import Reactor
 from rabbitry._values.backoff import Backoff
 
 __all__ = ["Host", "Running", "run_client", "start_hosted"]
@@ -73,7 +74,7 @@ class Running:
         self,
         tg: TaskGroup,
         fate: Fate,
-        reactor: Reactor,
+        hub: Hub,
         hosts: Sequence[Settings],
         *,
         backoff: Backoff,
@@ -94,7 +95,7 @@ class Running:
         def link(role: str, restore: Callable[[Connection], Any]) -> Link:
             named = [replace(each, name=f"{each.name}-{role}") for each in hosts]
             begin, tell = self._begin, self.changes.tell
-            return Link(role, reactor, named, backoff, credentials, fate, begin=begin, restore=restore, tell=tell)
+            return Link(role, hub, named, backoff, credentials, fate, begin=begin, restore=restore, tell=tell)
 
         self.consuming = link("consume", self.registry.restore)
         self.publishing = link("publish", self._await_topology)
@@ -162,7 +163,7 @@ class Running:
 @asynccontextmanager
 async def run_client(
     make: Callable[[Running], C],
-    reactor: Reactor,
+    hub: Hub,
     hosts: Sequence[Settings],
     *,
     backoff: Backoff,
@@ -179,7 +180,7 @@ async def run_client(
                 running = Running(
                     tg,
                     fate,
-                    reactor,
+                    hub,
                     hosts,
                     backoff=backoff,
                     credentials=credentials,

@@ -6,17 +6,18 @@ stays open until its confirms have come.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from math import inf
 from time import monotonic
 
 import anyio
 
-from rabbitry._channel.channel import Channel
+from rabbitry._channel.channel import Channel, life_of
+from rabbitry._channel.life import ChannelLife
 from rabbitry._client.link import Link, WhileDown
 from rabbitry._client.outcomes import Attempts, in_a_life
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import Closed, NotConnected, PublishFailed
-from rabbitry._values.message import Message
 
 __all__ = ["OWN_CHANNELS", "Renewal", "Senders", "open_channel", "publish_alone"]
 
@@ -75,44 +76,37 @@ class Senders:
             for key, found in list(self._channels.items()):
                 if found is channel:
                     del self._channels[key]
-                    self._renewal.retire(channel)
+                    self._renewal.retire(life_of(channel))
 
 
 class Renewal:
-    """When to replace a channel, and those replaced, each open until its confirms have come."""
+    """When to replace a channel, and the lives of those replaced, each open until its confirms have come."""
 
     __slots__ = ("_last", "_retired")
 
     def __init__(self) -> None:
         self._last = -inf
-        self._retired: list[Channel] = []
+        self._retired: list[ChannelLife] = []
 
     def is_due(self) -> bool:
         """Whether the last one is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
         return monotonic() - self._last >= RENEWAL_PAUSE
 
-    def retire(self, channel: Channel) -> None:
+    def retire(self, life: ChannelLife) -> None:
         """It is replaced."""
         self._last = monotonic()
-        self._retired.append(channel)
+        self._retired.append(life)
 
     async def close_idle(self, *, all_of_them: bool = False) -> None:
         """Close those that wait for nothing."""
-        idle = [channel for channel in self._retired if all_of_them or not (channel.is_open and channel._unconfirmed)]
-        self._retired = [channel for channel in self._retired if channel not in idle]
-        for channel in idle:
-            await channel._close()
+        idle = [life for life in self._retired if all_of_them or not (life.is_open and life.unconfirmed)]
+        self._retired = [life for life in self._retired if life not in idle]
+        for life in idle:
+            await life.close()
 
 
 async def publish_alone(
-    link: Link,
-    while_down: WhileDown,
-    attempts: Attempts,
-    message: Message | bytes,
-    exchange: str,
-    routing_key: str,
-    *,
-    mandatory: bool,
+    link: Link, while_down: WhileDown, attempts: Attempts, send: Callable[[Channel], Awaitable[None]]
 ) -> None:
     """Publish what is suspect: the broker closed a channel, or the connection, for a message, and does not say which.
     Alone on a channel the innocent get through; the culprit fails again, and for good.
@@ -124,9 +118,9 @@ async def publish_alone(
             assert attempts.unknown is not None
             raise attempts.unknown from error
         try:
-            return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+            return await send(channel)
         except (PublishFailed, Closed) as error:
             if attempts.next_step(error) == "never":
                 raise
         finally:
-            await channel._close()
+            await life_of(channel).close()

@@ -16,8 +16,9 @@ from typing import Any, Self, TypedDict, TypeVar
 
 import anyio
 
-from rabbitry._channel.channel import Channel
-from rabbitry._channel.consumer import Batch, Consumer
+from rabbitry._channel.batches import Batch
+from rabbitry._channel.channel import Channel, life_of, new_consumer
+from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
@@ -159,7 +160,7 @@ class Subscription:
             self.stop()
             try:
                 if self._channel is not None:
-                    await self._channel._close()
+                    await life_of(self._channel).close()
             finally:
                 self._roster.left(self)
 
@@ -225,7 +226,7 @@ class Subscription:
                 if anyio.current_time() - self._since > seconds(self._link.backoff.maximum):
                     self._fruitless = 0
                 assert self._channel is not None
-                await self._channel._close()
+                await life_of(self._channel).close()
                 try:
                     await self._subscribe(resuming=True)
                 except ChannelClosed as refusal:
@@ -260,7 +261,6 @@ class Subscription:
         try:
             await channel.__aenter__()
             consumer = self._new_consumer(channel)
-            consumer._on_arrival, consumer._on_end = self._on_arrival, self._ended
             await consumer.__aenter__()
         except ConnectionClosed:
             raise
@@ -269,13 +269,13 @@ class Subscription:
                 raise
             return False
         except BaseException:
-            await channel._close()
+            await life_of(channel).close()
             raise
         self._channel, self._consumer = channel, consumer
         if self._is_stopped:  # in the very turn in which the reply came
             consumer.stop()
             if self._has_left:
-                await channel._close()
+                await life_of(channel).close()
             return True
         self.lives += 1
         self._since = anyio.current_time()
@@ -305,14 +305,14 @@ class Subscription:
         arguments = self._arguments
         if self._position is not None:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
-        consumer = channel.consume(
+        method = consume_method(
             self._registry.name_of(self._queue),
             no_ack=self._no_ack,
             exclusive=self._exclusive,
             priority=self._priority,
             arguments=arguments,
         )
-        return consumer
+        return new_consumer(channel, method, on_arrival=self._on_arrival, on_end=self._ended)
 
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):

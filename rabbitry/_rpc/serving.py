@@ -7,12 +7,14 @@ back if it was not worked on to its end; what a caller names as the way back cos
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 
-from rabbitry._channel.channel import Channel
+from rabbitry._channel.channel import Channel, life_of, new_consumer
 from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.consumer import consume_method
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.publisher import Publisher
 from rabbitry._channel.working import Workers
@@ -27,9 +29,17 @@ __all__ = ["RawReplies", "serve"]
 logger = logging.getLogger("rabbitry")
 
 
-async def serve(channel: Channel, queue: str, replies: RawReplies, answering: Answering, *, concurrency: int) -> None:
-    """Answer requests until cancelled or the consumer ends; its handlers run in a task group of its own."""
-    handler = channel._observed(answering)
+async def serve(
+    channel: Channel,
+    queue: str,
+    replies: RawReplies,
+    answering: Answering,
+    observed: Callable[[Answering], Callable[[Delivery], Awaitable[Any]]],
+    *,
+    concurrency: int,
+) -> None:
+    """Answer requests until cancelled or the consumer ends; `observed` has around `answering` what is told of it."""
+    handler = observed(answering)
 
     async def answer(request: Delivery) -> None:
         try:
@@ -49,9 +59,12 @@ async def serve(channel: Channel, queue: str, replies: RawReplies, answering: An
             workers.fail(error)
 
     workers = Workers(answer, concurrency=concurrency)
-    requests = channel.consume(queue)
-    requests._on_arrival, requests._on_end = answering.arrivals.note, ended
-    async with channel, replies, requests:
+    method = consume_method(queue)
+    async with (
+        channel,
+        replies,
+        new_consumer(channel, method, on_arrival=answering.arrivals.note, on_end=ended) as requests,
+    ):
         await workers.run(requests)
 
 
@@ -83,10 +96,9 @@ class RawReplies:
         pass
 
     async def __aexit__(self, *_: object) -> None:
-        if self._publishing is not None:
-            await self._publishing._close()
-        if self._one_by_one is not None:
-            await self._one_by_one._close()
+        for channel in (self._publishing, self._one_by_one):
+            if channel is not None:
+                await life_of(channel).close()
 
     async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
         """Returns once the reply is queued, with an exchange once it is confirmed, or lost."""
@@ -112,7 +124,7 @@ class RawReplies:
                 try:
                     self._publisher = await channel.publisher(on_outcome=self._ended).__aenter__()
                 except BaseException:
-                    await channel._close()
+                    await life_of(channel).close()
                     raise
                 self._publishing = channel
             return self._publisher

@@ -24,9 +24,8 @@ from rabbitry._client.link import Credentials, WhileDown
 from rabbitry._client.outcomes import OnUnknown
 from rabbitry._client.streams import Offset
 from rabbitry._client.subscription import ConsumeOptions
-from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
 from rabbitry._instrumentation import Instrumentation
-from rabbitry._reactor import DEFAULT_URL
 from rabbitry._rpc.answering import CLOCK_SKEW, Handler
 from rabbitry._rpc.caller import ReplyTo
 from rabbitry._values.backoff import Backoff

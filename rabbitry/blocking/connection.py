@@ -9,9 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import rabbitry
-from rabbitry._connection.connection import DEFAULT_MAX_MESSAGE_SIZE
+from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
 from rabbitry._instrumentation import Instrumentation
-from rabbitry._reactor import DEFAULT_URL
 from rabbitry._rpc.answering import CLOCK_SKEW, Handler
 from rabbitry._rpc.caller import ReplyTo
 from rabbitry._rpc.requests import RequestCounts
