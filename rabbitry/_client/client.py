@@ -6,7 +6,7 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
@@ -22,27 +22,17 @@ from rabbitry._channel.publisher import check_window
 from rabbitry._client.changes import Change, State
 from rabbitry._client.handlers import DeliveryHandler, OnStale, Processing, awaiting
 from rabbitry._client.link import WhileDown
-from rabbitry._client.outcomes import Attempts, OnUnknown, check_policies, in_a_life
+from rabbitry._client.outcomes import OnUnknown, check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.replies import ClientReplies
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
-from rabbitry._client.senders import Senders, open_channel, publish_alone
+from rabbitry._client.senders import Senders, open_channel
 from rabbitry._client.streams import Offset
 from rabbitry._client.subscription import ConsumeOptions, Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import (
-    Closed,
-    ConnectionBlocked,
-    LocalProtocolError,
-    Nacked,
-    NotConnected,
-    NotFound,
-    OutcomeUnknown,
-    PublishFailed,
-    RabbitryError,
-)
+from rabbitry._errors import Closed, LocalProtocolError, NotFound, PublishFailed
 from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
 from rabbitry._rpc.caller import ReplyTo
 from rabbitry._rpc.requests import RequestCounts
@@ -60,7 +50,6 @@ class Client:
         "_consuming",
         "_publishing",
         "_registry",
-        "_republished",
         "_requests",
         "_running",
         "_senders",
@@ -76,7 +65,6 @@ class Client:
         self._registry = running.registry
         self._senders = Senders(running.publishing)
         self._while_down: WhileDown = while_down
-        self._republished = 0
         self._requests = RequestCounts()
 
     def __repr__(self) -> str:
@@ -109,57 +97,20 @@ class Client:
             check_policies(policy, on_unknown)
         attempts = None
         channel = self._senders.ready(exchange)
-        # hot: the first attempt, which nearly all have done with. What follows it costs two calls more.
+        # hot: the first attempt, with which nearly all are done, without the calls that `Senders.publish` takes
         if channel is not None and (policy == "wait" or life_of(channel).endpoint.blocked_reason is None):
             try:
                 return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
             except (PublishFailed, Closed) as error:
-                attempts = _attempts_to_publish(on_unknown)
-                if not self._may_publish_again(attempts, channel, error):
+                attempts = self._senders.attempts(on_unknown)
+                if not self._senders.may_go_on(attempts, channel, error):
                     raise
-        await self._publish_in_lives(
+        await self._senders.publish(
             lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
             exchange,
             policy,
-            on_unknown,
-            attempts,
+            attempts or self._senders.attempts(on_unknown),
         )
-
-    async def _publish_in_lives(
-        self,
-        send: Callable[[Channel], Awaitable[None]],
-        exchange: str,
-        policy: WhileDown,
-        on_unknown: OnUnknown,
-        attempts: Attempts | None = None,
-    ) -> None:
-        """What `publish` does, by `send`: an instrumented client's is part of an operation."""
-        attempts = attempts or _attempts_to_publish(on_unknown)
-        while not attempts.is_suspect:
-            channel = self._senders.ready(exchange)
-            if channel is None:
-                try:
-                    channel = await self._senders.channel(exchange, policy)
-                except NotConnected as error:
-                    if attempts.unknown is not None:  # it may have arrived in a former life
-                        raise attempts.unknown from error
-                    raise
-            if policy == "fail" and (reason := life_of(channel).endpoint.blocked_reason) is not None:
-                raise attempts.unknown or ConnectionBlocked(reason)
-            try:
-                return await send(channel)
-            except (PublishFailed, Closed) as error:
-                if not self._may_publish_again(attempts, channel, error):
-                    raise
-        await publish_alone(self._publishing, policy, attempts, send)
-
-    def _may_publish_again(self, attempts: Attempts, channel: Channel, error: RabbitryError) -> bool:
-        if isinstance(error, Nacked):
-            self._senders.nacked(channel)
-        if attempts.next_step(error) == "never":
-            return False
-        self._republished += isinstance(error, OutcomeUnknown)
-        return True
 
     @asynccontextmanager
     async def publisher(
@@ -436,7 +387,7 @@ class Client:
             "declared": len(self._registry),
             "subscriptions": len(self._running.subscriptions),
             "publishers": len(self._running.publishers),
-            "republished": self._republished + self._running.publishers.republished,
+            "republished": self._senders.republished + self._running.publishers.republished,
             "undeliverable_replies": self._requests.undeliverable_replies,
             "expired_requests": self._requests.expired,
             "stopped_requests": self._requests.stopped,
@@ -494,8 +445,3 @@ class Client:
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""
         return handler
-
-
-def _attempts_to_publish(on_unknown: OnUnknown) -> Attempts:
-    """A message that is suspect has one attempt more, alone on a channel."""
-    return Attempts(may_repeat=on_unknown == "republish", suspicions=2)

@@ -130,7 +130,7 @@ class InstrumentedClient(Client):
         policy = while_down or self._while_down
         with self._instruments.around(operation, "confirmed"):
             check_policies(policy, on_unknown)
-            await self._publish_in_lives(send, operation.exchange, policy, on_unknown)
+            await self._senders.publish(send, operation.exchange, policy, self._senders.attempts(on_unknown))
 
     @asynccontextmanager
     async def rpc(
