@@ -1,27 +1,23 @@
-"""The doors: `connect`, `open_reactor` and `Reactor`; `open_client` and `start_client`, with a client's links, their
-supervision, and what leaving it does, in order.
+"""The doors: `connect`, `open_reactor` and `Reactor`; `open_client` and `start_client`.
 
-What must stay true: a client's scope raises for what waiting does not mend, and then only; leaving it ends consuming
-first, then publishing, then the connections, in bounded time. Only here is it decided whether anything tells of what
-happens: below, connections and clients are given the kinds of classes to make.
+What must stay true: only here are arguments listed one by one, and only here is it decided whether anything tells of
+what happens: below, connections and clients are given the kinds of classes to make.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
-import anyio
-
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.link import CredentialsSource, Fate, Link, WhileDown
-from rabbitry._client.publisher import check_policies
-from rabbitry._concurrency.scopes import background
+from rabbitry._client.link import CredentialsSource, WhileDown
+from rabbitry._client.outcomes import check_policies
+from rabbitry._client.running import Host, Running, run_client, start_hosted
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import (
@@ -32,9 +28,9 @@ from rabbitry._connection.settings import (
     connection_settings,
     default_name,
 )
-from rabbitry._errors import LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import LocalProtocolError
 from rabbitry._instrumentation import Instrumentation, Instruments
-from rabbitry._instrumented.client import InstrumentedClient
+from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.message import seconds
@@ -192,60 +188,21 @@ async def open_client(
     Leaving the block stops consuming, gives the handlers and publishers of other tasks up to `drain` seconds (5) to
     finish, and closes both connections, within 5 s.
     """
-    hosts = [urls] if isinstance(urls, str) else list(urls)
-    if not hosts:
-        raise LocalProtocolError("open_client needs at least one URL")
-    check_policies(while_down)
-    async with AsyncExitStack() as stack:
-        hub = reactor._hub if reactor is not None else await stack.enter_async_context(open_hub())
-        fate, backoff, base = Fate(), reconnect or Backoff(), name or default_name()
-        instruments = Instruments.of(instrumentation)
-        options: ConnectionOptions = {
-            "name": base,
-            "heartbeat": heartbeat,
-            "connect_timeout": connect_timeout,
-            "max_message_size": max_message_size,
-            "client_properties": client_properties,
-            "ssl_context": ssl_context,
-        }
-        kinds = kinds_for(instruments)
-        settings = [connection_settings(url, kinds, **options) for url in hosts]
-
-        def link(role: str) -> Link:
-            named = [replace(each, name=f"{base}-{role}") for each in settings]
-            return Link(role, hub, named, backoff, credentials, fate)
-
-        client = (
-            Client(link("publish"), link("consume"), fate, while_down)
-            if instruments is None
-            else InstrumentedClient(link("publish"), link("consume"), fate, while_down, instruments)
-        )
-
-        def has_lived() -> bool:
-            return any(each.lives for each in client._links)
-
-        for each in client._links:
-            each.has_lived = has_lived
-        bound = seconds(drain)
-        try:
-            async with background() as tg:
-                client._start = tg.start_soon
-                for each in client._links:
-                    each.begin = lambda link: tg.start_soon(client._keep, link)
-                try:
-                    yield client
-                finally:
-                    try:
-                        await client._drain(bound)
-                    finally:
-                        client._stop_links()
-                        tg.cancel_scope.cancel()
-        except NotConnected as error:
-            if client._failure is not None and error.__cause__ is client._failure:
-                raise client._failure from None  # the body met it before it was cancelled
-            raise
-        finally:
-            client._end()
+    options: ClientOptions = {
+        "name": name,
+        "reconnect": reconnect,
+        "while_down": while_down,
+        "credentials": credentials,
+        "heartbeat": heartbeat,
+        "connect_timeout": connect_timeout,
+        "max_message_size": max_message_size,
+        "client_properties": client_properties,
+        "ssl_context": ssl_context,
+        "drain": drain,
+        "instrumentation": instrumentation,
+    }
+    async with _client(urls, options, hub=None if reactor is None else reactor._hub) as client:
+        yield client
 
 
 class ClientOptions(TypedDict, total=False):
@@ -272,29 +229,44 @@ async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpac
     raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
     nurseries for this, and anyone whose start and stop are one function has `open_client`.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        raise LocalProtocolError("start_client is for asyncio; under trio: 'async with open_client(...)'") from None
-    started: asyncio.Future[Client] = loop.create_future()
+    return await start_hosted(lambda host: _client(urls, options, host=host))
 
-    async def host() -> None:
-        leave = anyio.Event()
-        try:
-            async with open_client(urls, **options) as client:
-                client._leave, client._host = leave.set, asyncio.current_task()
-                if not started.done():
-                    started.set_result(client)
-                await leave.wait()
-        except Exception as error:
-            if not started.done():
-                started.set_exception(error)
-            elif not isinstance(error, RabbitryError):
-                raise
 
-    task = loop.create_task(host(), name="rabbitry client")
-    try:
-        return await asyncio.shield(started)
-    except BaseException:
-        task.cancel()
-        raise
+@asynccontextmanager
+async def _client(
+    urls: str | Sequence[str], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
+) -> AsyncIterator[Client]:
+    hosts = [urls] if isinstance(urls, str) else list(urls)
+    if not hosts:
+        raise LocalProtocolError("open_client needs at least one URL")
+    while_down = options.get("while_down", "wait")
+    check_policies(while_down)
+    async with AsyncExitStack() as stack:
+        if hub is None:
+            hub = await stack.enter_async_context(open_hub())
+        instruments = Instruments.of(options.get("instrumentation"))
+        connecting: ConnectionOptions = {
+            "name": options.get("name") or default_name(),
+            "heartbeat": options.get("heartbeat"),
+            "connect_timeout": options.get("connect_timeout"),
+            "max_message_size": options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
+            "client_properties": options.get("client_properties"),
+            "ssl_context": options.get("ssl_context"),
+        }
+        kinds = kinds_for(instruments)
+        make: Callable[[Running], Client] = partial(Client, while_down=while_down)
+        on_change: Callable[[Change], None] | None = None
+        if instruments is not None:
+            make = partial(InstrumentedClient, while_down=while_down, instruments=instruments)
+            on_change = Reconnections(instruments).count
+        client = run_client(
+            make,
+            hub,
+            [connection_settings(url, kinds, **connecting) for url in hosts],
+            backoff=options.get("reconnect") or Backoff(),
+            credentials=options.get("credentials"),
+            drain=seconds(options.get("drain", DEFAULT_DRAIN)),
+            on_change=on_change,
+            host=host,
+        )
+        yield await stack.enter_async_context(client)

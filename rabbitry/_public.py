@@ -11,8 +11,9 @@ from rabbitry._channel.consumer import Consumer
 from rabbitry._channel.declaring import QueueInfo
 from rabbitry._channel.delivery import Death, Delivery
 from rabbitry._channel.publisher import Publisher
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.link import Change, Credentials
+from rabbitry._client.link import Credentials
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.rpc import ClientRPC
 from rabbitry._client.subscription import Subscription, SubscriptionBatches
@@ -56,8 +57,8 @@ from rabbitry._instrumentation import (
     PublishOperation,
 )
 from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service
-from rabbitry._rpc.serving import RequestCounts
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.message import Message

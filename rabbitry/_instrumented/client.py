@@ -12,11 +12,14 @@ from typing import Any
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.life import ChannelLife
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
 from rabbitry._client.handlers import DeliveryHandler
-from rabbitry._client.link import Change, Fate, Link, WhileDown
-from rabbitry._client.publisher import ClientPublisher, LastingConfirmation, OnUnknown, check_policies
-from rabbitry._client.rpc import ClientRPC
+from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.outcomes import OnUnknown, check_policies
+from rabbitry._client.publisher import ClientPublisher, LastingConfirmation
+from rabbitry._client.rpc import ClientRPC, opened
+from rabbitry._client.running import Running
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._instrumentation import CallOperation, Instruments, PublishOperation
 from rabbitry._instrumented.channel import InstrumentedChannel
@@ -28,7 +31,7 @@ from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
 
-__all__ = ["InstrumentedClient"]
+__all__ = ["InstrumentedClient", "Reconnections"]
 
 
 class InstrumentedClientPublisher(ClientPublisher):
@@ -100,11 +103,9 @@ class InstrumentedClient(Client):
 
     _publisher_type = InstrumentedClientPublisher
 
-    def __init__(
-        self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown, instruments: Instruments
-    ) -> None:
+    def __init__(self, running: Running, while_down: WhileDown, instruments: Instruments) -> None:
         self._instruments = instruments
-        super().__init__(publishing, consuming, fate, while_down)
+        super().__init__(running, while_down)
 
     async def publish(
         self,
@@ -137,20 +138,28 @@ class InstrumentedClient(Client):
     ) -> AsyncIterator[ClientRPC]:
         policy = while_down or self._while_down
         rpc = InstrumentedClientRPC(self._publishing, codec, policy, reply_to, self._instruments)
-        try:
+        async with opened(rpc):
             yield rpc
-        finally:
-            await rpc._close()
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         return observed(handler)
 
-    def _tell(self, change: Change) -> None:
-        super()._tell(change)
+
+class Reconnections:
+    """Counts the lives of a client's connections after their first ones."""
+
+    __slots__ = ("_instruments", "_seen")
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._seen: set[str] = set()  # connections that have lived
+
+    def count(self, change: Change) -> None:
+        """It may be one more."""
         if change.state == "connected":
-            link = self._publishing if change.connection == self._publishing.role else self._consuming
-            if link.lives > 1:
-                self._instruments.count("reconnected", {"connection": link.role})
+            if change.connection in self._seen:
+                self._instruments.count("reconnected", {"connection": change.connection})
+            self._seen.add(change.connection)
 
 
 def _instrumented(life: ChannelLife) -> InstrumentedLife:

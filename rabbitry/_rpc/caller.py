@@ -40,7 +40,7 @@ from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["RPC", "ReplyTo", "check_reply_to"]
+__all__ = ["RPC", "ReplyTo", "calls_in_flight", "check_reply_to"]
 
 ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
 
@@ -264,6 +264,11 @@ class RPC:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.fail(_CallLost(error))
+
+
+def calls_in_flight(rpc: RPC) -> int:
+    """Calls whose reply has not come yet."""
+    return len(rpc._waiters)
 
 
 def _remaining() -> float:

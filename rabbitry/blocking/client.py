@@ -19,13 +19,15 @@ import rabbitry
 from rabbitry._channel.channel import QueueInfo
 from rabbitry._channel.delivery import OnError
 from rabbitry._channel.publisher import check_window
-from rabbitry._client.link import Credentials, State, WhileDown
-from rabbitry._client.publisher import OnUnknown
-from rabbitry._client.subscription import ConsumeOptions, Offset
+from rabbitry._client.changes import State
+from rabbitry._client.link import Credentials, WhileDown
+from rabbitry._client.outcomes import OnUnknown
+from rabbitry._client.streams import Offset
+from rabbitry._client.subscription import ConsumeOptions
 from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
 from rabbitry._instrumentation import Instrumentation
+from rabbitry._rpc.answering import CLOCK_SKEW, Handler
 from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Handler
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message

@@ -11,8 +11,9 @@ from typing import Any
 import rabbitry
 from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
 from rabbitry._instrumentation import Instrumentation
+from rabbitry._rpc.answering import CLOCK_SKEW, Handler
 from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Handler, RequestCounts
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.topology import Queue
 from rabbitry.blocking.channel import Channel
