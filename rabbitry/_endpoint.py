@@ -9,19 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
+from rabbitry._transport.contracts import Transport
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ConnectionState
-
-if TYPE_CHECKING:
-    from rabbitry._transport import Transport
 
 __all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
 
@@ -46,9 +45,12 @@ CLOSE_BOUND_SILENT = 0.5
 
 
 class Receiver(Protocol):
-    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading."""
+    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading.
 
-    def put(self, delivery: Any) -> None:
+    The protocol hands tokens out as they came, so this is for readers: what is put is of the connection's own type.
+    """
+
+    def put(self, delivery: Content) -> None:
         """A delivery arrived."""
         ...
 
@@ -100,7 +102,7 @@ class Endpoint:
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
         protocol.token = self
-        self._overfull: set[Receiver] | None = None
+        self._overfull: set[object] | None = None
         self._waited_in_vain = False
         self._changed: anyio.Event | None = None
 
@@ -121,7 +123,7 @@ class Endpoint:
             self.wrote()
 
     def data_to_send(self) -> bytes:
-        """What is queued."""
+        """The bytes to send now, which are queued no more."""
         return self.protocol.data_to_send()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -196,7 +198,7 @@ class Endpoint:
 
     # --- reading: back-pressure ------------------------------------------------------------------------------------
 
-    def set_overfull(self, consumer: Receiver, overfull: bool) -> None:
+    def set_overfull(self, consumer: object, overfull: bool) -> None:
         """A consumer holds more than it should, or has room again."""
         if overfull:
             if self._overfull is None:

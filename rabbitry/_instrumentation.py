@@ -108,7 +108,7 @@ class Operation:
         return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "unsent")
 
     def located(self, host: str, port: int) -> None:
-        """It takes place at this broker."""
+        """The operation takes place at this broker."""
         self.host, self.port = host, port
 
 
@@ -184,7 +184,7 @@ class GetOperation(Operation):
         self.delivery: Delivery | None = None
 
     def ended_by(self, error: BaseException) -> str:
-        """What was to be received was not."""
+        """Whatever was raised, nothing was received."""
         return "failed" if isinstance(error, Exception) else "cancelled"
 
 
@@ -208,14 +208,14 @@ class CallOperation(Operation):
 
     @property
     def carried(self) -> Mapping[str, Any]:
-        """The headers of the request: the caller's own win."""
+        """The headers of the request, in which the caller's own win over those added."""
         return self.headers | dict(self.given or {})
 
 
 _processing: ContextVar[tuple[Instrumentation, ProcessOperation] | None] = ContextVar(
     "rabbitry processing", default=None
 )
-"""The one under way here, and who was told of it."""
+"""The delivery that the running task works on, as an operation, and who was told of it."""
 
 
 def note_failure(delivery: Delivery, error: BaseException) -> None:
@@ -236,7 +236,9 @@ class Instruments:
 
     @classmethod
     def of(cls, instrumentation: Instrumentation | None) -> Instruments | None:
-        """None for none; refuses what can't be one, of which later nothing but the log would tell."""
+        """Guards this instrumentation; None where there is none. Refuses what can't be one, of which later nothing but
+        the log would tell.
+        """
         if instrumentation is None:
             return None
         methods = [getattr(instrumentation, name, None) for name in ("begin", "end", "count")]
@@ -247,14 +249,14 @@ class Instruments:
         return cls(instrumentation)
 
     def begin(self, operation: Operation) -> None:
-        """Tell of it."""
+        """Tell that the operation begins."""
         try:
             self._instrumentation.begin(operation)
         except Exception:
             self._complain("begin")
 
     def end(self, operation: Operation, outcome: str, error: BaseException | None = None) -> None:
-        """Tell how it ended, if that is not known yet."""
+        """Tell how the operation ended, if it has not ended yet."""
         if operation.outcome:
             return
         operation._seconds = operation.seconds
@@ -266,7 +268,7 @@ class Instruments:
             self._complain("end")
 
     def count(self, event: Event, labels: Mapping[str, str]) -> None:
-        """One more."""
+        """Tell that there is one more of this event."""
         try:
             self._instrumentation.count(event, labels)
         except Exception:

@@ -110,7 +110,7 @@ class Confirmation:
         self._returned = code, text
 
     def forget_return(self) -> None:
-        """It will be published again."""
+        """The message will be published again, and may then reach a queue."""
         self._returned = None
 
     def settle(self, acked: bool) -> None:
@@ -135,7 +135,7 @@ class Confirmation:
         self.settle(answered.outcome != "nacked")
 
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
-        """The channel ended first."""
+        """The channel ended before the broker answered."""
         self.outcome = outcome
         self._error = error
         self._finish()

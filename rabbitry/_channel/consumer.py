@@ -202,7 +202,7 @@ class Consumer:
         self._finish(error)
 
     def drop_stale(self) -> None:
-        """The channel was recovered."""
+        """The channel was recovered: keep only what the broker will not deliver again."""
         self._return([delivery for delivery in self._take_all() if self._method.no_ack or not delivery.is_stale])
 
     def _finish(self, error: RabbitryError | None) -> None:
@@ -244,7 +244,7 @@ class Consumer:
         return delivery
 
     def _take_some(self, most: int) -> list[Delivery]:
-        """Those that are here, up to `most`."""
+        """Take the deliveries that have arrived, `most` at the most."""
         return [self._take() for _ in range(min(most, len(self._buffer)))]
 
     async def _wait(self) -> None:

@@ -78,7 +78,7 @@ class ChannelLife:
         await endpoint.wait_answered(waiter)
 
     async def call(self, method: Method) -> Any:
-        """One request and its reply."""
+        """Send a request and return its reply. Cancelled, it may have taken effect."""
         await checkpoint_if_cancelled()
         waiter = Waiter()
         slot = self.live.request(method, waiter)

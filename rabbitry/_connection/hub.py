@@ -41,7 +41,7 @@ class Hub:
         self.waits = waits()
 
     def __len__(self) -> int:
-        """The connections on it."""
+        """How many connections it has."""
         return len(self._endpoints)
 
     def check_open(self) -> None:
@@ -55,7 +55,7 @@ class Hub:
         self._endpoints.add(endpoint)
 
     def forget(self, endpoint: Endpoint) -> None:
-        """It has ended, or was never opened."""
+        """This connection has ended, or was never opened."""
         self._endpoints.discard(endpoint)
 
     async def dial(self, settings: Settings, endpoint: Endpoint) -> Transport:

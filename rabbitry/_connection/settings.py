@@ -77,7 +77,7 @@ def _unobserved(handler: DeliveryHandler) -> DeliveryHandler:
 
 
 PLAIN = Kinds(_plain_channel, Delivery, RPC, _unobserved)
-"""Where nothing is told."""
+"""The kinds of a connection without instrumentation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
