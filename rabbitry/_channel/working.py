@@ -53,7 +53,6 @@ class Workers:
         "_errors",
         "_idle",
         "_refusals",
-        "_scope",
         "_settle",
         "_under_way",
     )
@@ -71,25 +70,23 @@ class Workers:
         self._ending = anyio.Event()
         self._errors: list[Exception] = []  # of `settle`
         self._refusals: list[RabbitryError] = []  # of the source
-        self._scope = anyio.CancelScope()
 
     async def run(self, source: Source, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Return once the source has stopped and all are done; raise the first error of `settle`, else the source's.
 
         Cancelled, or when `settle` raised, it stops the source, and who is at work has `drain` seconds to finish.
         """
-        with self._scope:
-            async with background() as tg:
-                for _ in range(self._concurrency):
-                    tg.start_soon(self._work, source)
-                task_status.started()
-                try:
-                    await self._ending.wait()
-                finally:
-                    source.stop()
-                    for scope in self._under_way:
-                        scope.deadline = anyio.current_time() + self._drain
-                    tg.cancel_scope.cancel()
+        async with background() as tg:
+            for _ in range(self._concurrency):
+                tg.start_soon(self._work, source)
+            task_status.started()
+            try:
+                await self._ending.wait()
+            finally:
+                source.stop()
+                for scope in self._under_way:
+                    scope.deadline = anyio.current_time() + self._drain
+                tg.cancel_scope.cancel()
         for other in self._errors[1:]:
             logger.error("another handler failed, too", exc_info=other)
         for error in self._errors or self._refusals:
@@ -127,15 +124,8 @@ class Workers:
 
         return settle_in_scope
 
-    # --- called while reading -----------------------------------------------------------------------------------------
-
     def cancel_stale(self) -> None:
-        """Cancel the work on deliveries that the broker will deliver again."""
+        """Cancel the work on deliveries that the broker will deliver again. Called while reading."""
         for scope, delivery in self._under_way.items():
             if delivery.is_stale:
                 scope.cancel()
-
-    def fail(self, error: RabbitryError) -> None:
-        """The source's channel has ended: end at once, with who is at work; `run` raises a copy of this."""
-        self._refusals.append(error.copy())
-        self._scope.cancel()

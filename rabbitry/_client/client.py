@@ -27,7 +27,7 @@ from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.replies import ClientReplies
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
-from rabbitry._client.senders import Senders, open_channel
+from rabbitry._client.senders import Send, Senders, open_channel
 from rabbitry._client.streams import Offset
 from rabbitry._client.subscription import ConsumeOptions, Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
@@ -105,12 +105,8 @@ class Client:
                 attempts = self._senders.attempts(on_unknown)
                 if not self._senders.may_go_on(attempts, channel, error):
                     raise
-        await self._senders.publish(
-            lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
-            exchange,
-            policy,
-            attempts or self._senders.attempts(on_unknown),
-        )
+        send = _sending(message, exchange, routing_key, mandatory)
+        await self._senders.publish(send, exchange, policy, attempts or self._senders.attempts(on_unknown))
 
     @asynccontextmanager
     async def publisher(
@@ -445,3 +441,8 @@ class Client:
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""
         return handler
+
+
+def _sending(message: Message | bytes, exchange: str, routing_key: str, mandatory: bool) -> Send:
+    # hot: `publish` itself must not have a closure, or each argument would be a cell, made anew for each message
+    return lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
@@ -16,7 +16,15 @@ from rabbitry._client.link import Link, WhileDown
 from rabbitry._client.outcomes import Attempts
 from rabbitry._client.registry import FLEETING_PAUSE, FLEETING_TRIES
 from rabbitry._client.senders import OWN_CHANNELS
-from rabbitry._errors import Closed, ConsumerCancelled, LocalProtocolError, NotConnected, NotFound, OutcomeUnknown
+from rabbitry._errors import (
+    Closed,
+    ConsumerCancelled,
+    LocalProtocolError,
+    NotConnected,
+    NotFound,
+    OutcomeUnknown,
+    RabbitryError,
+)
 from rabbitry._rpc.caller import RPC, ReplyTo, calls_in_flight, check_reply_to
 from rabbitry._rpc.interface import bound
 from rabbitry._values.codecs import Codec, codec_named
@@ -26,8 +34,15 @@ __all__ = ["ClientRPC", "opened"]
 
 T = TypeVar("T")
 
+Ask: TypeAlias = Callable[[RPC], Awaitable[Any]]
+"""Makes a call by an `RPC`, and returns its reply."""
+
 SUSPECT_ATTEMPTS = 3
 """Times that an idempotent call is sent which may be what the broker closes the channel, or the connection, for."""
+
+
+_ENDED = (OutcomeUnknown, Closed, ConsumerCancelled)
+"""How a call fails whose channel, connection or reply consumer ended."""
 
 
 class ClientRPC:
@@ -81,39 +96,49 @@ class ClientRPC:
         channel or connection for three times, and for `while_down="fail"`.
         """
         exchange = name_of(exchange)
-        return await self._call_in_lives(
-            exchange,
-            lambda rpc: rpc.call(
-                routing_key,
-                payload,
-                exchange=exchange,
-                mandatory=mandatory,
-                headers=headers,
-                method=method,
-                raw=raw,
-            ),
-            idempotent,
-        )
-
-    async def _call_in_lives(self, exchange: str, ask: Callable[[RPC], Awaitable[Any]], idempotent: bool) -> Any:
-        """What `call` does, by `ask`: an instrumented client's is part of an operation."""
-        attempts: Attempts | None = None  # hot: made once one has failed
-        while True:
-            rpc = self._ready(exchange)
-            if rpc is None:
-                try:
-                    rpc = await self._opened_for(exchange)
-                except NotConnected as error:
-                    if attempts is not None and attempts.unknown is not None:  # it may have been done in a former life
-                        raise attempts.unknown from error
+        attempts = None
+        rpc = self._ready(exchange)
+        if rpc is not None:  # hot: the first attempt, with which nearly all are done
+            try:
+                return await rpc.call(
+                    routing_key,
+                    payload,
+                    exchange=exchange,
+                    mandatory=mandatory,
+                    headers=headers,
+                    method=method,
+                    raw=raw,
+                )
+            except _ENDED as error:
+                attempts = Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
+                if not self._may_go_on(attempts, error):
                     raise
+        ask = _asking(
+            routing_key, payload, exchange=exchange, mandatory=mandatory, headers=headers, method=method, raw=raw
+        )
+        return await self._call_in_lives(exchange, ask, idempotent, attempts)
+
+    async def _call_in_lives(self, exchange: str, ask: Ask, idempotent: bool, attempts: Attempts | None = None) -> Any:
+        """What `call` does, by `ask`: an instrumented client's is part of an operation."""
+        attempts = attempts or Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
+        while True:
+            try:
+                rpc = self._ready(exchange) or await self._opened_for(exchange)
+            except NotConnected as error:
+                if attempts.unknown is not None:  # it may have been done in a former life
+                    raise attempts.unknown from error
+                raise
             try:
                 return await ask(rpc)
-            except (OutcomeUnknown, Closed, ConsumerCancelled) as error:
-                attempts = attempts or Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
-                # Suspect, it need not be made alone: what ends its channel ends calls to the same exchange at most.
-                if attempts.next_step(error) == "never" or (isinstance(error, OutcomeUnknown) and not self._is_open):
+            except _ENDED as error:
+                if not self._may_go_on(attempts, error):
                     raise
+
+    def _may_go_on(self, attempts: Attempts, error: RabbitryError) -> bool:
+        """Whether to make a call again that has failed so. Suspect, it need not be made alone: what ends its channel
+        ends calls to the same exchange at most.
+        """
+        return attempts.next_step(error) != "never" and (self._is_open or not isinstance(error, OutcomeUnknown))
 
     def bind(
         self,
@@ -202,3 +227,8 @@ async def opened(rpc: ClientRPC) -> AsyncIterator[ClientRPC]:
         yield rpc
     finally:
         await rpc._close()
+
+
+def _asking(routing_key: str, payload: Any, **options: Any) -> Ask:
+    # hot: `call` itself must not have a closure, or each argument would be a cell, made anew for each call
+    return lambda rpc: rpc.call(routing_key, payload, **options)

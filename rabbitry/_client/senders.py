@@ -28,7 +28,7 @@ from rabbitry._errors import (
     RabbitryError,
 )
 
-__all__ = ["OWN_CHANNELS", "Renewal", "Senders", "open_channel"]
+__all__ = ["OWN_CHANNELS", "Renewal", "Send", "Senders", "open_channel"]
 
 Send: TypeAlias = Callable[[Channel], Awaitable[None]]
 """Publishes a message on a channel, and returns once it is confirmed."""

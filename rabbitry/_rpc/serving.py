@@ -53,19 +53,21 @@ async def serve(
             _put_back(request)
             raise
 
-    def ended(error: RabbitryError | None) -> None:
-        # After ConsumerCancelled the handlers at work may finish: their replies can still be sent.
-        if isinstance(error, Closed):
-            workers.fail(error)
+    ended_by: RabbitryError | None = None
+    working = anyio.CancelScope()
 
-    workers = Workers(answer, concurrency=concurrency)
-    method = consume_method(queue)
-    async with (
-        channel,
-        replies,
-        new_consumer(channel, method, on_arrival=answering.arrivals.note, on_end=ended) as requests,
-    ):
-        await workers.run(requests)
+    def ended(error: RabbitryError | None) -> None:
+        nonlocal ended_by
+        if isinstance(error, Closed):  # else the handlers at work may finish: their replies can still be sent
+            ended_by = error
+            working.cancel()
+
+    requests = new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended)
+    async with channel, replies, requests:
+        with working:
+            await Workers(answer, concurrency=concurrency).run(requests)
+        if ended_by is not None:
+            raise ended_by.copy()
 
 
 def _put_back(request: Delivery) -> None:
