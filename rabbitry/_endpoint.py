@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
+from rabbitry._transport.contracts import Transport
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ConnectionState
-
-if TYPE_CHECKING:
-    from rabbitry._channel.delivery import Delivery
-    from rabbitry._transport import Transport
 
 __all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
 
@@ -47,9 +45,12 @@ CLOSE_BOUND_SILENT = 0.5
 
 
 class Receiver(Protocol):
-    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading."""
+    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading.
 
-    def put(self, delivery: Delivery) -> None:
+    The protocol hands tokens out as they came, so this is for readers: what is put is of the connection's own type.
+    """
+
+    def put(self, delivery: Content) -> None:
         """A delivery arrived."""
         ...
 
@@ -67,7 +68,9 @@ class Receiver(Protocol):
 
 
 class Endpoint:
-    """The protocol and the transport of one connection. `transport` is set once the socket is connected."""
+    """The protocol and the transport of one connection. `transport` is set once the socket is connected. `host` and
+    `port` are the broker's as the URL has them (the path of a Unix socket and 0), for who tells of this connection.
+    """
 
     __slots__ = (
         "_changed",
@@ -76,17 +79,21 @@ class Endpoint:
         "blocked_reason",
         "checkpoint_if_cancelled",
         "closed",
+        "host",
         "name",
         "new_signal",
         "opened",
+        "port",
         "protocol",
         "transport",
         "unmatched_returns",
     )
 
-    def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits) -> None:
+    def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits, host: str, port: int) -> None:
         self.protocol = protocol
         self.name = name
+        self.host = host
+        self.port = port
         self.new_signal = waits.new_signal
         self.checkpoint_if_cancelled = waits.checkpoint_if_cancelled
         self.transport: Transport = _NoTransport()
@@ -95,7 +102,7 @@ class Endpoint:
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
         protocol.token = self
-        self._overfull: set[Receiver] | None = None
+        self._overfull: set[object] | None = None
         self._waited_in_vain = False
         self._changed: anyio.Event | None = None
 
@@ -116,7 +123,7 @@ class Endpoint:
             self.wrote()
 
     def data_to_send(self) -> bytes:
-        """What is queued."""
+        """The bytes to send now, which are queued no more."""
         return self.protocol.data_to_send()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -191,7 +198,7 @@ class Endpoint:
 
     # --- reading: back-pressure ------------------------------------------------------------------------------------
 
-    def set_overfull(self, consumer: Receiver, overfull: bool) -> None:
+    def set_overfull(self, consumer: object, overfull: bool) -> None:
         """A consumer holds more than it should, or has room again."""
         if overfull:
             if self._overfull is None:

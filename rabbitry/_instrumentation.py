@@ -12,17 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
 from rabbitry._values.message import Message
 
-if TYPE_CHECKING:
-    from rabbitry._channel.delivery import Delivery
-    from rabbitry._values.address import Address
-
 __all__ = [
-    "CallHeaders",
     "CallOperation",
     "Event",
     "GetOperation",
@@ -31,9 +27,7 @@ __all__ = [
     "Operation",
     "ProcessOperation",
     "PublishOperation",
-    "joined",
     "note_failure",
-    "operation_of",
 ]
 
 logger = logging.getLogger("rabbitry")
@@ -113,9 +107,9 @@ class Operation:
             return "cancelled"
         return next((outcome for kind, outcome in _OUTCOMES.items() if isinstance(error, kind)), "unsent")
 
-    def located(self, address: Address) -> None:
-        """It takes place at this broker."""
-        self.host, self.port = address.unix_path or address.host, address.port
+    def located(self, host: str, port: int) -> None:
+        """The operation takes place at this broker."""
+        self.host, self.port = host, port
 
 
 class PublishOperation(Operation):
@@ -190,7 +184,7 @@ class GetOperation(Operation):
         self.delivery: Delivery | None = None
 
     def ended_by(self, error: BaseException) -> str:
-        """What was to be received was not."""
+        """Whatever was raised, nothing was received."""
         return "failed" if isinstance(error, Exception) else "cancelled"
 
 
@@ -213,28 +207,15 @@ class CallOperation(Operation):
         self.headers: dict[str, str] = {}
 
     @property
-    def carried(self) -> CallHeaders:
-        """The headers of the request."""
-        return CallHeaders(self)
+    def carried(self) -> Mapping[str, Any]:
+        """The headers of the request, in which the caller's own win over those added."""
+        return self.headers | dict(self.given or {})
 
-
-class CallHeaders(dict[str, Any]):
-    """The headers of a call that is an operation already: whoever sends it is to begin no other."""
-
-    __slots__ = ("operation",)
-
-    def __init__(self, operation: CallOperation) -> None:
-        super().__init__(operation.headers | dict(operation.given or {}))
-        self.operation = operation
-
-
-_publishing: ContextVar[list[PublishOperation]] = ContextVar("rabbitry publishing")
-"""The one under way here, in a list that is emptied when it ends: tasks begun inside it inherit the list, for good."""
 
 _processing: ContextVar[tuple[Instrumentation, ProcessOperation] | None] = ContextVar(
     "rabbitry processing", default=None
 )
-"""The one under way here, and who was told of it."""
+"""The delivery that the running task works on, as an operation, and who was told of it."""
 
 
 def note_failure(delivery: Delivery, error: BaseException) -> None:
@@ -242,23 +223,6 @@ def note_failure(delivery: Delivery, error: BaseException) -> None:
     _, operation = _processing.get() or (None, None)
     if operation is not None and operation.delivery is delivery:  # else of a handler that this one's server runs in
         operation.error = error
-
-
-@contextmanager
-def joined(operation: PublishOperation) -> Iterator[None]:
-    """What the block publishes of its message belongs to this operation."""
-    publishing = [operation]
-    _publishing.set(publishing)
-    try:
-        yield
-    finally:
-        publishing.clear()
-
-
-def operation_of(message: Message | bytes) -> PublishOperation | None:
-    """That of the `publish` under way which this message comes from, if it is observed."""
-    publishing = _publishing.get(None)
-    return publishing[0] if publishing and publishing[0].message is message else None
 
 
 class Instruments:
@@ -272,7 +236,9 @@ class Instruments:
 
     @classmethod
     def of(cls, instrumentation: Instrumentation | None) -> Instruments | None:
-        """None for none; refuses what can't be one, of which later nothing but the log would tell."""
+        """Guards this instrumentation; None where there is none. Refuses what can't be one, of which later nothing but
+        the log would tell.
+        """
         if instrumentation is None:
             return None
         methods = [getattr(instrumentation, name, None) for name in ("begin", "end", "count")]
@@ -283,14 +249,14 @@ class Instruments:
         return cls(instrumentation)
 
     def begin(self, operation: Operation) -> None:
-        """Tell of it."""
+        """Tell that the operation begins."""
         try:
             self._instrumentation.begin(operation)
         except Exception:
             self._complain("begin")
 
     def end(self, operation: Operation, outcome: str, error: BaseException | None = None) -> None:
-        """Tell how it ended, if that is not known yet."""
+        """Tell how the operation ended, if it has not ended yet."""
         if operation.outcome:
             return
         operation._seconds = operation.seconds
@@ -302,7 +268,7 @@ class Instruments:
             self._complain("end")
 
     def count(self, event: Event, labels: Mapping[str, str]) -> None:
-        """One more."""
+        """Tell that there is one more of this event."""
         try:
             self._instrumentation.count(event, labels)
         except Exception:
@@ -333,12 +299,6 @@ class Instruments:
             yield
             if operation.delivery is not None:
                 self.end(operation, "received")
-
-    @contextmanager
-    def publishing(self, operation: PublishOperation, returned: str = "confirmed") -> Iterator[None]:
-        """The block publishes its message."""
-        with joined(operation), self.around(operation, returned):
-            yield
 
     @contextmanager
     def processing(self, operation: ProcessOperation) -> Iterator[None]:

@@ -3,13 +3,17 @@
 What is not here is not public, and nothing else imports this module: `rabbitry` does, when a name is asked for.
 """
 
-from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._api import Reactor, connect, open_client, open_reactor, start_client
+from rabbitry._channel.batches import Batch, Batches
+from rabbitry._channel.channel import Channel
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._channel.consumer import Batch, Batches, Consumer
+from rabbitry._channel.consumer import Consumer
+from rabbitry._channel.declaring import QueueInfo
 from rabbitry._channel.delivery import Death, Delivery
 from rabbitry._channel.publisher import Publisher
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.link import Change, Credentials
+from rabbitry._client.link import Credentials
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.rpc import ClientRPC
 from rabbitry._client.subscription import Subscription, SubscriptionBatches
@@ -52,11 +56,9 @@ from rabbitry._instrumentation import (
     ProcessOperation,
     PublishOperation,
 )
-from rabbitry._open_client import open_client, start_client
-from rabbitry._reactor import Reactor, connect, open_reactor
 from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service
-from rabbitry._rpc.serving import RequestCounts
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.message import Message

@@ -37,7 +37,7 @@ from rabbitry import (
     PublishOperation,
 )
 from rabbitry._instrumentation import Instruments
-from rabbitry._instrumented.kinds import process_operation
+from rabbitry._instrumented.delivery import process_operation
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
 

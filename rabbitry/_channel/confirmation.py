@@ -6,13 +6,11 @@ Doubles as the protocol's token for the publish, so a confirmed publish costs on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rabbitry._concurrency.waiting import Signal, new_signal
 from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
-
-if TYPE_CHECKING:
-    from rabbitry._values.message import Message
+from rabbitry._values.message import Message
 
 __all__ = ["Confirmation", "Outcome"]
 
@@ -30,11 +28,11 @@ class Confirmation:
 
     __slots__ = (
         "_error",
-        "_on_settled",
         "_returned",
         "_signals",
         "exchange",
         "message",
+        "on_settled",
         "outcome",
         "routing_key",
         "tag",
@@ -53,7 +51,7 @@ class Confirmation:
         self.routing_key = routing_key
         self.tag = tag
         self.outcome: Outcome = "pending"
-        self._on_settled = on_settled
+        self.on_settled = on_settled  # called once, while reading
         self._returned: tuple[int, str] | None = None
         self._error: RabbitryError | None = None
         self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
@@ -112,7 +110,7 @@ class Confirmation:
         self._returned = code, text
 
     def forget_return(self) -> None:
-        """It will be published again."""
+        """The message will be published again, and may then reach a queue."""
         self._returned = None
 
     def settle(self, acked: bool) -> None:
@@ -128,11 +126,16 @@ class Confirmation:
             for signal in self._signals:
                 signal.set()
             self._signals = ()
-        if self._on_settled is not None:
-            self._on_settled(self)
+        if self.on_settled is not None:
+            self.on_settled(self)
+
+    def take_over(self, answered: Confirmation) -> None:
+        """The broker's answer, which came to another publish of the same message."""
+        self._returned = answered._returned
+        self.settle(answered.outcome != "nacked")
 
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
-        """The channel ended first."""
+        """The channel ended before the broker answered."""
         self.outcome = outcome
         self._error = error
         self._finish()
@@ -141,5 +144,5 @@ class Confirmation:
         for signal in self._signals:
             signal.set()
         self._signals = ()
-        if self._on_settled is not None:
-            self._on_settled(self)
+        if self.on_settled is not None:
+            self.on_settled(self)

@@ -6,26 +6,23 @@ lost when iteration is cancelled or left: it goes back to the queue. Any number 
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-import anyio
-
+from rabbitry._channel.batches import Batches, batch_time
 from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled, wait_in_line
 from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
-from rabbitry._values.message import seconds
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 
-if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
-
-__all__ = ["Batch", "Batches", "Consumer"]
+__all__ = ["HARD_MARK", "MESSAGE_OVERHEAD", "SOFT_MARK", "Consumer", "consume_method", "life_behind"]
 
 SOFT_MARK = 8 * 1024 * 1024
 """Bytes waiting to be iterated above which the connection stops reading, where nobody awaits a reply on it."""
@@ -52,11 +49,12 @@ class Consumer:
         "_buffer",
         "_buffered",
         "_calls",
-        "_channel",
         "_ended",
         "_error",
         "_is_overfull",
+        "_life",
         "_method",
+        "_on_arrival",
         "_on_end",
         "_prefetch",
         "_registration",
@@ -64,11 +62,20 @@ class Consumer:
         "queue",
     )
 
-    def __init__(self, channel: Channel, queue: str, method: methods.BasicConsume, prefetch: int | None) -> None:
-        self._channel = channel
-        self.queue = queue
+    def __init__(
+        self,
+        life: ChannelLife,
+        method: methods.BasicConsume,
+        prefetch: int | None,
+        on_arrival: Callable[[Delivery], None] | None,
+        on_end: Callable[[RabbitryError | None], None] | None,
+    ) -> None:
+        self._life = life
+        self.queue = method.queue
         self._method = method
         self._prefetch = prefetch
+        self._on_arrival = on_arrival
+        self._on_end = on_end
         self._buffer: deque[Delivery] = deque()
         self._buffered = 0
         self._is_overfull = False
@@ -77,7 +84,6 @@ class Consumer:
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
-        self._on_end: Callable[[RabbitryError | None], None] | None = None  # called once, while reading
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "consuming" if self._registration is not None else "not entered"
@@ -97,12 +103,12 @@ class Consumer:
         if self._registration is not None:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
         await checkpoint_if_cancelled()
-        channel = self._channel
-        channel._set_prefetch(self._prefetch)
+        life = self._life
+        life.set_prefetch(self._prefetch)
         waiter = Waiter()
-        self._registration, slot = channel._live.consume(self._method, self, waiter)
+        self._registration, slot = life.live.consume(self._method, self, waiter)
         try:
-            await channel._endpoint.reply(slot, waiter)
+            await life.endpoint.reply(slot, waiter)
         except BaseException:
             self._leave(None)  # deliveries may have come with the reply
             raise
@@ -114,7 +120,7 @@ class Consumer:
         waiter = Waiter()
         if not self._leave(waiter):
             return
-        await self._channel._endpoint.wait_answered(waiter)
+        await self._life.endpoint.wait_answered(waiter)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
@@ -127,13 +133,13 @@ class Consumer:
         registration = self._registration
         if registration is None:
             return False
-        channel = self._channel._live
+        channel = self._life.live
         asked = False
         if channel.state is ChannelState.OPEN and channel.cancel(registration, waiter) is not None:
             asked = waiter is not None
         self._put_back(self._take_all())
         self._finish(None)
-        self._channel._endpoint.wrote_if_any()
+        self._life.endpoint.wrote_if_any()
         return asked
 
     def _take_all(self) -> deque[Delivery]:
@@ -147,12 +153,14 @@ class Consumer:
             return
         for delivery in deliveries:
             if not delivery.is_stale and not delivery.is_settled and not delivery.seems_streamed:
-                delivery._channel.requeue(delivery.delivery_tag)
+                self._life.live.requeue(delivery.delivery_tag)
 
     # --- called when something arrives -----------------------------------------------------------------------------
 
     def put(self, delivery: Delivery) -> None:
         """A delivery arrived."""
+        if self._on_arrival is not None:
+            self._on_arrival(delivery)
         if self._ended:  # by what ran since this was parsed
             self._put_back([delivery])
             return
@@ -166,7 +174,7 @@ class Consumer:
     def _overfull(self) -> None:
         if not self._is_overfull:
             self._is_overfull = True
-            self._channel._endpoint.set_overfull(self, True)
+            self._life.endpoint.set_overfull(self, True)
         if self._buffered > HARD_MARK and not self._ended:
             self._overrun()
 
@@ -176,7 +184,7 @@ class Consumer:
         """
         error = ConsumerOverrun(self.queue, self._buffered)
         assert self._registration is not None
-        channel = self._channel._live
+        channel = self._life.live
         if channel.state is ChannelState.OPEN:
             channel.cancel(self._registration, None)
         self._finish(error)
@@ -194,7 +202,7 @@ class Consumer:
         self._finish(error)
 
     def drop_stale(self) -> None:
-        """The channel was recovered."""
+        """The channel was recovered: keep only what the broker will not deliver again."""
         self._return([delivery for delivery in self._take_all() if self._method.no_ack or not delivery.is_stale])
 
     def _finish(self, error: RabbitryError | None) -> None:
@@ -204,7 +212,7 @@ class Consumer:
         self._error = error
         if self._is_overfull:  # what it holds grows no more: the other consumers may go on
             self._is_overfull = False
-            self._channel._endpoint.set_overfull(self, False)
+            self._life.endpoint.set_overfull(self, False)
         if self._on_end is not None:
             self._on_end(error)
         waiting, self._waiting = self._waiting, []
@@ -221,7 +229,7 @@ class Consumer:
         self._calls += 1
         if self._buffer:
             if self._calls & GIVE_WAY:
-                await self._channel._endpoint.checkpoint_if_cancelled()
+                await self._life.endpoint.checkpoint_if_cancelled()
             else:
                 await checkpoint()
         while not self._buffer:
@@ -235,6 +243,10 @@ class Consumer:
             self._took(0)
         return delivery
 
+    def _take_some(self, most: int) -> list[Delivery]:
+        """Take the deliveries that have arrived, `most` at the most."""
+        return [self._take() for _ in range(min(most, len(self._buffer)))]
+
     async def _wait(self) -> None:
         """Wait for something to change; raises what ended the consumer."""
         if self._registration is None:
@@ -244,7 +256,7 @@ class Consumer:
                 await checkpoint()
                 raise StopAsyncIteration
             raise self._error.copy()
-        await wait_in_line(self._waiting, self._channel._endpoint.new_signal(), self._wake)
+        await wait_in_line(self._waiting, self._life.endpoint.new_signal(), self._wake)
 
     def _wake(self, deliveries: int = 1) -> None:
         """Have as many tasks look for a delivery as there are new ones."""
@@ -255,7 +267,7 @@ class Consumer:
         self._buffered -= size
         if self._is_overfull and self._buffered < SOFT_MARK // 2:
             self._is_overfull = False
-            self._channel._endpoint.set_overfull(self, False)
+            self._life.endpoint.set_overfull(self, False)
 
     def _return(self, taken: list[Delivery]) -> None:
         """Put deliveries back in front, in order: they were not handed out after all."""
@@ -264,97 +276,38 @@ class Consumer:
         self._wake(len(taken))  # others may wait for what a cancelled batch held
         if self._ended and self._error is None:
             self._put_back(self._take_all())
-            self._channel._endpoint.wrote_if_any()
+            self._life.endpoint.wrote_if_any()
 
     def batches(self, size: int, *, within: float | timedelta) -> Batches:
         """Iterate in batches of up to `size` deliveries (1 to 65,535), each complete `within` seconds of its first one.
 
         Give the consumer a prefetch of at least `size`, or every batch waits in vain to fill.
         """
-        if not 1 <= size <= 65535:
-            raise LocalProtocolError(f"a batch has 1 to 65,535 deliveries, not {size}")
-        within = seconds(within)
-        if within < 0:
-            raise LocalProtocolError(f"within must not be negative: {within}")
-        return Batches(self, size, within)
+        return Batches(self.__anext__, self._take_some, self._return, size, batch_time(size, within))
 
 
-class Batches:
-    """Iterates a consumer in batches; made by `Consumer.batches`."""
-
-    __slots__ = ("_consumer", "_size", "_within")
-
-    def __init__(self, consumer: Consumer, size: int, within: float) -> None:
-        self._consumer = consumer
-        self._size = size
-        self._within = within
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Batch:
-        """The next batch, never empty. Cancelling it puts what was collected back in front: nothing is lost."""
-        consumer = self._consumer
-        taken = [await consumer.__anext__()]
-        while len(taken) < self._size and consumer._buffer:
-            taken.append(consumer._take())
-        try:
-            with anyio.move_on_after(self._within):
-                while len(taken) < self._size:
-                    taken.append(await consumer.__anext__())
-        except StopAsyncIteration:
-            pass
-        except RabbitryError:  # hand out what there is, unless it is the broker's again; the next call raises it
-            if all(delivery.is_stale for delivery in taken):
-                raise
-        except BaseException:
-            consumer._return(taken)
-            raise
-        return Batch(taken)
-
-
-class Batch:
-    """Deliveries of one channel life, settled together."""
-
-    __slots__ = ("deliveries",)
-
-    def __init__(self, deliveries: list[Delivery]) -> None:
-        self.deliveries = deliveries
-
-    def __len__(self) -> int:
-        return len(self.deliveries)
-
-    def __iter__(self) -> Iterator[Delivery]:
-        return iter(self.deliveries)
-
-    def __getitem__(self, index: int) -> Delivery:
-        return self.deliveries[index]
-
-    def __repr__(self) -> str:
-        return f"<Batch of {len(self.deliveries)} deliveries>"
-
-    def ack(self) -> None:
-        """Acknowledge those not settled yet, in as few frames as possible. `StaleDelivery` if the channel has ended."""
-        for delivery in self.deliveries:
-            if not delivery.is_settled:
-                delivery.ack()
-
-    def nack(self, *, requeue: bool = True) -> None:
-        """Say "not processed" of those not settled yet."""
-        for delivery in self.deliveries:
-            if not delivery.is_settled:
-                delivery.nack(requeue=requeue)
-
-    def reject(self, *, requeue: bool = False) -> None:
-        """Say "failed" of those not settled yet."""
-        for delivery in self.deliveries:
-            if not delivery.is_settled:
-                delivery.reject(requeue=requeue)
-
-
-def consume_arguments(arguments: Mapping[str, Any] | None, priority: int | None) -> dict[str, Any]:
-    """basic.consume's argument table; `priority` is RabbitMQ's x-priority."""
+def consume_method(
+    queue: str,
+    *,
+    consumer_tag: str = "",
+    no_ack: bool = False,
+    exclusive: bool = False,
+    priority: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> methods.BasicConsume:
+    """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
     table = dict(arguments or {})
     if priority is not None:
         table["x-priority"] = priority
-    return table
+    return methods.BasicConsume(
+        queue=queue,
+        consumer_tag=consumer_tag or f"rabbitry-{secrets.token_hex(8)}",
+        no_ack=no_ack,
+        exclusive=exclusive,
+        arguments=table,
+    )
+
+
+def life_behind(consumer: Consumer) -> ChannelLife:
+    """The life of the channel that it consumes on."""
+    return consumer._life

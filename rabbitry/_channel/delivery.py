@@ -83,6 +83,10 @@ class Delivery(Content):
         self._channel.reject(self.delivery_tag, requeue)
         self._wrote()
 
+    def _settled_too_late(self) -> None:
+        """The connection counts those whose `process` block ended after their channel."""
+        self._channel.connection.stale_settlements += 1
+
     def _wrote(self) -> None:
         transport = self._channel.connection.token.transport
         if not transport.scheduled:
@@ -233,6 +237,6 @@ class ProcessDelivery:
                     delivery.nack(requeue=True)
                     raise ValueError(f'on_error must return "requeue", "reject" or "raise", not {verdict!r}')
         except StaleDelivery:
-            delivery._channel.connection.stale_settlements += 1
+            delivery._settled_too_late()
             if verdict in ("ack", "reject"):  # else it is what was asked for
                 logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")

@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import anyio
 
 from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled, wait_in_line
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
+from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
-
-if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
-    from rabbitry._values.message import Message
 
 __all__ = ["Publisher", "check_window"]
 
@@ -46,11 +44,11 @@ class Publisher:
 
     __slots__ = (
         "_calls",
-        "_channel",
         "_drained",
         "_exchange",
         "_failures",
         "_is_open",
+        "_life",
         "_on_outcome",
         "_reserved",
         "_unreported",
@@ -62,10 +60,10 @@ class Publisher:
     )
 
     def __init__(
-        self, channel: Channel, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
+        self, life: ChannelLife, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
     ) -> None:
         check_window(window)
-        self._channel = channel
+        self._life = life
         self._exchange = exchange
         self._window = window
         self._on_outcome = on_outcome
@@ -91,7 +89,7 @@ class Publisher:
     async def __aenter__(self) -> Self:
         """Check that the channel confirms."""
         await checkpoint_if_cancelled()
-        self._channel._require_confirms("a publisher")
+        self._life.require_confirms("a publisher")
         self._is_open = True
         return self
 
@@ -122,7 +120,7 @@ class Publisher:
         """
         self._calls += 1
         if self._calls & GIVE_WAY:
-            await self._channel._endpoint.checkpoint_if_cancelled()
+            await self._life.endpoint.checkpoint_if_cancelled()
         else:
             await checkpoint()
         exchange = self._exchange if exchange is None else name_of(exchange)
@@ -132,7 +130,7 @@ class Publisher:
             and not self._reserved
             and not self._waiting
             and self._is_open
-            and self._channel._queue_confirmed(confirmation, mandatory)
+            and self._life.queue_confirmed(message, confirmation, mandatory)
         ):
             self.sent += 1
         else:
@@ -187,19 +185,19 @@ class Publisher:
             self._give_back()
 
     def _refuse(self) -> NoReturn:
-        self._channel._require_confirms("a publisher")
+        self._life.require_confirms("a publisher")
         raise LocalProtocolError("the publisher is not open: use it inside its 'async with' block")
 
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
-        return self._channel._queue_confirmed(confirmation, mandatory)
+        return self._life.queue_confirmed(confirmation.message, confirmation, mandatory)
 
     async def _wait_ready(self) -> None:
         """Return when the channel may take a message more."""
-        await self._channel._endpoint.wait_room()
+        await self._life.endpoint.wait_room()
 
     async def _wait_for_place(self) -> None:
         """Return with a place in the window reserved, in the order of asking."""
-        await wait_in_line(self._waiting, self._channel._endpoint.new_signal(), self._give_back)
+        await wait_in_line(self._waiting, self._life.endpoint.new_signal(), self._give_back)
 
     def _give_back(self) -> None:
         """A reserved place was used, or will not be."""

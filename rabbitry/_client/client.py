@@ -6,98 +6,66 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Unpack
 
 import anyio
 from anyio.abc import TaskStatus
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream
 
-from rabbitry._channel.channel import Channel, QueueInfo
+from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._channel.delivery import OnError
+from rabbitry._channel.delivery import Delivery, OnError
 from rabbitry._channel.publisher import check_window
-from rabbitry._client.handlers import DeliveryHandler, OnStale, process_all
-from rabbitry._client.link import Change, Fate, Link, State, WhileDown
-from rabbitry._client.publisher import ClientPublisher, OnUnknown, Senders, check_policies, is_lost, open_channel
-from rabbitry._client.registry import Registry
-from rabbitry._client.rpc import ClientReplies, ClientRPC, RequestSubscription
-from rabbitry._client.subscription import ConsumeOptions, Offset, Subscription
+from rabbitry._client.changes import Change, State
+from rabbitry._client.handlers import DeliveryHandler, OnStale, Processing, awaiting
+from rabbitry._client.link import WhileDown
+from rabbitry._client.outcomes import OnUnknown, check_policies, in_a_life
+from rabbitry._client.publisher import ClientPublisher
+from rabbitry._client.replies import ClientReplies
+from rabbitry._client.rpc import ClientRPC, opened
+from rabbitry._client.running import Running
+from rabbitry._client.senders import Send, Senders, open_channel
+from rabbitry._client.streams import Offset
+from rabbitry._client.subscription import ConsumeOptions, Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import (
-    Closed,
-    ConnectionBlocked,
-    ConnectionClosed,
-    LocalProtocolError,
-    Nacked,
-    NotConnected,
-    NotFound,
-    NotSent,
-    OutcomeUnknown,
-)
+from rabbitry._errors import Closed, LocalProtocolError, NotFound, PublishFailed
+from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
 from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Answering, Handler, RequestCounts
+from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message, seconds
 from rabbitry._values.topology import Entity, Exchange, Queue, name_of
 
 __all__ = ["Client"]
 
-CHANGES_KEPT = 100
-"""Changes of state that a subscriber may be behind; further ones are dropped."""
-
 
 class Client:
     """Made by `open_client`, usable by any task inside its block."""
 
     __slots__ = (
-        "_closed",
         "_consuming",
-        "_fate",
-        "_has_stopped",
-        "_host",
-        "_leave",
-        "_publishers",
         "_publishing",
         "_registry",
-        "_republished",
         "_requests",
+        "_running",
         "_senders",
-        "_start",
-        "_subscribers",
-        "_subscriptions",
         "_while_down",
-        "_working",
     )
 
     _publisher_type: ClassVar[type[ClientPublisher]] = ClientPublisher
 
-    def __init__(self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown) -> None:
-        self._fate = fate
-        self._publishing = publishing
-        self._consuming = consuming
+    def __init__(self, running: Running, while_down: WhileDown) -> None:
+        self._running = running
+        self._publishing = running.publishing
+        self._consuming = running.consuming
+        self._registry = running.registry
+        self._senders = Senders(running.publishing)
         self._while_down: WhileDown = while_down
-        self._registry = Registry()
-        self._senders = Senders(publishing)
-        self._publishers: set[ClientPublisher] = set()
-        self._subscriptions: set[Subscription] = set()
-        self._working: set[anyio.Event] = set()  # one for each `process` under way
-        self._subscribers: list[MemoryObjectSendStream[Change]] = []
-        self._has_stopped = False
-        self._republished = 0
         self._requests = RequestCounts()
-        self._closed = anyio.Event()
-        self._leave: Callable[[], object] | None = None  # of a client that `start_client` made
-        self._host: asyncio.Task[Any] | None = None
-        self._start: Callable[..., object] = _start_nothing
-        consuming.restore = self._registry.restore
-        publishing.restore = self._await_topology
-        for link in self._links:
-            link.tell = self._tell
 
     def __repr__(self) -> str:
         return f"<Client publishing={self._publishing.state} consuming={self._consuming.state}>"
@@ -127,49 +95,18 @@ class Client:
         policy = while_down or self._while_down
         if on_unknown != "raise" or policy != "wait":
             check_policies(policy, on_unknown)
-        unknown: OutcomeUnknown | None = None
-        while True:
-            channel = self._senders.ready(exchange)
-            if channel is None:
-                try:
-                    channel = await self._senders.channel(exchange, policy)
-                except NotConnected as error:
-                    if unknown is not None:  # it may have arrived in a former life
-                        raise unknown from error
-                    raise
-            if policy == "fail" and (reason := channel._endpoint.blocked_reason) is not None:
-                raise unknown or ConnectionBlocked(reason)
+        attempts = None
+        channel = self._senders.ready(exchange)
+        # hot: the first attempt, with which nearly all are done, without the calls that `Senders.publish` takes
+        if channel is not None and (policy == "wait" or life_of(channel).endpoint.blocked_reason is None):
             try:
                 return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-            except (NotSent, Closed):
-                continue  # it did not leave: the channel, or its connection, had ended before
-            except Nacked:
-                self._senders.nacked(channel)
-                raise
-            except OutcomeUnknown as error:
-                if on_unknown == "raise":
+            except (PublishFailed, Closed) as error:
+                attempts = self._senders.attempts(on_unknown)
+                if not self._senders.may_go_on(attempts, channel, error):
                     raise
-                unknown = error
-                self._republished += 1
-                if not is_lost(error.__cause__):
-                    break
-        # The broker closed the channel, or the connection, for a message, and does not say which. Alone on a channel
-        # the innocent get through; the culprit fails again, and for good.
-        while True:
-            try:
-                channel = await open_channel(self._publishing, policy)
-            except NotConnected as error:
-                raise unknown from error
-            try:
-                return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-            except (NotSent, Closed):
-                continue
-            except OutcomeUnknown as error:
-                if not is_lost(error.__cause__):
-                    raise
-                unknown = error
-            finally:
-                await channel._close()
+        send = _sending(message, exchange, routing_key, mandatory)
+        await self._senders.publish(send, exchange, policy, attempts or self._senders.attempts(on_unknown))
 
     @asynccontextmanager
     async def publisher(
@@ -190,15 +127,11 @@ class Client:
         check_policies(policy, on_unknown)
         check_window(window)
         channel = await open_channel(self._publishing, policy)
-        publisher = self._publisher_type(channel, self._publishing, name, window, on_outcome, policy, on_unknown)
-        self._publishers.add(publisher)
-        try:
-            async with publisher:
-                self._start(publisher._resend)
-                yield publisher
-        finally:
-            self._publishers.discard(publisher)
-            self._republished += publisher.republished
+        publisher = self._publisher_type(
+            life_of(channel), self._publishing, name, window, on_outcome, policy, on_unknown
+        )
+        async with self._running.publishers.opened(publisher):
+            yield publisher
 
     # --- consuming ----------------------------------------------------------------------------------------------------
 
@@ -219,9 +152,7 @@ class Client:
         "first", "last" (its last chunk), "next" (what comes from now on, the default), an offset, a datetime, or a
         timedelta into the past; after a loss it goes on at the first delivery not settled.
         """
-        return Subscription(
-            self._consuming,
-            self._registry,
+        return self._subscription(
             queue,
             prefetch=prefetch,
             no_ack=no_ack,
@@ -229,7 +160,6 @@ class Client:
             priority=priority,
             arguments=arguments,
             offset=offset,
-            owner=self,
         )
 
     async def process(
@@ -260,16 +190,16 @@ class Client:
         `await tg.start(client.process, queue, handler)` returns once it consumes.
         """
         prefetch = 2 * concurrency if prefetch is None else prefetch
-        with self._at_work():
-            await process_all(
-                self.consume(queue, prefetch=prefetch, **options),
-                handler,
-                concurrency=concurrency,
-                on_error=on_error,
-                on_stale=on_stale,
-                drain=seconds(drain),
-                task_status=task_status,
-            )
+        processing = Processing(
+            self._observed(awaiting(handler)),
+            concurrency=concurrency,
+            on_error=on_error,
+            on_stale=on_stale,
+            drain=seconds(drain),
+        )
+        subscription = self._subscription(queue, prefetch=prefetch, on_loss=processing.on_loss, **options)
+        with self._running.at_work():
+            await processing.run(subscription, task_status)
 
     def stop_consuming(self) -> None:
         """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
@@ -277,9 +207,7 @@ class Client:
         Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
         publish; then `process` and `serve` return, and iterators end.
         """
-        self._has_stopped = True
-        for subscription in list(self._subscriptions):
-            subscription.stop()
+        self._running.subscriptions.stop()
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
@@ -308,10 +236,8 @@ class Client:
                     reply = await rpc.call(routing_key, body, exchange=exchange, raw=True)
         """
         rpc = ClientRPC(self._publishing, codec, while_down or self._while_down, reply_to)
-        try:
+        async with opened(rpc):
             yield rpc
-        finally:
-            await rpc._close()
 
     async def serve(
         self,
@@ -347,7 +273,7 @@ class Client:
         another server it is. The rest is as for `process`, and so is what cancelling it means.
         """
         name = queue if isinstance(queue, str) else queue.name or "(temporary)"
-        replies = ClientReplies(self, self._requests, name)
+        replies = ClientReplies(self.publish, self._publishing, self._requests, name)
         answering = Answering(
             name,
             handler,
@@ -359,29 +285,22 @@ class Client:
             send_traceback=send_traceback,
             clock_skew=clock_skew,
         )
-        requests = RequestSubscription(
-            self._consuming,
-            self._registry,
+        processing = Processing(
+            self._observed(answering),
+            concurrency=concurrency,
+            on_error="reject",
+            on_stale="finish",
+            drain=seconds(drain),
+        )
+        requests = self._subscription(
             queue,
             prefetch=2 * concurrency if prefetch is None else prefetch,
-            no_ack=False,
-            exclusive=False,
-            priority=None,
-            arguments=None,
-            offset=None,
-            owner=self,
+            on_arrival=answering.arrivals.note,
+            on_loss=answering.arrivals.clear,
         )
-        with self._at_work():
+        with self._running.at_work():
             async with replies:
-                await process_all(
-                    requests,
-                    answering,
-                    concurrency=concurrency,
-                    on_error="reject",
-                    on_stale="finish",
-                    drain=seconds(drain),
-                    task_status=task_status,
-                )
+                await processing.run(requests, task_status)
 
     # --- topology -----------------------------------------------------------------------------------------------------
 
@@ -392,12 +311,7 @@ class Client:
         declared again, the client's scope raises that. Cancelled, some may have been declared.
         """
         await checkpoint_if_cancelled()
-        while True:
-            connection = await self._consuming.connection("wait")
-            try:
-                return await self._registry.declare(connection, entities)
-            except ConnectionClosed:
-                continue
+        await in_a_life(self._consuming, "wait", lambda connection: self._registry.declare(connection, entities))
 
     async def delete(self, *entities: Entity) -> None:
         """Delete exchanges, queues (with what is in them) and bindings, and declare them no more.
@@ -407,25 +321,20 @@ class Client:
         """
         deletions = self._registry.forget_all(entities)
         await checkpoint_if_cancelled()
-        while True:
-            connection = await self._consuming.connection("wait")
-            try:
-                return await self._registry.delete(connection, deletions)
-            except ConnectionClosed:
-                continue
+        await in_a_life(self._consuming, "wait", lambda connection: self._registry.delete(connection, deletions))
 
     async def inspect(self, queue: str | Queue) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""
         await checkpoint_if_cancelled()
-        while True:
-            connection = await self._consuming.connection("wait")
-            try:
-                async with connection.channel(confirm=False) as channel:
-                    return await channel.declare_queue(self._registry.name_of(queue), passive=True)
-            except NotFound:
-                return None
-            except ConnectionClosed:
-                continue
+
+        async def asked(connection: Connection) -> QueueInfo:
+            async with connection.channel(confirm=False) as channel:
+                return await channel.declare_queue(self._registry.name_of(queue), passive=True)
+
+        try:
+            return await in_a_life(self._consuming, "wait", asked)
+        except NotFound:
+            return None
 
     @asynccontextmanager
     async def channel(self, *, confirm: bool = True, prefetch: int = 100) -> AsyncIterator[Channel]:
@@ -445,7 +354,7 @@ class Client:
         """The worse of its two connections' states: "closed", "recovering", "connecting" or "connected"; "idle" where
         none was needed so far.
         """
-        states = {link.state for link in self._links}
+        states = {link.state for link in self._running.links}
         worst_first: Sequence[State] = ("closed", "recovering", "connecting", "connected")
         for state in worst_first:
             if state in states:
@@ -460,7 +369,7 @@ class Client:
     @property
     def last_error(self) -> Exception | None:
         """What last ended a connection, or kept one from being opened: the publishing one's if that had any."""
-        return next((link.last_error for link in self._links if link.last_error is not None), None)
+        return next((link.last_error for link in self._running.links if link.last_error is not None), None)
 
     def statistics(self) -> Mapping[str, int]:
         """Counts, of now: how many lives each connection has had, entities that are declared again in each,
@@ -472,9 +381,9 @@ class Client:
             "publishing_lives": self._publishing.lives,
             "consuming_lives": self._consuming.lives,
             "declared": len(self._registry),
-            "subscriptions": len(self._subscriptions),
-            "publishers": len(self._publishers),
-            "republished": self._republished + sum(publisher.republished for publisher in self._publishers),
+            "subscriptions": len(self._running.subscriptions),
+            "publishers": len(self._running.publishers),
+            "republished": self._senders.republished + self._running.publishers.republished,
             "undeliverable_replies": self._requests.undeliverable_replies,
             "expired_requests": self._requests.expired,
             "stopped_requests": self._requests.stopped,
@@ -487,116 +396,53 @@ class Client:
 
         Who falls behind by more than 100 misses what follows. The stream ends with the client.
         """
-        sender, receiver = anyio.create_memory_object_stream[Change](CHANGES_KEPT)
-        self._subscribers.append(sender)
-        if self._closed.is_set():
-            sender.close()
-        try:
-            with receiver:
-                yield receiver
-        finally:
-            sender.close()
-            self._subscribers.remove(sender)
+        with self._running.changes.subscribed() as changes:
+            yield changes
 
     async def wait_closed(self) -> None:
         """Return when the client was left or closed; raise the cause when something else ended it.
 
         Cancelling it stops the waiting only.
         """
-        await self._closed.wait()
-        if (failure := self._failure) is not None:
+        await self._running.closed.wait()
+        if (failure := self._running.fate.failure) is not None:
             raise failure
 
     async def aclose(self) -> None:
         """End a client that `start_client` made, as leaving the block of `open_client` does: in bounded time, in which
         cancelling it has no effect (asyncio's own `Task.cancel` ends the waiting). Harmless when it has ended already.
         """
-        if self._leave is None or self._host is None:
+        if self._running.host is None:
             raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")
-        self._leave()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait({self._host})
+        await self._running.host.end()
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _links(self) -> tuple[Link, Link]:
-        return self._publishing, self._consuming
-
-    @property
-    def _failure(self) -> Exception | None:
-        return self._fate.failure
-
-    async def _keep(self, link: Link) -> None:
-        """Run a link. When it fails, that is the end of the other, too."""
-        try:
-            await link.run()
-        finally:
-            self._stop_links()
-
-    def _stop_links(self) -> None:
-        for link in self._links:
-            link.stop()
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """What leaving the client waits for, up to its bound."""
-        done = anyio.Event()
-        self._working.add(done)
-        try:
-            yield
-        finally:
-            self._working.discard(done)
-            done.set()
-
-    async def _await_topology(self, _: Connection) -> None:
-        """What is published must find the queues that went with the former life."""
-        if not self._registry.is_lasting:
-            await self._consuming.connection("wait")
+    def _subscription(
+        self,
+        queue: str | Queue,
+        *,
+        prefetch: int,
+        on_arrival: Callable[[Delivery], None] | None = None,
+        on_loss: Callable[[], None] | None = None,
+        **options: Unpack[ConsumeOptions],
+    ) -> Subscription:
+        return Subscription(
+            self._consuming,
+            self._registry,
+            self._running.subscriptions,
+            queue,
+            options,
+            prefetch=prefetch,
+            on_arrival=on_arrival,
+            on_loss=on_loss,
+        )
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""
         return handler
 
-    def _joined(self, subscription: Subscription) -> None:
-        self._subscriptions.add(subscription)
-        if self._has_stopped:
-            subscription.stop()
 
-    def _left(self, subscription: Subscription) -> None:
-        """It was stopped, and perhaps was the last of its queue."""
-        if subscription in self._subscriptions:
-            self._subscriptions.discard(subscription)
-            queue = subscription.queue
-            if subscription.lives and all(other.queue != queue for other in self._subscriptions):
-                self._registry.consumer_left(queue)
-
-    def _tell(self, change: Change) -> None:
-        for subscriber in self._subscribers:
-            with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
-                subscriber.send_nowait(change)
-
-    async def _drain(self, bound: float) -> None:
-        """Let what other tasks have under way come to its end: handlers first, as they may publish."""
-        if self._failure is not None:
-            return
-        self.stop_consuming()
-        if self._working or any(publisher.pending for publisher in self._publishers):
-            with anyio.move_on_after(bound, shield=True):
-                for done in list(self._working):
-                    await done.wait()
-                for publisher in list(self._publishers):
-                    await publisher.flush()
-
-    def _end(self) -> None:
-        for link in self._links:
-            link.close()
-        for publisher in list(self._publishers):
-            publisher._give_up(self._fate.closed_error())
-        for subscriber in self._subscribers:
-            subscriber.close()
-        self._closed.set()
-
-
-def _start_nothing(function: Callable[..., object]) -> None:
-    raise AssertionError("the client is not running")
+def _sending(message: Message | bytes, exchange: str, routing_key: str, mandatory: bool) -> Send:
+    # hot: `publish` itself must not have a closure, or each argument would be a cell, made anew for each message
+    return lambda channel: channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)

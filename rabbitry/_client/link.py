@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import anyio
 
+from rabbitry._client.changes import Change, State
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
-from rabbitry._connection.connection import Connection, Settings
+from rabbitry._connection.connection import Connection
+from rabbitry._connection.hub import Hub
+from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.message import seconds
 
-if TYPE_CHECKING:
-    from rabbitry._reactor import Reactor
-
-__all__ = ["Change", "Credentials", "CredentialsSource", "Fate", "Link", "State", "WhileDown"]
+__all__ = ["Credentials", "CredentialsSource", "Fate", "Link", "WhileDown"]
 
 logger = logging.getLogger("rabbitry")
 
-State = Literal["idle", "connecting", "connected", "recovering", "closed"]
 WhileDown = Literal["wait", "fail"]
 
 VAIN_LIFE = 1.0
@@ -60,22 +59,15 @@ class Credentials(NamedTuple):
 CredentialsSource = Callable[[], Awaitable[Credentials]]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A connection's new state, when (`anyio.current_time()`), and the error that ended the state before, if any."""
-
-    connection: str
-    state: State
-    error: Exception | None
-    time: float
-
-
 class Fate:
-    """Why the client has ended, if not because it was left: shared by its links."""
+    """What has become of a client, shared by its links: whether any of them ever had a connection, and why the client
+    has ended, if not because it was left.
+    """
 
-    __slots__ = ("failure",)
+    __slots__ = ("failure", "has_lived")
 
     def __init__(self) -> None:
+        self.has_lived = False
         self.failure: Exception | None = None
 
     def closed_error(self) -> NotConnected:
@@ -86,53 +78,58 @@ class Fate:
 
 
 class Link:
-    """Made by the client, run by a task of it from when a connection is first wanted."""
+    """Made with its client, run by a task of that from when a connection is first wanted."""
 
     __slots__ = (
+        "_begin",
         "_changed",
         "_connection",
         "_credentials",
         "_expires_in",
         "_fate",
         "_hosts",
+        "_hub",
         "_life",
-        "_reactor",
+        "_restore",
         "_short_lives",
+        "_tell",
         "_vain_attempts",
         "_vain_since",
         "backoff",
-        "begin",
-        "has_lived",
         "last_error",
         "lives",
-        "restore",
         "role",
         "state",
-        "tell",
     )
 
     def __init__(
         self,
         role: str,
-        reactor: Reactor,
+        hub: Hub,
         hosts: Sequence[Settings],
         backoff: Backoff,
         credentials: CredentialsSource | None,
         fate: Fate,
+        *,
+        begin: Callable[[Link], object],
+        restore: Callable[[Connection], Awaitable[None]],
+        tell: Callable[[Change], None],
     ) -> None:
+        """`begin` has a task of the client `run` it, `restore` puts back what a new life needs, `tell` is told of each
+        change.
+        """
         self.role = role
         self._fate = fate
         self.state: State = "idle"
         self.last_error: Exception | None = None
         self.lives = 0
-        self._reactor = reactor
+        self._hub = hub
         self._hosts = list(hosts)
         self.backoff = backoff
         self._credentials = credentials
-        self.restore: Callable[[Connection], Awaitable[None]] = _restore_nothing
-        self.tell: Callable[[Change], None] = _tell_nobody
-        self.begin: Callable[[Link], object] | None = None  # runs it in a task of the client
-        self.has_lived: Callable[[], bool] = lambda: self.lives > 0
+        self._begin = begin
+        self._restore = restore
+        self._tell = tell
         self._life = anyio.CancelScope(shield=True)  # the client's body may need the connection while it is cancelled
         self._connection: Connection | None = None
         self._expires_in: float | None = None
@@ -148,9 +145,9 @@ class Link:
     async def connection(self, while_down: WhileDown) -> Connection:
         """The open connection of now. Without one, waits for it or raises `NotConnected`."""
         await checkpoint_if_cancelled()
-        if self.state == "idle" and self.begin is not None:
+        if self.state == "idle":
             self._move("connecting")
-            self.begin(self)
+            self._begin(self)
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
                 raise self._fate.closed_error()
@@ -174,7 +171,7 @@ class Link:
                     try:
                         await self._serve(connection)
                     finally:
-                        await connection._leave()
+                        await connection.__aexit__(None, None, None)
         except Exception as error:
             self._fate.failure = self._fate.failure or error
             raise
@@ -216,7 +213,7 @@ class Link:
                     self._wake()  # who would rather fail than wait
                     logger.warning("%s: %s", settings.name, error)
                     refusals += isinstance(error, AuthenticationFailed)
-                    if refusals == len(self._hosts) and not self.has_lived():
+                    if refusals == len(self._hosts) and not self._fate.has_lived:
                         raise  # waiting does not mend it
             failures += 1
 
@@ -230,19 +227,19 @@ class Link:
         """Whether waiting mends nothing: the reactor was left, or a file that the URL names was never there."""
         if isinstance(error, ConnectFailed | ConnectionClosed):
             return False
-        return isinstance(error, NotConnected) or not self.has_lived()
+        return isinstance(error, NotConnected) or not self._fate.has_lived
 
     async def _open_at(self, settings: Settings) -> Connection:
         if self._credentials is not None:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
-        connection = Connection(settings, self._reactor)
+        connection = Connection(settings, self._hub)
         await connection.__aenter__()
         try:
-            await self.restore(connection)
+            await self._restore(connection)
         except BaseException:
-            await connection._leave()
+            await connection.__aexit__(None, None, None)
             raise
         return connection
 
@@ -258,6 +255,7 @@ class Link:
     async def _serve(self, connection: Connection) -> None:
         """One life. Returns when it has ended."""
         self.lives += 1
+        self._fate.has_lived = True
         began = anyio.current_time()
         self._connection = connection
         if self.lives > 1:
@@ -310,15 +308,9 @@ class Link:
     def _move(self, state: State, error: Exception | None = None) -> None:
         self.state = state
         self._wake()
-        self.tell(Change(self.role, state, error, anyio.current_time()))
+        self._tell(Change(self.role, state, error, anyio.current_time()))
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set()
-
-
-async def _restore_nothing(_: Connection) -> None: ...
-
-
-def _tell_nobody(_: Change) -> None: ...

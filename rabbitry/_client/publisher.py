@@ -1,147 +1,32 @@
-"""What publishes through all lives of a connection: a channel for each exchange, and the pipelined `ClientPublisher`.
+"""`ClientPublisher`: pipelined publishing through all lives of a connection; and the roster of a client's publishers.
 
-What must stay true: a message is sent again only when it certainly did not arrive, or where duplicates were asked for;
-messages of one publisher leave in the order they were submitted, those sent again ahead of new ones; each publish ends
-exactly once, at the latest with the client.
+What must stay true: what is sent again is what `outcomes` says, and messages of one publisher leave in the order they
+were submitted, those sent again ahead of new ones; each publish ends exactly once, at the latest with the client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from heapq import heappop, heappush
-from math import inf
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import anyio
 
-from rabbitry._channel.channel import Channel
+from rabbitry._channel.channel import life_of
 from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
 from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.outcomes import OnUnknown, next_step
+from rabbitry._client.senders import Renewal, open_channel
 from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
-from rabbitry._errors import (
-    Closed,
-    ConnectionBlocked,
-    ConnectionClosed,
-    LocalProtocolError,
-    NotConnected,
-    PublishFailed,
-    RabbitryError,
-)
+from rabbitry._errors import Closed, ConnectionBlocked, LocalProtocolError, NotConnected, PublishFailed, RabbitryError
+from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
-from rabbitry.protocol.wire.constants import CONNECTION_FORCED
 
-if TYPE_CHECKING:
-    from rabbitry._values.message import Message
-
-__all__ = ["ClientPublisher", "OnUnknown", "Senders", "check_policies"]
-
-OnUnknown = Literal["raise", "republish"]
-
-OWN_CHANNELS = 100
-"""Exchanges that have a channel of their own for what is published to them."""
-RENEWAL_PAUSE = 1.0
-"""Seconds at least between two channels that are replaced because of a nack.
-
-RabbitMQ 3.10 refuses a channel's publishes to a quorum queue for good once it published there while the queue had no
-leader; those of a new channel it confirms. But a nack may also mean that the queue is full, and then come often.
-"""
-
-
-def check_policies(while_down: str, on_unknown: str = "raise") -> None:
-    """Refuse what is no such policy."""
-    if while_down not in ("wait", "fail"):
-        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
-    if on_unknown not in ("raise", "republish"):
-        raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
-
-
-def is_lost(error: BaseException | None) -> bool:
-    """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
-    have been that, and must not be sent again.
-    """
-    return isinstance(error, ConnectionClosed) and error.code in (0, CONNECTION_FORCED)
-
-
-async def open_channel(link: Link, while_down: WhileDown) -> Channel:
-    """A confirm channel of the present life, or the next; it ends with its connection."""
-    while True:
-        connection = await link.connection(while_down)
-        channel = connection.channel()
-        try:
-            return await channel.__aenter__()
-        except ConnectionClosed:
-            continue
-
-
-class Senders:
-    """By exchange, the open channel that publishes to it: one that is missing ends the publishes to it alone."""
-
-    __slots__ = ("_channels", "_link", "_lock", "_renewal")
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._channels: dict[str | None, Channel] = {}  # None: of those beyond the first hundred
-        self._lock = anyio.Lock()
-        self._renewal = Renewal()
-
-    def ready(self, exchange: str) -> Channel | None:
-        """The channel for this exchange if it is open."""
-        channel = self._channels.get(exchange) or self._channels.get(None)
-        return channel if channel is not None and channel.is_open else None
-
-    async def channel(self, exchange: str, while_down: WhileDown) -> Channel:
-        """The channel for this exchange, opened if need be. Cancelling it does no harm."""
-        key = exchange if exchange in self._channels or len(self._channels) < OWN_CHANNELS else None
-        while True:
-            connection = await self._link.connection(while_down)  # not under the lock: others may rather fail than wait
-            async with self._lock:
-                channel = self._channels.get(key)
-                if channel is not None and channel.is_open:
-                    return channel
-                try:
-                    channel = await connection.channel().__aenter__()
-                except ConnectionClosed:
-                    continue
-                self._channels[key] = channel
-                await self._renewal.close_idle()
-                return channel
-
-    def nacked(self, channel: Channel) -> None:
-        """A publish on this channel was refused: have the next one use another."""
-        if self._renewal.is_due():
-            for key, found in list(self._channels.items()):
-                if found is channel:
-                    del self._channels[key]
-                    self._renewal.retire(channel)
-
-
-class Renewal:
-    """When to replace a channel, and those replaced, each open until its confirms have come."""
-
-    __slots__ = ("_last", "_retired")
-
-    def __init__(self) -> None:
-        self._last = -inf
-        self._retired: list[Channel] = []
-
-    def is_due(self) -> bool:
-        """Whether the last one is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
-        return monotonic() - self._last >= RENEWAL_PAUSE
-
-    def retire(self, channel: Channel) -> None:
-        """It is replaced."""
-        self._last = monotonic()
-        self._retired.append(channel)
-
-    async def close_idle(self, *, all_of_them: bool = False) -> None:
-        """Close those that wait for nothing."""
-        idle = [channel for channel in self._retired if all_of_them or not (channel.is_open and channel._unconfirmed)]
-        self._retired = [channel for channel in self._retired if channel not in idle]
-        for channel in idle:
-            await channel._close()
+__all__ = ["ClientPublisher", "LastingConfirmation", "Publishers"]
 
 
 class LastingConfirmation(Confirmation):
@@ -174,11 +59,6 @@ class LastingConfirmation(Confirmation):
         if not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
-    def take_over(self, answered: Confirmation) -> None:
-        """The broker's answer, which came to another publish of the same message."""
-        self._returned = answered._returned
-        self.settle(answered.outcome != "nacked")
-
     def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """It will not be sent again."""
         super().lose("unknown" if self.was_sent else outcome, error)
@@ -210,7 +90,7 @@ class ClientPublisher(Publisher):
 
     def __init__(
         self,
-        channel: Channel,
+        life: ChannelLife,
         link: Link,
         exchange: str,
         window: int,
@@ -218,8 +98,8 @@ class ClientPublisher(Publisher):
         while_down: WhileDown,
         on_unknown: OnUnknown,
     ) -> None:
-        """`channel` is that of the first life. A task of the client's runs `_resend`."""
-        super().__init__(channel, exchange, window, on_outcome)
+        """`life` is its channel's in the first connection life. A task of the client's runs `_resend`."""
+        super().__init__(life, exchange, window, on_outcome)
         self._link = link
         self._while_down: WhileDown = while_down
         self._on_unknown: OnUnknown = on_unknown
@@ -250,7 +130,7 @@ class ClientPublisher(Publisher):
             try:
                 await self._renewal.close_idle(all_of_them=True)
             finally:
-                await self._channel._close()
+                await self._life.close()
 
     async def submit(
         self,
@@ -268,7 +148,7 @@ class ClientPublisher(Publisher):
         """
         self._calls += 1
         if self._calls & GIVE_WAY:
-            await self._channel._endpoint.checkpoint_if_cancelled()
+            await self._life.endpoint.checkpoint_if_cancelled()
         else:
             await checkpoint()
         exchange = self._exchange if exchange is None else name_of(exchange)
@@ -281,8 +161,8 @@ class ClientPublisher(Publisher):
             and not self._waiting
             and self._is_ready
             and self._is_open
-            and self._channel.is_open
-            and self._channel._queue_confirmed(confirmation, mandatory)
+            and self._life.is_open
+            and self._life.queue_confirmed(message, confirmation, mandatory)
         ):
             confirmation.number = self.sent
             self.sent += 1
@@ -315,15 +195,19 @@ class ClientPublisher(Publisher):
     def _try_queue(self, confirmation: Confirmation, mandatory: bool) -> bool:
         assert isinstance(confirmation, LastingConfirmation)
         confirmation.number = self.sent
-        return self._is_ready and self._channel.is_open and self._channel._queue_confirmed(confirmation, mandatory)
+        return (
+            self._is_ready
+            and self._life.is_open
+            and self._life.queue_confirmed(confirmation.message, confirmation, mandatory)
+        )
 
     async def _wait_ready(self) -> None:
         if self._taken_back.is_set():
             await self._resent.wait()
-        elif self._while_down == "fail" and (reason := self._channel._endpoint.blocked_reason) is not None:
+        elif self._while_down == "fail" and (reason := self._life.endpoint.blocked_reason) is not None:
             raise ConnectionBlocked(reason)
-        elif self._channel.is_open and not self._is_suspect:
-            await self._channel._endpoint.wait_room()
+        elif self._life.is_open and not self._is_suspect:
+            await self._life.endpoint.wait_room()
         else:
             await self._reopen()
 
@@ -333,9 +217,9 @@ class ClientPublisher(Publisher):
             self._scopes.add(scope)
             try:
                 async with self._lock:
-                    former = self._channel
+                    former = self._life
                     if self._is_open and (self._is_suspect or not former.is_open):
-                        self._channel = await open_channel(self._link, self._while_down)
+                        self._life = life_of(await open_channel(self._link, self._while_down))
                         self._renewal.retire(former)
                         self._is_suspect = False
                         self._is_ready = not self._taken_back.is_set()
@@ -356,11 +240,12 @@ class ClientPublisher(Publisher):
         """Whether a publish that a life's end has struck will be sent in the next one."""
         if not self._is_open or self._while_down == "fail" or self._link.state == "closed":
             return False
+        step = next_step(outcome, error, may_repeat=self._on_unknown == "republish")
+        if step == "never":
+            return False
+        if step == "alone":
+            confirmation.is_suspect = True
         if outcome == "unknown":
-            if self._on_unknown == "raise":
-                return False
-            if not is_lost(error):
-                confirmation.is_suspect = True
             self.republished += 1
             confirmation.was_sent = True
         confirmation.forget_return()
@@ -388,15 +273,15 @@ class ClientPublisher(Publisher):
         while self._again:
             if self._again[0].is_suspect:
                 await self._send_alone(heappop(self._again))
-            elif self._is_suspect or not self._channel.is_open:
+            elif self._is_suspect or not self._life.is_open:
                 await self._reopen()
             elif not self._try_again(heappop(self._again)):
-                await self._channel._endpoint.wait_room()
+                await self._life.endpoint.wait_room()
 
     def _try_again(self, confirmation: LastingConfirmation) -> bool:
         queued = False
         try:
-            queued = self._channel._queue_confirmed(confirmation, confirmation.mandatory)
+            queued = self._life.queue_confirmed(confirmation.message, confirmation, confirmation.mandatory)
         finally:
             if not queued:
                 heappush(self._again, confirmation)
@@ -404,24 +289,24 @@ class ClientPublisher(Publisher):
 
     async def _send_alone(self, confirmation: LastingConfirmation) -> None:
         """On a channel with no other, so that its end is this one's fault."""
-        once = Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
+        once = self._once(confirmation)
         try:
-            channel = await open_channel(self._link, self._while_down)
+            life = life_of(await open_channel(self._link, self._while_down))
             try:
-                while not channel._queue_confirmed(once, confirmation.mandatory):
-                    await channel._endpoint.wait_room()
-                await once.wait()
+                await life.publish(once.message, once, confirmation.mandatory)
             finally:
-                await channel._close()
+                await life.close()
         except PublishFailed as failure:
             error = failure.__cause__
             assert error is None or isinstance(error, RabbitryError)
-            if error is not None and (once.outcome == "unsent" or is_lost(error)):
-                heappush(self._again, confirmation)
-            elif error is not None:
-                confirmation.give_up("unknown", error)
-            else:
+            if error is None:
                 confirmation.take_over(once)
+            else:
+                outcome: Literal["unknown", "unsent"] = "unsent" if once.outcome == "unsent" else "unknown"
+                if next_step(outcome, error, may_repeat=True, is_last=True) == "again":
+                    heappush(self._again, confirmation)
+                else:
+                    confirmation.give_up("unknown", error)
         except Closed:  # before it was queued
             heappush(self._again, confirmation)
         except BaseException:
@@ -433,8 +318,59 @@ class ClientPublisher(Publisher):
         else:
             confirmation.take_over(once)
 
+    def _once(self, confirmation: LastingConfirmation) -> Confirmation:
+        """The outcome of one attempt more: an instrumented publisher's belongs to its operation."""
+        return Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
+
     def _give_up(self, error: RabbitryError) -> None:
         """What waits to be sent again never will be."""
         again, self._again = self._again, []
         for confirmation in sorted(again):
             confirmation.give_up("unsent", error)
+
+
+class Publishers:
+    """The open publishers of one client; `republished` counts what they and those that were left have sent again."""
+
+    __slots__ = ("_left_republished", "_open", "_start_soon")
+
+    def __init__(self, start_soon: Callable[..., object]) -> None:
+        """`start_soon` runs something in a task of the client."""
+        self._start_soon = start_soon
+        self._open: set[ClientPublisher] = set()
+        self._left_republished = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def republished(self) -> int:
+        """Publishes that were sent again because their outcome was unknown."""
+        return self._left_republished + sum(publisher.republished for publisher in self._open)
+
+    @property
+    def are_pending(self) -> bool:
+        """Whether any publish of theirs has not ended yet."""
+        return any(publisher.pending for publisher in self._open)
+
+    @asynccontextmanager
+    async def opened(self, publisher: ClientPublisher) -> AsyncIterator[ClientPublisher]:
+        """The publisher inside its block, with the task that sends again what a life's end has struck."""
+        self._open.add(publisher)
+        try:
+            async with publisher:
+                self._start_soon(publisher._resend)
+                yield publisher
+        finally:
+            self._open.discard(publisher)
+            self._left_republished += publisher.republished
+
+    async def flush(self) -> None:
+        """Return once nothing is pending."""
+        for publisher in list(self._open):
+            await publisher.flush()
+
+    def give_up(self, error: RabbitryError) -> None:
+        """What still waits to be sent again never will be."""
+        for publisher in list(self._open):
+            publisher._give_up(error)

@@ -14,6 +14,7 @@ from itertools import chain
 
 import anyio
 
+from rabbitry._channel.channel import life_of
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import ChannelClosed, NotFound, ResourceLocked
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, name_of
@@ -145,7 +146,7 @@ class Registry:
         """Send the deletions."""
         async with connection.channel(confirm=False) as channel:
             for request in requests:
-                await channel._call(request)
+                await life_of(channel).call(request)
 
     def forget(self, entity: Entity) -> None:
         """It is gone, and so is what goes with it."""

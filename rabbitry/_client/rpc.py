@@ -1,54 +1,48 @@
-"""RPC through all lives: `ClientRPC` calls on the publishing connection, `ClientReplies` answers on it.
+"""`ClientRPC`: calls through all lives of the publishing connection.
 
-What must stay true: a call is made again only if its request was certainly not sent, or where it is marked idempotent;
-what the broker closes a channel for ends calls to the same exchange alone; a request is acknowledged once its reply is
-the broker's, or can't be delivered.
+What must stay true: a call is made again only where `outcomes` says so; what the broker closes a channel for ends calls
+to the same exchange alone; a reply that nobody waits for is counted, in whichever life it came.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
-from rabbitry._channel.channel import Channel
-from rabbitry._channel.consumer import Consumer
-from rabbitry._channel.delivery import Delivery
-from rabbitry._client.publisher import OWN_CHANNELS, is_lost, open_channel
+from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.outcomes import Attempts
 from rabbitry._client.registry import FLEETING_PAUSE, FLEETING_TRIES
-from rabbitry._client.subscription import Subscription
+from rabbitry._client.senders import OWN_CHANNELS
 from rabbitry._errors import (
     Closed,
     ConsumerCancelled,
     LocalProtocolError,
     NotConnected,
     NotFound,
-    NotSent,
     OutcomeUnknown,
-    PublishFailed,
+    RabbitryError,
 )
-from rabbitry._rpc.caller import RPC, ReplyTo, check_reply_to
-from rabbitry._rpc.envelope import DIRECT
+from rabbitry._rpc.caller import RPC, ReplyTo, calls_in_flight, check_reply_to
 from rabbitry._rpc.interface import bound
-from rabbitry._rpc.serving import RequestCounts, request_consumer
 from rabbitry._values.codecs import Codec, codec_named
-from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
 
-if TYPE_CHECKING:
-    from rabbitry._client.client import Client
-    from rabbitry._client.link import Link, WhileDown
-
-__all__ = ["ClientRPC", "ClientReplies", "RequestSubscription"]
-
-logger = logging.getLogger("rabbitry")
+__all__ = ["ClientRPC", "opened"]
 
 T = TypeVar("T")
 
+Ask: TypeAlias = Callable[[RPC], Awaitable[Any]]
+"""Makes a call by an `RPC`, and returns its reply."""
+
 SUSPECT_ATTEMPTS = 3
 """Times that an idempotent call is sent which may be what the broker closes the channel, or the connection, for."""
+
+
+_ENDED = (OutcomeUnknown, Closed, ConsumerCancelled)
+"""How a call fails whose channel, connection or reply consumer ended."""
 
 
 class ClientRPC:
@@ -74,7 +68,7 @@ class ClientRPC:
         self._waiting: set[anyio.CancelScope] = set()  # of those who wait for the next life
 
     def __repr__(self) -> str:
-        in_flight = sum(len(rpc._waiters) for rpc in self._rpcs.values())
+        in_flight = sum(map(calls_in_flight, self._rpcs.values()))
         return f"<ClientRPC {in_flight} calls in flight, {self.late_replies} late replies>"
 
     @property
@@ -102,15 +96,9 @@ class ClientRPC:
         channel or connection for three times, and for `while_down="fail"`.
         """
         exchange = name_of(exchange)
-        unknown: OutcomeUnknown | None = None
-        suspicions = 0
-        while True:
-            try:
-                rpc = await self._live(exchange)
-            except NotConnected as error:
-                if unknown is not None:  # it may have been done in a former life
-                    raise unknown from error
-                raise
+        attempts = None
+        rpc = self._ready(exchange)
+        if rpc is not None:  # hot: the first attempt, with which nearly all are done
             try:
                 return await rpc.call(
                     routing_key,
@@ -121,13 +109,36 @@ class ClientRPC:
                     method=method,
                     raw=raw,
                 )
-            except (Closed, ConsumerCancelled):
-                continue  # of the life that had ended before: nothing was sent
-            except OutcomeUnknown as error:
-                suspicions += not is_lost(error.__cause__)
-                if not idempotent or suspicions == SUSPECT_ATTEMPTS or not self._is_open:
+            except _ENDED as error:
+                attempts = Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
+                if not self._may_go_on(attempts, error):
                     raise
-                unknown = error
+        ask = _asking(
+            routing_key, payload, exchange=exchange, mandatory=mandatory, headers=headers, method=method, raw=raw
+        )
+        return await self._call_in_lives(exchange, ask, idempotent, attempts)
+
+    async def _call_in_lives(self, exchange: str, ask: Ask, idempotent: bool, attempts: Attempts | None = None) -> Any:
+        """What `call` does, by `ask`: an instrumented client's is part of an operation."""
+        attempts = attempts or Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
+        while True:
+            try:
+                rpc = self._ready(exchange) or await self._opened_for(exchange)
+            except NotConnected as error:
+                if attempts.unknown is not None:  # it may have been done in a former life
+                    raise attempts.unknown from error
+                raise
+            try:
+                return await ask(rpc)
+            except _ENDED as error:
+                if not self._may_go_on(attempts, error):
+                    raise
+
+    def _may_go_on(self, attempts: Attempts, error: RabbitryError) -> bool:
+        """Whether to make a call again that has failed so. Suspect, it need not be made alone: what ends its channel
+        ends calls to the same exchange at most.
+        """
+        return attempts.next_step(error) != "never" and (self._is_open or not isinstance(error, OutcomeUnknown))
 
     def bind(
         self,
@@ -145,11 +156,16 @@ class ClientRPC:
     def _key(self, exchange: str) -> str | None:
         return exchange if exchange in self._rpcs or len(self._rpcs) < OWN_CHANNELS else None
 
-    async def _live(self, exchange: str) -> RPC:
-        """The one of this life for an exchange."""
+    def _ready(self, exchange: str) -> RPC | None:
+        """The `RPC` of the present life that calls through this exchange, if it is open."""
+        rpc = self._rpcs.get(self._key(exchange))
+        return rpc if rpc is not None and rpc.is_open and self._is_open else None
+
+    async def _opened_for(self, exchange: str) -> RPC:
+        """The same, opened if need be, in a life to come if need be."""
         while self._is_open:
-            rpc = self._rpcs.get(self._key(exchange))
-            if rpc is not None and rpc.is_open:
+            rpc = self._ready(exchange)
+            if rpc is not None:
                 return rpc
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
@@ -204,60 +220,15 @@ class ClientRPC:
             await self._leave(key)
 
 
-class ClientReplies:
-    """Publishes replies on the publishing connection, in this life or the next. To an exchange they go one by one on a
-    channel of their own: callers name it, and the broker closes the channel over one that does not exist.
-    """
-
-    __slots__ = ("_client", "_counts", "_lock", "_one_by_one", "_queue")
-
-    def __init__(self, client: Client, counts: RequestCounts, queue: str) -> None:
-        self._client = client
-        self._counts = counts
-        self._queue = queue
-        self._lock = anyio.Lock()
-        self._one_by_one: Channel | None = None
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._one_by_one is not None:
-            await self._one_by_one._close()
-
-    async def __call__(self, request: Delivery, reply: Message, exchange: str, routing_key: str) -> None:
-        """Returns once the reply is confirmed, or lost."""
-        # RabbitMQ returns every mandatory message to a direct reply-to address, though it delivers it.
-        mandatory = not routing_key.startswith(DIRECT)
-        try:
-            if exchange:
-                await self._publish_alone(reply, exchange, routing_key)
-            else:
-                await self._client.publish(
-                    reply, routing_key=routing_key, mandatory=mandatory, while_down="wait", on_unknown="republish"
-                )
-        except PublishFailed as error:
-            self._counts.undeliverable_replies += 1
-            logger.warning("a reply to a request of queue %r could not be delivered: %s", self._queue, error)
-
-    async def _publish_alone(self, reply: Message, exchange: str, routing_key: str) -> None:
-        async with self._lock:
-            while True:
-                channel = self._one_by_one
-                if channel is None or not channel.is_open:
-                    channel = self._one_by_one = await open_channel(self._client._publishing, "wait")
-                try:
-                    return await channel.publish(reply, exchange=exchange, routing_key=routing_key, mandatory=True)
-                except (NotSent, Closed):
-                    continue  # it did not leave
-                except OutcomeUnknown as error:
-                    if not is_lost(error.__cause__):
-                        raise
+@asynccontextmanager
+async def opened(rpc: ClientRPC) -> AsyncIterator[ClientRPC]:
+    """The RPC inside its block."""
+    try:
+        yield rpc
+    finally:
+        await rpc._close()
 
 
-class RequestSubscription(Subscription):
-    """A subscription to requests, which notes when each arrived."""
-
-    def _new_consumer(self, channel: Channel) -> Consumer:
-        consumer = super()._new_consumer(channel)
-        return consumer if self.is_stream else request_consumer(consumer)
+def _asking(routing_key: str, payload: Any, **options: Any) -> Ask:
+    # hot: `call` itself must not have a closure, or each argument would be a cell, made anew for each call
+    return lambda rpc: rpc.call(routing_key, payload, **options)

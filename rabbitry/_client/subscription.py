@@ -7,19 +7,25 @@ to the life it came in; nothing that was not handed out is lost; a stream goes o
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import anyio
 
-from rabbitry._channel.consumer import Batch, Consumer
+from rabbitry._channel.batches import Batch
+from rabbitry._channel.channel import Channel, life_of, new_consumer
+from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.delivery import Delivery
-from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, is_node_down
+from rabbitry._client.link import Link
+from rabbitry._client.outcomes import in_a_life
+from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
+from rabbitry._client.streams import Offset, StreamPosition
+from rabbitry._client.subscriptions import Subscriptions
+from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     AccessRefused,
     ChannelClosed,
@@ -30,22 +36,12 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
-from rabbitry._instrumented.kinds import like
 from rabbitry._values.message import seconds
 from rabbitry._values.topology import Queue
 
-if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
-    from rabbitry._client.client import Client
-    from rabbitry._client.handlers import DeliveryHandler
-    from rabbitry._client.link import Link
-    from rabbitry._client.registry import Registry
-
-__all__ = ["ConsumeOptions", "Offset", "Subscription", "SubscriptionBatches"]
+__all__ = ["ConsumeOptions", "Subscription", "SubscriptionBatches"]
 
 logger = logging.getLogger("rabbitry")
-
-Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelta
 
 
 class ConsumeOptions(TypedDict, total=False):
@@ -77,24 +73,26 @@ class Subscription:
         self,
         link: Link,
         registry: Registry,
+        roster: Subscriptions,
         queue: str | Queue,
+        options: ConsumeOptions,
         *,
         prefetch: int,
-        no_ack: bool,
-        exclusive: bool,
-        priority: int | None,
-        arguments: Mapping[str, Any] | None,
-        offset: Offset | None,
-        owner: Client,
+        on_arrival: Callable[[Delivery], None] | None = None,
+        on_loss: Callable[[], None] | None = None,
     ) -> None:
+        """Called while reading: `on_arrival` with each delivery, but of a stream, whose position this keeps itself;
+        `on_loss` when a life ended and made its deliveries stale.
+        """
         self._link = link
         self._registry = registry
         self._queue = queue
         self._prefetch = prefetch
-        self._no_ack = no_ack
-        self._exclusive = exclusive
-        self._priority = priority
-        self._arguments = dict(arguments or {})
+        self._no_ack = no_ack = options.get("no_ack", False)
+        self._exclusive = options.get("exclusive", False)
+        self._priority = options.get("priority")
+        self._arguments = dict(options.get("arguments") or {})
+        offset = options.get("offset")
         if "x-stream-offset" in self._arguments:
             raise LocalProtocolError("say where to begin in a stream by offset=, so that it can go on after a loss")
         is_stream = (
@@ -103,8 +101,9 @@ class Subscription:
         if is_stream and (no_ack or not prefetch):
             raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
         self._position = StreamPosition(offset) if is_stream else None
-        self._owner = owner
-        self._on_loss: Callable[[], None] | None = None
+        self._on_arrival = on_arrival if self._position is None else self._position.arrived
+        self._on_loss = on_loss
+        self._roster = roster
         self._channel: Channel | None = None
         self._consumer: Consumer | None = None
         self._is_entered = False
@@ -141,11 +140,11 @@ class Subscription:
         if self._is_entered:
             raise LocalProtocolError("this subscription was entered before: call client.consume(...) again")
         self._is_entered = True
-        self._owner._joined(self)
+        self._roster.joined(self)
         try:
             await self._subscribe()
         except BaseException:
-            self._owner._left(self)
+            self._roster.left(self)
             raise
         return self
 
@@ -161,9 +160,9 @@ class Subscription:
             self.stop()
             try:
                 if self._channel is not None:
-                    await self._channel._close()
+                    await life_of(self._channel).close()
             finally:
-                self._owner._left(self)
+                self._roster.left(self)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
@@ -171,7 +170,7 @@ class Subscription:
         self._waiting.cancel()
         if self._consumer is not None:
             self._consumer.stop()
-            self._owner._left(self)
+            self._roster.left(self)
 
     # --- iterating ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +226,7 @@ class Subscription:
                 if anyio.current_time() - self._since > seconds(self._link.backoff.maximum):
                     self._fruitless = 0
                 assert self._channel is not None
-                await self._channel._close()
+                await life_of(self._channel).close()
                 try:
                     await self._subscribe(resuming=True)
                 except ChannelClosed as refusal:
@@ -238,72 +237,98 @@ class Subscription:
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
         """In the present life or the next one; returns early when stopped."""
-        give_up, is_again = anyio.current_time() + LOCKED_BOUND, False
+        trouble = Trouble() if resuming else None
+
+        async def attempt(connection: Connection) -> bool:
+            return await self._attempt(connection, trouble)
+
         with anyio.CancelScope() as self._waiting:
             if self._is_stopped:
                 return
-            while True:
-                if self._fruitless > 1:
-                    await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
-                connection = await self._link.connection("wait")
-                self._fruitless += 1
-                began = datetime.now(UTC)
-                channel = connection.channel(confirm=False, prefetch=self._prefetch)
-                try:
-                    await channel.__aenter__()
-                    consumer = self._new_consumer(channel)
-                    consumer._on_end = self._ended
-                    await consumer.__aenter__()
-                except ConnectionClosed:
-                    continue
-                except ChannelClosed as error:
-                    if is_node_down(error):
-                        logger.warning("queue %r is out of reach until its node is back: %s", self.queue, error)
-                        continue
-                    if resuming and _is_held_by_us(error) and anyio.current_time() < give_up:
-                        await anyio.sleep(LOCKED_PAUSE)
-                        continue
-                    went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
-                    if resuming and went and not is_again:
-                        is_again = True
-                        with suppress(ConnectionClosed):
-                            await self._registry.declare(connection, went)
-                        continue
-                    raise
-                except BaseException:
-                    await channel._close()
-                    raise
-                self._channel, self._consumer = channel, consumer
-                if self._is_stopped:  # in the very turn in which the reply came
-                    consumer.stop()
-                    if self._has_left:
-                        await channel._close()
-                    return
-                self.lives += 1
-                self._since = anyio.current_time()
-                if self._position is not None:
-                    self._position.began(began)
-                return
+            while not await in_a_life(self._link, "wait", attempt, before=self._pause):
+                pass
+
+    async def _pause(self) -> None:
+        """Longer each time, where subscribing is of no use."""
+        if self._fruitless > 1:
+            await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
+
+    async def _attempt(self, connection: Connection, trouble: Trouble | None) -> bool:
+        """Subscribe in this life. False where the broker refuses what it may grant the next time."""
+        self._fruitless += 1
+        began = datetime.now(UTC)
+        channel = connection.channel(confirm=False, prefetch=self._prefetch)
+        try:
+            await channel.__aenter__()
+            consumer = self._new_consumer(channel)
+            await consumer.__aenter__()
+        except ConnectionClosed:
+            raise
+        except ChannelClosed as error:
+            if not await self._is_mended(error, connection, trouble):
+                raise
+            return False
+        except BaseException:
+            await life_of(channel).close()
+            raise
+        self._channel, self._consumer = channel, consumer
+        if self._is_stopped:  # in the very turn in which the reply came
+            consumer.stop()
+            if self._has_left:
+                await life_of(channel).close()
+            return True
+        self.lives += 1
+        self._since = anyio.current_time()
+        if self._position is not None:
+            self._position.began(began)
+        return True
+
+    async def _is_mended(self, error: ChannelClosed, connection: Connection, trouble: Trouble | None) -> bool:
+        """Whether a refusal may be over by now; waits where it takes time, and declares what went with its consumer."""
+        if is_node_down(error):
+            logger.warning("queue %r is out of reach until its node is back: %s", self.queue, error)
+            return True
+        if trouble is None:
+            return False
+        if _is_held_by_us(error) and anyio.current_time() < trouble.give_up:
+            await anyio.sleep(LOCKED_PAUSE)
+            return True
+        went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
+        if not went or trouble.has_declared:
+            return False
+        trouble.has_declared = True
+        with suppress(ConnectionClosed):
+            await self._registry.declare(connection, went)
+        return True
 
     def _new_consumer(self, channel: Channel) -> Consumer:
         arguments = self._arguments
         if self._position is not None:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
-        consumer = channel.consume(
+        method = consume_method(
             self._registry.name_of(self._queue),
             no_ack=self._no_ack,
             exclusive=self._exclusive,
             priority=self._priority,
             arguments=arguments,
         )
-        return consumer if self._position is None else like(consumer, StreamConsumer)(consumer, self._position)
-
-    def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
-        return self._owner._observed(handler)
+        return new_consumer(channel, method, on_arrival=self._on_arrival, on_end=self._ended)
 
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):
             self._on_loss()
+
+
+class Trouble:
+    """What subscribing again has met: a consumer of a former life that the broker still sees, until `give_up`, and an
+    auto-delete queue that went with it, which is declared again once.
+    """
+
+    __slots__ = ("give_up", "has_declared")
+
+    def __init__(self) -> None:
+        self.give_up = anyio.current_time() + LOCKED_BOUND
+        self.has_declared = False
 
 
 class SubscriptionBatches:
@@ -324,64 +349,6 @@ class SubscriptionBatches:
         return await self._subscription._next(
             lambda consumer: consumer.batches(self._size, within=self._within).__anext__()
         )
-
-
-class StreamPosition:
-    """Where to go on in a stream: at the first delivery that came and was not settled, else after the last one."""
-
-    __slots__ = ("_following", "_offset", "_open", "_sweep_at")
-
-    def __init__(self, offset: Offset | None) -> None:
-        self._offset = offset
-        self._following: int | None = None
-        self._open: deque[Delivery] = deque()  # of this life, in their order; those settled are swept out now and then
-        self._sweep_at = 64
-
-    def arrived(self, delivery: Delivery) -> None:
-        """The next delivery of this life."""
-        self._open.append(delivery)
-        if len(self._open) >= self._sweep_at:
-            self._advance(self._open[-1])
-            self._open = deque(each for each in self._open if not each.is_settled)
-            self._sweep_at = 64 + 2 * len(self._open)
-
-    def _advance(self, last: Delivery) -> None:
-        if last.stream_offset is not None:
-            self._following = last.stream_offset + 1
-
-    def argument(self) -> Any:
-        """x-stream-offset for the next life."""
-        if self._open:
-            self._advance(self._open[-1])
-        unsettled = next((each.stream_offset for each in self._open if not each.is_settled), None)
-        self._open.clear()
-        if unsettled is not None:
-            self._following = unsettled
-        if self._following is not None:
-            return self._following
-        if isinstance(self._offset, timedelta):
-            self._offset = datetime.now(UTC) - self._offset
-        return "next" if self._offset is None else self._offset
-
-    def began(self, time: datetime) -> None:
-        """The first life has begun. Until something came, "next" is what comes after this, also while we are away."""
-        if self._offset in ("next", None):
-            self._offset = time
-
-
-class StreamConsumer(Consumer):
-    """A consumer that tells the position of each delivery as it arrives."""
-
-    __slots__ = ("_position",)
-
-    def __init__(self, consumer: Consumer, position: StreamPosition) -> None:
-        super().__init__(consumer._channel, consumer.queue, consumer._method, consumer._prefetch)
-        self._position = position
-
-    def put(self, delivery: Delivery) -> None:
-        """A delivery arrived."""
-        self._position.arrived(delivery)
-        super().put(delivery)
 
 
 def _is_held_by_us(error: ChannelClosed) -> bool:

@@ -6,85 +6,44 @@ leaving is bounded, closes with a handshake where the broker still answers, and 
 
 from __future__ import annotations
 
-import os
-import platform
-import ssl
-import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import anyio
-from anyio.abc import ByteStream
 
 from rabbitry._channel.channel import Channel
-from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._connection.hub import Hub, open_hub
+from rabbitry._connection.introduction import mechanisms, octets, own_properties
+from rabbitry._connection.settings import Settings
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
-from rabbitry._instrumentation import Instruments
-from rabbitry._instrumented.kinds import InstrumentedChannel, InstrumentedDelivery, InstrumentedRPC
+from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
 from rabbitry._rpc.caller import RPC, ReplyTo
-from rabbitry._rpc.serving import CLOCK_SKEW, Answering, Handler, RawReplies, RequestCounts, serve
+from rabbitry._rpc.requests import RequestCounts
+from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._values.address import Address
 from rabbitry._values.codecs import Codec
 from rabbitry._values.topology import Queue, name_of
 from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.states import ConnectionState
-from rabbitry.protocol.wire.tables import encode_table
 
-if TYPE_CHECKING:
-    from rabbitry._reactor import Reactor
-
-__all__ = ["Connection", "Dial", "Settings"]
-
-Dial = Callable[[str, int], Awaitable[ByteStream]]
-
-DEFAULT_HEARTBEAT = 30
-DEFAULT_CONNECT_TIMEOUT = 15.0
-DEFAULT_FRAME_MAX = 131072
-DEFAULT_CHANNEL_MAX = 2047
-DEFAULT_MAX_MESSAGE_SIZE = 134217728
-"""128 MiB: RabbitMQ's own default of max_message_size up to 3.13 (4.0 lowered it to 16 MiB)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to connect; shared by all connections made alike."""
-
-    address: Address
-    name: str
-    heartbeat: int
-    connect_timeout: float
-    frame_max: int
-    channel_max: int
-    max_message_size: int
-    client_properties: tuple[tuple[str, Any], ...]
-    dial: Dial | None
-    ssl_context: ssl.SSLContext | None
-    instruments: Instruments | None = None
+__all__ = ["Connection"]
 
 
 class Connection:
     """A connection, made by `connect` or `reactor.connect` and open inside its `async with` block."""
 
-    __slots__ = ("_endpoint_or_none", "_is_entered", "_open_reactor", "_private", "_reactor", "_requests", "_settings")
+    __slots__ = ("_endpoint_or_none", "_hub", "_is_entered", "_is_private", "_private", "_requests", "_settings")
 
-    def __init__(
-        self,
-        settings: Settings,
-        reactor: Reactor | None,
-        open_reactor: Callable[[], AbstractAsyncContextManager[Reactor]] | None = None,
-    ) -> None:
-        """On `reactor`, or on a private one that `open_reactor` gives, entered and left with the connection."""
+    def __init__(self, settings: Settings, hub: Hub | None) -> None:
+        """On `hub`, or on a private one, entered and left with the connection."""
         self._settings = settings
-        self._reactor = reactor
-        self._open_reactor = open_reactor
-        self._private: AbstractAsyncContextManager[Reactor] | None = None
+        self._hub = hub
+        self._is_private = hub is None
+        self._private: AbstractAsyncContextManager[Hub] | None = None
         self._is_entered = False
         self._endpoint_or_none: Endpoint | None = None
         self._requests = RequestCounts()
@@ -113,14 +72,14 @@ class Connection:
             raise LocalProtocolError("this connection was entered before: call connect(...) again")
         self._is_entered = True
         try:
-            if self._open_reactor is None:
-                assert self._reactor is not None
-                await self._connect(self._reactor)
+            if not self._is_private:
+                assert self._hub is not None
+                await self._connect(self._hub)
                 return self
             async with AsyncExitStack() as stack:
-                self._private = self._open_reactor()
-                self._reactor = await stack.enter_async_context(self._private)
-                await self._connect(self._reactor)
+                self._private = open_hub()
+                self._hub = await stack.enter_async_context(self._private)
+                await self._connect(self._hub)
                 stack.pop_all()
             return self
         except BaseException:
@@ -139,20 +98,21 @@ class Connection:
         return await stack.__aexit__(kind, error, traceback)
 
     async def _leave(self) -> None:
-        assert self._reactor is not None
+        assert self._hub is not None
         try:
             await self._endpoint.close()
         finally:
-            self._reactor._forget(self._endpoint)
+            self._hub.forget(self._endpoint)
 
-    async def _connect(self, reactor: Reactor) -> None:
+    async def _connect(self, hub: Hub) -> None:
         settings = self._settings
         address = settings.address
-        endpoint = Endpoint(_protocol(settings), settings.name, reactor._waits)
-        reactor._remember(endpoint)
+        host = address.unix_path or address.host
+        endpoint = Endpoint(_protocol(settings), settings.name, hub.waits, host, address.port)
+        hub.remember(endpoint)
         try:
             with anyio.move_on_after(settings.connect_timeout) as scope:
-                endpoint.transport = await reactor._dial(settings, endpoint)
+                endpoint.transport = await hub.dial(settings, endpoint)
                 endpoint.transport.send_now()
                 await endpoint.opened.wait()
             if scope.cancelled_caught:
@@ -162,7 +122,7 @@ class Connection:
                 )
         except BaseException as exc:
             endpoint.drop()
-            reactor._forget(endpoint)
+            hub.forget(endpoint)
             translated = _translated(exc, address)
             if translated is exc:
                 raise
@@ -174,10 +134,7 @@ class Connection:
     def channel(self, *, confirm: bool = True, prefetch: int = 100) -> Channel:
         """A `Channel`, to be entered. `confirm`: publishes wait for the broker's confirm. `prefetch` (0 to 65,535; 0 is
         unlimited) is how many deliveries each consumer may have unsettled."""
-        instruments = self._settings.instruments
-        if instruments is not None:
-            return InstrumentedChannel(self, confirm, prefetch, instruments)
-        return Channel(self, confirm, prefetch)
+        return self._settings.kinds.channel(self._endpoint, confirm, prefetch)
 
     def rpc(self, *, codec: str | Codec = "msgpack", reply_to: ReplyTo = "direct") -> RPC:
         """An `RPC` caller, to be entered; payloads in `codec`: "msgpack", "json", "text", "raw", or a `Codec`.
@@ -186,8 +143,7 @@ class Connection:
         (a queue of this RPC's own), or an `Exchange`, which is declared, and to which such a queue is bound with a key
         unique to this RPC. The queue goes with the RPC.
         """
-        kind = RPC if self._settings.instruments is None else InstrumentedRPC
-        return kind(self.channel(confirm=False), codec, reply_to)
+        return self._settings.kinds.rpc(self.channel(confirm=False), codec, reply_to)
 
     async def serve(
         self,
@@ -212,7 +168,7 @@ class Connection:
         """
         queue = name_of(queue)
         channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
-        replies = RawReplies(self, channel, self._requests)
+        replies = RawReplies(self.channel, channel, self._requests)
         answering = Answering(
             queue,
             handler,
@@ -224,7 +180,7 @@ class Connection:
             send_traceback=send_traceback,
             clock_skew=clock_skew,
         )
-        await serve(channel, queue, replies, answering, concurrency=concurrency)
+        await serve(channel, queue, replies, answering, self._settings.kinds.observed, concurrency=concurrency)
 
     @property
     def requests(self) -> RequestCounts:
@@ -236,7 +192,7 @@ class Connection:
         await checkpoint_if_cancelled()
         endpoint = self._endpoint
         waiter = Waiter()
-        encoded = _octets(secret, "token") if isinstance(secret, str) else secret
+        encoded = octets(secret, "token") if isinstance(secret, str) else secret
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)
         await endpoint.reply(slot, waiter)
 
@@ -280,10 +236,10 @@ class Connection:
 def _protocol(settings: Settings) -> ProtocolConnection:
     address = settings.address
     return ProtocolConnection(
-        mechanisms=_mechanisms(address),
+        mechanisms=mechanisms(address),
         virtual_host=address.virtual_host,
         client_properties={
-            **_client_properties(),
+            **own_properties(),
             "connection_name": settings.name,
             **dict(settings.client_properties),
         },
@@ -291,65 +247,8 @@ def _protocol(settings: Settings) -> ProtocolConnection:
         frame_max=settings.frame_max,
         channel_max=settings.channel_max,
         max_message_size=settings.max_message_size,
-        delivery_type=Delivery if settings.instruments is None else InstrumentedDelivery,
+        delivery_type=settings.kinds.delivery,
     )
-
-
-def _mechanisms(address: Address) -> list[tuple[str, bytes]]:
-    """The initial responses of the SASL mechanisms asked for, PLAIN unless the URI names others."""
-    user, password = address.username, address.password
-    responses = {
-        "PLAIN": b"\0" + _octets(user, "user name") + b"\0" + _octets(password, "password"),
-        # A table without its length (rabbit_auth_mechanism_amqplain).
-        "AMQPLAIN": encode_table({"LOGIN": user, "PASSWORD": password})[4:],
-        "EXTERNAL": b"",
-    }
-    wanted = [name.upper() for name in address.auth_mechanism] or ["PLAIN", "AMQPLAIN"]
-    unknown = [name for name in wanted if name not in responses]
-    if unknown:
-        raise LocalProtocolError(
-            f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
-        )
-    return [(name, responses[name]) for name in wanted]
-
-
-def _octets(text: str, what: str) -> bytes:
-    """The text as it is sent. What is raised must not carry it, as a UnicodeError would."""
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError:
-        encoded = b"\0"
-    if b"\0" in encoded:
-        raise LocalProtocolError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
-    return encoded
-
-
-@lru_cache(maxsize=1)
-def _client_properties() -> Mapping[str, Any]:
-    """What the broker is told of this client, and the extensions it may use."""
-    try:
-        release = version("rabbitry")
-    except PackageNotFoundError:
-        release = "unknown"
-    return {
-        "product": "rabbitry",
-        "version": release,
-        "platform": f"{platform.python_implementation()} {platform.python_version()}",
-        "information": "AMQP 0-9-1 for trio and asyncio",
-        "capabilities": {
-            "publisher_confirms": True,
-            "exchange_exchange_bindings": True,
-            "basic.nack": True,
-            "consumer_cancel_notify": True,
-            "connection.blocked": True,
-            "authentication_failure_close": True,
-        },
-    }
-
-
-def default_name() -> str:
-    """What a connection is called unless named: the program and its process id."""
-    return f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
 
 
 def _where(address: Address) -> str:

@@ -9,35 +9,64 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rabbitry._channel.channel import Channel, life_of
+from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.life import ChannelLife
+from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
 from rabbitry._client.handlers import DeliveryHandler
-from rabbitry._client.link import Change, Fate, Link, WhileDown
+from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.outcomes import OnUnknown, check_policies
 from rabbitry._client.publisher import ClientPublisher, LastingConfirmation
-from rabbitry._client.rpc import ClientRPC
-from rabbitry._instrumentation import CallOperation, Instruments, PublishOperation, joined
-from rabbitry._instrumented.kinds import Observer, PublishesObserved, observed
-from rabbitry._rpc.caller import ReplyTo
+from rabbitry._client.rpc import ClientRPC, opened
+from rabbitry._client.running import Running
+from rabbitry._concurrency.waiting import checkpoint_if_cancelled
+from rabbitry._instrumentation import CallOperation, Instruments, PublishOperation
+from rabbitry._instrumented.channel import InstrumentedChannel
+from rabbitry._instrumented.delivery import observed
+from rabbitry._instrumented.life import InstrumentedLife, Observer
+from rabbitry._instrumented.rpc import InstrumentedRPC
+from rabbitry._rpc.caller import RPC, ReplyTo
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
 from rabbitry._values.topology import Exchange, name_of
 
-__all__ = ["InstrumentedClient"]
+__all__ = ["InstrumentedClient", "Reconnections"]
 
 
-class InstrumentedClientPublisher(PublishesObserved, ClientPublisher):
-    """Of an instrumented client."""
+class InstrumentedClientPublisher(ClientPublisher):
+    """Its `publish` is one operation, however often the message is sent, and so is each `submit` by itself."""
 
     __slots__ = ()
 
-    async def _send_alone(self, confirmation: LastingConfirmation) -> None:
-        observer = confirmation._on_settled
-        assert isinstance(observer, Observer)
-        with joined(observer.operation):
-            await super()._send_alone(confirmation)
+    async def publish(
+        self,
+        message: Message | bytes,
+        *,
+        routing_key: str = "",
+        exchange: str | Exchange | None = None,
+        mandatory: bool = False,
+    ) -> None:
+        life = _instrumented(self._life)
+        exchange = self._exchange if exchange is None else name_of(exchange)
+        operation = life.operation(message, exchange, routing_key)
+        with life.instruments.around(operation, "confirmed"):
+            await checkpoint_if_cancelled()
+            observer = life.awaited(operation, self._settled)
+            confirmation = LastingConfirmation(self, message, exchange, routing_key, mandatory, None, observer)
+            await self._queue(confirmation, mandatory)
+            await confirmation.wait()
+
+    def _once(self, confirmation: LastingConfirmation) -> Confirmation:
+        """The attempt belongs to the operation of the publish that it is for."""
+        once = super()._once(confirmation)
+        assert isinstance(confirmation.on_settled, Observer)
+        once.on_settled = _instrumented(self._life).awaited(confirmation.on_settled.operation)
+        return once
 
 
 class InstrumentedClientRPC(ClientRPC):
-    """Of an instrumented client."""
+    """Of an instrumented client: a call is one operation, however often its request is sent."""
 
     __slots__ = ("_instruments",)
 
@@ -54,11 +83,17 @@ class InstrumentedClientRPC(ClientRPC):
         *,
         exchange: str | Exchange = "",
         headers: Mapping[str, Any] | None = None,
+        idempotent: bool = False,
         **options: Any,
     ) -> Any:
         operation = CallOperation(name_of(exchange), routing_key, headers)
+
+        async def ask(rpc: RPC) -> Any:
+            assert isinstance(rpc, InstrumentedRPC)
+            return await rpc.call_within(operation, payload, **options)
+
         with self._instruments.around(operation, "answered"):
-            return await super().call(routing_key, payload, exchange=exchange, headers=operation.carried, **options)
+            return await self._call_in_lives(operation.exchange, ask, idempotent)
 
 
 class InstrumentedClient(Client):
@@ -68,11 +103,9 @@ class InstrumentedClient(Client):
 
     _publisher_type = InstrumentedClientPublisher
 
-    def __init__(
-        self, publishing: Link, consuming: Link, fate: Fate, while_down: WhileDown, instruments: Instruments
-    ) -> None:
+    def __init__(self, running: Running, while_down: WhileDown, instruments: Instruments) -> None:
         self._instruments = instruments
-        super().__init__(publishing, consuming, fate, while_down)
+        super().__init__(running, while_down)
 
     async def publish(
         self,
@@ -81,15 +114,23 @@ class InstrumentedClient(Client):
         exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
-        **policies: Any,
+        while_down: WhileDown | None = None,
+        on_unknown: OnUnknown = "raise",
     ) -> None:
-        exchange = name_of(exchange)
-        operation = PublishOperation(message, exchange, routing_key)
-        channel = self._senders.ready(exchange)
+        operation = PublishOperation(message, name_of(exchange), routing_key)
+        channel = self._senders.ready(operation.exchange)
         if channel is not None:  # else it is known by the end
-            operation.located(channel._connection._settings.address)
-        with self._instruments.publishing(operation):
-            await super().publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory, **policies)
+            endpoint = life_of(channel).endpoint
+            operation.located(endpoint.host, endpoint.port)
+
+        async def send(channel: Channel) -> None:
+            assert isinstance(channel, InstrumentedChannel)
+            await channel.publish_within(operation, mandatory)
+
+        policy = while_down or self._while_down
+        with self._instruments.around(operation, "confirmed"):
+            check_policies(policy, on_unknown)
+            await self._senders.publish(send, operation.exchange, policy, self._senders.attempts(on_unknown))
 
     @asynccontextmanager
     async def rpc(
@@ -97,17 +138,31 @@ class InstrumentedClient(Client):
     ) -> AsyncIterator[ClientRPC]:
         policy = while_down or self._while_down
         rpc = InstrumentedClientRPC(self._publishing, codec, policy, reply_to, self._instruments)
-        try:
+        async with opened(rpc):
             yield rpc
-        finally:
-            await rpc._close()
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         return observed(handler)
 
-    def _tell(self, change: Change) -> None:
-        super()._tell(change)
+
+class Reconnections:
+    """Counts the lives of a client's connections after their first ones."""
+
+    __slots__ = ("_instruments", "_seen")
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._seen: set[str] = set()  # connections that have lived
+
+    def count(self, change: Change) -> None:
+        """It may be one more."""
         if change.state == "connected":
-            link = self._publishing if change.connection == self._publishing.role else self._consuming
-            if link.lives > 1:
-                self._instruments.count("reconnected", {"connection": link.role})
+            if change.connection in self._seen:
+                self._instruments.count("reconnected", {"connection": change.connection})
+            self._seen.add(change.connection)
+
+
+def _instrumented(life: ChannelLife) -> InstrumentedLife:
+    """All of an instrumented client's are."""
+    assert isinstance(life, InstrumentedLife)
+    return life

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from os import urandom
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 
+from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
@@ -39,10 +40,7 @@ from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-if TYPE_CHECKING:
-    from rabbitry._channel.channel import Channel
-
-__all__ = ["RPC", "ReplyTo", "check_reply_to"]
+__all__ = ["RPC", "ReplyTo", "calls_in_flight", "check_reply_to"]
 
 ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
 
@@ -66,6 +64,7 @@ class RPC:
         "_channel",
         "_codec",
         "_error",
+        "_life",
         "_reply_address",
         "_reply_headers",
         "_reply_to",
@@ -75,6 +74,7 @@ class RPC:
 
     def __init__(self, channel: Channel, codec: str | Codec, reply_to: ReplyTo = "direct") -> None:
         self._channel = channel
+        self._life = life_of(channel)
         self._codec = codec_named(codec)
         self._reply_to: ReplyTo = check_reply_to(reply_to)
         self._reply_address = DIRECT
@@ -89,21 +89,21 @@ class RPC:
     @property
     def is_open(self) -> bool:
         """True inside the block until the channel, its connection or its reply consumer ends."""
-        return self._error is None and self._channel.is_open
+        return self._error is None and self._life.is_open
 
     async def __aenter__(self) -> Self:
         """Open the channel and its reply consumer."""
-        await self._channel.__aenter__()
+        await self._life.enter()
         try:
-            channel = self._channel._live
+            channel = self._life.live
             channel.on_return = self._returned
             queue = DIRECT if self._reply_to == "direct" else await self._declare_reply_queue()
             waiter = Waiter()
             method = methods.BasicConsume(queue=queue, consumer_tag=REPLY_TAG, no_ack=True)
             _, slot = channel.consume(method, self, waiter)
-            await self._channel._endpoint.reply(slot, waiter)
+            await self._life.endpoint.reply(slot, waiter)
         except BaseException:
-            await self._channel._close()
+            await self._life.close()
             raise
         return self
 
@@ -123,7 +123,7 @@ class RPC:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._channel._close()
+        await self._life.close()
 
     async def call(
         self,
@@ -148,7 +148,7 @@ class RPC:
         begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
         exchange = name_of(exchange)
-        channel, endpoint = self._channel._live, self._channel._endpoint
+        channel, endpoint = self._life.live, self._life.endpoint
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
@@ -264,6 +264,11 @@ class RPC:
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters.values():
             waiter.fail(_CallLost(error))
+
+
+def calls_in_flight(rpc: RPC) -> int:
+    """Calls whose reply has not come yet."""
+    return len(rpc._waiters)
 
 
 def _remaining() -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-__all__ = ["Service", "public_methods"]
+__all__ = ["Service", "prepared", "public_methods"]
 
 
 class Service:
@@ -58,22 +58,24 @@ class Service:
                 raise TypeError(f"there are two methods named {name!r}")
             self._functions[name] = function, _signature(function)
 
-    def _prepare(self, name: str | None, payload: Any) -> tuple[Callable[..., Any], Callable[[], Any]]:
-        """The function that a request names, and its call with the request's arguments."""
-        if name is None or name not in self._functions:
-            raise AttributeError(f"no method {name!r}: there are {', '.join(self._functions)}")
-        function, signature = self._functions[name]
-        match payload:
-            case {"args": list() | tuple() as args, "kwargs": dict() as kwargs} if len(payload) == 2:
-                pass
-            case _:
-                raise TypeError('the payload of a call is {"args": […], "kwargs": {…}}')
-        if signature is not None:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{name}(): {error}") from None
-        return function, partial(function, *args, **kwargs)
+
+def prepared(service: Service, name: str | None, payload: Any) -> tuple[Callable[..., Any], Callable[[], Any]]:
+    """The function that a request names, and its call with the request's arguments."""
+    functions = service._functions
+    if name is None or name not in functions:
+        raise AttributeError(f"no method {name!r}: there are {', '.join(functions)}")
+    function, signature = functions[name]
+    match payload:
+        case {"args": list() | tuple() as args, "kwargs": dict() as kwargs} if len(payload) == 2:
+            pass
+        case _:
+            raise TypeError('the payload of a call is {"args": […], "kwargs": {…}}')
+    if signature is not None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}(): {error}") from None
+    return function, partial(function, *args, **kwargs)
 
 
 def public_methods(cls: type) -> dict[str, Callable[..., Any]]:

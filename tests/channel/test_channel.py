@@ -50,12 +50,12 @@ async def test_an_exclusive_queue_belongs_to_its_connection_and_goes_with_it(amq
 
 
 async def test_conditional_deletion(amqp_url: str) -> None:
-    async with open_channel(amqp_url) as keeper:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as keeper:
         queue = await exclusive_queue(keeper, [b"message"])
-        async with keeper._connection.channel() as channel:
+        async with connection.channel() as channel:
             with pytest.raises(rabbitry.PreconditionFailed, match="not empty"):
                 await channel.delete_queue(queue, if_empty=True)
-        async with keeper.consume(queue), keeper._connection.channel() as channel:
+        async with keeper.consume(queue), connection.channel() as channel:
             with pytest.raises(rabbitry.PreconditionFailed, match="in use"):
                 await channel.delete_queue(queue, if_unused=True)
         assert await keeper.delete_queue(queue, if_unused=True) == 1

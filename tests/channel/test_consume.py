@@ -10,6 +10,7 @@ import pytest
 
 import rabbitry
 from rabbitry._channel import consumer
+from rabbitry._channel.channel import life_of
 from tests.support.cancelling import Driven
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
 
@@ -464,7 +465,7 @@ async def test_a_batch_of_a_channel_that_has_ended_is_not_handed_out(amqp_url: s
         queue = await exclusive_queue(channel, [b"1", b"2"])
 
         async def end_channel() -> None:
-            await until(lambda: channel._live.tags.last == 2)
+            await until(lambda: life_of(channel).live.tags.last == 2)
             with pytest.raises(rabbitry.NotFound):
                 await channel.declare_queue("no such queue", passive=True)
 
@@ -509,7 +510,7 @@ async def test_what_a_cancelled_batch_held_wakes_those_who_wait(amqp_url: str) -
                 taken.append((await anext(deliveries)).body)
 
             tg.start_soon(collect)
-            await until(lambda: channel._live.tags.last == 2 and not deliveries._buffer)
+            await until(lambda: life_of(channel).live.tags.last == 2 and not deliveries._buffer)
             tg.start_soon(take)
             tg.start_soon(take)
             await until(lambda: len(deliveries._waiting) == 3)

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 
 import rabbitry
+from rabbitry._channel.channel import life_of
 from tests.support.helpers import check_channel, counts, drain, exclusive_queue, open_channel, unique
 
 FULL = {"x_max_length": 1, "x_overflow": "reject-publish"}
@@ -348,7 +349,7 @@ async def test_a_publisher_works_inside_its_block_only(amqp_url: str, confirm: b
             for publish in (publisher.submit, publisher.publish):
                 with pytest.raises(rabbitry.LocalProtocolError), anyio.fail_after(5):
                     await publish(b"", routing_key="nowhere")
-            assert channel._endpoint.protocol.awaiting == 0
+            assert life_of(channel).endpoint.protocol.awaiting == 0
             if confirm:
                 async with publisher:
                     await publisher.submit(b"", routing_key="nowhere")

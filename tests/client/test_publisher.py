@@ -385,7 +385,7 @@ async def test_a_nack_takes_the_next_message_to_another_channel(amqp_url: str) -
                         await client.publish(b"2", routing_key=queue)
                     with pytest.raises(rabbitry.Nacked):
                         await publisher.publish(b"3", routing_key=queue)
-                    numbers.add(publisher._channel.number)
+                    numbers.add(publisher._life.live.number)
                     await anyio.sleep(0.4)
                 await other.purge_queue(queue)
                 await publisher.publish(b"4", routing_key=queue)
@@ -425,7 +425,7 @@ async def test_a_blocked_connection_fails_who_would_rather_fail(node: PrivateNod
     async with rabbitry.open_client(node.url) as client, client.publisher(while_down="fail") as publisher:
         async with node.memory_alarm():
             with anyio.fail_after(30):
-                while not publisher._channel._endpoint.blocked_reason:
+                while not publisher._life.endpoint.blocked_reason:
                     with anyio.move_on_after(0.05):
                         await client.publish(b"x", routing_key="nowhere")
             with pytest.raises(rabbitry.ConnectionBlocked):

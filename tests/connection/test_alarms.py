@@ -12,6 +12,7 @@ import pytest
 import rabbitry
 from rabbitry import _endpoint
 from rabbitry._channel import consumer
+from rabbitry._channel.channel import life_of
 from rabbitry.testing import PrivateNode
 from tests.support.helpers import exclusive_queue, open_channel, unique
 
@@ -124,7 +125,7 @@ async def test_a_consumer_that_stops_iterating_stops_the_reading(
             for _ in range(20_000):
                 await publisher.submit(b"x" * 1000, routing_key=queue)
         async with channel.consume(queue, no_ack=True) as deliveries:
-            transport = channel._endpoint.transport
+            transport = life_of(channel).endpoint.transport
             await until(lambda: transport.is_reading_paused)
             await anyio.sleep(0.2)
             held = deliveries._buffered

@@ -29,6 +29,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import rabbitry
+from rabbitry._channel.channel import life_of
 from rabbitry.opentelemetry import DURATION_BUCKETS, SCHEMA_URL, OpenTelemetry
 from tests.support.clients import QUICK, ready_again, refuse, some_queue, through_proxy
 from tests.support.helpers import exclusive_queue, unique, until
@@ -417,7 +418,7 @@ async def test_one_publish_through_an_outage_is_one_span(amqp_url: str, telemetr
             await publisher.submit(b"submitted", routing_key=key)
             async with anyio.create_task_group() as tg:
                 tg.start_soon(lambda: client.publish(b"published", routing_key=key, on_unknown="republish"))
-                await until(lambda: client._senders.ready("")._unconfirmed)  # type: ignore[union-attr]
+                await until(lambda: life_of(client._senders.ready("")).unconfirmed)  # type: ignore[arg-type]
                 refuse(proxy)
                 proxy.resume()
                 proxy.accept()

@@ -17,7 +17,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Exchange, RequestCounts
-from rabbitry._rpc.serving import Answering
+from rabbitry._rpc.answering import Answering
 from tests.support.clients import QUICK, refuse, some_queue, through_proxy
 from tests.support.helpers import drain, exclusive_queue, has_counts, open_channel, unique, until
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import rabbitry
+from rabbitry._channel.channel import life_of
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, unique, until
 
 
@@ -426,7 +427,7 @@ async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str, caplo
         async with anyio.create_task_group() as tg:
             tg.start_soon(partial(connection.serve, queue, double, concurrency=1))
             for _ in range(5):
-                channel._live.publish(properties, b"", "", queue, False)
+                life_of(channel).live.publish(properties, b"", "", queue, False)
             async with connection.rpc() as rpc:
                 with anyio.fail_after(5):
                     assert await rpc.call(queue, 1) == 2

@@ -53,8 +53,7 @@ async def noticed(client: rabbitry.Client, cut_it: Callable[[], object]) -> None
 
 async def have_left(publisher: rabbitry.ClientPublisher) -> None:
     """Return once the kernel has all that was submitted."""
-    assert publisher._channel is not None
-    protocol = publisher._channel._endpoint.protocol
+    protocol = publisher._life.endpoint.protocol
     await until(lambda: not protocol.out_size)
 
 
@@ -66,8 +65,7 @@ async def fill(publisher: rabbitry.ClientPublisher, queue: str, bodies: Iterable
         for number, body in enumerate(bodies, 1):
             confirmations.append(await publisher.submit(body, routing_key=queue, tag=number))
 
-    assert publisher._channel is not None
-    protocol = publisher._channel._endpoint.protocol
+    protocol = publisher._life.endpoint.protocol
     async with anyio.create_task_group() as tg:
         tg.start_soon(submit)
         await until(lambda: protocol.out_size >= HIGH_WATER)

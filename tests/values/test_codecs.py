@@ -11,6 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Codec
+from rabbitry._channel.channel import life_of
 from rabbitry._values import codecs
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 from tests.support.helpers import exclusive_queue, has_counts
@@ -168,7 +169,7 @@ async def test_a_reply_whose_headers_can_not_be_decoded_ends_its_call(amqp_url: 
             properties = with_broken_headers(
                 content_type=content_type, correlation_id=request.properties.correlation_id, delivery_mode=1
             )
-            channel._live.publish(properties, b"\x01", "", request.properties.reply_to or "", False)
+            life_of(channel).live.publish(properties, b"\x01", "", request.properties.reply_to or "", False)
             request.ack()
 
 
@@ -178,7 +179,7 @@ async def test_a_request_whose_headers_can_not_be_decoded_is_answered(amqp_url: 
         async with anyio.create_task_group() as tg, channel.consume(replies) as received:
             tg.start_soon(connection.serve, queue, echo)
             properties = with_broken_headers(correlation_id="7", reply_to=replies)
-            channel._live.publish(properties, b"\x01", "", queue, False)
+            life_of(channel).live.publish(properties, b"\x01", "", queue, False)
             with anyio.fail_after(5):
                 reply = await anext(received)
             assert (reply.properties.correlation_id, reply.headers["x-rabbitry-error"]) == ("7", "DecodeError")

@@ -781,7 +781,8 @@ def public_coroutines() -> set[str]:
         if inspect.isclass(public):
             for attribute, value in inspect.getmembers(public, inspect.iscoroutinefunction):
                 if attribute.startswith("__") or not attribute.startswith("_"):
-                    found.add(f"{value.__qualname__}" if value.__qualname__.count(".") == 1 else f"{name}.{attribute}")
+                    owner = value.__qualname__.removesuffix(f".{attribute}")
+                    found.add(f"{owner if owner in rabbitry.__all__ else name}.{attribute}")
         elif inspect.iscoroutinefunction(public) or inspect.isasyncgenfunction(inspect.unwrap(public)):
             found.add(name)
     return found

@@ -254,29 +254,29 @@ async def test_what_was_prefetched_is_not_handed_out_afterwards(
         assert await has_counts(direct, queue, 10)
 
 
-async def declare(channel: rabbitry.Channel, queue: str) -> None:
+async def declare(_: rabbitry.Connection, channel: rabbitry.Channel, queue: str) -> None:
     await channel.declare_queue(queue)
 
 
-async def get(channel: rabbitry.Channel, queue: str) -> None:
+async def get(_: rabbitry.Connection, channel: rabbitry.Channel, queue: str) -> None:
     await channel.get(queue)
 
 
-async def start_to_consume(channel: rabbitry.Channel, queue: str) -> None:
+async def start_to_consume(_: rabbitry.Connection, channel: rabbitry.Channel, queue: str) -> None:
     async with channel.consume(queue):
         pass
 
 
-async def open_another(channel: rabbitry.Channel, queue: str) -> None:
-    async with channel._connection.channel():
+async def open_another(connection: rabbitry.Connection, _: rabbitry.Channel, queue: str) -> None:
+    async with connection.channel():
         pass
 
 
-async def update_secret(channel: rabbitry.Channel, queue: str) -> None:
-    await channel._connection.update_secret("new")
+async def update_secret(connection: rabbitry.Connection, _: rabbitry.Channel, queue: str) -> None:
+    await connection.update_secret("new")
 
 
-async def commit(channel: rabbitry.Channel, queue: str) -> None:
+async def commit(_: rabbitry.Connection, channel: rabbitry.Channel, queue: str) -> None:
     await channel.publish(b"perhaps", routing_key=queue)
     await channel.commit_tx()
 
@@ -290,11 +290,11 @@ async def test_while_a_reply_is_awaited(
     proxy: Proxy,
     connect: Connect,
     fault: Fault,
-    operation: Callable[[rabbitry.Channel, str], Awaitable[None]],
+    operation: Callable[[rabbitry.Connection, rabbitry.Channel, str], Awaitable[None]],
 ) -> None:
     async def run() -> None:
         with pytest.raises(rabbitry.ConnectionClosed, match="connection lost"):
-            await operation(channel, queue)
+            await operation(connection, channel, queue)
 
     async with a_queue(amqp_url) as (_, queue), connect() as connection, connection.channel(confirm=False) as channel:
         if operation is commit:

@@ -490,44 +490,44 @@ def quick_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_endpoint, "CLOSE_BOUND_SILENT", 0.05)
 
 
-async def declare(channel: rabbitry.Channel) -> None:
+async def declare(_: rabbitry.Connection, channel: rabbitry.Channel) -> None:
     await channel.declare_queue("q")
 
 
-async def publish(channel: rabbitry.Channel) -> None:
+async def publish(_: rabbitry.Connection, channel: rabbitry.Channel) -> None:
     await channel.publish(b"", routing_key="q")
 
 
-async def publish_many(channel: rabbitry.Channel) -> None:
+async def publish_many(_: rabbitry.Connection, channel: rabbitry.Channel) -> None:
     async with channel.publisher() as publisher:
         await publisher.submit(b"")
 
 
-async def get(channel: rabbitry.Channel) -> None:
+async def get(_: rabbitry.Connection, channel: rabbitry.Channel) -> None:
     await channel.get("q")
 
 
-async def consume(channel: rabbitry.Channel) -> None:
+async def consume(_: rabbitry.Connection, channel: rabbitry.Channel) -> None:
     async with channel.consume("q"):
         pass
 
 
-async def open_another(channel: rabbitry.Channel) -> None:
-    async with channel._connection.channel():
+async def open_another(connection: rabbitry.Connection, _: rabbitry.Channel) -> None:
+    async with connection.channel():
         pass
 
 
-async def call(channel: rabbitry.Channel) -> None:
-    async with channel._connection.rpc() as rpc:
+async def call(connection: rabbitry.Connection, _: rabbitry.Channel) -> None:
+    async with connection.rpc() as rpc:
         await rpc.call("q", 1)
 
 
-async def serve(channel: rabbitry.Channel) -> None:
-    await channel._connection.serve("q", anyio.sleep)
+async def serve(connection: rabbitry.Connection, _: rabbitry.Channel) -> None:
+    await connection.serve("q", anyio.sleep)
 
 
-async def update_secret(channel: rabbitry.Channel) -> None:
-    await channel._connection.update_secret("s")
+async def update_secret(connection: rabbitry.Connection, _: rabbitry.Channel) -> None:
+    await connection.update_secret("s")
 
 
 OPERATIONS = [declare, publish, publish_many, get, consume, open_another, call, serve, update_secret]
@@ -538,11 +538,11 @@ async def test_operations_that_are_never_answered(caplog: pytest.LogCaptureFixtu
     """The caller's time-out holds, and so does the bound of each close on the way out."""
     opened = method_frame(1, methods.ChannelOpenOk()) + method_frame(1, methods.ConfirmSelectOk())
 
-    async def attempt(operation: Callable[[rabbitry.Channel], Awaitable[None]], url: str) -> None:
+    async def attempt(operation: Callable[[rabbitry.Connection, rabbitry.Channel], Awaitable[None]], url: str) -> None:
         began = anyio.current_time()
         with pytest.raises(TimeoutError), anyio.fail_after(0.1):
             async with rabbitry.connect(url) as connection, connection.channel() as channel:
-                await operation(channel)
+                await operation(connection, channel)
         assert 0.1 <= anyio.current_time() - began < 10, operation.__name__
 
     with leaving_nothing(caplog), serving(Replay(answers(b"", opened)).serve) as server:

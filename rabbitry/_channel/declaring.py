@@ -1,0 +1,196 @@
+"""`Declaring`: the operations on exchanges, queues and bindings, each one request and one reply.
+
+What must stay true: a declaration carries what the caller said and nothing else, so that it is equal to the one that
+exists already; cancelled, one may have taken effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rabbitry._channel.life import ChannelLife
+from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
+from rabbitry.protocol.wire import methods
+
+__all__ = ["Declaring", "QueueInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """What the broker says of a queue: its name, messages ready to be delivered, consumers."""
+
+    name: str
+    message_count: int
+    consumer_count: int
+
+
+class Declaring:
+    """The base of `Channel` that knows exchanges, queues and bindings."""
+
+    __slots__ = ("_life",)
+
+    def __init__(self, life: ChannelLife) -> None:
+        self._life = life
+
+    # --- exchanges -------------------------------------------------------------------------------------------------
+
+    async def declare(self, *entities: Entity) -> None:
+        """Declare these values, each of which may exist already as it is: exchanges, then queues, then bindings.
+
+        Raises as `declare_queue`; cancelled or failed, some may have been declared.
+        """
+        for entity in in_order(entities):
+            reply = await self._life.call(entity.declaration())
+            if isinstance(entity, Queue):
+                entity.declared_as(reply.queue)
+
+    async def declare_exchange(
+        self,
+        exchange: str,
+        type: str = "direct",
+        *,
+        durable: bool = True,
+        auto_delete: bool = False,
+        internal: bool = False,
+        passive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Declare an exchange: "direct", "fanout", "topic", "headers" or a plugin's type. `passive` only checks that
+        it exists.
+
+        `PreconditionFailed` if it exists otherwise, `NotFound` if passive and missing. Cancelled, it may have been
+        declared.
+        """
+        await self._life.call(
+            methods.ExchangeDeclare(
+                exchange=exchange,
+                type=type,
+                passive=passive,
+                durable=durable,
+                auto_delete=auto_delete,
+                internal=internal,
+                arguments=dict(arguments or {}),
+            )
+        )
+
+    async def delete_exchange(self, exchange: str | Exchange, *, if_unused: bool = False) -> None:
+        """Delete an exchange; one that does not exist is fine. Cancelled, it may have been deleted."""
+        await self._life.call(methods.ExchangeDelete(exchange=name_of(exchange), if_unused=if_unused))
+
+    async def bind_exchange(
+        self,
+        destination: str | Exchange,
+        source: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Have `source` pass matching messages on to `destination`. Cancelled, it may have been bound."""
+        await self._life.call(
+            methods.ExchangeBind(
+                destination=name_of(destination),
+                source=name_of(source),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+        )
+
+    async def unbind_exchange(
+        self,
+        destination: str | Exchange,
+        source: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remove a binding between exchanges. Cancelled, it may have been removed."""
+        await self._life.call(
+            methods.ExchangeUnbind(
+                destination=name_of(destination),
+                source=name_of(source),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+        )
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    async def declare_queue(
+        self,
+        queue: str = "",
+        *,
+        durable: bool = True,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        passive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> QueueInfo:
+        """Declare a queue; "" has the broker choose a name. `passive` only checks that it exists.
+
+        `PreconditionFailed` if it exists otherwise, `ResourceLocked` if it is another connection's exclusive one,
+        `NotFound` if passive and missing. Cancelled, it may have been declared; a server-named one is deleted again.
+        """
+        reply = await self._life.call(
+            methods.QueueDeclare(
+                queue=queue,
+                passive=passive,
+                durable=durable,
+                exclusive=exclusive,
+                auto_delete=auto_delete,
+                arguments=dict(arguments or {}),
+            )
+        )
+        return QueueInfo(reply.queue, reply.message_count, reply.consumer_count)
+
+    async def delete_queue(self, queue: str | Queue, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue (one that does not exist is fine) and return how many messages went with it.
+
+        Cancelled, it may have been deleted.
+        """
+        reply = await self._life.call(methods.QueueDelete(queue=name_of(queue), if_unused=if_unused, if_empty=if_empty))
+        count: int = reply.message_count
+        return count
+
+    async def purge_queue(self, queue: str | Queue) -> int:
+        """Drop the messages ready in a queue and return how many there were. Cancelled, it may have been purged."""
+        reply = await self._life.call(methods.QueuePurge(queue=name_of(queue)))
+        count: int = reply.message_count
+        return count
+
+    async def bind_queue(
+        self,
+        queue: str | Queue,
+        exchange: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Have `exchange` route matching messages to `queue`. Cancelled, it may have been bound."""
+        await self._life.call(
+            methods.QueueBind(
+                queue=name_of(queue),
+                exchange=name_of(exchange),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+        )
+
+    async def unbind_queue(
+        self,
+        queue: str | Queue,
+        exchange: str | Exchange,
+        routing_key: str = "",
+        *,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remove a binding of a queue. Cancelled, it may have been removed."""
+        await self._life.call(
+            methods.QueueUnbind(
+                queue=name_of(queue),
+                exchange=name_of(exchange),
+                routing_key=routing_key,
+                arguments=dict(arguments or {}),
+            )
+        )

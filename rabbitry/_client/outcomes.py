@@ -1,0 +1,119 @@
+"""What a failure means for the operation: whether it may be done again, and how. The only place that answers this.
+
+What must stay true: what certainly did not leave is done again; what may have arrived only where its caller has said
+that twice does no harm; what the broker closed a channel or a connection over is suspect: it is done again alone, so
+that it can't take others with it, and a suspect that fails so once more has failed for good. Only what has failed
+comes here: nothing of this runs for a message that is confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias, TypeVar
+
+from rabbitry._client.link import Link, WhileDown
+from rabbitry._connection.connection import Connection
+from rabbitry._errors import (
+    Closed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    LocalProtocolError,
+    NotSent,
+    OutcomeUnknown,
+    RabbitryError,
+)
+from rabbitry.protocol.wire.constants import CONNECTION_FORCED
+
+__all__ = ["Attempts", "OnUnknown", "Step", "check_policies", "in_a_life", "is_lost", "next_step"]
+
+OnUnknown = Literal["raise", "republish"]
+Step: TypeAlias = Literal["again", "alone", "never"]
+
+T = TypeVar("T")
+
+
+def check_policies(while_down: str, on_unknown: str = "raise") -> None:
+    """Refuse what is no such policy."""
+    if while_down not in ("wait", "fail"):
+        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
+    if on_unknown not in ("raise", "republish"):
+        raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def next_step(
+    outcome: Literal["unknown", "unsent"], end: BaseException | None, *, may_repeat: bool, is_last: bool = False
+) -> Step:
+    """What to do with an operation whose channel's or connection's `end` struck it.
+
+    `may_repeat`: its caller has said that it may be done twice. `is_last`: it was suspected before, often enough.
+    """
+    if outcome == "unsent":
+        return "again"
+    if not may_repeat:
+        return "never"
+    if is_lost(end):
+        return "again"
+    return "never" if is_last else "alone"
+
+
+def is_lost(end: BaseException | None) -> bool:
+    """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
+    have been that, and must not be sent again.
+    """
+    return isinstance(end, ConnectionClosed) and end.code in (0, CONNECTION_FORCED)
+
+
+class Attempts:
+    """What one operation knows of its attempts: `unknown` is the last that may have arrived; it `is_suspect` once the
+    broker has closed something for it, or for what was under way beside it.
+    """
+
+    __slots__ = ("_may_repeat", "_suspicions_left", "is_suspect", "unknown")
+
+    def __init__(self, *, may_repeat: bool, suspicions: int) -> None:
+        """`suspicions` is how often the broker may close something over it until that is final."""
+        self._may_repeat = may_repeat
+        self._suspicions_left = suspicions
+        self.is_suspect = False
+        self.unknown: OutcomeUnknown | None = None
+
+    def next_step(self, error: RabbitryError) -> Step:
+        """What to do after the attempt that raised this."""
+        if isinstance(error, OutcomeUnknown):
+            is_last = self._suspicions_left == 1
+            step = next_step("unknown", error.__cause__, may_repeat=self._may_repeat, is_last=is_last)
+            if step == "alone":
+                self.is_suspect = True
+                self._suspicions_left -= 1
+            if step != "never":
+                self.unknown = error
+            return step
+        # It did not leave: the channel, its connection or its reply consumer had ended before.
+        return "again" if isinstance(error, NotSent | Closed | ConsumerCancelled) else "never"
+
+
+# --- in a life --------------------------------------------------------------------------------------------------------
+
+
+async def in_a_life(
+    link: Link,
+    while_down: WhileDown,
+    operation: Callable[[Connection], Awaitable[T]],
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+) -> T:
+    """What `operation` returns or raises on the connection of now, or of a later life where it ends meanwhile.
+
+    `before` is awaited ahead of each attempt.
+    """
+    while True:
+        if before is not None:
+            await before()
+        connection = await link.connection(while_down)
+        try:
+            return await operation(connection)
+        except ConnectionClosed:  # whatever it was closed for
+            continue

@@ -1,0 +1,182 @@
+"""`Hub`: one poller, its task group and the connections on it; it dials for them and closes them all.
+
+What must stay true, and is the point of this file, is the order of the end: close every connection under one shared
+deadline, stop the poller, let its tasks end, then close the sockets and the selector. The poller runs shielded, so that
+a cancelled body still closes well.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import groupby
+
+import anyio
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
+from anyio.streams.tls import TLSAttribute
+
+from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
+from rabbitry._connection.settings import Dial, Settings
+from rabbitry._connection.tls import connect_failed, make_context, server_name
+from rabbitry._endpoint import Endpoint
+from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
+from rabbitry._transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
+from rabbitry._values.address import Address
+
+__all__ = ["Hub", "open_hub"]
+
+
+class Hub:
+    """What any number of connections share; made by `open_hub`. Internal, so its names have no underscore."""
+
+    __slots__ = ("_endpoints", "_is_closed", "_poller", "_tg", "waits")
+
+    def __init__(self, poller: Poller | StreamPoller, tg: TaskGroup) -> None:
+        self._poller = poller
+        self._tg = tg
+        self._endpoints: set[Endpoint] = set()
+        self._is_closed = False
+        self.waits = waits()
+
+    def __len__(self) -> int:
+        """How many connections it has."""
+        return len(self._endpoints)
+
+    def check_open(self) -> None:
+        """Raise `NotConnected` once it is being left."""
+        if self._is_closed:
+            raise NotConnected("the reactor is closed: connect inside its 'async with' block")
+
+    def remember(self, endpoint: Endpoint) -> None:
+        """A connection that is being opened: it is closed with the hub."""
+        self.check_open()
+        self._endpoints.add(endpoint)
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """This connection has ended, or was never opened."""
+        self._endpoints.discard(endpoint)
+
+    async def dial(self, settings: Settings, endpoint: Endpoint) -> Transport:
+        """A connected transport."""
+        address = settings.address
+        if settings.dial is not None:
+            stream = await _dialled(settings.dial, address)
+            return await self._adopt(stream, endpoint)
+        if address.unix_path:
+            return await self._poller.connect_unix(address.unix_path, endpoint)
+        if address.tls:
+            return await self._dial_tls(address, settings.ssl_context or make_context(address), endpoint)
+        return await self._poller.connect_tcp(address.host, address.port, endpoint)
+
+    async def _dial_tls(self, address: Address, context: ssl.SSLContext, endpoint: Endpoint) -> Transport:
+        name = server_name(address)
+        layer = TlsLayer(endpoint, context, name)
+        transport = await self._poller.connect_tcp(address.host, address.port, layer)
+        try:
+            await layer.shake_hands(transport)
+        except OSError as error:
+            raise connect_failed(error, transport.describe(), name) from error
+        return transport
+
+    async def _adopt(self, stream: ByteStream, endpoint: Endpoint) -> Transport:
+        """A transport over a dialled stream, served by this hub's tasks."""
+        if self._is_closed:
+            await anyio.aclose_forcefully(stream)
+            raise NotConnected("the reactor was closed while this connection was being opened")
+        endpoint.transport = transport = StreamTransport(stream, endpoint)
+        with anyio.CancelScope(shield=True):  # as in open_hub
+            await self._tg.start(transport.run)
+        return transport
+
+    async def close(self) -> None:
+        """End what is still connected, all under one deadline."""
+        self._is_closed = True
+        endpoints = list(self._endpoints)
+        self._endpoints.clear()
+        began = anyio.current_time()
+        try:
+            for endpoint in endpoints:
+                endpoint.start_close()
+            # Those that the broker does not read have the shorter bound, and come first.
+            bounds = sorted((endpoint.close_bound, id(endpoint), endpoint) for endpoint in endpoints)
+            for bound, group in groupby(bounds, lambda entry: entry[0]):
+                with anyio.CancelScope(deadline=began + bound, shield=True):
+                    for _, _, endpoint in group:
+                        if endpoint.closed is not None:
+                            await endpoint.wait_closed()
+        finally:  # asyncio's own Task.cancel passes AnyIO's shields
+            for endpoint in endpoints:
+                endpoint.drop()
+
+
+@asynccontextmanager
+async def open_hub() -> AsyncIterator[Hub]:
+    """A hub whose poller runs. Leaving the block closes the connections still open, within 5 s altogether. What the
+    body raises leaves unchanged.
+    """
+    poller = make_poller()
+    try:
+        async with background() as tg:
+            await checkpoint_if_cancelled()
+            await _start(poller, tg)
+            hub = Hub(poller, tg)
+            try:
+                yield hub
+            finally:
+                try:
+                    await hub.close()
+                finally:
+                    poller.stop()
+    finally:
+        poller.close()
+
+
+async def _start(poller: Poller | StreamPoller, tg: TaskGroup) -> None:
+    """Return once the poller runs.
+
+    Not by `tg.start`: cancelled, it waits for its task, which is shielded and would never end.
+    """
+    started = anyio.Event()
+
+    async def run() -> None:
+        try:
+            await poller.run(task_status=_Started(started))
+        finally:
+            started.set()
+            poller.close()  # asyncio's own Task.cancel may have ended it: who waits for a connection must learn of it
+
+    tg.start_soon(run)
+    try:
+        with anyio.CancelScope(shield=True):
+            await started.wait()
+    except BaseException:  # asyncio's own Task.cancel passes AnyIO's shields
+        poller.stop()
+        raise
+
+
+class _Started(TaskStatus[None]):
+    """Sets an event when the task has started."""
+
+    def __init__(self, event: anyio.Event) -> None:
+        self._event = event
+
+    def started(self, value: None = None) -> None:
+        self._event.set()
+
+
+async def _dialled(dial: Dial, address: Address) -> ByteStream:
+    """The stream that the user's function opens. What it raises is its own, and so stays as it is in the cause."""
+    try:
+        stream = await dial(address.host, address.port)
+    except (OSError, EOFError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
+        raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
+    if not isinstance(stream, ByteStream):
+        raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
+    if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
+        await anyio.aclose_forcefully(stream)
+        raise LocalProtocolError(
+            "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
+        )
+    return stream

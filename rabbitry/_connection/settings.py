@@ -1,0 +1,162 @@
+"""`Settings`: how to connect, from the arguments of `connect` over the URI's over the defaults, checked once.
+
+What must stay true: settings are values, shared by all connections made alike; what can't be sent or kept is refused
+here, before anything is dialled. `Kinds` says which classes a connection makes, so that it need not know those that
+tell what happens.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from math import ceil
+from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
+
+from anyio.abc import ByteStream
+
+from rabbitry._channel.channel import Channel
+from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.life import ChannelLife
+from rabbitry._endpoint import Endpoint
+from rabbitry._errors import LocalProtocolError
+from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._values.address import Address, parse_uri
+from rabbitry._values.codecs import Codec
+from rabbitry._values.message import seconds
+from rabbitry.protocol.wire.constants import FRAME_MIN_SIZE
+from rabbitry.protocol.wire.tables import encode_table
+
+__all__ = [
+    "DEFAULT_CHANNEL_MAX",
+    "DEFAULT_CONNECT_TIMEOUT",
+    "DEFAULT_FRAME_MAX",
+    "DEFAULT_HEARTBEAT",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "DEFAULT_URL",
+    "PLAIN",
+    "ConnectionOptions",
+    "Dial",
+    "Kinds",
+    "Settings",
+    "connection_settings",
+    "default_name",
+]
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[ByteStream]]
+DeliveryHandler: TypeAlias = Callable[[Delivery], Awaitable[Any]]
+
+DEFAULT_URL = "amqp://guest:guest@localhost/"
+DEFAULT_HEARTBEAT = 30
+DEFAULT_CONNECT_TIMEOUT = 15.0
+DEFAULT_FRAME_MAX = 131072
+DEFAULT_CHANNEL_MAX = 2047
+DEFAULT_MAX_MESSAGE_SIZE = 134217728
+"""128 MiB: RabbitMQ's own default of max_message_size up to 3.13 (4.0 lowered it to 16 MiB)."""
+
+
+class Kinds(NamedTuple):
+    """What a connection makes: channels, deliveries and RPC callers; and what it has around a handler of deliveries."""
+
+    channel: Callable[[Endpoint, bool, int], Channel]
+    delivery: type[Delivery]
+    rpc: Callable[[Channel, str | Codec, ReplyTo], RPC]
+    observed: Callable[[DeliveryHandler], DeliveryHandler]
+
+
+def _plain_channel(endpoint: Endpoint, confirm: bool, prefetch: int) -> Channel:
+    return Channel(ChannelLife(endpoint, confirm, prefetch))
+
+
+def _unobserved(handler: DeliveryHandler) -> DeliveryHandler:
+    return handler
+
+
+PLAIN = Kinds(_plain_channel, Delivery, RPC, _unobserved)
+"""The kinds of a connection without instrumentation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to connect; shared by all connections made alike."""
+
+    address: Address
+    name: str
+    heartbeat: int
+    connect_timeout: float
+    frame_max: int
+    channel_max: int
+    max_message_size: int
+    client_properties: tuple[tuple[str, Any], ...]
+    dial: Dial | None
+    ssl_context: ssl.SSLContext | None
+    kinds: Kinds = PLAIN
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """The arguments of `connect` beside the URL and the instrumentation: see there."""
+
+    name: str | None
+    heartbeat: float | timedelta | None
+    connect_timeout: float | timedelta | None
+    frame_max: int | None
+    channel_max: int | None
+    max_message_size: int
+    client_properties: Mapping[str, Any] | None
+    dial: Dial | None
+    ssl_context: ssl.SSLContext | None
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> Address:
+    """Thousands of connections to one URL share what it says."""
+    return parse_uri(url)
+
+
+def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[ConnectionOptions]) -> Settings:
+    """The arguments of `connect`, checked, over the URI's, over the defaults."""
+    address = _parsed(url)
+    settings = Settings(
+        address=address,
+        name=_first(options.get("name"), address.name, default_name()),
+        heartbeat=ceil(seconds(_first(options.get("heartbeat"), address.heartbeat, DEFAULT_HEARTBEAT))),
+        connect_timeout=seconds(
+            _first(options.get("connect_timeout"), address.connection_timeout, DEFAULT_CONNECT_TIMEOUT)
+        ),
+        frame_max=_first(options.get("frame_max"), address.frame_max, DEFAULT_FRAME_MAX),
+        channel_max=_first(options.get("channel_max"), address.channel_max, DEFAULT_CHANNEL_MAX),
+        max_message_size=options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
+        client_properties=tuple((options.get("client_properties") or {}).items()),
+        dial=options.get("dial"),
+        ssl_context=options.get("ssl_context"),
+        kinds=kinds,
+    )
+    if settings.ssl_context is not None and (not address.tls or settings.dial is not None):
+        raise LocalProtocolError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
+    if not 0 <= settings.heartbeat <= 65535:
+        raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
+    if settings.connect_timeout <= 0:
+        raise LocalProtocolError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
+    if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= 0xFFFFFFFF:
+        raise LocalProtocolError(
+            f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {settings.frame_max}"
+        )
+    if not 0 <= settings.channel_max <= 65535:
+        raise LocalProtocolError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
+    encode_table(dict(settings.client_properties))  # refuses what can't be sent, here rather than amid the handshake
+    if settings.max_message_size < 1:
+        raise LocalProtocolError(f"max_message_size must be positive, not {settings.max_message_size}")
+    return settings
+
+
+def default_name() -> str:
+    """What a connection is called unless named: the program and its process id."""
+    return f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

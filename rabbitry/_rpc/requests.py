@@ -1,0 +1,50 @@
+"""What a server keeps of its requests: when each arrived, and what became of them all.
+
+What must stay true: an arrival is kept from when the request came until a handler takes it, and no longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+
+from rabbitry._channel.delivery import Delivery
+
+__all__ = ["Arrivals", "RequestCounts"]
+
+
+@dataclass(slots=True)
+class RequestCounts:
+    """What became of the requests that `serve` took: `answered` by what their handler returned, `failed` by an error
+    reply, or by a reject where none is wanted; `expired` before they were begun, `stopped` as their caller's time was
+    up; `duplicates` came again after they had been answered. `undeliverable_replies` were lost with their callers.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    expired: int = 0
+    stopped: int = 0
+    duplicates: int = 0
+    undeliverable_replies: int = 0
+
+
+class Arrivals:
+    """When the requests that wait for a handler arrived: a caller's time runs meanwhile."""
+
+    __slots__ = ("_by_tag",)
+
+    def __init__(self) -> None:
+        self._by_tag: dict[int, float] = {}
+
+    def note(self, request: Delivery) -> None:
+        """It arrived. Called while reading."""
+        self._by_tag[request.delivery_tag] = monotonic()
+
+    def take(self, request: Delivery) -> float:
+        """When this one arrived, asked once, before anything else is awaited; now if that was not noted."""
+        now = monotonic()
+        return self._by_tag.pop(request.delivery_tag, now)
+
+    def clear(self) -> None:
+        """Their channel has ended: those that wait go back, and delivery tags begin anew."""
+        self._by_tag.clear()
