@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-__all__ = ["Change", "Changes", "State"]
+from rabbitry._values.options import State
 
-State = Literal["idle", "connecting", "connected", "recovering", "closed"]
+__all__ = ["Change", "Changes"]
+
 
 CHANGES_KEPT = 100
 """Changes of state that a subscriber may be behind; further ones are dropped."""

@@ -14,18 +14,12 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._channel.delivery import (
-    STREAM_TAKES_NOTHING_BACK,
-    Delivery,
-    OnError,
-    ProcessDelivery,
-    Verdict,
-    check_on_error,
-)
+from rabbitry._channel.delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, check_on_error
 from rabbitry._channel.working import Workers, check_concurrency
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._values.options import Verdict
 
 __all__ = ["DeliveryHandler", "OnStale", "Processing", "awaiting"]
 

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import anyio
 
-from rabbitry._client.changes import Change, State
+from rabbitry._client.changes import Change
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
@@ -25,13 +25,13 @@ from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import State, WhileDown
 
-__all__ = ["Credentials", "CredentialsSource", "Fate", "Link", "WhileDown"]
+__all__ = ["Credentials", "CredentialsSource", "Fate", "Link"]
 
 logger = logging.getLogger("rabbitry")
 
-WhileDown = Literal["wait", "fail"]
 
 VAIN_LIFE = 1.0
 """Seconds that a connection has to last, or the attempt counts as one that failed."""

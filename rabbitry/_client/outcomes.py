@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias, TypeVar
 
-from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.link import Link
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
@@ -22,11 +22,11 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
+from rabbitry._values.options import WhileDown
 from rabbitry.protocol.wire.constants import CONNECTION_FORCED
 
-__all__ = ["Attempts", "OnUnknown", "Step", "check_policies", "in_a_life", "is_lost", "next_step"]
+__all__ = ["Attempts", "Step", "check_policies", "in_a_life", "is_lost", "next_step"]
 
-OnUnknown = Literal["raise", "republish"]
 Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")

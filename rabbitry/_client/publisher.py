@@ -18,12 +18,13 @@ from rabbitry._channel.channel import life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
-from rabbitry._client.link import Link, WhileDown
-from rabbitry._client.outcomes import OnUnknown, next_step
+from rabbitry._client.link import Link
+from rabbitry._client.outcomes import next_step
 from rabbitry._client.senders import Renewal, open_channel
 from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
 from rabbitry._errors import Closed, ConnectionBlocked, LocalProtocolError, NotConnected, PublishFailed, RabbitryError
 from rabbitry._values.message import Message
+from rabbitry._values.options import OnUnknown, WhileDown
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["ClientPublisher", "LastingConfirmation", "Publishers"]

@@ -15,8 +15,8 @@ import anyio
 
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.life import ChannelLife
-from rabbitry._client.link import Link, WhileDown
-from rabbitry._client.outcomes import Attempts, OnUnknown, in_a_life
+from rabbitry._client.link import Link
+from rabbitry._client.outcomes import Attempts, in_a_life
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
@@ -27,6 +27,7 @@ from rabbitry._errors import (
     PublishFailed,
     RabbitryError,
 )
+from rabbitry._values.options import OnUnknown, WhileDown
 
 __all__ = ["OWN_CHANNELS", "Renewal", "Send", "Senders", "open_channel"]
 

@@ -7,12 +7,12 @@ to the life it came in; nothing that was not handed out is lost; a stream goes o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 
@@ -23,7 +23,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
 from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
-from rabbitry._client.streams import Offset, StreamPosition
+from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
@@ -36,22 +36,15 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import ConsumeOptions
 from rabbitry._values.topology import Queue
 
-__all__ = ["ConsumeOptions", "Subscription", "SubscriptionBatches"]
+__all__ = ["Subscription", "SubscriptionBatches"]
 
 logger = logging.getLogger("rabbitry")
 
 
-class ConsumeOptions(TypedDict, total=False):
-    """The arguments of `client.consume` that `client.process` takes, too."""
-
-    no_ack: bool
-    exclusive: bool
-    priority: int | None
-    arguments: Mapping[str, Any] | None
-    offset: Offset | None
 
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from rabbitry._rpc.service import Service, prepared
 from rabbitry._values.codecs import Codec, codec_named, decode_from
 from rabbitry._values.message import Message
 
-__all__ = ["CLOCK_SKEW", "Answering", "Handler", "Publish", "reject"]
+__all__ = ["Answering", "Handler", "Publish", "reject"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -36,8 +36,6 @@ Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any
 Publish: TypeAlias = Callable[[Delivery, Message, str, str], Awaitable[None]]
 """Of the request, its reply, and the exchange and routing key that the reply goes to."""
 
-CLOCK_SKEW = 0.5
-"""Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""
 
 ANSWERED_KEPT = 1000
 """Requests that were answered, and that come again if their acknowledgement was lost with the connection."""

@@ -15,6 +15,7 @@ from traceback import format_exception
 from typing import Any
 
 from rabbitry._errors import RemoteError
+from rabbitry._values.durations import LONGEST_MS
 from rabbitry._values.message import Message
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.wire.properties import Properties, decode_properties
@@ -49,8 +50,6 @@ ERROR_HEADER = "x-rabbitry-error"
 "traceback".
 """
 
-LONGEST_MS = 4294967295
-"""The longest `expiration` that RabbitMQ takes: 49 days."""
 TRACEBACK_SENT = 65536
 """Characters of a traceback that are sent, its last ones."""
 

@@ -79,7 +79,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry.testing.rabbitmq": (),
     "rabbitry.blocking": ("rabbitry", "rabbitry._values"),
     "loadtest.units": (),
-    "loadtest.drivers": ("loadtest.urls", "loadtest.units"),
+    "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
 }
 
 

@@ -12,7 +12,14 @@ from typing import Any
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError, shown
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
-from rabbitry.protocol.wire.constants import ACCESS_REFUSED, COMMAND_INVALID, FRAME_ERROR, FRAME_MIN_SIZE, NOT_ALLOWED
+from rabbitry.protocol.wire.constants import (
+    ACCESS_REFUSED,
+    COMMAND_INVALID,
+    FRAME_ERROR,
+    FRAME_MAX_SIZE,
+    FRAME_MIN_SIZE,
+    NOT_ALLOWED,
+)
 from rabbitry.protocol.wire.methods import encode_method_frame
 
 __all__ = ["Handshake", "agreed", "refused_greeting"]
@@ -117,7 +124,7 @@ class Handshake:
 
 def agreed(asked: methods.ConnectionTuneOk, tune: methods.ConnectionTune) -> methods.ConnectionTuneOk:
     """What both sides can live with. Zero means "no limit" to either (specification 1.4.2.5), of heartbeats none."""
-    frame_max = min(asked.frame_max or 0xFFFFFFFF, tune.frame_max or 0xFFFFFFFF)
+    frame_max = min(asked.frame_max or FRAME_MAX_SIZE, tune.frame_max or FRAME_MAX_SIZE)
     if frame_max < FRAME_MIN_SIZE:
         raise RemoteProtocolError(
             f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", FRAME_ERROR
