@@ -7,12 +7,12 @@ the transport; every token the protocol gave back is told how it ended.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import anyio
 
+from rabbitry._concurrency.clock import monotonic
 from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
@@ -238,7 +238,7 @@ class Endpoint:
     def _on_opened(self, event: events.Opened) -> None:
         self.opened.set(True)
         if self.protocol.heartbeat:
-            self.transport.start_timer(time.monotonic() + self.protocol.heartbeat / 2)
+            self.transport.start_timer(monotonic() + self.protocol.heartbeat / 2)
 
     def _on_replied(self, event: events.Replied) -> None:
         event.token.set(event.reply)

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from time import monotonic
 from typing import Any, ClassVar, Literal, Protocol
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.clock import monotonic
 from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
 from rabbitry._values.message import Message
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from time import monotonic
 from typing import TypeAlias
 
 import anyio
@@ -17,6 +16,7 @@ from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.life import ChannelLife
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import Attempts, in_a_life
+from rabbitry._concurrency.clock import monotonic
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,

@@ -7,10 +7,11 @@ what came after the first delivery that was not.
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.clock import utc_now
 from rabbitry._values.options import Offset
 
 __all__ = ["StreamPosition"]
@@ -51,7 +52,7 @@ class StreamPosition:
         if self._following is not None:
             return self._following
         if isinstance(self._offset, timedelta):
-            self._offset = datetime.now(UTC) - self._offset
+            self._offset = utc_now() - self._offset
         return "next" if self._offset is None else self._offset
 
     def began(self, time: datetime) -> None:

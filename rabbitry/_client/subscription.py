@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from random import Random
 from types import TracebackType
 from typing import Self, TypeVar
@@ -25,6 +25,7 @@ from rabbitry._client.outcomes import in_a_life
 from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
 from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
+from rabbitry._concurrency.clock import utc_now
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     AccessRefused,
@@ -249,7 +250,7 @@ class Subscription:
     async def _attempt(self, connection: Connection, trouble: Trouble | None) -> bool:
         """Subscribe in this life. False where the broker refuses what it may grant the next time."""
         self._fruitless += 1
-        began = datetime.now(UTC)
+        began = utc_now()
         channel = connection.channel(confirm=False, prefetch=self._prefetch)
         try:
             await channel.__aenter__()

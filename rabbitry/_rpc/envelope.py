@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
-from rabbitry._errors import RemoteError
+from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.clock import monotonic, wall_time
+from rabbitry._errors import DecodeError, RabbitryError, RemoteError
 from rabbitry._values.durations import LONGEST_MS
 from rabbitry._values.message import Message
 from rabbitry.protocol.client.content import Content
-from rabbitry.protocol.wire.properties import Properties, decode_properties
+from rabbitry.protocol.wire.properties import Properties, decode_all_but_headers
 
 __all__ = [
     "DIRECT",
     "REPLY_EXCHANGE_HEADER",
     "REQUEST_HEADERS",
+    "Request",
     "address_of",
     "check_clock_skew",
     "deadline_headers",
     "error_reply",
     "is_error",
+    "read_request",
     "remote_error",
-    "reply_exchange",
     "time_left",
 ]
 
@@ -54,13 +57,66 @@ TRACEBACK_SENT = 65536
 """Characters of a traceback that are sent, its last ones."""
 
 
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Request:
+    """What a request says, read once. `expires_at` is by the monotonic clock, None where its caller has no deadline.
+
+    `unreadable` is why its headers can't be decoded: then what they would say counts as not there, and nothing but its
+    address is known.
+    """
+
+    delivery: Delivery
+    body: bytes
+    content_type: str | None
+    method: str | None
+    correlation_id: str | None
+    reply_to: str
+    reply_exchange: str
+    expires_at: float | None
+    unreadable: DecodeError | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Where its reply goes, and which of the replies there it is."""
+        return self.reply_to, self.correlation_id or ""
+
+
+def read_request(delivery: Delivery, arrived: float, clock_skew: float | None) -> Request:
+    """The request that `arrived` (monotonic). Raises `DecodeError` where not even its address can be read."""
+    unreadable = None
+    try:
+        properties = delivery.properties
+    except DecodeError as error:
+        address = address_of(delivery)
+        if address is None:
+            raise
+        properties, unreadable = address, error
+    headers = properties.headers or {}
+    now = monotonic()
+    left = time_left(headers, now - arrived, clock_skew)
+    return Request(
+        delivery,
+        delivery.body,
+        properties.content_type,
+        properties.type,
+        properties.correlation_id,
+        properties.reply_to or "",
+        _reply_exchange(headers),
+        None if left is None else now + left,
+        unreadable,
+    )
+
+
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
 def deadline_headers(remaining: float) -> tuple[str, dict[str, Any]]:
     """What tells a server of the seconds that are left: the `expiration` property, and headers."""
     milliseconds = LONGEST_MS if remaining * 1000 >= LONGEST_MS else math.ceil(remaining * 1000)
-    deadline = int(time.time() * 1000) + milliseconds
+    deadline = int(wall_time() * 1000) + milliseconds
     return str(milliseconds), {REMAINING_HEADER: milliseconds, DEADLINE_HEADER: deadline}
 
 
@@ -75,7 +131,7 @@ def time_left(headers: Mapping[str, Any], waited: float, clock_skew: float | Non
         return None
     left = remaining / 1000 - waited
     if type(deadline) is int and clock_skew is not None:
-        by_clock = deadline / 1000 - time.time()
+        by_clock = deadline / 1000 - wall_time()
         if by_clock <= left + clock_skew:
             left = min(left, by_clock + clock_skew)
     return left
@@ -90,8 +146,8 @@ def check_clock_skew(clock_skew: float | None) -> None:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def reply_exchange(headers: Mapping[str, Any]) -> str:
-    """Where the reply is published to."""
+def _reply_exchange(headers: Mapping[str, Any]) -> str:
+    """The exchange that the reply is published to."""
     exchange = headers.get(REPLY_EXCHANGE_HEADER)
     return exchange if isinstance(exchange, str) and len(exchange.encode("utf-8", "replace")) <= 255 else ""
 
@@ -101,27 +157,16 @@ def address_of(content: Content) -> Properties | None:
     header = content._header
     if type(header) is not bytes:
         return None
-    with suppress(Exception):
-        flags = int.from_bytes(header[:2], "big")
-        at = 2
-        for flag in (_CONTENT_TYPE, _CONTENT_ENCODING):
-            if flags & flag:
-                at += 1 + header[at]
-        if flags & _HEADERS:
-            rest = at + 4 + int.from_bytes(header[at : at + 4], "big")
-            return decode_properties((flags & ~_HEADERS).to_bytes(2, "big") + header[2:at] + header[rest:])
+    with suppress(RabbitryError):
+        return decode_all_but_headers(header)
     return None
-
-
-# The first three property flags (specification 4.2.6.1: from the high bit down, in the order of the properties).
-_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS = 1 << 15, 1 << 14, 1 << 13
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def error_reply(error: BaseException, properties: Mapping[str, Any], *, send_traceback: bool) -> Message:
-    """What tells a caller that the handler raised."""
+def error_reply(error: BaseException, correlation_id: str | None, *, send_traceback: bool) -> Message:
+    """The reply that tells a caller that the handler raised."""
     try:
         text = str(error)
     except Exception as unprintable:
@@ -132,7 +177,13 @@ def error_reply(error: BaseException, properties: Mapping[str, Any], *, send_tra
         body, kind = json.dumps({"text": text, "traceback": traceback}), "application/json"
     else:
         body, kind = text, "text/plain"
-    return Message(body.encode("utf-8", "replace"), content_type=kind, headers=headers, **properties)
+    return Message(
+        body.encode("utf-8", "replace"),
+        content_type=kind,
+        headers=headers,
+        correlation_id=correlation_id,
+        delivery_mode=1,
+    )
 
 
 def is_error(reply: Message) -> bool:

@@ -6,9 +6,9 @@ What must stay true: an arrival is kept from when the request came until a handl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import monotonic
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.clock import monotonic
 
 __all__ = ["Arrivals", "RequestCounts"]
 

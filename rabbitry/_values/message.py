@@ -108,7 +108,8 @@ class Message:
         if encoded is None:
             # hot: what needs no conversion is encoded as it is; a reply's properties are never the same twice
             plain = self.headers is None and self.expiration is None
-            encoded = encode_properties(self if plain else wire_properties(self))
+            source = self if plain else wire_properties(self)
+            encoded = encode_properties(source)
             object.__setattr__(self, "_encoded", encoded)
         return encoded
 

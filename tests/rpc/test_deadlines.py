@@ -14,6 +14,7 @@ import pytest
 
 import rabbitry
 from rabbitry import RequestCounts
+from rabbitry._concurrency.clock import Clock, with_clock
 from rabbitry._rpc.envelope import time_left
 from tests.support.clients import some_queue
 from tests.support.helpers import exclusive_queue, has_counts, open_channel, unique, until
@@ -211,15 +212,14 @@ def test_the_time_left(
     waited: float,
     clock_skew: float | None,
     left: float | None,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     headers: dict[str, Any] = {}
     if remaining is not None:
         headers["x-rabbitry-remaining"] = remaining
     if deadline_in is not None:
-        headers["x-rabbitry-deadline"] = now_ms() + int(deadline_in * 1000)
-    found = time_left(headers, waited, clock_skew)
+        headers["x-rabbitry-deadline"] = 1_700_000_000_000 + int(deadline_in * 1000)
+    with with_clock(Clock(time.monotonic, lambda: 1_700_000_000.0)):
+        found = time_left(headers, waited, clock_skew)
     assert found == (None if left is None else pytest.approx(left, abs=0.05))
 
 

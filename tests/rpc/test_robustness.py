@@ -234,6 +234,11 @@ async def test_exchanges_that_are_missing_take_no_others_channel(
 # --- requests that come twice -----------------------------------------------------------------------------------------
 
 
+def is_waited_for(answering: Answering) -> bool:
+    """Whether a request that came again waits for its former delivery to be answered."""
+    return any(each._waiting for each in answering._answered._under_way.values())
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_again(
     amqp_url: str, concurrency: int
@@ -249,7 +254,7 @@ async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_
                     proxy.cut()
                     await until(lambda: server.statistics()["consuming_lives"] == 2)
                     if concurrency > 1:  # it is here again, and waits
-                        await until(lambda: answering and any(waiting for _, waiting in answering[0]._at_work.values()))
+                        await until(lambda: answering and is_waited_for(answering[0]))
                 return 2 * number
 
             await tg.start(partial(server.serve, queue, handler, concurrency=concurrency))
@@ -383,7 +388,7 @@ async def test_serving_that_is_cancelled_as_a_channel_for_replies_opens_leaves_n
                 return number
 
             tg.start_soon(connection.serve, queue, handler)
-        assert list(connection._endpoint.protocol._channels) == [channel.number]
+        assert list(connection._endpoint.protocol.channels) == [channel.number]
         assert await has_counts(channel, queue, 1)
 
 

@@ -27,7 +27,7 @@ from rabbitry.protocol.wire.tables import (
     encode_timestamp,
 )
 
-__all__ = ["PROPERTIES", "Properties", "decode_properties", "encode_properties"]
+__all__ = ["PROPERTIES", "Properties", "decode_all_but_headers", "decode_properties", "encode_properties"]
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
@@ -92,6 +92,21 @@ def decode_properties(data: bytes, offset: int = 0) -> Properties:
     return properties
 
 
+def decode_all_but_headers(data: bytes) -> Properties:
+    """The same from the start of `data`, with the headers passed over: what they hold may be undecodable."""
+    try:
+        (flags,) = _FLAGS.unpack_from(data)
+        at = 2
+        for _ in range((flags & _BEFORE_HEADERS).bit_count()):
+            at += 1 + data[at]
+        if not flags & _HEADERS:
+            return decode_properties(data)
+        rest = at + 4 + int.from_bytes(data[at : at + 4], "big")
+    except (IndexError, StructError):
+        raise RemoteProtocolError("the properties of a message are truncated", SYNTAX_ERROR) from None
+    return decode_properties(_FLAGS.pack(flags & ~_HEADERS) + data[2:at] + data[rest:])
+
+
 # --- the rows ------------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +127,11 @@ def _decode_datetime(data: bytes, offset: int) -> tuple[datetime | None, int]:
 
 
 _FLAGS = Struct(">H")
+
+# The first three flags: of two short strings and of the headers (specification 4.2.6.1: from the high bit down, in
+# the order of the properties).
+_BEFORE_HEADERS = 1 << 15 | 1 << 14
+_HEADERS = 1 << 13
 _OCTET = Struct(">B")
 
 _Codec = tuple[Callable[[Any], bytes], Callable[[bytes, int], tuple[Any, int]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from rabbitry._errors import LocalProtocolError, RemoteProtocolError
-from rabbitry.protocol.wire.properties import PROPERTIES, Properties, decode_properties, encode_properties
+from rabbitry.protocol.wire.properties import (
+    PROPERTIES,
+    Properties,
+    decode_all_but_headers,
+    decode_properties,
+    encode_properties,
+)
 
 FULL = Properties(
     content_type="application/json",
@@ -202,3 +208,29 @@ def test_corrupted(data: st.DataObject) -> None:
 def test_repr_shows_what_is_there() -> None:
     assert repr(Properties()) == "Properties()"
     assert repr(Properties(priority=0, type="t")) == "Properties(priority=0, type='t')"
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        Properties(content_type="text/plain", content_encoding="gzip", headers={"a": 1}, correlation_id="7"),
+        Properties(content_encoding="gzip", headers={}, reply_to="q"),
+        Properties(headers={"a": [1, {"b": None}]}),
+        Properties(reply_to="q"),
+        Properties(),
+    ],
+)
+def test_headers_can_be_passed_over(properties: Properties) -> None:
+    encoded = encode_properties(properties)
+    assert decode_all_but_headers(encoded) == replace(properties, headers=None)
+    if properties.headers:  # what they hold is not looked at
+        place = encoded.index(b"\x01a")
+        broken = encoded[:place] + b"\xff" + encoded[place + 1 :]
+        assert decode_all_but_headers(broken) == replace(properties, headers=None)
+
+
+def test_a_truncated_list_of_properties_is_refused_whatever_is_passed_over() -> None:
+    encoded = encode_properties(Properties(content_type="text/plain", headers={"a": 1}, reply_to="q"))
+    for length in range(len(encoded)):
+        with pytest.raises(RemoteProtocolError):
+            decode_all_but_headers(encoded[:length])

@@ -1,0 +1,82 @@
+"""`Handling`: the user's handler, run with what a request carries, and what it returned as a message.
+
+What must stay true: a handler that is no coroutine function runs in a thread, is never abandoned there, and no more
+than `concurrency` of them run at a time; what a handler raises goes on unchanged.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from rabbitry._errors import LocalProtocolError
+from rabbitry._rpc.envelope import Request
+from rabbitry._rpc.service import Service, prepared
+from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.message import Message
+
+__all__ = ["Handler", "Handling"]
+
+Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
+
+
+class Handling:
+    """A function of the payload, or with `raw` of the `Delivery`; or a `Service`, or functions to make one of."""
+
+    __slots__ = ("_codec", "_function", "_is_async", "_raw", "_service", "_threads")
+
+    def __init__(self, handler: Handler, *, concurrency: int, codec: str | Codec, raw: bool) -> None:
+        if isinstance(handler, Sequence):
+            handler = Service(*handler)
+        if not isinstance(handler, Service) and not callable(handler):
+            raise TypeError(f"a handler is a function, a Service or a list of functions, not {handler!r}")
+        self._service = handler if isinstance(handler, Service) else None
+        self._function = None if isinstance(handler, Service) else handler
+        if raw and self._service is not None:
+            raise LocalProtocolError("raw=True is for one handler: a service's functions take decoded arguments")
+        self._is_async = _is_async(self._function)
+        self._codec = codec_named(codec)
+        self._raw = raw
+        self._threads = anyio.CapacityLimiter(concurrency)
+
+    async def answer(self, request: Request) -> Message:
+        """What the handler returned for this request, as its reply."""
+        result = await self._run(request)
+        own: dict[str, Any] = {"correlation_id": request.correlation_id, "delivery_mode": 1}
+        if isinstance(result, Message):
+            reply = result.replace(**own)
+        elif self._raw:
+            reply = Message(b"" if result is None else result, **own)
+        else:
+            reply = Message(self._codec.encode(result), content_type=self._codec.content_type, **own)
+        reply.encoded_properties()  # refuses here, as the handler's failure, what it put into a Message
+        return reply
+
+    async def _run(self, request: Request) -> Any:
+        """What the handler returned: a coroutine function runs here, another in a worker thread."""
+        argument = request.delivery if self._raw else decode_from(request.body, request.content_type, self._codec)
+        if self._function is not None:
+            if self._is_async:
+                return await self._function(argument)
+            call: Callable[[], Any] = partial(self._function, argument)
+        else:
+            assert self._service is not None
+            function, call = prepared(self._service, request.method, argument)
+            if _is_async(function):
+                return await call()
+        # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.
+        # In a tuple, as trio refuses a function that returns an awaitable.
+        (result,) = await anyio.to_thread.run_sync(lambda: (call(),), limiter=self._threads)
+        return await result if inspect.isawaitable(result) else result
+
+
+def _is_async(handler: Any) -> bool:
+    """Whether calling it gives a coroutine, as far as can be told without calling it."""
+    return inspect.iscoroutinefunction(handler) or (
+        callable(handler) and inspect.iscoroutinefunction(type(handler).__call__)
+    )
