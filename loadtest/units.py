@@ -14,7 +14,9 @@ _SIZES = {"": 1, "b": 1, "k": 1000, "kb": 1000, "m": 10**6, "mb": 10**6, "g": 10
 _SIZES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 _COUNTS = {"": 1, "k": 1000, "m": 10**6}
 _LARGEST = 1e12
-"""Of any quantity: 30,000 years, a terabyte, a million million messages. Whatever is larger is a slip."""
+"""The largest that a quantity may be: 30,000 years, a terabyte, a million million messages. Whatever is larger is a
+slip.
+"""
 
 
 def parse_duration(text: str) -> float:

@@ -15,29 +15,23 @@ from typing import Any, TypedDict, Unpack
 
 from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.link import CredentialsSource, WhileDown
+from rabbitry._client.link import CredentialsSource
 from rabbitry._client.outcomes import check_policies
 from rabbitry._client.running import Host, Running, run_client, start_hosted
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
-from rabbitry._connection.settings import (
-    DEFAULT_MAX_MESSAGE_SIZE,
-    DEFAULT_URL,
-    ConnectionOptions,
-    Dial,
-    connection_settings,
-    default_name,
-)
+from rabbitry._connection.settings import ConnectionOptions, Dial, connection_settings, default_name
 from rabbitry._errors import LocalProtocolError
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
+from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown
 
 __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor", "start_client"]
 
-DEFAULT_DRAIN = 5.0
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

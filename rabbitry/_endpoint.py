@@ -252,7 +252,7 @@ class Endpoint:
         if event.token is not None:
             event.token.mark_returned(event.code, event.text)
             return
-        on_return = event.channel.on_return
+        on_return = event.on_return
         if on_return is None:
             self.unmatched_returns += 1
         else:
@@ -262,8 +262,8 @@ class Endpoint:
         event.token.cancelled_by_broker()
 
     def _on_recovered(self, event: events.Recovered) -> None:
-        for consumer in event.channel.consumers.values():
-            consumer.token.drop_stale()
+        for consumer in event.consumers:
+            consumer.drop_stale()
 
     def _on_blocked(self, event: events.Blocked) -> None:
         is_news = self.blocked_reason is None

@@ -25,19 +25,19 @@ except ImportError as error:
         'rabbitry.opentelemetry needs the OpenTelemetry API: pip install "rabbitry[opentelemetry]"'
     ) from error
 
-from rabbitry._channel.delivery import Delivery
-from rabbitry._errors import DecodeError
-from rabbitry._instrumentation import (
+from rabbitry import (
     CallOperation,
+    DecodeError,
+    Delivery,
     Event,
     GetOperation,
-    Instruments,
+    Message,
     Operation,
     ProcessOperation,
     PublishOperation,
 )
+from rabbitry._instrumentation import Instruments
 from rabbitry._instrumented.delivery import process_operation
-from rabbitry._values.message import Message
 
 __all__ = ["SCHEMA_URL", "OpenTelemetry"]
 
@@ -54,7 +54,7 @@ Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
-    """Give it to `open_client(…, instrumentation=OpenTelemetry())` or to `connect`.
+    """The instrumentation to give to `open_client(…, instrumentation=OpenTelemetry())` or to `connect`.
 
     `tracer_provider`, `meter_provider` and `propagator` are the global ones unless given. `body_size` adds
     `messaging.message.body.size` to the spans.
@@ -128,7 +128,7 @@ class OpenTelemetry:
     # --- the instrumentation ------------------------------------------------------------------------------------------
 
     def begin(self, operation: Operation) -> None:
-        """Start a span."""
+        """Start the operation's span."""
         match operation:
             case PublishOperation():
                 self._begin_publish(operation)
@@ -140,7 +140,7 @@ class OpenTelemetry:
                 self._begin_call(operation)
 
     def end(self, operation: Operation) -> None:
-        """End its span, and measure it."""
+        """End the operation's span, and measure the operation."""
         if isinstance(operation.state, _Current):
             contexts.detach(operation.state.token)
             span = operation.state.span
@@ -161,7 +161,7 @@ class OpenTelemetry:
             span.end()
 
     def count(self, event: Event, labels: Mapping[str, str]) -> None:
-        """One more."""
+        """Count one more of this event."""
         match event:
             case "consumed":
                 self._consumed.add(1, _measured("consume", "receive", labels["queue"]))
@@ -244,7 +244,7 @@ class OpenTelemetry:
 
     @property
     def _propagator_now(self) -> TextMapPropagator:
-        """The global one may be set later than this is made."""
+        """The propagator that was given, or else the global one, which may be set later than this is made."""
         return self._propagator or propagate.get_global_textmap()
 
     def _inject(self, headers: dict[str, str], span: Span) -> None:
@@ -256,7 +256,7 @@ class OpenTelemetry:
         return self._propagator_now.extract(headers, context, _GETTER)
 
     def _context_of(self, headers: Mapping[str, Any] | None) -> SpanContext | None:
-        """That in which the message was made, if it carries one."""
+        """The context in which the message was made, if its headers carry one."""
         return _span_context(self._extract(headers, Context())) if headers else None
 
     # --- metrics ------------------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def _common(operation: str, kind: str, destination: str) -> Attributes:
 
 
 def _measured(operation: str, kind: str, destination: str) -> Attributes:
-    """Of a metric, which must not have a series for each name that the broker makes up."""
+    """The attributes of a metric, which must not have a series for each name that the broker makes up."""
     template = _template(destination)
     if template is None:
         return _encodable(_common(operation, kind, destination))
@@ -387,7 +387,7 @@ def _encodable(attributes: Attributes) -> Attributes:
 
 
 def _text(text: str) -> str:
-    """Without the lone surrogates that stand for octets of a peer's which are not UTF-8: an exporter would fail at
+    """The text without lone surrogates, which stand for a peer's octets that are not UTF-8: an exporter would fail at
     them, and lose the other spans that it has with this one.
     """
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -10,42 +10,47 @@ RPC replied. An RPC that got no reply counts among the latencies with the time i
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from loadtest.analysis.verdict import Facts, judge
-from loadtest.execution.conductor import Report
-from loadtest.execution.state import Planned, Run
+from loadtest.analysis.facts import gather_facts, most
+from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
-from loadtest.metrics.timeline import STUB
-from loadtest.scenarios.settings import Settings, redact
+from loadtest.metrics.latencies import Latencies
+from loadtest.metrics.record import Planned, Record, Stock
+from loadtest.scenarios.settings import Settings
+from loadtest.urls import redact
 
 SCHEMA = 1
+MESSAGES = ("confirmed", "received", "replies")
+"""What counts as a message done, by the names of the tally."""
 
 
-def build_result(run: Run, report: Report, environment: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
-    """The whole result, ready for JSON."""
-    verdict = judge(_facts(run, report, environment))
+def build_result(
+    settings: Settings, record: Record, environment: Mapping[str, Any], arguments: Sequence[str]
+) -> dict[str, Any]:
+    """The whole result, ready for JSON: of what was asked for, what was measured, and where."""
+    verdict = judge(gather_facts(settings, record))
     return {
         "schema": SCHEMA,
-        "run_id": run.run_id,
-        "started_at": run.started_at.isoformat(timespec="seconds"),
-        "loop": run.settings.loop,
+        "run_id": record.run_id,
+        "started_at": record.started_at,
+        "loop": settings.loop,
         "verdict": asdict(verdict),
-        "interrupted": run.is_interrupted,
-        "scenario": describe_scenario(run.settings, arguments),
-        "environment": {**environment, "broker": report.broker, "seed": run.settings.seed},
-        "phases": [{"name": phase.name, "seconds": round(phase.seconds, 3)} for phase in run.phases],
-        "connect": _connect(run, report),
-        "publish": _publish(run, report) if run.settings.producers else None,
-        "consume": _consume(run, report) if run.settings.consumers or run.settings.producers else None,
-        "rpc": _rpc(run, report) if run.settings.callers else None,
-        "resources": _resources(run, report),
-        "errors": dict(run.errors.counts),
-        "error_examples": dict(run.errors.examples),
-        "timeline": report.sampler.timeline.rows,
-        "histograms": {name: _encoded(histogram) for name, histogram in _histograms(run).items()},
+        "interrupted": record.is_interrupted,
+        "scenario": describe_scenario(settings, arguments),
+        "environment": {**environment, "broker": record.broker, "seed": settings.seed},
+        "phases": [{"name": phase.name, "seconds": round(phase.seconds, 3)} for phase in record.phases],
+        "connect": _connect(record),
+        "publish": _publish(settings, record) if settings.producers else None,
+        "consume": _consume(settings, record) if settings.consumers or settings.producers else None,
+        "rpc": _rpc(settings, record) if settings.callers else None,
+        "resources": _resources(settings, record),
+        "errors": dict(record.errors.counts),
+        "error_examples": dict(record.errors.examples),
+        "timeline": record.timeline,
+        "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
     }
 
@@ -83,7 +88,7 @@ def blemishes(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def describe_scenario(settings: Settings, arguments: list[str]) -> dict[str, Any]:
+def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
     asked = asdict(settings)
     for name in ("output", "json", "quiet", "seed"):
@@ -98,71 +103,73 @@ def describe_scenario(settings: Settings, arguments: list[str]) -> dict[str, Any
     }
 
 
-def _connect(run: Run, report: Report) -> dict[str, Any]:
-    seconds = report.connect_seconds
-    memory = report.bytes_per_connection
+# --- sections -----------------------------------------------------------------------------------------------------
+
+
+def _connect(record: Record) -> dict[str, Any]:
+    tally, seconds, weighed = record.tally, record.connect_seconds, record.weighed
     return {
-        "connections": run.tally.connected,
-        "failed": run.tally.failed,
-        "dropped": run.tally.dropped,
+        "connections": tally.connected,
+        "failed": tally.failed,
+        "dropped": tally.dropped,
         "reconnected": 0,
         "seconds": round(seconds, 3),
-        "rate": round(run.tally.connected / seconds, 1) if seconds else None,
-        "latency_ms": run.measured.connect.latency(),
-        "client_bytes_per_connection": None if memory is None else round(memory),
+        "rate": round(tally.connected / seconds, 1) if seconds else None,
+        "latency_ms": record.latencies.connect.latency(),
+        "client_bytes_per_connection": None if weighed is None else round(weighed.bytes / weighed.connections),
     }
 
 
-def _publish(run: Run, report: Report) -> dict[str, Any]:
-    tally, latencies = run.tally, run.measured
-    is_open = run.schedules is not None
-    blocked = report.sampler.blocked_seconds
+def _publish(settings: Settings, record: Record) -> dict[str, Any]:
+    tally, latencies, blocked = record.tally, record.latencies, record.blocked_seconds
+    is_open = settings.loop == "open"
+    fairness = record.ledger.fairness()
     return {
-        **_as_planned(run.published_as_planned),
+        **_as_planned(record.published_as_planned),
         "sent": tally.sent,
         "confirmed": tally.confirmed,
         "nacked": tally.nacked,
         "returned": tally.returned,
         "unknown": tally.unknown,
-        "rate": _rate(report, "confirmed"),
-        "confirm_latency_ms": _latency(report, latencies.confirm),
+        "rate": _rate(record, "confirmed"),
+        "confirm_latency_ms": _latency(record, latencies.confirm),
         # in a closed loop a message leaves when it is intended to: one latency is the other, and there is no lag
-        "confirm_service_ms": _latency(report, latencies.service if is_open else latencies.confirm),
-        "lag_ms": _latency(report, latencies.lag) if is_open else None,
+        "confirm_service_ms": _latency(record, latencies.service if is_open else latencies.confirm),
+        "lag_ms": _latency(record, latencies.lag) if is_open else None,
         "blocked_seconds": round(sum(blocked.values()), 1) if blocked else None,
-        "fairness": None if (fairness := run.ledger.fairness()) is None else round(fairness, 4),
+        "fairness": None if fairness is None else round(fairness, 4),
     }
 
 
-def _consume(run: Run, report: Report) -> dict[str, Any]:
-    balance = run.ledger.balance()
+def _consume(settings: Settings, record: Record) -> dict[str, Any]:
+    balance, stock = record.ledger.balance(), record.stock or Stock()
     return {
-        "received": run.tally.received,
+        "received": record.tally.received,
         "unique": balance.unique,
-        "duplicates": run.tally.received - balance.unique,
-        "redelivered": run.tally.redelivered,
+        "duplicates": record.tally.received - balance.unique,
+        "redelivered": record.tally.redelivered,
         "resurrected": balance.resurrected,
-        "lost": report.leftovers.lost,
-        "backlog": report.leftovers.count,
-        "foreign": run.tally.foreign,
-        "rate": _rate(report, "received") if run.settings.consumers else None,
-        "end_to_end_latency_ms": _latency(report, run.measured.end_to_end) if run.settings.consumers else None,
+        "lost": stock.lost,
+        "backlog": stock.backlog,
+        "foreign": record.tally.foreign,
+        "rate": _rate(record, "received") if settings.consumers else None,
+        "end_to_end_latency_ms": _latency(record, record.latencies.end_to_end) if settings.consumers else None,
     }
 
 
-def _rpc(run: Run, report: Report) -> dict[str, Any]:
-    tally, latencies = run.tally, run.measured
-    is_open = run.call_schedules is not None
+def _rpc(settings: Settings, record: Record) -> dict[str, Any]:
+    tally, latencies = record.tally, record.latencies
+    is_open = settings.loop == "open"
     return {
-        **_as_planned(run.called_as_planned),
+        **_as_planned(record.called_as_planned),
         "calls": tally.calls,
         "replies": tally.replies,
         "timeouts": tally.rpc_timeouts,
         "errors": tally.rpc_errors,
         "servers_lost": tally.servers_lost,
-        "rate": _rate(report, "replies"),
-        "latency_ms": _latency(report, latencies.rpc),
-        "service_ms": _latency(report, latencies.rpc_service if is_open else latencies.rpc),
+        "rate": _rate(record, "replies"),
+        "latency_ms": _latency(record, latencies.rpc),
+        "service_ms": _latency(record, latencies.rpc_service if is_open else latencies.rpc),
     }
 
 
@@ -170,79 +177,39 @@ def _as_planned(planned: Planned | None) -> dict[str, int | None]:
     return {"planned": None, "skipped": None} if planned is None else asdict(planned)
 
 
-def _resources(run: Run, report: Report) -> dict[str, Any]:
-    interval = report.measured
-    client = interval.used("client_cpu") if interval else None
-    broker = interval.used("broker_cpu") if interval else None
-    messages = sum(interval.count(name) for name in ("confirmed", "received", "replies")) if interval else 0
+def _resources(settings: Settings, record: Record) -> dict[str, Any]:
+    costs, work = record.costs, record.work
+    known = [cost.client_cpu_seconds for cost in costs if cost.client_cpu_seconds is not None]
+    client = sum(known) if known else None
+    broker = most(cost.broker_cpu_seconds for cost in costs)
+    messages = sum(work.counts[name] for name in MESSAGES) if work else 0
     return {
         "client_cpu_seconds": None if client is None else round(client, 3),
         "client_cpu_us_per_message": None if client is None or not messages else round(client / messages * 1e6, 2),
-        "client_rss_peak_bytes": report.meter.client_rss_peak(),
+        "client_rss_peak_bytes": sum(cost.client_rss_peak_bytes for cost in costs),
         "broker_cpu_seconds": None if broker is None else round(broker, 3),
         "broker_cpu_us_per_message": None if broker is None or not messages else round(broker / messages * 1e6, 2),
-        "broker_rss_peak_bytes": report.meter.broker_rss_peak,
-        "loop_lateness_ms": _latency(report, report.probe.lateness),
-        "wake_lateness_ms": _latency(report, run.measured.wake) if run.schedules is not None else None,
-        "collector_longest_ms": round(report.pauses.longest / 1e6, 3),
-        "collector_total_ms": round(report.pauses.total / 1e6, 3),
+        "broker_rss_peak_bytes": most(cost.broker_rss_peak_bytes for cost in costs),
+        "loop_lateness_ms": _latency(record, record.loop_lateness),
+        "wake_lateness_ms": _latency(record, record.latencies.wake) if settings.loop == "open" else None,
+        "collector_longest_ms": round(max((cost.collector_longest_ms for cost in costs), default=0.0), 3),
+        "collector_total_ms": round(sum(cost.collector_total_ms for cost in costs), 3),
     }
 
 
-def _facts(run: Run, report: Report, environment: Mapping[str, Any]) -> Facts | None:
-    interval = report.measured
-    if interval is None or interval.seconds <= 0:
-        return None
-    seconds = interval.seconds
-    broker = interval.used("broker_cpu")
-    settings, tally, cores = run.settings, run.tally, report.meter.cores
-    client_share = (interval.used("client_cpu") or 0.0) / seconds
-    planned = run.published_as_planned
-    return Facts(
-        cores=cores.machine,
-        client_share=client_share,
-        broker_share=None if broker is None else broker / seconds,
-        broker_cores=cores.broker - client_share * cores.shared,
-        machine_share=(interval.used("machine_busy") or 0.0) / seconds / cores.machine,
-        stolen_share=(interval.used("machine_stolen") or 0.0) / seconds / cores.machine,
-        lateness=_lateness(report.probe.lateness),
-        collector_longest_ms=report.pauses.longest / 1e6,
-        collector_share=report.pauses.total / 1e9 / seconds,
-        wake_p99_ms=run.measured.wake.percentile(0.99),
-        waiting_share=interval.count("waited") / sent if run.schedules and (sent := interval.count("sent")) else None,
-        response_p99_ms=run.measured.confirm.percentile(0.99),
-        planned=None if planned is None else planned.planned,
-        skipped=0 if planned is None else planned.skipped,
-        blocked_seconds=report.sampler.blocked_seconds.get("measure"),
-        all_dropped=0 < tally.connected <= tally.dropped,
-        in_flight=settings.producers * settings.window + settings.callers if run.schedules is None else None,
-        rates=[
-            (row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"]
-            for row in report.sampler.timeline.rows
-            if row["phase"] == "measure" and row["seconds"] > STUB
-        ],
-    )
+# --- what sections are made of ------------------------------------------------------------------------------------
 
 
-def _lateness(lateness: Histogram) -> tuple[str, float] | None:
-    """The highest percentile that there are samples enough for: p99 from ten seconds on."""
-    for name, fraction in (("p99", 0.99), ("p90", 0.9), ("p50", 0.5)):
-        if (found := lateness.percentile(fraction)) is not None:
-            return name, found
-    return None
+def _rate(record: Record, name: str) -> float | None:
+    work = record.work
+    return round(work.counts[name] / work.seconds, 1) if work and work.seconds > 0 else None
 
 
-def _rate(report: Report, name: str) -> float | None:
-    interval = report.measured
-    return round(interval.count(name) / interval.seconds, 1) if interval and interval.seconds > 0 else None
+def _latency(record: Record, histogram: Histogram) -> Latency | None:
+    return histogram.latency() if record.work else None
 
 
-def _latency(report: Report, histogram: Histogram) -> Latency | None:
-    return histogram.latency() if report.measured else None
-
-
-def _histograms(run: Run) -> dict[str, Histogram]:
-    latencies = run.measured
+def _histograms(latencies: Latencies) -> dict[str, Histogram]:
     return {
         "connect": latencies.connect,
         "confirm": latencies.confirm,

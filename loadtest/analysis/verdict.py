@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
+from loadtest.analysis.facts import Facts
+
 BUSY = 0.9
 """Share of a core from which a single-threaded process counts as busy, and of what is left of a machine."""
 LATE_MS = 5.0
@@ -22,40 +24,6 @@ COLLECTING = 0.05
 STOLEN = 0.02
 DRIFT = 0.25
 ROWS_NEEDED = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What was measured. Shares are of one core; None is not known or does not apply."""
-
-    cores: int
-    client_share: float
-    broker_share: float | None
-    broker_cores: float
-    """What the generator leaves of the cores that the broker may run on."""
-    machine_share: float
-    """Of all cores together."""
-    stolen_share: float
-    lateness: tuple[str, float] | None
-    """Of the generator's event loop, in milliseconds, and which percentile that is."""
-    collector_longest_ms: float
-    collector_share: float
-    """Of the measured time."""
-    wake_p99_ms: float | None
-    """How late the generator woke a producer that had nothing in its way."""
-    waiting_share: float | None
-    """Of the messages of an open loop, those that had to wait for the one before."""
-    response_p99_ms: float | None
-    planned: int | None
-    skipped: int
-    """Messages of the plan that were never sent."""
-    blocked_seconds: float | None
-    all_dropped: bool
-    """Every connection was lost before the end."""
-    in_flight: int | None
-    """Publishes and calls that a closed loop keeps in flight."""
-    rates: Sequence[float]
-    """Messages per second, one for each row of the measured phase."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,54 @@
-"""The client libraries that can be tested, each behind the interface of `loadtest.drivers.base`.
+"""The client libraries that can be tested: one table, and a module for each behind `loadtest.drivers.base`.
 
-A driver's library is imported only when it is asked for: aiormq is no part of the core's needs.
+Nothing else names a driver. A driver's library is imported only when it is asked for: aiormq is no part of the core's
+needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+
 from loadtest.drivers.base import Driver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """What is known of a driver's library without importing it."""
+
+    module: str
+    """The module that has it as its `DRIVER`."""
+    packages: tuple[str, ...]
+    """The distributions whose versions belong into the result."""
+    backends: tuple[str, ...]
+    """The event loops it runs on."""
+    has_tls: bool
+    """Whether the driver takes amqps:// URLs, with their options."""
+    client_bytes: int
+    """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
+
+
+LIBRARIES: Mapping[str, Library] = MappingProxyType(
+    {
+        "rabbitry": Library(
+            module="loadtest.drivers.rabbitry",
+            packages=("rabbitry", "anyio"),
+            backends=("asyncio", "trio"),
+            has_tls=True,
+            client_bytes=20_000,
+        ),
+        "aiormq": Library(
+            module="loadtest.drivers.aiormq",
+            packages=("aiormq", "pamqp", "anyio"),
+            backends=("asyncio",),
+            has_tls=False,
+            client_bytes=60_000,
+        ),
+    }
+)
+BACKENDS = tuple(dict.fromkeys(backend for library in LIBRARIES.values() for backend in library.backends))
 
 
 class DriverMissing(Exception):
@@ -15,14 +58,9 @@ class DriverMissing(Exception):
 def load_driver(name: str) -> Driver:
     """The driver of that name. DriverMissing, with what to install, if its library is not there."""
     try:
-        if name == "aiormq":
-            from loadtest.drivers.aiormq import AiormqDriver
-
-            return AiormqDriver()
-        from loadtest.drivers.rabbitry import RabbitryDriver
-
-        return RabbitryDriver()
+        driver: Driver = import_module(LIBRARIES[name].module).DRIVER
     except ModuleNotFoundError as error:
         raise DriverMissing(
             f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[loadtest]'"
         ) from error
+    return driver

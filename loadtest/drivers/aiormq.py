@@ -20,7 +20,7 @@ import anyio
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
 
-from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 CLOSE_BOUND = 5.0
 
@@ -32,16 +32,15 @@ class ConnectionLost(ConnectionError):
 
 
 class AiormqDriver:
-    """See `loadtest.drivers.base.Driver`."""
-
-    name = "aiormq"
-    packages: tuple[str, ...] = ("aiormq", "pamqp", "anyio")
-    client_bytes = 60_000
+    """aiormq, as `loadtest.drivers.base.Driver` asks for it."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Session]:
-        """Nothing is shared."""
+        """Opens nothing: aiormq's connections share nothing."""
         yield _Session()
+
+
+DRIVER: Driver = AiormqDriver()
 
 
 class _Session:

@@ -103,7 +103,7 @@ class Administrator(Protocol):
 
 
 class Connection(Protocol):
-    """One open AMQP connection."""
+    """An open AMQP connection."""
 
     @property
     def server_properties(self) -> Mapping[str, Any]:
@@ -134,19 +134,13 @@ class Session(Protocol):
     """A driver at work, inside its event loop."""
 
     def connect(self, url: str, name: str) -> AbstractAsyncContextManager[Connection]:
-        """One new TCP connection, closed at the block's end in bounded time."""
+        """Opens a new TCP connection, closed at the block's end in bounded time."""
         ...
 
 
 class Driver(Protocol):
-    """A client library under test."""
-
-    name: str
-    packages: tuple[str, ...]
-    """The distributions whose versions belong into the result."""
-    client_bytes: int
-    """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
+    """A client library under test. What is known of it without importing it stands in the table of drivers."""
 
     def open(self) -> AbstractAsyncContextManager[Session]:
-        """Whatever the library shares among connections."""
+        """Opens whatever the library shares among connections."""
         ...

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rabbitry
-from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
@@ -25,17 +25,16 @@ _TRANSIENT = 1
 
 
 class RabbitryDriver:
-    """See `loadtest.drivers.base.Driver`."""
-
-    name = "rabbitry"
-    packages: tuple[str, ...] = ("rabbitry", "anyio")
-    client_bytes = 20_000
+    """rabbitry, as `loadtest.drivers.base.Driver` asks for it."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Session]:
-        """One reactor."""
+        """Opens the one reactor that all connections share."""
         async with rabbitry.open_reactor() as reactor:
             yield _Session(reactor)
+
+
+DRIVER: Driver = RabbitryDriver()
 
 
 class _Session:

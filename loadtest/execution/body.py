@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 
-_LAYOUT = struct.Struct("<IIQQ")
-OVERHEAD = _LAYOUT.size
-"""Bytes of a body that the stamp takes: no message of a run is smaller."""
+from loadtest.scenarios.settings import STAMP_BYTES
+
+_LAYOUT = struct.Struct("<IIQQ")  # STAMP_BYTES, as a test holds
 
 
 class BodyMaker:
@@ -20,10 +20,10 @@ class BodyMaker:
     __slots__ = ("_padding", "_tag")
 
     def __init__(self, tag: int, size: int) -> None:
-        if size < OVERHEAD:
-            raise ValueError(f"a body of {size} bytes has no room for the stamp of {OVERHEAD} bytes")
+        if size < STAMP_BYTES:
+            raise ValueError(f"a body of {size} bytes has no room for the stamp of {STAMP_BYTES} bytes")
         self._tag = tag
-        self._padding = bytes(size - OVERHEAD)
+        self._padding = bytes(size - STAMP_BYTES)
 
     def __call__(self, producer: int, sequence: int, intended: int) -> bytes:
         """The body of one message."""
@@ -32,4 +32,4 @@ class BodyMaker:
 
 def read_stamp(body: bytes) -> tuple[int, int, int, int] | None:
     """The tag, the producer, the sequence number and the intended time in a body; None if it is too short for them."""
-    return _LAYOUT.unpack_from(body) if len(body) >= OVERHEAD else None
+    return _LAYOUT.unpack_from(body) if len(body) >= STAMP_BYTES else None

@@ -19,19 +19,20 @@ from loadtest.scenarios.plan import Place
 
 async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Calls from the begin until the run stops, then stays connected until it is over."""
-    pace = Pace(run, place.index, run.call_schedules)
+    pace = Pace(run, place.index, run.plan.calling)
+    calls_made = run.record.calls_made
     async with connection.caller() as caller:
         attendance.arrive()
         await pace.begin()
         payload = bytes(run.settings.size)
         while (intended := await pace.next()) is not None:
-            run.calls_made[place.index] += 1
+            calls_made[place.index] += 1
             await _call_once(run, caller, place.queue, payload, intended)
         await attendance.leave()
 
 
 async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, intended: int) -> None:
-    tally = run.tally
+    tally = run.record.tally
     sent = monotonic_ns()
     tally.calls += 1
     reply = None
@@ -43,31 +44,31 @@ async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, inten
         raise
     except BaseException:
         tally.rpc_timeouts += 1
-        _record(run, intended, sent)
+        _time_call(run, intended, sent)
         raise
     if reply is None:
         tally.rpc_timeouts += 1
     elif reply != payload:
         tally.rpc_errors += 1
-        return run.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
+        return run.record.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
     else:
         tally.replies += 1
-    _record(run, intended, sent)
+    _time_call(run, intended, sent)
 
 
-def _record(run: Run, intended: int, sent: int) -> None:
+def _time_call(run: Run, intended: int, sent: int) -> None:
     now = monotonic_ns()
-    latencies = run.latencies(intended, now)
+    latencies = run.measurement.latencies(intended, now)
     latencies.rpc.record(now - intended)
-    if run.call_schedules is not None:
+    if run.plan.calling is not None:
         latencies.rpc_service.record(now - sent)
 
 
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:
-    """One server, on a connection of its own, until cancelled."""
+    """Answers one queue's requests, on a connection of its own, until cancelled."""
     try:
-        async with session.connect(url, f"{run.prefix} server {queue}") as connection:
+        async with session.connect(url, f"{run.plan.prefix} server {queue}") as connection:
             await connection.serve(queue)
     except Exception as error:
-        run.tally.servers_lost += 1
-        run.errors.note(error, " (server)")
+        run.record.tally.servers_lost += 1
+        run.record.errors.note(error, " (server)")

@@ -17,7 +17,8 @@ from loadtest.execution.caller import call
 from loadtest.execution.consumer import consume
 from loadtest.execution.producer import produce
 from loadtest.execution.state import Run
-from loadtest.scenarios.plan import Place, Role
+from loadtest.scenarios.plan import Place
+from loadtest.scenarios.settings import Role
 
 _WORK = {Role.PRODUCER: produce, Role.CONSUMER: consume, Role.CALLER: call}
 
@@ -27,6 +28,7 @@ class Crowd:
 
     def __init__(self, run: Run, session: Session, urls: Sequence[str]) -> None:
         self._run = run
+        self._tally = run.record.tally
         self._session = session
         self._urls = urls
         self._opening = anyio.Semaphore(run.settings.handshakes)
@@ -51,23 +53,23 @@ class Crowd:
     def give_up_waiting(self) -> None:
         """Counts the sockets that have not arrived yet as failed."""
         for _ in range(self._expected - self.arrived):
-            self._run.tally.failed += 1
-            self._run.errors.note_name("ConnectTimeout", "the connection was not ready in time")
+            self._tally.failed += 1
+            self._run.record.errors.note_name("ConnectTimeout", "the connection was not ready in time")
         self.everyone_arrived.set()
 
     def let_in(self, has_arrived: bool) -> None:
         """A handshake is over."""
         self._opening.release()
         if not self.everyone_arrived.is_set():
-            self._run.tally.connected += has_arrived
-            self._run.tally.failed += not has_arrived
+            self._tally.connected += has_arrived
+            self._tally.failed += not has_arrived
             self.last_arrival = monotonic_ns()
             self._note_arrival()
 
     @property
     def arrived(self) -> int:
         """How many sockets are connected or have failed."""
-        return self._run.tally.connected + self._run.tally.failed
+        return self._tally.connected + self._tally.failed
 
     def _note_arrival(self) -> None:
         if self.arrived >= self._expected:
@@ -80,7 +82,7 @@ class Crowd:
         try:
             url = self._urls[number % len(self._urls)]
             async with self._session.connect(url, _name(run, places)) as connection:
-                run.measured.connect.record(monotonic_ns() - started)
+                run.record.latencies.connect.record(monotonic_ns() - started)
                 if len(places) == 1:  # a task and a task group less for each client
                     await self._use_client(places[0], connection, socket)
                 else:
@@ -103,8 +105,8 @@ class Crowd:
 
 
 def _name(run: Run, places: tuple[Place, ...]) -> str:
-    """What the broker lists. One for each role, so that ten thousand connections share it."""
-    return f"{run.prefix} {places[0].role.value if len(places) == 1 else 'clients'}"
+    """What the broker lists a connection as: one name for each role, so that ten thousand connections share it."""
+    return f"{run.plan.prefix} {places[0].role.value if len(places) == 1 else 'clients'}"
 
 
 class _Socket:
@@ -143,12 +145,12 @@ class _Socket:
     def fail(self, error: Exception) -> None:
         """The socket, or one of its clients, came to an end that nobody asked for."""
         if self._run.over.is_set():
-            return self._run.errors.note(error, " (closing)")
-        self._run.errors.note(error)
+            return self._run.record.errors.note(error, " (closing)")
+        self._run.record.errors.note(error)
         if self._has_failed:
             return
         self._has_failed = True
         if self._awaited:
             self._crowd.let_in(has_arrived=False)
         else:
-            self._run.tally.dropped += 1
+            self._run.record.tally.dropped += 1

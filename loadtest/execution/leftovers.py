@@ -17,6 +17,7 @@ import anyio
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
 from loadtest.execution.body import read_stamp
 from loadtest.execution.state import Run
+from loadtest.metrics.record import Stock
 
 RECOUNT_INTERVAL = 0.4
 RECOUNT_BOUND = 6.0
@@ -28,60 +29,59 @@ _PREFETCH = 1000
 
 
 class Leftovers:
-    """The account of what is left. It may be cancelled at any time; what is known by then stays."""
+    """Takes stock of what is left. It may be cancelled at any time; what is known by then stays in the record."""
 
     def __init__(self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
-        self._run = run
+        self._record = run.record
+        self._queues = run.plan.queues
+        self._tag = run.plan.tag
         self._connect = connect
         self._counts: dict[str, int | None] = {}
         self._looked_at = 0
-        self.count: int | None = None
-        """How many messages are left; None if the broker doesn't say."""
-        self.lost: int | None = None
-        """Messages that were confirmed, never arrived, and are in no queue any more; None if it can't be told."""
 
     async def recount(self) -> int | None:
         """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
         try:
             async with self._connect() as connection, connection.administrator() as administrator:
-                for queue in self._run.plan.queues:
+                for queue in self._queues:
                     count = await administrator.count_messages(queue)
                     if count is None and self._counts.get(queue, 0) is not None:
-                        self._run.errors.note_name("QueueGone", f"{queue} was deleted, and what was in it is gone")
+                        self._record.errors.note_name("QueueGone", f"{queue} was deleted, and what was in it is gone")
                     self._counts[queue] = count
         except Exception as error:
-            self._run.errors.note(error, " (counting)")
+            self._record.errors.note(error, " (counting)")
             return None
         return sum(filter(None, self._counts.values()))
 
     async def take_stock(self) -> None:
         """Counts, and looks closer where the count leaves a doubt."""
-        missing = self._run.ledger.balance().missing
+        missing = self._record.ledger.balance().missing
+        stock = self._record.stock = Stock()
         if not missing:
-            self.lost = 0
+            stock.lost = 0
         give_up_at = monotonic() + RECOUNT_BOUND
-        before, self.count = None, await self.recount()
-        while self.count not in (None, before) and not self._explains(missing) and monotonic() < give_up_at:
+        before, stock.backlog = None, await self.recount()
+        while stock.backlog not in (None, before) and not self._explains(stock, missing) and monotonic() < give_up_at:
             await anyio.sleep(RECOUNT_INTERVAL)
-            before, self.count = self.count, await self.recount()
-        if self._explains(missing):
-            self.lost = 0
-        elif missing and self.count is not None:
-            await self._look_everywhere()
+            before, stock.backlog = stock.backlog, await self.recount()
+        if self._explains(stock, missing):
+            stock.lost = 0
+        elif missing and stock.backlog is not None:
+            await self._look_everywhere(stock)
 
-    async def _look_everywhere(self) -> None:
+    async def _look_everywhere(self, stock: Stock) -> None:
         """Empties all queues there are, and so knows what is lost."""
         queues = [queue for queue, count in self._counts.items() if count is not None]
         for start in range(0, len(queues), _QUEUES_AT_A_TIME):
             if not await self._look_through(queues[start : start + _QUEUES_AT_A_TIME]):
                 return
-        self.count = self._looked_at
-        self.lost = self._run.ledger.balance().missing - self._run.ledger.found
+        stock.backlog = self._looked_at
+        stock.lost = self._record.ledger.balance().missing - self._record.ledger.found
 
-    def _explains(self, missing: int) -> bool:
+    def _explains(self, stock: Stock, missing: int) -> bool:
         """The count is what is missing, and no other messages can be in the queues."""
-        tally = self._run.tally
-        return self.count == missing and not tally.unknown and not tally.dropped
+        tally = self._record.tally
+        return stock.backlog == missing and not tally.unknown and not tally.dropped
 
     async def _look_through(self, queues: Sequence[str]) -> bool:
         """Empties these queues; False, and an error noted, if that failed."""
@@ -96,7 +96,7 @@ class Leftovers:
                     await consumer.run(self._find)
             except Exception as error:
                 failed = True
-                self._run.errors.note(error, " (looking through a queue)")
+                self._record.errors.note(error, " (looking through a queue)")
 
         async with self._connect() as connection, anyio.create_task_group() as tg:
             for queue in queues:
@@ -113,5 +113,5 @@ class Leftovers:
     def _find(self, body: bytes, redelivered: bool) -> None:
         self._looked_at += 1
         stamp = read_stamp(body)
-        if stamp is not None and stamp[0] == self._run.tag:
-            self._run.ledger.find(stamp[1], stamp[2])
+        if stamp is not None and stamp[0] == self._tag:
+            self._record.ledger.find(stamp[1], stamp[2])

@@ -15,7 +15,7 @@ from loadtest.scenarios.schedule import Schedule
 
 
 class Pace:
-    """One client's; the index is its number among those of its role, `schedules` those of its role."""
+    """One client's pace: its number is that among the clients of its role, and the schedules are theirs."""
 
     __slots__ = ("_index", "_number", "_run", "_schedule", "_start", "was_due")
 
@@ -48,7 +48,7 @@ class Pace:
             return intended
         await run.timetable.sleep_until(intended)
         now = monotonic_ns()
-        if now < intended or (run.is_stopping and intended >= run.window[1]):
+        if now < intended or (run.is_stopping and intended >= run.measurement.end):
             return None
-        run.latencies(intended, now).wake.record(now - intended)
+        run.measurement.latencies(intended, now).wake.record(now - intended)
         return intended

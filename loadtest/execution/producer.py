@@ -10,26 +10,29 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from loadtest.drivers.base import Connection, Outcome, Producer
+from loadtest.drivers.base import Connection, Outcome, Producer, ProducerOptions
 from loadtest.execution.pace import Pace
 from loadtest.execution.state import Attendance, Run
 from loadtest.scenarios.plan import Place
 
 Token = tuple[int, int, int]
-"""Of one message in flight: its number, when it was intended, when it was sent."""
+"""What a message in flight is known by: its number, when it was intended, when it was sent."""
 
 
 async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Publishes from the begin until the run stops, then stays connected until it is over."""
+    settings = run.settings
+    options = ProducerOptions(window=settings.window, persistent=not settings.transient, mandatory=settings.mandatory)
     production = _Production(run, place.index)
-    pace = Pace(run, place.index, run.schedules)
+    pace = Pace(run, place.index, run.plan.publishing)
+    tally = run.record.tally
     try:
-        async with connection.producer(place.queue, run.producer_options, production.settle) as producer:
+        async with connection.producer(place.queue, options, production.settle) as producer:
             run.publishing[place.index] = connection
             attendance.arrive()
             await pace.begin()
             while (intended := await pace.next()) is not None:
-                run.tally.waited += pace.was_due
+                tally.waited += pace.was_due
                 await production.publish(producer, intended)
             await producer.flush()
             await attendance.leave()
@@ -41,31 +44,43 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
 class _Production:
     """One producer's messages in flight, and how each of them ended."""
 
-    __slots__ = ("_account", "_in_flight", "_index", "_run")
+    __slots__ = (
+        "_account",
+        "_in_flight",
+        "_index",
+        "_is_one_by_one",
+        "_is_paced",
+        "_make_body",
+        "_measurement",
+        "_tally",
+    )
 
     def __init__(self, run: Run, index: int) -> None:
-        self._run = run
         self._index = index
-        self._account = run.ledger.accounts[index]
+        self._account = run.record.ledger.accounts[index]
+        self._tally = run.record.tally
+        self._measurement = run.measurement
+        self._make_body = run.make_body
+        self._is_one_by_one = run.settings.window == 1
+        self._is_paced = run.plan.publishing is not None
         self._in_flight: set[int] = set()
 
     async def publish(self, producer: Producer, intended: int) -> None:
         """Sends the next message; with a window of 1 it is confirmed, or has failed, on return."""
-        run = self._run
         number = self._account.send()
-        run.tally.sent += 1
+        self._tally.sent += 1
         self._in_flight.add(number)
-        body = run.make_body(self._index, number, intended)
+        body = self._make_body(self._index, number, intended)
         token = (number, intended, monotonic_ns())
         try:
-            if run.producer_options.window == 1:
+            if self._is_one_by_one:
                 self.settle(token, await producer.publish(body))
             else:
                 await producer.submit(body, token)
         except Exception:  # certainly not sent; but cancelled, it stays in flight
             self._in_flight.discard(number)
             self._account.disown(number)
-            run.tally.sent -= 1
+            self._tally.sent -= 1
             raise
 
     def settle(self, token: Token, outcome: Outcome) -> None:
@@ -75,13 +90,13 @@ class _Production:
             return  # it was abandoned
         now = monotonic_ns()
         self._in_flight.remove(number)
-        self._run.tally.count_outcome(outcome)
+        self._tally.count_outcome(outcome)
         if outcome is not Outcome.CONFIRMED:
             self._account.disown(number)
             return
-        latencies = self._run.latencies(intended, now)
+        latencies = self._measurement.latencies(intended, now)
         latencies.confirm.record(now - intended)
-        if self._run.schedules is not None:
+        if self._is_paced:
             latencies.service.record(now - sent)
             latencies.lag.record(sent - intended)
 
@@ -89,5 +104,5 @@ class _Production:
         """The producer ends: of what is still in flight the outcome stays unknown."""
         for number in self._in_flight:
             self._account.disown(number)
-        self._run.tally.unknown += len(self._in_flight)
+        self._tally.unknown += len(self._in_flight)
         self._in_flight.clear()

@@ -12,12 +12,12 @@ import anyio
 
 from loadtest.execution.state import Run
 from loadtest.machine.resources import Meter
-from loadtest.metrics.timeline import STUB, Row, Timeline
+from loadtest.metrics.timeline import Row, Timeline, last_full_row
 
 INTERVAL = 0.5
 _LOOKS_A_ROW = 2
 _BLOCKED_SAMPLE = 8
-"""An alarm blocks all connections that publish; a few of them tell."""
+"""How many connections are looked at: an alarm blocks all that publish, so a few of them tell."""
 
 
 class Display(Protocol):
@@ -29,13 +29,11 @@ class Display(Protocol):
 
 
 class Sampler:
-    """The eyes of the run."""
+    """The eyes of the run: what it sees it enters into the record."""
 
     def __init__(self, run: Run, meter: Meter, display: Display) -> None:
-        self.timeline = Timeline()
-        self.blocked_seconds: dict[str, float] = {}
-        """By phase; nothing if the driver doesn't tell."""
         self._run = run
+        self._timeline = Timeline(run.record.timeline)
         self._meter = meter
         self._display = display
 
@@ -52,14 +50,14 @@ class Sampler:
             if looks % _LOOKS_A_ROW == 0:
                 self.add_row()
                 self._meter.sample()
-            row = next((row for row in reversed(self.timeline.rows) if row["seconds"] > STUB), None)
-            self._display.update(self._run, row, (now - self._run.phases[0].began) / 1e9)
+            row = last_full_row(self._run.record.timeline)
+            self._display.update(self._run, row, self._run.seconds_at(now))
 
     def add_row(self) -> None:
         """Ends the timeline's current interval; at the end of a phase, too."""
-        run = self._run
-        seconds = (monotonic_ns() - run.phases[0].began) / 1e9
-        self.timeline.add(seconds, run.phases[-1].name, run.tally, (run.measured, run.unmeasured))
+        run, record = self._run, self._run.record
+        latencies = (run.measurement.inside, run.measurement.outside)
+        self._timeline.add(run.seconds_at(monotonic_ns()), record.phases[-1].name, record.tally, latencies)
 
     def _look_for_blocking(self, seconds: float) -> None:
         if self._run.over.is_set():
@@ -67,5 +65,5 @@ class Sampler:
         told = [connection.is_blocked for connection in self._run.some_publishing(_BLOCKED_SAMPLE)]
         known = [blocked for blocked in told if blocked is not None]
         if known:
-            phase = self._run.phases[-1].name
-            self.blocked_seconds[phase] = self.blocked_seconds.get(phase, 0.0) + (seconds if any(known) else 0.0)
+            blocked, phase = self._run.record.blocked_seconds, self._run.record.phases[-1].name
+            blocked[phase] = blocked.get(phase, 0.0) + (seconds if any(known) else 0.0)

@@ -1,70 +1,29 @@
-"""What all clients of a run share: its settings and plan, its counters, and where in its phases it is.
+"""Where a run is, for all its clients in this process: what has begun, what is over, who is at work.
 
-It holds state and decides nothing: the conductor moves it from phase to phase, clients read it and count into it. A
-sample belongs to the measurement if any of its life, from when it was intended to when it ended, lies in the measured
-window: a stall at either edge is not hidden, nor is a backlog that an impossible rate has built up.
+It holds state and decides nothing: the conductor moves it from phase to phase, clients read it, and what they count and
+time goes into its record. What was asked for, the settings and the plan, doesn't change any more.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from random import Random
 from time import monotonic_ns
 from typing import Protocol
 
 import anyio
 
-from loadtest.drivers.base import Connection, Consumer, ConsumerOptions, ProducerOptions
+from loadtest.drivers.base import Connection, Consumer
 from loadtest.execution.body import BodyMaker
 from loadtest.execution.timetable import Timetable
-from loadtest.metrics.histogram import Histogram
+from loadtest.metrics.latencies import Measurement
 from loadtest.metrics.ledger import Ledger
-from loadtest.metrics.tally import Errors, Tally
-from loadtest.scenarios.plan import make_plan
-from loadtest.scenarios.schedule import NANOSECONDS, Schedule, make_schedules
+from loadtest.metrics.record import Phase, Planned, Record
+from loadtest.scenarios.plan import Plan, make_plan
+from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
-
-_NEVER = 2**63
-
-
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """One histogram for each kind of latency.
-
-    Of a publish: `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two;
-    of a call `rpc` and `rpc_service`. `wake` is what of all this is the program's own: how late it woke clients that
-    had nothing in their way. A call without a reply counts with the time that it was waited for.
-    """
-
-    connect: Histogram = field(default_factory=Histogram)
-    confirm: Histogram = field(default_factory=Histogram)
-    service: Histogram = field(default_factory=Histogram)
-    lag: Histogram = field(default_factory=Histogram)
-    wake: Histogram = field(default_factory=Histogram)
-    end_to_end: Histogram = field(default_factory=Histogram)
-    rpc: Histogram = field(default_factory=Histogram)
-    rpc_service: Histogram = field(default_factory=Histogram)
-
-
-@dataclass(slots=True)
-class Phase:
-    """A phase that began, and how long it took."""
-
-    name: str
-    began: int
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What the schedules of one role ask for until the measured window's end, and how much of it was never done."""
-
-    planned: int
-    skipped: int
 
 
 class Attendance(Protocol):
@@ -80,85 +39,81 @@ class Attendance(Protocol):
 
 
 class Run:
-    """The state of one run."""
+    """One run in this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, plan: Plan, started_at: datetime) -> None:
         self.settings = settings
-        self.started_at = datetime.now(UTC)
-        self.run_id = f"{self.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self.prefix = f"loadtest.{self.run_id}"
-        self.tag = secrets.randbits(32)
-        self.random = Random(settings.seed)
-        self.plan = make_plan(
-            settings.shares,
-            queues=settings.queues,
-            servers=settings.servers,
-            connections=settings.connections,
-            prefix=self.prefix,
+        self.plan = plan
+        self.record = Record(
+            run_id=plan.run_id,
+            started_at=started_at.isoformat(timespec="seconds"),
+            ledger=Ledger(settings.producers),
+            calls_made=[0] * settings.callers,
         )
-        self.schedules = self._make_schedules(settings.producers)
-        self.call_schedules = self._make_schedules(settings.callers)
-        self.calls_made = [0] * settings.callers
-        self.offsets = [self.random.uniform(0, settings.ramp) for _ in range(max(settings.producers, settings.callers))]
-        self.make_body = BodyMaker(self.tag, settings.size)
-        self.producer_options = ProducerOptions(
-            window=settings.window, persistent=not settings.transient, mandatory=settings.mandatory
-        )
-        self.consumer_options = ConsumerOptions(prefetch=settings.prefetch, ack_every=settings.ack_every)
-
-        self.ledger = Ledger(settings.producers)
-        self.tally = Tally()
-        self.errors = Errors()
-        self.measured = Latencies()
-        self.unmeasured = Latencies()
+        self.measurement = Measurement(self.record.latencies)
+        self.make_body = BodyMaker(plan.tag, settings.size)
         self.timetable = Timetable()
-        self.phases: list[Phase] = []
 
+        self.began_at = 0
+        """When the first phase began, in nanoseconds of the monotonic clock."""
+        self.work_begun_at = 0
         self.begin = anyio.Event()
+        """Set once everyone is there: the work begins."""
         self.enough = anyio.Event()
+        """Set when the run is to end before its time."""
         self.over = anyio.Event()
-        self.begun_at = 0
+        """Set when everybody is to leave."""
         self.is_stopping = False
-        self.is_interrupted = False
-        self.window: tuple[int, int] = (_NEVER, _NEVER)
+        """Nobody sends anything new."""
         self.consumers: set[Consumer] = set()
         self.publishing: dict[int, Connection] = {}
-
-    def _make_schedules(self, clients: int) -> list[Schedule] | None:
-        each = self.settings.rate_each
-        return None if each is None else make_schedules(clients, each, self.random)
+        """The connections that publish, by the number of a producer on each."""
 
     def interrupt(self) -> None:
         """Asks for an early end, in order."""
-        self.is_interrupted = True
+        self.record.is_interrupted = True
         self.enough.set()
 
-    def latencies(self, intended: int, ended: int) -> Latencies:
-        """Where a sample belongs that was intended and ended then."""
-        start, end = self.window
-        return self.measured if intended < end and ended >= start else self.unmeasured
+    def begin_phase(self, name: str) -> None:
+        """The phase before it has ended."""
+        now = monotonic_ns()
+        if not self.record.phases:
+            self.began_at = now
+        self.record.phases.append(Phase(name, self.seconds_at(now)))
+
+    def end_phase(self) -> None:
+        """Notes how long the latest phase took."""
+        phase = self.record.phases[-1]
+        phase.seconds = self.seconds_at(monotonic_ns()) - phase.began
+
+    def seconds_at(self, now: int) -> float:
+        """Seconds since the run began, of a moment of the monotonic clock."""
+        return (now - self.began_at) / NANOSECONDS
 
     def start_of(self, index: int) -> int:
         """When the producer or caller of that number starts to work."""
-        return self.begun_at + int(self.offsets[index] * NANOSECONDS)
+        return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS)
 
-    @property
-    def published_as_planned(self) -> Planned | None:
-        """The messages that schedules ask for; None in a closed loop."""
-        return self._compare(self.schedules, [account.sent for account in self.ledger.accounts])
+    def compare_with_plan(self) -> None:
+        """Notes in the record how much of the schedules was done until now, or until the measurement's end."""
+        record = self.record
+        sent = [account.sent for account in record.ledger.accounts]
+        record.published_as_planned = self._compare(self.plan.publishing, sent)
+        record.called_as_planned = self._compare(self.plan.calling, record.calls_made)
 
-    @property
-    def called_as_planned(self) -> Planned | None:
-        """The same of calls."""
-        return self._compare(self.call_schedules, self.calls_made)
-
-    def _compare(self, schedules: list[Schedule] | None, done: Sequence[int]) -> Planned | None:
-        if schedules is None or not self.begun_at:
+    def _compare(self, schedules: Sequence[Schedule] | None, done: Sequence[int]) -> Planned | None:
+        if schedules is None or not self.work_begun_at:
             return None
-        end = min(self.window[1], monotonic_ns())  # (stopped before it was measured)
+        end = min(self.measurement.end, monotonic_ns())  # (stopped before it was measured)
         planned = [schedule.planned(self.start_of(index), end) for index, schedule in enumerate(schedules)]
         return Planned(sum(planned), sum(max(0, asked - did) for asked, did in zip(planned, done, strict=True)))
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""
         return islice(self.publishing.values(), limit)
+
+
+def start_run(settings: Settings) -> Run:
+    """A run with a name of its own, that starts now."""
+    now = datetime.now(UTC)
+    return Run(settings, make_plan(settings, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"), now)

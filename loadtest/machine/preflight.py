@@ -15,18 +15,19 @@ import psutil
 from rabbitry.testing import connections_admitted
 
 ADMINISTRATION = 4
-"""Connections beside those of clients and servers; more than are ever open at once."""
+"""How many connections there are beside those of clients and servers: more than are ever open at once."""
 
 SPARE_DESCRIPTORS = 64
-"""Standard streams, event loop, signals, log and result files, the administrator's connection."""
+"""What else is open: standard streams, event loop, signals, log and result files, the administrator's connection."""
 
 CLIENT_BYTES = 80_000_000
-"""This process before its first connection."""
+"""What this process takes before its first connection."""
 
 TLS_BYTES = 30_000
-"""More for each connection that is encrypted."""
+"""What each connection takes more if it is encrypted."""
 
 BROKER_BYTES = 200_000_000
+"""What RabbitMQ takes before its first connection."""
 BROKER_BYTES_PER_CONNECTION = 135_000
 """RabbitMQ's own published figure: 5.41 GB for 40,000 connections with two channels each."""
 
@@ -40,14 +41,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What there is."""
+    """What there is to use."""
 
     soft_descriptors: int
     hard_descriptors: int
     ports: int
-    """Of the range that outgoing connections draw from, for each address and port of a broker."""
+    """How many outgoing connections there can be to each address and port of a broker."""
     memory_bytes: int
-    """Available now."""
+    """How much is available now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +56,17 @@ class Demand:
     """What the run needs."""
 
     connections: int
-    """Of clients and servers."""
+    """The sockets of clients and servers."""
     destinations: int
-    """Different brokers to connect to."""
+    """How many different addresses of brokers there are to connect to."""
     client_bytes: int
-    """Each client's memory in this process."""
+    """How much memory each client takes in this process."""
     clients: int
     has_private_node: bool
 
     @property
     def descriptors(self) -> int:
-        """Of this process."""
+        """How many this process will have open."""
         return self.connections + SPARE_DESCRIPTORS
 
 

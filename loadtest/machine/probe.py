@@ -24,10 +24,10 @@ IsMeasured = Callable[[int], bool]
 
 
 class LoopProbe:
-    """Lateness of the event loop."""
+    """How late the event loop runs."""
 
-    def __init__(self, is_measured: IsMeasured) -> None:
-        self.lateness = Histogram()
+    def __init__(self, is_measured: IsMeasured, lateness: Histogram) -> None:
+        self.lateness = lateness
         self._is_measured = is_measured
 
     async def run(self) -> None:
@@ -43,7 +43,7 @@ class LoopProbe:
 
 
 class CollectorPauses:
-    """Pauses of the garbage collector, in nanoseconds."""
+    """How long the garbage collector paused the process, in nanoseconds."""
 
     def __init__(self, is_measured: IsMeasured) -> None:
         self.longest = 0

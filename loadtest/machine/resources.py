@@ -13,18 +13,18 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import psutil
 
-_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+from loadtest.machine.probe import CollectorPauses
+from loadtest.metrics.record import Cost
+from loadtest.urls import find_address
 
 
 def find_broker(urls: Sequence[str]) -> psutil.Process | None:
     """The process that listens where the first URL points, if that is on this machine and we may know."""
-    parts = urlsplit(urls[0])
-    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    if not _is_loopback(parts.hostname or "localhost"):
+    host, port = find_address(urls[0])
+    if not _is_loopback(host):
         return None
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
@@ -67,7 +67,7 @@ class Cores:
 
     machine: int
     broker: int
-    """Those the broker may run on; all, if it runs elsewhere or that isn't known."""
+    """How many the broker may run on; all, if it runs elsewhere or that isn't known."""
     shared: float
     """Which part of this process's own processors is the broker's, too."""
 
@@ -82,7 +82,7 @@ class Meter:
         self.cores = _find_cores(self._client, broker)
 
     def read(self) -> Usage:
-        """Processor time so far."""
+        """What was used so far."""
         broker_cpu = None
         if self._broker is not None:
             with suppress(psutil.Error):
@@ -99,6 +99,27 @@ class Meter:
         if self._broker is not None:
             with suppress(psutil.Error):
                 self.broker_rss_peak = max(self.broker_rss_peak or 0, self._broker.memory_info().rss)
+
+    def cost(self, before: Usage | None, after: Usage | None, pauses: CollectorPauses) -> Cost:
+        """What the run cost between two readings, if there are any, as the record has it."""
+
+        def used(name: str) -> float | None:
+            one, other = getattr(before, name, None), getattr(after, name, None)
+            return None if one is None or other is None else other - one
+
+        return Cost(
+            client_cpu_seconds=used("client_cpu"),
+            client_rss_peak_bytes=self.client_rss_peak(),
+            broker_cpu_seconds=used("broker_cpu"),
+            broker_rss_peak_bytes=self.broker_rss_peak,
+            machine_busy_seconds=used("machine_busy"),
+            machine_stolen_seconds=used("machine_stolen"),
+            machine_cores=self.cores.machine,
+            broker_cores=self.cores.broker,
+            shared_cores=self.cores.shared,
+            collector_longest_ms=pauses.longest / 1e6,
+            collector_total_ms=pauses.total / 1e6,
+        )
 
     def client_rss(self) -> int:
         """This process's memory now, in bytes."""

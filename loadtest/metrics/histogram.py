@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from math import ceil
-from typing import TypedDict
+from typing import Any, Self, TypedDict
 
 LONGEST = 3_600_000_000
 """The longest latency that is told apart, in microseconds."""
@@ -19,7 +19,7 @@ _HALF_BITS = 10  # 2 × 1,024 sub-buckets hold three significant digits
 _BITS = _HALF_BITS + 1
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _SAMPLES_BEYOND = 10
-"""A percentile is told only if about this many samples lie above it: p99 needs 1,000 of them, p99.9 needs 10,000."""
+"""A percentile is told only if about this many samples lie above it: p99 needs 1,000 samples, p99.9 needs 10,000."""
 
 Counts = Mapping[int, int]
 """Samples by the index of their bucket."""
@@ -61,6 +61,27 @@ class Histogram:
             self.largest = value
         if value < self.smallest:
             self.smallest = value
+
+    def merge(self, other: Histogram) -> None:
+        """Adds another's samples."""
+        for index, number in other.counts.items():
+            self.counts[index] += number
+        self.largest = max(self.largest, other.largest)
+        self.smallest = min(self.smallest, other.smallest)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The samples as numbers and lists: each bucket's index, and after it how many are in it."""
+        pairs = [number for index in sorted(self.counts) for number in (index, self.counts[index])]
+        return {"counts": pairs, "smallest": self.smallest, "largest": self.largest}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The histogram that `to_plain` was asked of."""
+        histogram = cls()
+        pairs = plain["counts"]
+        histogram.counts.update(zip(pairs[::2], pairs[1::2], strict=True))
+        histogram.smallest, histogram.largest = plain["smallest"], plain["largest"]
+        return histogram
 
     @property
     def count(self) -> int:

@@ -7,6 +7,8 @@ it. It knows nothing of messages.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Self
 
 
 class Intervals:
@@ -50,6 +52,27 @@ class Intervals:
     def spans(self) -> list[tuple[int, int]]:
         """The intervals, ascending."""
         return list(zip(self._bounds[::2], self._bounds[1::2], strict=True))
+
+    def merge(self, other: Intervals) -> None:
+        """Adds all numbers of another set."""
+        bounds: list[int] = []
+        for start, end in sorted([*self.spans, *other.spans]):
+            if bounds and start <= bounds[-1]:
+                bounds[-1] = max(bounds[-1], end)
+            else:
+                bounds += (start, end)
+        self._bounds = bounds
+
+    def to_plain(self) -> list[int]:
+        """The intervals as one list of numbers: start, end, start, end …"""
+        return list(self._bounds)
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[int]) -> Self:
+        """The set that `to_plain` was asked of."""
+        intervals = cls()
+        intervals._bounds = list(plain)
+        return intervals
 
     def overlap(self, other: Intervals) -> int:
         """How many numbers are in both sets."""

@@ -8,6 +8,8 @@ in the sequences (losses, nacks), not with the messages.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Self
 
 from loadtest.metrics.intervals import Intervals
 
@@ -43,6 +45,36 @@ class Account:
             self.left = Intervals()
         return self.left.add(number)
 
+    def merge(self, other: Account) -> None:
+        """Adds what another process knows of the same producer's messages. One process alone has sent them."""
+        self.sent = max(self.sent, other.sent)
+        self.arrived.merge(other.arrived)
+        self.disowned = _union(self.disowned, other.disowned)
+        self.left = _union(self.left, other.left)
+
+    def to_plain(self) -> list[Any]:
+        """The account as numbers and lists."""
+        sets = (self.arrived, self.disowned, self.left)
+        return [self.sent, *(None if each is None else each.to_plain() for each in sets)]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> Self:
+        """The account that `to_plain` was asked of."""
+        account = cls()
+        account.sent, arrived, disowned, left = plain
+        account.arrived = Intervals.from_plain(arrived)
+        account.disowned = None if disowned is None else Intervals.from_plain(disowned)
+        account.left = None if left is None else Intervals.from_plain(left)
+        return account
+
+
+def _union(one: Intervals | None, other: Intervals | None) -> Intervals | None:
+    if other is None:
+        return one
+    union = Intervals() if one is None else one
+    union.merge(other)
+    return union
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -77,6 +109,30 @@ class Ledger:
     def find(self, producer: int, number: int) -> None:
         """Notes a message that was still in a queue when the run was over. IndexError as for `receive`."""
         self.found += self.accounts[producer].leave(number)
+
+    def merge(self, other: Ledger) -> None:
+        """Adds another process's ledger of the same producers: what both saw arrive, arrived twice."""
+        for _ in range(len(other.accounts) - len(self.accounts)):
+            self.accounts.append(Account())
+        for mine, theirs in zip_longest(self.accounts, other.accounts, fillvalue=Account()):
+            mine.merge(theirs)
+        self._recount()
+
+    def to_plain(self) -> list[list[Any]]:
+        """All accounts as numbers and lists."""
+        return [account.to_plain() for account in self.accounts]
+
+    @classmethod
+    def from_plain(cls, plain: list[list[Any]]) -> Self:
+        """The ledger that `to_plain` was asked of."""
+        ledger = cls(0)
+        ledger.accounts = [Account.from_plain(each) for each in plain]
+        ledger._recount()
+        return ledger
+
+    def _recount(self) -> None:
+        self.unique = sum(len(account.arrived) for account in self.accounts)
+        self.found = sum(len(account.left) for account in self.accounts if account.left is not None)
 
     def balance(self) -> Balance:
         """Adds up all accounts; exact once nothing is in flight any more."""

@@ -7,6 +7,7 @@ The ledger says *which* messages; this says how many.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, Self
 
 from loadtest.drivers.base import Outcome
 
@@ -64,10 +65,22 @@ class Tally:
         else:
             self.unknown += 1
 
-    @property
-    def messages(self) -> int:
-        """Work done: messages confirmed, messages received and RPC replies, added up."""
-        return self.confirmed + self.received + self.replies
+    def merge(self, other: Tally) -> None:
+        """Adds another's counts."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def to_plain(self) -> dict[str, int]:
+        """Every count by its name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, int]) -> Self:
+        """The tally that `to_plain` was asked of."""
+        tally = cls()
+        for name, number in plain.items():
+            setattr(tally, name, number)
+        return tally
 
 
 class Errors:
@@ -87,3 +100,20 @@ class Errors:
         """Counts an error that is no exception."""
         self.counts[name] += 1
         self.examples.setdefault(name, text[:300])
+
+    def merge(self, other: Errors) -> None:
+        """Adds another's counts; of two examples the first stays."""
+        self.counts.update(other.counts)
+        self.examples = {**other.examples, **self.examples}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Counts and examples by the errors' names."""
+        return {"counts": dict(self.counts), "examples": dict(self.examples)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The errors that `to_plain` was asked of."""
+        errors = cls()
+        errors.counts.update(plain["counts"])
+        errors.examples.update(plain["examples"])
+        return errors

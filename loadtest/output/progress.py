@@ -44,7 +44,7 @@ class Progress:
             self._live.update(Text(text), refresh=True)
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
-        """See `loadtest.execution.sampler.Display`."""
+        """Draws a look at the run, as `loadtest.execution.sampler.Display` says."""
         if self._live is not None:
             self._live.update(render_progress(run, row, now), refresh=True)
 
@@ -55,8 +55,8 @@ def render_progress(run: Run, row: Row | None, now: float) -> RenderableType:
 
 
 def _render_phase(run: Run, now: float) -> RenderableType:
-    settings, tally, phase = run.settings, run.tally, run.phases[-1]
-    in_phase = now - (phase.began - run.phases[0].began) / 1e9
+    settings, tally, phase = run.settings, run.record.tally, run.record.phases[-1]
+    in_phase = now - phase.began
     done, total = {
         "connect": (float(tally.connected + tally.failed), float(settings.connections)),
         "warmup": (in_phase, settings.warmup),
@@ -69,7 +69,7 @@ def _render_phase(run: Run, now: float) -> RenderableType:
 
 
 def _render_numbers(run: Run, row: Row | None) -> RenderableType:
-    settings, tally = run.settings, run.tally
+    settings, tally, ledger = run.settings, run.record.tally, run.record.ledger
     lines = Table.grid(padding=(0, 3))
     gone = f", {format_count(tally.failed)} failed, {format_count(tally.dropped)} dropped"
     connections = f"{format_count(tally.connected - tally.dropped)} of {format_count(settings.connections)}"
@@ -90,5 +90,5 @@ def _render_numbers(run: Run, row: Row | None) -> RenderableType:
                 f"p99 {format_milliseconds(row[f'{latency}_p99_ms'])}",
             )
     if settings.producers:
-        lines.add_row("not yet received", format_count(max(0, tally.confirmed - run.ledger.unique)))
+        lines.add_row("not yet received", format_count(max(0, tally.confirmed - ledger.unique)))
     return lines

@@ -1,23 +1,20 @@
-"""Who does what, on which queue, over which socket: the whole shape of a run, fixed before the first connection.
+"""Who does what, when, on which queue, over which socket: the whole shape of a run, fixed before the first connection.
 
-It owns the roles, their shares of the clients and the names of the queues. Every queue has at least one consumer if
-there are consumers at all, and producers and consumers are spread evenly over the queues. Pure: it knows no broker.
+It owns where each role's clients stand and the names that the run's queues and connections bear. Every queue has at
+least one consumer if there are consumers at all, and producers and consumers are spread evenly over the queues. The
+same settings and the same name of the run make the same plan, in whichever process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import pairwise
+from random import Random
+from zlib import crc32
 
-
-class Role(Enum):
-    """What a client does."""
-
-    PRODUCER = "producer"
-    CONSUMER = "consumer"
-    CALLER = "caller"
+from loadtest.scenarios.schedule import Schedule, make_schedules
+from loadtest.scenarios.settings import Role, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,60 +26,62 @@ class Place:
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The queues, the servers' queues, and for each socket the clients that share it."""
+    """One run's plan."""
 
+    run_id: str
+    prefix: str
+    """What the names of all queues and connections begin with."""
     queues: tuple[str, ...]
+    """The queues of producers and consumers."""
     server_queues: tuple[str, ...]
+    """The queues that RPC servers answer."""
     sockets: tuple[tuple[Place, ...], ...]
+    """For each socket the clients that share it."""
+    publishing: tuple[Schedule, ...] | None
+    """When each producer's messages are meant to leave; None in a closed loop."""
+    calling: tuple[Schedule, ...] | None
+    """When each caller's calls are meant to leave; None in a closed loop."""
+    offsets: tuple[float, ...]
+    """Seconds after the begin of the work until the producer, or caller, of that number starts."""
+
+    @property
+    def tag(self) -> int:
+        """32 bits in each message's stamp, which keep strangers' messages out of the ledger."""
+        return crc32(self.run_id.encode())
 
 
-def share_clients(clients: int, asked: dict[Role, int | None]) -> dict[Role, int]:
-    """Shares the clients out among the roles for which no number was asked: 45 % produce, 45 % consume, 10 % call.
-
-    A single one produces. ValueError if the numbers that were asked for don't fit.
-    """
-    weights = {Role.PRODUCER: 45, Role.CONSUMER: 45, Role.CALLER: 10}
-    shares = {role: number for role, number in asked.items() if number is not None}
-    left = clients - sum(shares.values())
-    open_roles = [role for role in Role if role not in shares]
-    if left < 0 or (left and not open_roles):
-        parts = " + ".join(f"{number} {role.value}s" for role, number in shares.items())
-        raise ValueError(f"{parts} don't make {clients} clients")
-    while open_roles:  # each share is rounded, the last role takes what remains
-        role = open_roles.pop(0)
-        total = weights[role] + sum(weights[other] for other in open_roles)
-        shares[role] = round(left * weights[role] / total) or int(role is Role.PRODUCER and left == 1)
-        left -= shares[role]
-    return {role: shares[role] for role in Role}
-
-
-def choose_queues(producers: int, consumers: int) -> int:
-    """One queue for each hundred producers, never more than there are consumers; none if there are neither."""
-    if not producers and not consumers:
-        return 0
-    wanted = max(1, -(-producers // 100))
-    return min(wanted, consumers) if consumers else wanted
+def make_plan(settings: Settings, run_id: str) -> Plan:
+    """Places every client, and draws from the settings' seed when each of them acts."""
+    prefix = f"loadtest.{run_id}"
+    queues = tuple(f"{prefix}.{number}" for number in range(settings.queues))
+    server_queues = tuple(f"{prefix}.rpc.{number}" for number in range(settings.servers))
+    random, each = Random(settings.seed), settings.rate_each
+    clients = max(settings.producers, settings.callers)
+    return Plan(
+        run_id=run_id,
+        prefix=prefix,
+        queues=queues,
+        server_queues=server_queues,
+        sockets=_place(settings, queues, server_queues),
+        publishing=None if each is None else make_schedules(settings.producers, each, random),
+        calling=None if each is None else make_schedules(settings.callers, each, random),
+        offsets=tuple(random.uniform(0, settings.ramp) for _ in range(clients)),
+    )
 
 
-def choose_servers(callers: int) -> int:
-    """A few servers: one for each 250 callers, at most 8."""
-    return min(8, -(-callers // 250))
-
-
-def make_plan(shares: dict[Role, int], *, queues: int, servers: int, connections: int, prefix: str) -> Plan:
-    """Places every client. Roles are mixed along the sockets, so that shared sockets carry all of them."""
-    names = tuple(f"{prefix}.{number}" for number in range(queues))
-    server_names = tuple(f"{prefix}.rpc.{number}" for number in range(servers))
+def _place(settings: Settings, queues: Sequence[str], server_queues: Sequence[str]) -> tuple[tuple[Place, ...], ...]:
+    """Roles are mixed along the sockets, so that shared sockets carry all of them."""
+    shares = settings.shares
     places = [
-        Place(role, index, _pick(server_names if role is Role.CALLER else names, index))
+        Place(role, index, _pick(server_queues if role is Role.CALLER else queues, index))
         for role, number in shares.items()
         for index in range(number)
     ]
     places.sort(key=lambda place: ((place.index + 0.5) / shares[place.role], place.role.value))
-    bounds = [len(places) * socket // connections for socket in range(connections + 1)]
-    return Plan(names, server_names, tuple(tuple(places[start:end]) for start, end in pairwise(bounds)))
+    bounds = [len(places) * socket // settings.connections for socket in range(settings.connections + 1)]
+    return tuple(tuple(places[start:end]) for start, end in pairwise(bounds))
 
 
 def _pick(names: Sequence[str], index: int) -> str:

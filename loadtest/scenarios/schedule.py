@@ -15,7 +15,7 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One client's plan, in nanoseconds."""
+    """When one client acts, in nanoseconds."""
 
     interval: float
     phase: float
@@ -34,12 +34,12 @@ class Schedule:
         return number
 
 
-def make_schedules(clients: int, rate: float, random: Random) -> list[Schedule]:
-    """One plan for each client, ``rate`` messages per second each.
+def make_schedules(clients: int, rate: float, random: Random) -> tuple[Schedule, ...]:
+    """Makes one schedule for each client, ``rate`` messages per second each.
 
     The phases are an even spread, shuffled and jittered: no burst at any time, and no two neighbours in step.
     """
     interval = NANOSECONDS / rate
     slots = list(range(clients))
     random.shuffle(slots)
-    return [Schedule(interval, (slot + random.random()) / clients) for slot in slots]
+    return tuple(Schedule(interval, (slot + random.random()) / clients) for slot in slots)

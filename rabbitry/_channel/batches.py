@@ -14,7 +14,7 @@ import anyio
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import LocalProtocolError, RabbitryError
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
 
 __all__ = ["Batch", "Batches", "batch_time"]
 

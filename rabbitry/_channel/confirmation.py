@@ -11,10 +11,10 @@ from typing import Any, Literal
 from rabbitry._concurrency.waiting import Signal, new_signal
 from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
 from rabbitry._values.message import Message
+from rabbitry._values.options import Outcome
 
-__all__ = ["Confirmation", "Outcome"]
+__all__ = ["Confirmation"]
 
-Outcome = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
 
 
 class Confirmation:

@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from rabbitry._errors import StaleDelivery
 from rabbitry._values.codecs import Codec, decode_body
 from rabbitry._values.message import Message
+from rabbitry._values.options import Verdict
 from rabbitry.protocol.client.content import Content
 
-__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "Verdict", "check_on_error"]
+__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -26,7 +27,6 @@ STREAM_TAKES_NOTHING_BACK = (
     'a stream takes nothing back: on_error="reject" goes on with the next, on_error="raise" ends with the error'
 )
 
-Verdict = Literal["requeue", "reject", "raise"]
 OnError = Verdict | Callable[["Delivery", Exception], Verdict]
 
 

@@ -18,19 +18,16 @@ from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled, wait_in_line
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
 from rabbitry._values.message import Message
+from rabbitry._values.options import check_window
 from rabbitry._values.topology import Exchange, name_of
 
-__all__ = ["Publisher", "check_window"]
+__all__ = ["Publisher"]
 
 logger = logging.getLogger("rabbitry")
 
 FAILURES_KEPT = 1000
 
 
-def check_window(window: int) -> None:
-    """Refuse a window in which nothing fits."""
-    if window < 1:
-        raise LocalProtocolError(f"window must be at least 1, not {window}")
 
 
 class Publisher:

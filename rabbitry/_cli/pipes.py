@@ -24,7 +24,7 @@ LARGEST = 128 * 1024 * 1024
 
 
 class Writer:
-    """stdout."""
+    """stdout, written to as fast as its reader reads."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -60,7 +60,7 @@ class Writer:
 
 
 class Reader:
-    """stdin."""
+    """stdin, read as it comes."""
 
     def __init__(self) -> None:
         if sys.stdin is None:

@@ -19,9 +19,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rabbitry._cli.arguments import parse
-from rabbitry._cli.flags.parser import DEFAULT_URL
 from rabbitry._cli.output import FAILED, INTERRUPTED, UNREACHABLE, USAGE, CommandError, say
-from rabbitry._cli.values import with_vhost
+from rabbitry._cli.values import DEFAULT_URL, with_vhost
 
 if TYPE_CHECKING:
     from rabbitry._cli.session import Session
@@ -64,7 +63,7 @@ def _main(words: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """The command; what it raises as CommandError."""
+    """Run the command that was chosen; what is wrong with its arguments is a CommandError."""
     module, _, name = arguments.run.partition(":")
     command = getattr(import_module(module), name)
     try:

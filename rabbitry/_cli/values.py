@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)")
 _SECONDS = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -67,6 +67,11 @@ def _refuse_constant(_: str) -> Any:
 
 # --- URLs ---------------------------------------------------------------------------------------------------------
 
+DEFAULT_URL = "amqp://guest:guest@localhost/"
+"""What `rabbitry.connect` itself takes by default. It stands here, too, as `--help` does not wait for the client's
+import; a test holds them equal.
+"""
+
 
 def with_vhost(url: str, vhost: str | None) -> str:
     """The URL with another virtual host; unchanged for None."""
@@ -75,7 +80,8 @@ def with_vhost(url: str, vhost: str | None) -> str:
     if url.startswith("amqp+unix:"):
         raise ValueError("--vhost: the URL of a Unix socket names it itself, as in ?vhost=%2F")
     try:
-        return urlsplit(url)._replace(path="/" + quote(vhost, safe="")).geturl()
+        parts = urlsplit(url)
+        return urlunsplit((parts.scheme, parts.netloc, "/" + quote(vhost, safe=""), parts.query, parts.fragment))
     except ValueError:  # its text may have the password
         pass
     raise ValueError("the URL is malformed: amqp://user:password@host:port/vhost")

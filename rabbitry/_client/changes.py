@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-__all__ = ["Change", "Changes", "State"]
+from rabbitry._values.options import State
 
-State = Literal["idle", "connecting", "connected", "recovering", "closed"]
+__all__ = ["Change", "Changes"]
+
 
 CHANGES_KEPT = 100
 """Changes of state that a subscriber may be behind; further ones are dropped."""
@@ -45,7 +45,7 @@ class Changes:
 
     @contextmanager
     def subscribed(self) -> Iterator[MemoryObjectReceiveStream[Change]]:
-        """The changes to come."""
+        """The changes to come, for one subscriber."""
         sender, receiver = anyio.create_memory_object_stream[Change](CHANGES_KEPT)
         self._subscribers.append(sender)
         if self._has_ended:
@@ -58,7 +58,7 @@ class Changes:
             self._subscribers.remove(sender)
 
     def tell(self, change: Change) -> None:
-        """Hand it to all subscribers."""
+        """Hand a change to all subscribers."""
         for subscriber in self._subscribers:
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
                 subscriber.send_nowait(change)
@@ -66,7 +66,7 @@ class Changes:
             self._on_change(change)
 
     def end(self) -> None:
-        """There will be no more."""
+        """There will be no more changes."""
         self._has_ended = True
         for subscriber in self._subscribers:
             subscriber.close()

@@ -18,26 +18,33 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.delivery import Delivery, OnError
-from rabbitry._channel.publisher import check_window
-from rabbitry._client.changes import Change, State
+from rabbitry._client.changes import Change
 from rabbitry._client.handlers import DeliveryHandler, OnStale, Processing, awaiting
-from rabbitry._client.link import WhileDown
-from rabbitry._client.outcomes import OnUnknown, check_policies, in_a_life
+from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.replies import ClientReplies
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
 from rabbitry._client.senders import Send, Senders, open_channel
-from rabbitry._client.streams import Offset
-from rabbitry._client.subscription import ConsumeOptions, Subscription
+from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import Closed, LocalProtocolError, NotFound, PublishFailed
-from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
-from rabbitry._rpc.caller import ReplyTo
+from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
-from rabbitry._values.message import Message, seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.message import Message
+from rabbitry._values.options import (
+    CLOCK_SKEW,
+    ConsumeOptions,
+    Offset,
+    OnUnknown,
+    ReplyTo,
+    State,
+    WhileDown,
+    check_window,
+)
 from rabbitry._values.topology import Entity, Exchange, Queue, name_of
 
 __all__ = ["Client"]

@@ -14,18 +14,12 @@ from typing import Any, Literal, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._channel.delivery import (
-    STREAM_TAKES_NOTHING_BACK,
-    Delivery,
-    OnError,
-    ProcessDelivery,
-    Verdict,
-    check_on_error,
-)
+from rabbitry._channel.delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, check_on_error
 from rabbitry._channel.working import Workers, check_concurrency
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._values.options import Verdict
 
 __all__ = ["DeliveryHandler", "OnStale", "Processing", "awaiting"]
 
@@ -55,7 +49,7 @@ class Processing:
         self.on_loss: Callable[[], None] | None = self._workers.cancel_stale if is_cancelling else None
 
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
-        """Until the subscription is stopped, fails, or this is cancelled."""
+        """Handle deliveries until the subscription is stopped or fails, or this is cancelled."""
         if subscription.is_stream and self._on_error == "requeue":
             raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import anyio
 
-from rabbitry._client.changes import Change, State
+from rabbitry._client.changes import Change
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
@@ -25,20 +25,20 @@ from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import State, WhileDown
 
-__all__ = ["Credentials", "CredentialsSource", "Fate", "Link", "WhileDown"]
+__all__ = ["Credentials", "CredentialsSource", "Fate", "Link"]
 
 logger = logging.getLogger("rabbitry")
 
-WhileDown = Literal["wait", "fail"]
 
 VAIN_LIFE = 1.0
 """Seconds that a connection has to last, or the attempt counts as one that failed."""
 REFRESH_AT = 0.8
 """Part of a token's life after which the next one is asked for."""
 REFRESH_AGAIN = 5.0
-"""Seconds between attempts when that fails."""
+"""Seconds between attempts to have the next token, once one has failed."""
 REFRESH_BOUND = 15.0
 """Seconds that the source of credentials may take."""
 
@@ -185,7 +185,7 @@ class Link:
             self.close()
 
     def close(self) -> None:
-        """There will be no other life."""
+        """Be closed: there will be no other life."""
         if self.state != "closed":
             self._move("closed", self._fate.failure)
 
@@ -253,7 +253,7 @@ class Link:
             raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
 
     async def _serve(self, connection: Connection) -> None:
-        """One life. Returns when it has ended."""
+        """Hand out the connection until its life has ended."""
         self.lives += 1
         self._fate.has_lived = True
         began = anyio.current_time()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias, TypeVar
 
-from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.link import Link
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
@@ -22,18 +22,18 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
+from rabbitry._values.options import WhileDown
 from rabbitry.protocol.wire.constants import CONNECTION_FORCED
 
-__all__ = ["Attempts", "OnUnknown", "Step", "check_policies", "in_a_life", "is_lost", "next_step"]
+__all__ = ["Attempts", "Step", "check_policies", "in_a_life", "is_lost", "next_step"]
 
-OnUnknown = Literal["raise", "republish"]
 Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
-    """Refuse what is no such policy."""
+    """Refuse what is no policy for a connection that is down, or an outcome that is unknown."""
     if while_down not in ("wait", "fail"):
         raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
     if on_unknown not in ("raise", "republish"):

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
-from rabbitry._client.link import Link, WhileDown
+from rabbitry._client.link import Link
 from rabbitry._client.outcomes import Attempts
 from rabbitry._client.registry import FLEETING_PAUSE, FLEETING_TRIES
 from rabbitry._client.senders import OWN_CHANNELS
@@ -25,9 +25,10 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
-from rabbitry._rpc.caller import RPC, ReplyTo, calls_in_flight, check_reply_to
+from rabbitry._rpc.caller import RPC, calls_in_flight, check_reply_to
 from rabbitry._rpc.interface import bound
 from rabbitry._values.codecs import Codec, codec_named
+from rabbitry._values.options import ReplyTo, WhileDown
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["ClientRPC", "opened"]
@@ -162,7 +163,7 @@ class ClientRPC:
         return rpc if rpc is not None and rpc.is_open and self._is_open else None
 
     async def _opened_for(self, exchange: str) -> RPC:
-        """The same, opened if need be, in a life to come if need be."""
+        """The `RPC` that calls through this exchange, opened if need be, and in a life to come if need be."""
         while self._is_open:
             rpc = self._ready(exchange)
             if rpc is not None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._values.options import Offset
 
-__all__ = ["Offset", "StreamPosition"]
-
-Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelta
+__all__ = ["StreamPosition"]
 
 
 class StreamPosition:

@@ -7,12 +7,12 @@ to the life it came in; nothing that was not handed out is lost; a stream goes o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 
@@ -23,7 +23,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
 from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
-from rabbitry._client.streams import Offset, StreamPosition
+from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
@@ -36,22 +36,13 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import ConsumeOptions
 from rabbitry._values.topology import Queue
 
-__all__ = ["ConsumeOptions", "Subscription", "SubscriptionBatches"]
+__all__ = ["Subscription", "SubscriptionBatches"]
 
 logger = logging.getLogger("rabbitry")
-
-
-class ConsumeOptions(TypedDict, total=False):
-    """The arguments of `client.consume` that `client.process` takes, too."""
-
-    no_ack: bool
-    exclusive: bool
-    priority: int | None
-    arguments: Mapping[str, Any] | None
-    offset: Offset | None
 
 
 T = TypeVar("T")
@@ -236,7 +227,7 @@ class Subscription:
                 raise StopAsyncIteration
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
-        """In the present life or the next one; returns early when stopped."""
+        """Begin to consume, in the present life or the next one; returns early when stopped."""
         trouble = Trouble() if resuming else None
 
         async def attempt(connection: Connection) -> bool:
@@ -249,7 +240,7 @@ class Subscription:
                 pass
 
     async def _pause(self) -> None:
-        """Longer each time, where subscribing is of no use."""
+        """Wait, longer each time, where subscribing was of no use."""
         if self._fruitless > 1:
             await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
 

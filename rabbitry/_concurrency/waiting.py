@@ -75,7 +75,7 @@ class Waits(NamedTuple):
 
 
 def waits() -> Waits:
-    """Those of the running event loop. trio is asked first: as a guest it runs inside asyncio."""
+    """How to wait on the running event loop. trio is asked first: as a guest it runs inside asyncio."""
     if "trio" in sys.modules:
         trio = _waiting_trio()
         if trio.in_trio_task():
@@ -87,7 +87,7 @@ def waits() -> Waits:
 
 
 def new_signal() -> Signal:
-    """A signal for the running task."""
+    """A signal for the running task, of the kind that its event loop wakes fastest."""
     return waits().new_signal()
 
 

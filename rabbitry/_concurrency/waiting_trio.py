@@ -1,4 +1,4 @@
-"""Waiting on trio's own primitives. Imported only when trio is: it is an optional dependency."""
+"""Signals and checkpoints on trio's own primitives. Imported only when trio is: it is an optional dependency."""
 
 from __future__ import annotations
 

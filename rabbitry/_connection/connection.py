@@ -20,12 +20,13 @@ from rabbitry._connection.introduction import mechanisms, octets, own_properties
 from rabbitry._connection.settings import Settings
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
-from rabbitry._rpc.answering import CLOCK_SKEW, Answering, Handler
-from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.answering import Answering, Handler
+from rabbitry._rpc.caller import RPC
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._values.address import Address
 from rabbitry._values.codecs import Codec
+from rabbitry._values.options import CLOCK_SKEW, ReplyTo
 from rabbitry._values.topology import Queue, name_of
 from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.states import ConnectionState

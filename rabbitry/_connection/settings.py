@@ -24,11 +24,12 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import LocalProtocolError
-from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.caller import RPC
 from rabbitry._values.address import Address, parse_uri
 from rabbitry._values.codecs import Codec
-from rabbitry._values.message import seconds
-from rabbitry.protocol.wire.constants import FRAME_MIN_SIZE
+from rabbitry._values.durations import seconds
+from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
+from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 from rabbitry.protocol.wire.tables import encode_table
 
 __all__ = [
@@ -36,8 +37,6 @@ __all__ = [
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_FRAME_MAX",
     "DEFAULT_HEARTBEAT",
-    "DEFAULT_MAX_MESSAGE_SIZE",
-    "DEFAULT_URL",
     "PLAIN",
     "ConnectionOptions",
     "Dial",
@@ -50,13 +49,10 @@ __all__ = [
 Dial: TypeAlias = Callable[[str, int], Awaitable[ByteStream]]
 DeliveryHandler: TypeAlias = Callable[[Delivery], Awaitable[Any]]
 
-DEFAULT_URL = "amqp://guest:guest@localhost/"
 DEFAULT_HEARTBEAT = 30
 DEFAULT_CONNECT_TIMEOUT = 15.0
 DEFAULT_FRAME_MAX = 131072
 DEFAULT_CHANNEL_MAX = 2047
-DEFAULT_MAX_MESSAGE_SIZE = 134217728
-"""128 MiB: RabbitMQ's own default of max_message_size up to 3.13 (4.0 lowered it to 16 MiB)."""
 
 
 class Kinds(NamedTuple):
@@ -141,7 +137,7 @@ def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[Connec
         raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
     if settings.connect_timeout <= 0:
         raise LocalProtocolError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
-    if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= 0xFFFFFFFF:
+    if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= FRAME_MAX_SIZE:
         raise LocalProtocolError(
             f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {settings.frame_max}"
         )

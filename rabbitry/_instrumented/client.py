@@ -15,8 +15,8 @@ from rabbitry._channel.life import ChannelLife
 from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
 from rabbitry._client.handlers import DeliveryHandler
-from rabbitry._client.link import Link, WhileDown
-from rabbitry._client.outcomes import OnUnknown, check_policies
+from rabbitry._client.link import Link
+from rabbitry._client.outcomes import check_policies
 from rabbitry._client.publisher import ClientPublisher, LastingConfirmation
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
@@ -26,9 +26,10 @@ from rabbitry._instrumented.channel import InstrumentedChannel
 from rabbitry._instrumented.delivery import observed
 from rabbitry._instrumented.life import InstrumentedLife, Observer
 from rabbitry._instrumented.rpc import InstrumentedRPC
-from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.caller import RPC
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
+from rabbitry._values.options import OnUnknown, ReplyTo, WhileDown
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["InstrumentedClient", "Reconnections"]

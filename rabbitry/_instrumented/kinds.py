@@ -13,8 +13,9 @@ from rabbitry._instrumented.channel import InstrumentedChannel
 from rabbitry._instrumented.delivery import InstrumentedDelivery, observed
 from rabbitry._instrumented.life import InstrumentedLife
 from rabbitry._instrumented.rpc import InstrumentedRPC
-from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.caller import RPC
 from rabbitry._values.codecs import Codec
+from rabbitry._values.options import ReplyTo
 
 __all__ = ["kinds_for"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from rabbitry._channel.channel import Channel
 from rabbitry._instrumentation import CallOperation, Instruments
-from rabbitry._rpc.caller import RPC, ReplyTo
+from rabbitry._rpc.caller import RPC
 from rabbitry._values.codecs import Codec
+from rabbitry._values.options import ReplyTo
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["InstrumentedRPC"]

@@ -28,16 +28,14 @@ from rabbitry._rpc.service import Service, prepared
 from rabbitry._values.codecs import Codec, codec_named, decode_from
 from rabbitry._values.message import Message
 
-__all__ = ["CLOCK_SKEW", "Answering", "Handler", "Publish", "reject"]
+__all__ = ["Answering", "Handler", "Publish", "reject"]
 
 logger = logging.getLogger("rabbitry")
 
 Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
 Publish: TypeAlias = Callable[[Delivery, Message, str, str], Awaitable[None]]
-"""Of the request, its reply, and the exchange and routing key that the reply goes to."""
+"""Publishes a reply: given the request, the reply, and the exchange and routing key that it goes to."""
 
-CLOCK_SKEW = 0.5
-"""Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""
 
 ANSWERED_KEPT = 1000
 """Requests that were answered, and that come again if their acknowledgement was lost with the connection."""
@@ -238,8 +236,8 @@ class Answering:
 
 
 def reject(request: Delivery) -> None:
-    """It goes where the queue has its dead letters go. A stream has none, and RabbitMQ closes the connection of who
-    rejects there: its requests are acknowledged, as any.
+    """Reject a request: it goes where the queue has its dead letters go. A stream has none, and RabbitMQ closes the
+    connection of who rejects there: its requests are acknowledged, as any.
     """
     if not request.is_settled and not request.is_stale:
         if request.seems_streamed:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from os import urandom
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 
@@ -35,14 +35,14 @@ from rabbitry._rpc.envelope import (
 from rabbitry._rpc.interface import bound
 from rabbitry._values.codecs import Codec, codec_named, decode_from
 from rabbitry._values.message import Message
+from rabbitry._values.options import ReplyTo
 from rabbitry._values.topology import Exchange, name_of
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["RPC", "ReplyTo", "calls_in_flight", "check_reply_to"]
+__all__ = ["RPC", "calls_in_flight", "check_reply_to"]
 
-ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
 
 REPLY_TAG = "rabbitry-replies"
 """The consumer tag of a channel's reply consumer."""

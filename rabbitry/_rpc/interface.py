@@ -11,22 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from rabbitry._rpc.service import public_methods
+from rabbitry._values.interfaces import Bound, public_methods
 
 __all__ = ["bound"]
 
 T = TypeVar("T")
-
-
-class Bound:
-    """Stands for the server of an interface."""
-
-    def __init__(self, interface: type, routing_key: str) -> None:
-        self._interface = interface
-        self._routing_key = routing_key
-
-    def __repr__(self) -> str:
-        return f"<{self._interface.__name__} served at {self._routing_key!r}>"
 
 
 def bound(

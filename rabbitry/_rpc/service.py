@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-__all__ = ["Service", "prepared", "public_methods"]
+from rabbitry._values.interfaces import public_methods
+
+__all__ = ["Service", "prepared"]
 
 
 class Service:
@@ -78,18 +80,8 @@ def prepared(service: Service, name: str | None, payload: Any) -> tuple[Callable
     return function, partial(function, *args, **kwargs)
 
 
-def public_methods(cls: type) -> dict[str, Callable[..., Any]]:
-    """The public methods that a class has or inherits, unbound."""
-    found = {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("_")}
-    unwrapped = {
-        name: value.__func__ if isinstance(value, staticmethod | classmethod) else value
-        for name, value in found.items()
-    }
-    return {name: value for name, value in unwrapped.items() if inspect.isroutine(value)}
-
-
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """None of a builtin that tells none: it checks for itself."""
+    """What the function takes; None of a builtin that does not tell, and checks for itself."""
     try:
         return inspect.signature(function)
     except ValueError:

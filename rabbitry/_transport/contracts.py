@@ -1,13 +1,25 @@
-"""The two contracts of this layer: a `Transport` moves the bytes of one connection, its `Endpoint` makes sense of them.
+"""The contracts of this layer, between it and the one above, and between a poller, its pump and its sockets.
 
-Both sides are synchronous, so that queueing, sending and receiving never straddle an `await`. An endpoint is called
-by the event loop's own turn (by a pump, or by a stream's tasks) and never from inside a transport's method, with one
-exception: `data_to_send`. Neither contract knows what the bytes mean.
+To those above: a `Transport` moves the bytes of one connection, its `Endpoint` makes sense of them. Both sides are
+synchronous, so that queueing, sending and receiving never straddle an `await`. An endpoint is called by the event
+loop's own turn (by a pump, or by a stream's tasks) and never from inside a transport's method, with one exception:
+`data_to_send`. Neither contract knows what the bytes mean.
+
+Within: a poller is a `Turn` to the `Pump` that runs it and a `Keeper` to the sockets it serves; neither knows more of
+it.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import select
+    from collections.abc import Callable
+
+__all__ = ["GONE", "Endpoint", "Keeper", "Pump", "Transport", "Turn"]
+
+# --- to the layer above ----------------------------------------------------------------------------------------------
 
 
 class Endpoint(Protocol):
@@ -19,7 +31,7 @@ class Endpoint(Protocol):
         ...
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take what arrived, of any length but zero; `now` is on the clock of `time.monotonic`."""
+        """Take what arrived, of any length but zero; `now` is on the clock of `_concurrency.clock.monotonic`."""
         ...
 
     def data_to_send(self) -> bytes:
@@ -92,7 +104,7 @@ class Transport(Protocol):
         ...
 
     def start_timer(self, when: float) -> None:
-        """Have `handle_timer` called at or after `when`, on the clock of `time.monotonic`.
+        """Have `handle_timer` called at or after `when`, on the clock of `_concurrency.clock.monotonic`.
 
         There is one deadline: an earlier one replaces a later one, a later one is ignored while one is pending.
         """
@@ -127,3 +139,90 @@ class _Gone:
 
 
 GONE: Endpoint = _Gone()
+
+
+# --- within this layer -----------------------------------------------------------------------------------------------
+
+
+class Turn(Protocol):
+    """What a pump runs: a poller's part in one turn of the event loop."""
+
+    @property
+    def descriptor(self) -> int:
+        """What is readable while `poll` has something to do."""
+        ...
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `run_timers` has something to do, None for never. It may be too early, which costs one look."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something waits for `flush`."""
+        ...
+
+    def poll(self) -> bool:
+        """Serve the sockets that are ready, without waiting. True if spinning may be worth it: some were, and few."""
+        ...
+
+    def is_awaiting(self) -> bool:
+        """Whether one of those few awaits a reply."""
+        ...
+
+    def flush(self) -> None:
+        """The end of the turn."""
+        ...
+
+    def run_timers(self) -> None:
+        """Call the deadlines that have passed, and have the pump told of the next."""
+        ...
+
+
+class Pump(Protocol):
+    """What tells a poller when to run."""
+
+    def wake(self) -> None:
+        """Have the poller flushed when the turn ends. The poller asks once for each turn."""
+        ...
+
+    def set_timer(self, when: float) -> None:
+        """Have the poller's timers run at `when` instead of whatever was set before."""
+        ...
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Run until cancelled."""
+        ...
+
+
+Kept = TypeVar("Kept", contravariant=True)
+
+
+class Keeper(Protocol[Kept]):
+    """What a socket's transport asks of the poller that serves it."""
+
+    @property
+    def view(self) -> memoryview:
+        """The buffer to receive into, shared by all: nothing of it is kept."""
+        ...
+
+    @property
+    def epoll(self) -> select.epoll:
+        """What watches descriptors. A transport registers its own, and nothing else."""
+        ...
+
+    def arrange(self, transport: Kept) -> None:
+        """Have the transport's `end_turn` called when the turn ends."""
+        ...
+
+    def doom(self, transport: Kept) -> None:
+        """Have the transport's `finish` called when the turn ends."""
+        ...
+
+    def set_deadline(self, transport: Kept, when: float) -> None:
+        """Have the transport's `handle_timer` called at or after `when`, instead of at its deadline before."""
+        ...
+
+    def forget(self, transport: Kept) -> None:
+        """The transport is about to close its descriptor."""
+        ...

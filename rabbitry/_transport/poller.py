@@ -17,22 +17,21 @@ from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
 
+from rabbitry._concurrency.clock import clock
 from rabbitry._transport.addresses import Address, first_to_answer, os_error
-from rabbitry._transport.pump import Pump, pump_for_backend
+from rabbitry._transport.contracts import Endpoint, Pump
+from rabbitry._transport.pumps import pump_for_backend
 from rabbitry._transport.socket import EPOLLIN, EPOLLONESHOT, EPOLLOUT, SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyio.abc import TaskStatus
-
-    from rabbitry._transport.contracts import Endpoint
 
 SOCKETS_PER_PASS = 256  # at most
 PASS_SECONDS = 0.01  # a pass that took longer halves the next one's sockets, and then what each may deliver: tasks and
@@ -51,6 +50,7 @@ PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 class Poller:
     """Connects sockets and serves them all from one place in the event loop. Not for use from other threads.
 
+    The `Turn` of its pump and the `Keeper` of its sockets.
     `pump` makes the pump; without it the running backend decides.
     """
 
@@ -59,6 +59,7 @@ class Poller:
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self.view = self._buffer  # the part received into by every transport, kept by none
         self.next_deadline: float | None = None  # the earliest in the heap; it may be stale, which costs one look
+        self._monotonic = clock().monotonic
         self._make_pump = pump or pump_for_backend
         self._pump: Pump | None = None
         self._scope: anyio.CancelScope | None = None
@@ -171,11 +172,17 @@ class Poller:
 
     # --- the turn, run by the pump -----------------------------------------------------------------------------------
 
+    @property
+    def descriptor(self) -> int:
+        """The epoll's own: readable while `poll` has something to do."""
+        return self.epoll.fileno()
+
     def poll(self) -> bool:
         """One pass. True if it had events and touched few sockets, so that spinning may be worth it."""
         events = self.epoll.poll(0, self._batch)
         if not events:
             return False
+        monotonic = self._monotonic
         now = monotonic()
         transports = self._transports
         touched: list[SocketTransport] = []
@@ -229,13 +236,13 @@ class Poller:
                 transport.end_turn()
         if self._doomed:
             doomed, self._doomed = self._doomed, []
-            now = monotonic()
+            now = self._monotonic()
             for transport in doomed:
                 transport.finish(now)
 
     def run_timers(self) -> None:
         """Call the deadlines that have passed, a bounded number of them, and have the pump come back for the next."""
-        now = monotonic()
+        now = self._monotonic()
         timers = self._timers
         due: list[SocketTransport] = []
         while timers and timers[0][0] <= now and len(due) < TIMERS_PER_PASS:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
-from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
+from rabbitry._concurrency.clock import clock
+from rabbitry._transport.contracts import Turn
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rabbitry._transport.poller import Poller
+__all__ = ["SPINS", "AsyncioPump", "TaskPump"]
 
 # After a pass with events that touched few sockets, one of which awaits a reply, this many more turns look for it
 # before the loop is left to sleep: waking from sleep would be a good part of a confirmed publish's latency.
@@ -28,26 +29,13 @@ SPINS = 3
 EARLY = 0.001  # loops may wake a timer this much too early (uvloop counts milliseconds)
 
 
-class Pump(Protocol):
-    def wake(self) -> None:
-        """Have the poller flushed when the turn ends. The poller asks once for each turn."""
-        ...
-
-    def set_timer(self, when: float) -> None:
-        """Have the poller's timers run at `when` instead of whatever was set before."""
-        ...
-
-    async def run(self, started: Callable[[], None]) -> None:
-        """Run until cancelled."""
-        ...
-
-
 class AsyncioPump:
     """Callbacks on the running asyncio loop: half the CPU of a task that awaits readability each time."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Turn) -> None:
         self._poller = poller
         self._loop = asyncio.get_running_loop()
+        self._monotonic = clock().monotonic
         self._context = contextvars.copy_context()  # not that of whichever task happens to write first in a turn
         self._spins = 0
         self._turn: asyncio.Handle | None = None
@@ -60,11 +48,11 @@ class AsyncioPump:
     def set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(when - monotonic(), EARLY)
+        delay = max(when - self._monotonic(), EARLY)
         self._timer = self._loop.call_later(delay, self._poller.run_timers, context=self._context)
 
     async def run(self, started: Callable[[], None]) -> None:
-        descriptor = self._poller.epoll.fileno()
+        descriptor = self._poller.descriptor
         self._loop.add_reader(descriptor, self._on_readable)
         try:
             self.wake()  # for what was asked for before we ran
@@ -99,11 +87,15 @@ class AsyncioPump:
 
 
 class TaskPump:
-    """Three tasks on any AnyIO backend; a subclass may replace the primitives by faster ones of its backend."""
+    """Three tasks on any AnyIO backend: `reading`, `flushing` and `keeping_time`.
 
-    def __init__(self, poller: Poller) -> None:
+    A subclass may replace the primitives by faster ones of its backend.
+    """
+
+    def __init__(self, poller: Turn) -> None:
         self._poller = poller
-        self._spins = 0  # while positive, `_read` comes back at the end of this turn and flushes, too
+        self._monotonic = clock().monotonic
+        self._spins = 0  # while positive, `reading` comes back at the end of this turn and flushes, too
         self._parked: anyio.Event | None = None
         self._sleep: anyio.CancelScope | None = None
 
@@ -113,13 +105,13 @@ class TaskPump:
 
     def set_timer(self, when: float) -> None:
         if self._sleep is not None:
-            self._sleep.deadline = anyio.current_time() + max(when - monotonic(), EARLY)
+            self._sleep.deadline = anyio.current_time() + max(when - self._monotonic(), EARLY)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as tg:
-            tg.start_soon(self._read)
-            tg.start_soon(self._flush)
-            tg.start_soon(self._keep_time)
+            tg.start_soon(self.reading)
+            tg.start_soon(self.flushing)
+            tg.start_soon(self.keeping_time)
             started()
 
     async def wait_readable(self, descriptor: int) -> None:
@@ -133,9 +125,10 @@ class TaskPump:
         self._parked = anyio.Event()
         await self._parked.wait()
 
-    async def _read(self) -> None:
+    async def reading(self) -> None:
+        """Poll where there is something to read, and some turns longer while a reply is awaited."""
         poller = self._poller
-        descriptor = poller.epoll.fileno()
+        descriptor = poller.descriptor
         while True:
             await self.wait_readable(descriptor)
             self._spins = SPINS
@@ -154,7 +147,8 @@ class TaskPump:
             if poller.has_work:
                 self.wake()
 
-    async def _flush(self) -> None:
+    async def flushing(self) -> None:
+        """Flush at the end of each turn that has something to flush, but for those that `reading` ends."""
         poller = self._poller
         while True:
             if poller.has_work and not self._spins:
@@ -163,7 +157,8 @@ class TaskPump:
                 await self.park()
             poller.flush()
 
-    async def _keep_time(self) -> None:
+    async def keeping_time(self) -> None:
+        """Run the timers when the next deadline has come, whichever that is by then."""
         while True:
             with anyio.CancelScope() as self._sleep:
                 if (when := self._poller.next_deadline) is not None:
@@ -171,18 +166,3 @@ class TaskPump:
                 await anyio.sleep_forever()
             self._sleep = None
             self._poller.run_timers()
-
-
-def pump_for_backend(poller: Poller) -> Pump:
-    """The best pump for whatever runs the current task. trio is looked at first: as a guest it runs inside asyncio."""
-    if "trio" in sys.modules:
-        import trio
-
-        if trio.lowlevel.in_trio_task():
-            from rabbitry._transport.pump_trio import TrioPump
-
-            return TrioPump(poller)
-    try:
-        return AsyncioPump(poller)
-    except RuntimeError:  # no asyncio loop is running
-        return TaskPump(poller)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 from trio.lowlevel import Abort
 
+from rabbitry._transport.contracts import Turn
 from rabbitry._transport.pump import TaskPump
 from rabbitry._transport.socket import SocketTransport
 
-if TYPE_CHECKING:
-    from rabbitry._transport.poller import Poller
+__all__ = ["TrioPump"]
 
 # Ctrl-C is for the program's main task. Raised here, it would end the pump before connections could close, or lose the
 # rest of a message that the kernel took in part.
-for function in (TaskPump._read, TaskPump._flush, TaskPump._keep_time, SocketTransport._send_queued):
+for function in (TaskPump.reading, TaskPump.flushing, TaskPump.keeping_time, SocketTransport.send_queued):
     trio.lowlevel.enable_ki_protection(function)
 
 
 class TrioPump(TaskPump):
     """A task that waits for the selector, one that flushes, one that keeps time."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Turn) -> None:
         super().__init__(poller)
         self._parked_task: trio.lowlevel.Task | None = None
 

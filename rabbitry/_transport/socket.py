@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from rabbitry._transport.contracts import GONE, Endpoint
+from rabbitry._transport.contracts import GONE, Endpoint, Keeper
 
 if TYPE_CHECKING:
     import socket
-
-    from rabbitry._transport.poller import Poller
 
 # epoll_ctl(2); the select module has them on Linux only, and this module must load everywhere
 EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLONESHOT = 0x1, 0x4, 0x8, 0x10, 1 << 30
@@ -49,7 +47,7 @@ class SocketTransport:
         "scheduled",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, endpoint: Endpoint, peer: str) -> None:
+    def __init__(self, poller: Keeper[SocketTransport], sock: socket.socket, endpoint: Endpoint, peer: str) -> None:
         self._poller = poller
         self._socket = sock
         self._peer = peer
@@ -73,7 +71,7 @@ class SocketTransport:
         if not self.scheduled:
             self.scheduled = True
             self._poller.arrange(self)
-            self._send_queued()
+            self.send_queued()
 
     def send_later(self) -> None:
         if not self.scheduled:
@@ -81,7 +79,7 @@ class SocketTransport:
             self._poller.arrange(self)
 
     def flush(self) -> None:
-        self._send_queued()
+        self.send_queued()
 
     def end_turn(self) -> None:
         """The flush at the end of a turn, called by the poller for every transport that asked for one.
@@ -89,13 +87,13 @@ class SocketTransport:
         Sending here opens the next turn, in which this connection has then "sent something": it stays scheduled, and
         a busy connection sends once a turn. Only after a turn without a send may a write leave at once again.
         """
-        if self._send_queued():
+        if self.send_queued():
             if not self.is_stalled:
                 self._poller.arrange(self)
         elif not self.is_stalled:
             self.scheduled = self.fd < 0
 
-    def _send_queued(self) -> bool:
+    def send_queued(self) -> bool:
         """Take what the endpoint has queued and send it. True if there was something."""
         if self.is_stalled:
             return False

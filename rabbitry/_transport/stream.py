@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import logging
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, SocketAttribute
 
+from rabbitry._concurrency.clock import monotonic
 from rabbitry._transport.addresses import os_error, peer_name
 from rabbitry._transport.contracts import GONE, Endpoint
 
@@ -260,5 +260,5 @@ def _peer_name(stream: ByteStream) -> str:
 
 
 def _loop_time(when: float) -> float:
-    """A moment of `time.monotonic` on the clock of the event loop."""
+    """A moment of `monotonic` on the clock of the event loop."""
     return anyio.current_time() + (when - monotonic())

@@ -20,10 +20,13 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from rabbitry.protocol.wire.constants import FRAME_MIN_SIZE
+from rabbitry._values.durations import LONGEST_MS
+from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 
-__all__ = ["Address", "parse_uri"]
+__all__ = ["DEFAULT_URL", "Address", "parse_uri"]
 
+DEFAULT_URL = "amqp://guest:guest@localhost/"
+"""The broker on this machine as it is when installed."""
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 
@@ -59,9 +62,9 @@ class Address:
     certfile: str | None = None
     keyfile: str | None = None
     key_password: str | None = field(default=None, repr=False)
-    """Of the key file; `password` in the URI's query."""
+    """What opens the key file; `password` in the URI's query."""
     verify: bool | None = None
-    """`verify_peer` or `verify_none`."""
+    """Whether the broker's certificate is verified; `verify_peer` or `verify_none` in the URI."""
     fail_if_no_peer_cert: bool | None = None
     server_name_indication: str | None = None
     """The name the certificate must have; "disable" for none."""
@@ -194,14 +197,14 @@ def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def _frame_max(text: str) -> int:
-    value = _integer(0, 0xFFFFFFFF)(text)
+    value = _integer(0, FRAME_MAX_SIZE)(text)
     if 0 < value < FRAME_MIN_SIZE:
         raise ValueError(f"must be 0 (the broker's) or at least {FRAME_MIN_SIZE}, not {value}")
     return value
 
 
 def _seconds(text: str) -> float:
-    return _integer(1, 0xFFFFFFFF)(text) / 1000
+    return _integer(1, LONGEST_MS)(text) / 1000
 
 
 def _choice(choices: dict[str, bool]) -> Callable[[str], bool]:

@@ -1,4 +1,7 @@
-"""How long to wait between attempts to connect, and when to give up. It keeps no state and reads no clock."""
+"""How long to wait between attempts to connect, and when to give up.
+
+What must stay true: a back-off keeps no state and reads no clock; who counts the attempts asks it for each.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from math import inf
 from random import Random
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import seconds
 
 __all__ = ["Backoff"]
 

@@ -52,7 +52,7 @@ def _encode_text(value: Any) -> bytes:
 
 
 def _encode_raw(value: Any) -> bytes:
-    """Not `bytes` itself, to which 5 means five zeros."""
+    """The body as it is. `bytes` itself would not do: to it 5 means five zeros."""
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"codec 'raw' takes bytes, not {type(value).__name__}: choose another codec, such as 'json'")
     return bytes(value)

@@ -7,24 +7,22 @@ message (or one that only differs in its body) again costs no encoding.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
 from rabbitry._errors import LocalProtocolError
 from rabbitry._values.codecs import Codec, codec_named
+from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["PERSISTENT_HEADER", "Body", "Message", "seconds", "wire_properties"]
+__all__ = ["PERSISTENT_HEADER", "Body", "Message", "seconds", "wire_properties"]  # `seconds` for who has not moved yet
 
 Body = bytes | bytearray | memoryview
-
-_MAX_EXPIRATION_MS = 4294967295
-"""RabbitMQ's bound: rabbit_misc:check_expiry refuses anything from 2**32 ms on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +67,16 @@ class Message:
             object.__setattr__(self, "headers", MappingProxyType(_copied(self.headers)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled and copied by its fields: the read-only view of the headers can't be."""
+        """A message is pickled and copied by its fields, as the read-only view of its headers can't be. Pickles are
+        kept, and so name nothing but the public class.
+        """
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
-        return _rebuilt, (values | {"headers": None if self.headers is None else dict(self.headers)},)
+        return Message._rebuilt, (values | {"headers": None if self.headers is None else dict(self.headers)},)
+
+    @classmethod
+    def _rebuilt(cls, values: dict[str, Any]) -> Message:
+        """The message with these fields, which a pickle calls."""
+        return cls(**values)
 
     @classmethod
     def json(cls, value: Any, **properties: Any) -> Message:
@@ -115,31 +120,17 @@ def _copied(headers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rebuilt(values: dict[str, Any]) -> Message:
-    return Message(**values)
-
-
 def wire_properties(message: Message) -> Properties:
     """The message's properties in the wire's units."""
     properties = Properties(**{name: getattr(message, name) for name in Properties.__slots__ if name != "expiration"})
     if message.headers is not None:
         properties.headers = dict(message.headers)
     if message.expiration is not None:
-        milliseconds = math.ceil(seconds(message.expiration) * 1000 - 1e-6)
-        if not 0 <= milliseconds <= _MAX_EXPIRATION_MS:
-            raise LocalProtocolError(
-                f"expiration must be 0 to {_MAX_EXPIRATION_MS / 1000} seconds, not {message.expiration}"
-            )
+        milliseconds = ceil(seconds(message.expiration) * 1000 - 1e-6)
+        if not 0 <= milliseconds <= LONGEST_MS:
+            raise LocalProtocolError(f"expiration must be 0 to {LONGEST_MS / 1000} seconds, not {message.expiration}")
         properties.expiration = str(milliseconds)
     return properties
-
-
-def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds; `LocalProtocolError` for one that is not a finite number."""
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not math.isfinite(value):
-        raise LocalProtocolError(f"a duration must be finite, not {duration}")
-    return value
 
 
 PERSISTENT_HEADER = encode_properties(Properties(delivery_mode=2))

@@ -1,7 +1,7 @@
 """Exchanges, queues and bindings as plain values, with RabbitMQ's queue arguments typed and checked.
 
 What must stay true: a value says the same to the broker each time it is declared, and what some version of RabbitMQ
-refuses, crashes on or silently ignores is refused here, with the reason. They declare nothing themselves:
+refuses, crashes on or silently ignores is refused here, with the reason. Values declare nothing themselves:
 `channel.declare` does.
 """
 
@@ -14,12 +14,10 @@ from math import ceil
 from typing import Any, Literal, TypeAlias, get_args
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import seconds
+from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire import methods
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
-
-LONGEST_MS = 4294967295  # RabbitMQ takes times up to 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Exchange:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def declaration(self) -> methods.ExchangeDeclare:
-        """What declares it."""
+        """The method that declares the exchange."""
         return methods.ExchangeDeclare(
             exchange=self.name,
             type=self.type,
@@ -50,7 +48,7 @@ class Exchange:
         )
 
     def deletion(self) -> methods.ExchangeDelete:
-        """What deletes it."""
+        """The method that deletes the exchange."""
         return methods.ExchangeDelete(exchange=self.name)
 
 
@@ -109,7 +107,7 @@ class Queue:
 
     @property
     def current_name(self) -> str:
-        """What the broker knows it by. `LocalProtocolError` for a temporary queue that was not declared yet."""
+        """The name that the broker knows the queue by. `LocalProtocolError` for a temporary one not declared yet."""
         if self._server is None:
             return self.name
         if self._server.name is None:
@@ -118,11 +116,11 @@ class Queue:
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the broker chooses its name."""
+        """Whether the broker chooses the queue's name."""
         return self._server is not None
 
     def declared_as(self, name: str) -> None:
-        """The broker answered its declaration."""
+        """Keep the name that the broker gave as it answered the declaration, if it was to choose one."""
         if self._server is not None:
             self._server.name = name
 
@@ -150,7 +148,7 @@ class Queue:
         self.declaration()  # refuses times out of range, and what is given twice
 
     def declaration(self) -> methods.QueueDeclare:
-        """What declares it."""
+        """The method that declares the queue."""
         typed = {
             "x-queue-type": None if self.type == "classic" else self.type,
             "x-max-length": self.max_length,
@@ -174,7 +172,7 @@ class Queue:
         )
 
     def deletion(self) -> methods.QueueDelete:
-        """What deletes it."""
+        """The method that deletes the queue."""
         return methods.QueueDelete(queue=self.current_name)
 
 
@@ -188,7 +186,7 @@ class Binding:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def declaration(self) -> methods.QueueBind:
-        """What makes it."""
+        """The method that makes the binding."""
         return methods.QueueBind(
             queue=name_of(self.queue),
             exchange=name_of(self.exchange),
@@ -197,7 +195,7 @@ class Binding:
         )
 
     def deletion(self) -> methods.QueueUnbind:
-        """What removes it."""
+        """The method that removes the binding."""
         return methods.QueueUnbind(
             queue=name_of(self.queue),
             exchange=name_of(self.exchange),
@@ -216,7 +214,7 @@ class ExchangeBinding:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def declaration(self) -> methods.ExchangeBind:
-        """What makes it."""
+        """The method that makes the binding."""
         return methods.ExchangeBind(
             destination=name_of(self.destination),
             source=name_of(self.source),
@@ -225,7 +223,7 @@ class ExchangeBinding:
         )
 
     def deletion(self) -> methods.ExchangeUnbind:
-        """What removes it."""
+        """The method that removes the binding."""
         return methods.ExchangeUnbind(
             destination=name_of(self.destination),
             source=name_of(self.source),
@@ -238,7 +236,7 @@ Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
 
 
 def in_order(entities: Iterable[Entity]) -> list[Entity]:
-    """What others refer to comes first: exchanges, queues, bindings."""
+    """The entities in the order to declare them, as some refer to others: exchanges, queues, bindings."""
     order = get_args(Entity)
     for entity in entities:
         if type(entity) not in order:
@@ -247,7 +245,7 @@ def in_order(entities: Iterable[Entity]) -> list[Entity]:
 
 
 def name_of(entity: str | Queue | Exchange) -> str:
-    """The name that the broker knows it by."""
+    """The name that the broker knows a queue or exchange by; text is itself."""
     if isinstance(entity, str):
         return entity
     if isinstance(entity, Queue):

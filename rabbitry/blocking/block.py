@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar
 
-from rabbitry._errors import LocalProtocolError
+from rabbitry import LocalProtocolError
 from rabbitry.blocking.portal import Portal, Timeout
 
 __all__ = ["Block"]
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Block(Generic[T]):
-    """To be entered once; may be entered and left by different threads."""
+    """An async block as a `with` block: to be entered once, and left, by whichever threads."""
 
     _what: ClassVar[str]
     _call: ClassVar[str]
@@ -43,13 +43,13 @@ class Block(Generic[T]):
 
     @property
     def _async(self) -> T:
-        """The async object."""
+        """The async object that entering gave; `LocalProtocolError` before that."""
         if self._entered is None:
             raise LocalProtocolError(f"{self._what} is not open: enter it first, 'with {self._call} as ...'")
         return self._entered
 
     def __enter__(self) -> Self:
-        """Open it, within the `timeout` that it was made with."""
+        """Open the block, within the `timeout` that it was made with."""
         if self._entered is not None:
             raise LocalProtocolError(f"{self._what} was entered before: call {self._call} again")
         self._entered = self._portal.run(self._enter, self._timeout, undo=self._undo)
@@ -58,7 +58,7 @@ class Block(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it. Interrupted, it goes on closing in the background."""
+        """Close the block. Interrupted, it goes on closing in the background."""
         if not self._portal.is_gone:
             self._portal.run(self._leave, is_final=True)
 

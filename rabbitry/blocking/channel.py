@@ -11,10 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
 import rabbitry
-from rabbitry._channel.channel import QueueInfo
-from rabbitry._errors import NotConnected
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Entity, Exchange, Queue
+from rabbitry import Exchange, Message, NotConnected, Queue, QueueInfo
+from rabbitry._values.topology import Entity
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery
@@ -334,11 +332,11 @@ class Channel(Block[rabbitry.Channel]):
         self._run(lambda: self._channel.commit_tx(), timeout)
 
     def rollback_tx(self, *, timeout: Timeout = None) -> None:
-        """Undo it instead: published messages are gone, settled deliveries are unsettled again."""
+        """Undo what a commit would make final: published messages are gone, settled deliveries are unsettled again."""
         self._run(lambda: self._channel.rollback_tx(), timeout)
 
 
 def _put_back(delivery: rabbitry.Delivery | None) -> None:
-    """It was got for a call that was interrupted."""
+    """Undo a `get` that was interrupted: the delivery goes back into its queue."""
     if delivery is not None and not delivery.is_settled and not delivery.is_stale:
         delivery.nack()

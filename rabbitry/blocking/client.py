@@ -1,59 +1,55 @@
 """`Client`: what spans reconnects, for threads. Where a program without async begins.
 
-What must stay true: what each operation does across a lost connection is the async client's doing; publishers are kept
-for the next `publish_many` only while nothing of theirs has failed.
+What must stay true: what each operation does across a lost connection is the async client's doing. An operation here is
+handed over to the loop as it is, and the functions that it is to call go to threads.
 """
 
 from __future__ import annotations
 
-import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any, TypeAlias, Unpack, overload
+from typing import Any, Unpack, overload
 
 import anyio.to_thread
 
 import rabbitry
-from rabbitry._channel.channel import QueueInfo
-from rabbitry._channel.delivery import OnError
-from rabbitry._channel.publisher import check_window
-from rabbitry._client.changes import State
-from rabbitry._client.link import Credentials, WhileDown
-from rabbitry._client.outcomes import OnUnknown
-from rabbitry._client.streams import Offset
-from rabbitry._client.subscription import ConsumeOptions
-from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
-from rabbitry._instrumentation import Instrumentation
-from rabbitry._rpc.answering import CLOCK_SKEW, Handler
-from rabbitry._rpc.caller import ReplyTo
-from rabbitry._values.backoff import Backoff
-from rabbitry._values.codecs import Codec
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Entity, Exchange, Queue
+from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
+from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.options import (
+    CLOCK_SKEW,
+    DEFAULT_DRAIN,
+    DEFAULT_MAX_MESSAGE_SIZE,
+    ConsumeOptions,
+    Offset,
+    OnUnknown,
+    ReplyTo,
+    State,
+    WhileDown,
+)
+from rabbitry._values.topology import Entity
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.hosting import Hosted
-from rabbitry.blocking.portal import Portal, Timeout
+from rabbitry.blocking.pool import PublisherOptions, Publishers
+from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
-from rabbitry.blocking.threads import Threads, caught
+from rabbitry.blocking.threads import Handler, OnError, Threads, caught
 
 __all__ = ["Client", "open_client"]
 
-logger = logging.getLogger("rabbitry")
-
-PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
-
-DEFAULT_DRAIN = 5.0
-"""Seconds that handlers have to finish: they run in threads, which nothing can cancel."""
+HANDLERS_DRAIN = 5.0
+"""Seconds that the handlers of an interrupted `process` or `serve` have to finish. The async ones have none, and are
+cancelled; these run in threads, which nothing can cancel.
+"""
 
 
 class Client(Hosted[rabbitry.Client]):
-    """Made by `open_client`, and usable by any thread inside its `with` block."""
+    """A client that spans reconnects, made by `open_client`, and usable by any thread inside its `with` block."""
 
     _what = "the client"
     _how = "with rabbitry.blocking.open_client(url) as client"
@@ -222,7 +218,7 @@ class Client(Hosted[rabbitry.Client]):
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
-        drain: float | timedelta = DEFAULT_DRAIN,
+        drain: float | timedelta = HANDLERS_DRAIN,
         timeout: Timeout = None,
         **options: Unpack[ConsumeOptions],
     ) -> None:
@@ -287,7 +283,7 @@ class Client(Hosted[rabbitry.Client]):
         raw: bool = False,
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
-        drain: float | timedelta = DEFAULT_DRAIN,
+        drain: float | timedelta = HANDLERS_DRAIN,
         timeout: Timeout = None,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
@@ -345,7 +341,7 @@ class Client(Hosted[rabbitry.Client]):
 
     @property
     def state(self) -> State:
-        """The worse of its two connections' states; one that was never needed does not count."""
+        """The worse of the client's two connections' states; one that was never needed does not count."""
         return self._async.state
 
     @property
@@ -371,68 +367,6 @@ class Client(Hosted[rabbitry.Client]):
         """Return when the client was left; raise the cause when something else ended it."""
         if not self._is_left:
             self._portal.run(self._async.wait_closed, timeout)
-
-
-class Publishers:
-    """A client's publishers that are not in use, each with a channel of its own, so that the calls of several threads
-    don't share their failures. Used on the loop alone.
-    """
-
-    def __init__(self) -> None:
-        self._client: rabbitry.Client
-        self._portal: Portal
-        self._is_open = False
-        self._idle: dict[PublisherOptions, list[tuple[rabbitry.ClientPublisher, AsyncExitStack]]] = {}
-
-    @asynccontextmanager
-    async def with_client(
-        self, opening: AbstractAsyncContextManager[rabbitry.Client], portal: Portal
-    ) -> AsyncIterator[rabbitry.Client]:
-        """The client's block, with which they end. It must not know the blocking client, which may be dropped."""
-        async with opening as self._client:
-            self._portal, self._is_open = portal, True
-            try:
-                yield self._client
-            finally:
-                self._is_open = False
-                idle, self._idle = self._idle, {}
-                for kept in idle.values():
-                    for _, stack in kept:
-                        await stack.aclose()
-
-    @asynccontextmanager
-    async def one(self, window: int, options: PublisherOptions) -> AsyncIterator[rabbitry.ClientPublisher]:
-        """One for this caller alone, until all it published is confirmed."""
-        check_window(window)
-        idle = self._idle.setdefault(options, [])
-        publisher, stack = idle.pop() if idle else await self._new(options)
-        publisher._window = window  # nothing is under way: there need not be one for each size
-        try:
-            yield publisher
-            await publisher.flush()
-        except BaseException as error:  # a broker that does not answer may take seconds to close the channel
-            self._portal.spawn(self._abandon(stack, error))
-            raise
-        if publisher.failed or not self._is_open:
-            await stack.aclose()
-        else:
-            idle.append((publisher, stack))
-
-    async def _abandon(self, stack: AsyncExitStack, error: BaseException) -> None:
-        """Leave at once what is under way, and close the channel."""
-        try:
-            await stack.__aexit__(type(error), error, None)
-        except BaseException as again:
-            if again is not error:
-                logger.warning("a publisher could not be closed: %s", again)
-
-    async def _new(self, options: PublisherOptions) -> tuple[rabbitry.ClientPublisher, AsyncExitStack]:
-        while_down, on_unknown = options
-        stack = AsyncExitStack()
-        publisher = await stack.enter_async_context(
-            self._client.publisher(while_down=while_down, on_unknown=on_unknown)
-        )
-        return publisher, stack
 
 
 def open_client(

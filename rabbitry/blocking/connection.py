@@ -9,18 +9,14 @@ from datetime import timedelta
 from typing import Any
 
 import rabbitry
-from rabbitry._connection.settings import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_URL
-from rabbitry._instrumentation import Instrumentation
-from rabbitry._rpc.answering import CLOCK_SKEW, Handler
-from rabbitry._rpc.caller import ReplyTo
-from rabbitry._rpc.requests import RequestCounts
-from rabbitry._values.codecs import Codec
-from rabbitry._values.topology import Queue
+from rabbitry import Codec, Instrumentation, Queue, RequestCounts
+from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.hosting import Hosted
 from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.rpc import RPC
-from rabbitry.blocking.threads import Threads
+from rabbitry.blocking.threads import Handler, Threads
 
 __all__ = ["Connection", "connect"]
 

@@ -19,7 +19,7 @@ from typing import Self, TypeAlias
 import anyio
 
 import rabbitry
-from rabbitry._errors import RabbitryError
+from rabbitry import RabbitryError
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
@@ -94,7 +94,7 @@ class Consumer(Block[AnyConsumer]):
                 return
 
     def _take_fetched(self) -> list[Delivery]:
-        """One by one, as threads take them, too."""
+        """Take what is at hand: one by one, because threads do so meanwhile."""
         taken: list[Delivery] = []
         while self._fetched:
             try:
@@ -104,7 +104,11 @@ class Consumer(Block[AnyConsumer]):
         return taken
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
-        """To the consumer of now, which puts them back into the queue when it is left. On the loop."""
+        """Give deliveries to the consumer of the present life, which puts them back when it is left. On the loop.
+
+        By the async library's own way to take back what a cancelled batch held: nothing public hands deliveries back to
+        a consumer, as who iterates an async one never holds what it did not ask for.
+        """
         if not deliveries:
             return
         consumer = self._async if isinstance(self._async, rabbitry.Consumer) else self._async._consumer
@@ -147,7 +151,7 @@ class Consumer(Block[AnyConsumer]):
         return delivery if delivery is not None else self._wait_for_one(Deadline(timeout))
 
     def _next_fetched(self) -> Delivery | None:
-        """One that is at hand, and was not put back by the broker meanwhile."""
+        """The next delivery that is at hand, and was not put back by the broker meanwhile."""
         while True:
             try:
                 delivery = self._fetched.popleft()
@@ -186,7 +190,7 @@ class Consumer(Block[AnyConsumer]):
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def _start_fetching(self) -> None:
-        """Unless it is under way already: a fetch that nobody waits for any more goes on."""
+        """Fetch deliveries, unless a fetch is under way already: one that nobody waits for any more goes on."""
         self._portal.settle_now()  # the broker may wait for that before it sends more
         if not (self._is_fetching or self._fetched or self._has_ended):
             self._is_fetching = True
@@ -227,16 +231,21 @@ class Consumer(Block[AnyConsumer]):
 
         Consume with a prefetch of at least `size`, or every batch waits in vain to fill.
         """
-        return Batches(self, self._async.batches(size, within=within), timeout)
+        return Batches(self, self._portal, self._async.batches(size, within=within), timeout)
 
 
 class Batches:
     """Iterates a consumer in batches; made by `Consumer.batches`."""
 
     def __init__(
-        self, consumer: Consumer, batches: rabbitry.Batches | rabbitry.SubscriptionBatches, timeout: Timeout
+        self,
+        consumer: Consumer,
+        portal: Portal,
+        batches: rabbitry.Batches | rabbitry.SubscriptionBatches,
+        timeout: Timeout,
     ) -> None:
         self._consumer = consumer
+        self._portal = portal
         self._async = batches
         self._timeout = timeout
 
@@ -245,8 +254,7 @@ class Batches:
 
     def __next__(self) -> rabbitry.Batch:
         """The next batch, never empty. Interrupted or timed out, it loses nothing."""
-        portal = self._consumer._portal
-        batch = portal.run(self._next, self._timeout, undo=self._undo)
+        batch = self._portal.run(self._next, self._timeout, undo=self._undo)
         if batch is None:
             raise StopIteration
         return batch
@@ -258,7 +266,7 @@ class Batches:
             batch = await self._async.__anext__()
         except StopAsyncIteration:  # which no coroutine's result may be
             return None
-        return rabbitry.Batch([Delivery(delivery, consumer._portal) for delivery in batch])
+        return rabbitry.Batch([Delivery(delivery, self._portal) for delivery in batch])
 
     def _undo(self, batch: rabbitry.Batch | None) -> None:
         if batch is not None:

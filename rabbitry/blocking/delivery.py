@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import rabbitry
-from rabbitry._errors import AlreadySettled, StaleDelivery
+from rabbitry import AlreadySettled, StaleDelivery
 from rabbitry.blocking.portal import Portal
 
 __all__ = ["Delivery"]
@@ -69,7 +69,7 @@ class Delivery(rabbitry.Delivery):
         self._portal.settle(partial(self._settle_now, settlement))
 
     def _settle_now(self, settlement: Callable[[], None]) -> None:
-        """On the loop. A rollback may make it unsettled again, so the channel's word is the last."""
+        """Settle, on the loop. A rollback may make the delivery unsettled again, so the channel's word is the last."""
         try:
             settlement()
         except StaleDelivery:

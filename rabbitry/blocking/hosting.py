@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
-from rabbitry._errors import LocalProtocolError, NotConnected
+from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.portal import Portal, lease
 
 __all__ = ["Hosted"]
@@ -88,7 +88,7 @@ class Hosted(Generic[T]):
         self._was_entered = self._is_left = False
 
     def _manager(self) -> AbstractAsyncContextManager[T]:
-        """The async block."""
+        """The async block to hold open."""
         raise NotImplementedError
 
     @property
@@ -100,7 +100,7 @@ class Hosted(Generic[T]):
 
     @property
     def _async(self) -> T:
-        """The async object."""
+        """The async object inside the block; `NotConnected` outside it."""
         self._portal  # noqa: B018 - raises outside the block
         assert self._value is not None
         return self._value
@@ -127,7 +127,7 @@ class Hosted(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close. In the child of a fork, nothing. Interrupted, it goes on closing in the background."""
+        """Close the block; in the child of a fork, do nothing. Interrupted, it goes on closing in the background."""
         portal, host = self._leased, self._host
         if portal is None or portal.is_forked or host is None:
             return
@@ -154,6 +154,6 @@ class Hosted(Generic[T]):
 
 
 def _leave_soon(host: Host[Any], portal: Portal) -> None:
-    """Leave the block, and have its lease given back, without waiting."""
+    """Have the host leave its block, and the lease given back, without waiting."""
     portal.submit_if_open(host.leave_soon)
     portal.submit_if_open(portal.give_back)

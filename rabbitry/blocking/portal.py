@@ -23,8 +23,8 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 
-from rabbitry._errors import LocalProtocolError, NotConnected
-from rabbitry._values.message import seconds
+from rabbitry import LocalProtocolError, NotConnected
+from rabbitry._values.durations import seconds
 
 __all__ = ["Deadline", "Portal", "Timeout", "lease"]
 
@@ -63,7 +63,7 @@ class Deadline:
 
 
 class Operation(Generic[T]):
-    """A coroutine that runs for one waiting thread; made, waited for and taken there, run on the loop."""
+    """A coroutine that runs on the loop for one waiting thread, which makes this, waits for it and takes its result."""
 
     __slots__ = (
         "_context",
@@ -94,12 +94,12 @@ class Operation(Generic[T]):
     # --- in the waiting thread ----------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """Return when it has ended. A signal handler may raise here, any number of times."""
+        """Return when the coroutine has ended. A signal handler may raise here, any number of times."""
         if not self.is_done:
             self._done.acquire()
 
     def result(self) -> T:
-        """What it returned, or raise what it raised."""
+        """What the coroutine returned, or raise what it raised."""
         if self._error is not None:
             try:
                 raise self._error
@@ -110,7 +110,7 @@ class Operation(Generic[T]):
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Run it in a task. Harmless when done twice."""
+        """Run the coroutine in a task. Harmless when done twice."""
         if self._is_started:
             return
         self._is_started = True
@@ -124,12 +124,12 @@ class Operation(Generic[T]):
             task.add_done_callback(self._ended)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
-        """A task that is cancelled before its first step never takes one."""
+        """The task is done. One that was cancelled before its first step never ran, and did not say so itself."""
         if not self.is_done:
             self._end(_thread_ended())
 
     def cancel(self) -> None:
-        """Have it end; at once if it was never started."""
+        """Have the operation end; at once if it was never started."""
         if self._scope is not None:
             self._scope.cancel()
         elif not self.is_done:
@@ -162,7 +162,7 @@ def _thread_ended() -> NotConnected:
 
 
 class Portal:
-    """Started by the first `lease`, ended when the last one is given back."""
+    """An event loop in a thread of its own, started by the first `lease`, ended when the last one is given back."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
@@ -206,23 +206,23 @@ class Portal:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process has only a copy of it, without its thread."""
+        """Whether this process has only a copy of the portal, without its thread."""
         return self._forks != _forks
 
     @property
     def is_gone(self) -> bool:
-        """Whether it can do nothing any more: a block that is left then has nothing to close."""
+        """Whether the portal can do nothing any more: a block that is left then has nothing to close."""
         return self.is_forked or not self.is_open
 
     def check_fork(self) -> None:
-        """Raise in a child process."""
+        """Raise in a child process, where the loop does not run."""
         if self.is_forked:
             raise LocalProtocolError(
                 "this was opened before the process forked, and belongs to the parent: open another one in the child"
             )
 
     def submit(self, callback: Callable[[], object]) -> None:
-        """Have the loop call it, in the order of submission. Does not wait. `NotConnected` after the end."""
+        """Have the loop call `callback`, in the order of submission. Does not wait. `NotConnected` after the end."""
         self.check_fork()
         with self._lock:
             if not self.is_open:
@@ -230,7 +230,7 @@ class Portal:
             self._loop.call_soon_threadsafe(callback)
 
     def submit_if_open(self, callback: Callable[[], object]) -> None:
-        """Have the loop call it, if there is one."""
+        """Have the loop call `callback`, if there is a loop."""
         with suppress(NotConnected, LocalProtocolError):
             self.submit(callback)
 
@@ -267,7 +267,7 @@ class Portal:
             raise
 
     def _abandon(self, operation: Operation[T], undo: Callable[[T], object] | None) -> None:
-        """Nobody takes its result any more."""
+        """End an operation whose result nobody takes any more."""
         try:
             if not operation.is_done:
                 self.submit(operation.cancel)
@@ -278,7 +278,7 @@ class Portal:
             pass
 
     def settle(self, settlement: Callable[[], object]) -> None:
-        """Have the loop make it soon, together with others. Does not wait."""
+        """Have the loop make a settlement soon, together with others. Does not wait."""
         self.check_fork()
         self._settlements.append(settlement)
         if not self._is_settling:
@@ -292,7 +292,7 @@ class Portal:
     # --- on the loop --------------------------------------------------------------------------------------------------
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run it in a task of its own. It must not raise; cancelled with the loop, it may never take a step."""
+        """Run a coroutine in a task. It must not raise; cancelled with the loop, it may never take a step."""
         return self._tasks.create_task(coroutine)
 
     def _begin(self, operation: Operation[Any]) -> None:
@@ -303,7 +303,7 @@ class Portal:
         self._loop.call_later(SETTLE_WITHIN, self.settle_now)
 
     def settle_now(self) -> None:
-        """Make the settlements there are."""
+        """Make the settlements that were handed over so far."""
         self._is_settling = False  # first: who adds one from now on wakes the loop again
         while self._settlements:
             settlement = self._settlements.popleft()
@@ -315,7 +315,7 @@ class Portal:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def give_back(self) -> None:
-        """One lease; with the last one the thread ends, for which this waits unless it is called there."""
+        """Give one lease back; with the last one the thread ends, for which this waits unless it is called there."""
         global _portal
         if self.is_forked:
             return
@@ -337,7 +337,7 @@ class Portal:
         self._stopping.set()
 
 
-# --- the one of this process ------------------------------------------------------------------------------------------
+# --- the portal of this process ---------------------------------------------------------------------------------------
 
 _portal: Portal | None = None
 _lock = threading.RLock()
@@ -355,7 +355,7 @@ def lease() -> Portal:
 
 
 def _forget() -> None:
-    """In the child of a fork: the thread is not here, and the lock may be held by one that is not here either."""
+    """Begin anew in the child of a fork: the thread is not here, and the lock may be held by one that isn't either."""
     global _portal, _lock, _forks
     _portal, _lock, _forks = None, threading.RLock(), _forks + 1
 

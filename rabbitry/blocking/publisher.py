@@ -13,10 +13,8 @@ from types import TracebackType
 from typing import Any
 
 import rabbitry
-from rabbitry._channel.confirmation import Outcome
-from rabbitry._errors import LocalProtocolError, PublishFailed
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Exchange
+from rabbitry import Exchange, LocalProtocolError, Message, PublishFailed
+from rabbitry._values.options import Outcome
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.threads import caught
@@ -38,24 +36,24 @@ class Confirmation:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it: "pending" at first, then "confirmed", "nacked", "unroutable", "unknown" or "unsent", as
-        `rabbitry.Confirmation` explains.
+        """What became of the publish: "pending" at first, then "confirmed", "nacked", "unroutable", "unknown" or
+        "unsent", as `rabbitry.Confirmation` explains.
         """
         return self._async.outcome
 
     @property
     def tag(self) -> Any:
-        """What `submit` was given."""
+        """The tag that `submit` was given."""
         return self._async.tag
 
     @property
     def message(self) -> Message | bytes:
-        """What was published."""
+        """The message that was published."""
         return self._async.message
 
     @property
     def exchange(self) -> str:
-        """Where it was published to."""
+        """The exchange that it was published to."""
         return self._async.exchange
 
     @property
@@ -82,7 +80,7 @@ OnOutcome = Callable[[Confirmation], None]
 
 
 def with_portal(on_outcome: OnOutcome | None, portal: Portal) -> Callable[[rabbitry.Confirmation], None] | None:
-    """What the async publisher calls instead."""
+    """What the async publisher calls instead of the user's function, which gets a `Confirmation` for threads."""
     if on_outcome is None:
         return None
     return lambda confirmation: caught(partial(on_outcome, Confirmation(confirmation, portal)))

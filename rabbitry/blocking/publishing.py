@@ -14,9 +14,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import anyio
 
 import rabbitry
-from rabbitry._errors import LocalProtocolError
-from rabbitry._values.message import Message
-from rabbitry._values.topology import Exchange
+from rabbitry import Exchange, LocalProtocolError, Message
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
 
 __all__ = ["ByKey", "Several", "Submits", "publish_all", "unconfirmed", "with_keys"]
@@ -78,7 +76,7 @@ class _Publishing:
         self._mandatory = mandatory
 
     async def send(self, messages: list[Keyed], is_last: bool) -> None:
-        """Publish these. With the last ones, return when all are confirmed."""
+        """Publish these messages. With the last ones, return when all are confirmed."""
         try:
             if self._publisher is None:
                 block = self._open_publisher()
@@ -95,7 +93,7 @@ class _Publishing:
             raise
 
     async def give_up(self) -> None:
-        """The caller has failed to give the rest."""
+        """Leave at once: the caller has failed to give the rest."""
         await self._leave(LocalProtocolError("publish_many was interrupted"))
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -112,7 +110,7 @@ def publish_all(
     mandatory: bool,
     timeout: Timeout,
 ) -> int:
-    """Publish all of them, wait for their confirms, and return how many there were."""
+    """Publish all messages, wait for their confirms, and return how many there were."""
     deadline = Deadline(timeout)
     publishing = _Publishing(open_publisher, exchange, mandatory)
     count = 0
@@ -146,7 +144,7 @@ class _Unconfirmed:
     async def submit(
         self, message: Message | bytes, *, routing_key: str, exchange: str | Exchange | None, mandatory: bool
     ) -> None:
-        """Return once it is queued."""
+        """Publish; return once the message is queued."""
         await self._channel.publish(message, routing_key=routing_key, exchange=exchange or "", mandatory=mandatory)
 
 

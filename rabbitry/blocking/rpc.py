@@ -1,4 +1,8 @@
-"""`RPC`: calls that wait for their replies. Replies, deadlines and errors are the async one's."""
+"""`RPC`: calls that wait for their replies.
+
+What must stay true: replies, deadlines and errors are those of the async RPC; nothing is decided here but what an
+interface whose methods are ordinary ones may look like.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,8 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
 import rabbitry
-from rabbitry._errors import LocalProtocolError
-from rabbitry._rpc.interface import Bound
-from rabbitry._rpc.service import public_methods
-from rabbitry._values.topology import Exchange
+from rabbitry import Exchange, LocalProtocolError
+from rabbitry._values.interfaces import Bound, public_methods
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Timeout
 

@@ -12,20 +12,26 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 
 import rabbitry
-from rabbitry._channel.delivery import OnError
-from rabbitry._errors import RabbitryError
+from rabbitry import RabbitryError
+from rabbitry._values.options import Verdict
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal
 
-__all__ = ["Threads", "caught"]
+__all__ = ["Handler", "OnError", "Threads", "caught"]
 
 T = TypeVar("T")
+
+Handler: TypeAlias = Callable[[Any], Any] | rabbitry.Service | Sequence[Callable[..., Any]]
+"""What answers requests."""
+
+OnError: TypeAlias = Verdict | Callable[[rabbitry.Delivery, Exception], Verdict]
+"""What becomes of a delivery whose handler failed, or what decides it."""
 
 
 class Threads:
@@ -53,6 +59,7 @@ class Threads:
         if isinstance(function, Sequence):
             function = rabbitry.Service(*function)
         if isinstance(function, rabbitry.Service):
+            # The service's own table: of what it was made (an object, say, or an interface) only the names are public.
             return rabbitry.Service({name: self.asynchronous(each) for name, (each, _) in function._functions.items()})
         if not callable(function) or inspect.iscoroutinefunction(function):
             return function
@@ -78,7 +85,7 @@ class Threads:
         return in_thread
 
     def guarded(self, on_error: OnError) -> OnError:
-        """The same, which may end the program. It is called on the loop."""
+        """`on_error` itself, or a function that does the same and may end the program. It is called on the loop."""
         if not callable(on_error):
             return on_error
 
@@ -100,7 +107,9 @@ class _Exit(Exception):
 
 
 def caught(function: Callable[[], T]) -> T:
-    """What it returns or raises, but for what would end or cancel who awaits it: that becomes an ordinary failure."""
+    """What the function returns or raises, but for what would end or cancel who awaits it: that becomes an ordinary
+    failure.
+    """
     try:
         return function()
     except Exception:

@@ -1,6 +1,7 @@
 """What it takes to test against RabbitMQ: a private broker or a cluster, and faults of theirs and of the network.
 
-RabbitMQ must be installed: `install.py` does it.
+RabbitMQ must be installed: `python -m rabbitry.testing.install` does it, and `python -m rabbitry.testing.debian` puts
+that of another Debian release into a folder. Both are commands alone; programs import from here and nowhere below.
 """
 
 from __future__ import annotations

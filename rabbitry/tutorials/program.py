@@ -22,9 +22,11 @@ __all__ = ["run"]
 
 Program = Callable[..., Awaitable[None]]
 
+DEFAULT_URL: str = inspect.signature(rabbitry.connect).parameters["url"].default
+
 
 def run(*programs: Program) -> None:
-    """Run the one that the command line names."""
+    """Run the program that the command line names."""
     given = _parser(programs).parse_args()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # also into a pipe
@@ -48,7 +50,7 @@ def run(*programs: Program) -> None:
 
 
 def _broker_url(text: str) -> str:
-    """The same; else argparse tells what is wrong with it, without its password."""
+    """The URL itself, if it is a broker's; else argparse tells what is wrong with it, without its password."""
     try:
         rabbitry.connect(text)  # opens nothing before it is entered
     except ValueError as error:
@@ -57,7 +59,7 @@ def _broker_url(text: str) -> str:
 
 
 def _parameters(program: Program) -> list[inspect.Parameter]:
-    """All but the URL."""
+    """The program's parameters, all but the URL."""
     return list(inspect.signature(program, eval_str=True).parameters.values())[1:]
 
 
@@ -69,9 +71,9 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shared = argparse.ArgumentParser(add_help=False)
-    url = os.environ.get("RABBITMQ_URL") or "amqp://guest:guest@localhost"
+    url = os.environ.get("RABBITMQ_URL") or DEFAULT_URL
     shared.add_argument(
-        "--url", type=_broker_url, default=url, help="the broker, else $RABBITMQ_URL, else amqp://guest:guest@localhost"
+        "--url", type=_broker_url, default=url, help=f"the broker, else $RABBITMQ_URL, else {DEFAULT_URL}"
     )
     backends = [name for name in ("asyncio", "trio") if find_spec(name)]
     shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
+import rabbitry
 from rabbitry._cli.program import main
-from rabbitry._cli.values import parse_count, parse_duration, parse_pairs, parse_value, redact, redact_in, with_vhost
+from rabbitry._cli.values import (
+    DEFAULT_URL,
+    parse_count,
+    parse_duration,
+    parse_pairs,
+    parse_value,
+    redact,
+    redact_in,
+    with_vhost,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +53,10 @@ def test_pairs() -> None:
     for text in ("a", "=1"):
         with pytest.raises(ValueError, match="key=value"):
             parse_pairs([text], "--header")
+
+
+def test_the_broker_is_the_librarys_unless_it_is_named() -> None:
+    assert inspect.signature(rabbitry.connect).parameters["url"].default == DEFAULT_URL
 
 
 def test_another_virtual_host() -> None:

@@ -418,7 +418,7 @@ async def test_the_innocent_get_through_where_the_broker_closed_the_channel_for_
                 tg.start_soon(publish, Message(b"x", user_id="mallory"))
         assert sorted(ended) == ["PreconditionFailed"] * 5 + ["confirmed"] * 25
         connection = client._publishing._connection
-        assert connection is not None and len(connection._endpoint.protocol._channels) <= 1
+        assert connection is not None and len(connection._endpoint.protocol.channels) <= 1
 
 
 async def test_a_blocked_connection_fails_who_would_rather_fail(node: PrivateNode) -> None:

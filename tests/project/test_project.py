@@ -1,4 +1,4 @@
-"""The rules of the project itself: layers, public names, docstrings, and the front door that the README promises."""
+"""The rules of the project itself: public names, docstrings, and the front door that the README promises."""
 
 from __future__ import annotations
 
@@ -10,128 +10,28 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-# Imports point downward only: a module imports from its own layer or those before it.
-LAYERS = ("rabbitry._errors", "rabbitry.protocol", "rabbitry._transport", "rabbitry", "loadtest")
-
-# protocol is sans-IO: no clock, no socket, no event loop.
-FORBIDDEN_IN_PROTOCOL = {
-    "anyio", "asyncio", "select", "selectors", "socket", "sniffio", "ssl", "threading", "time", "trio", "uvloop",
-}  # fmt: skip
+from tests.project.rooms import ROOT, Graph, is_within, private_names
 
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s tests"
 MAIN_JOB = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s loadtest -- --clients 10000"
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+GRAPH = Graph()
 
 
-SOURCES = {module_name(path): path for package in ("rabbitry", "loadtest") for path in (ROOT / package).rglob("*.py")}
-TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
-
-
-def is_within(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
-
-
-def layer(module: str) -> int:
-    """The most specific of LAYERS that the module belongs to."""
-    matching = [name for name in LAYERS if is_within(module, name)]
-    return LAYERS.index(max(matching, key=len))
-
-
-def imported(module: str) -> Iterator[str]:
-    """The full names that a module imports, wherever in it: `from a import b` gives a.b, relative imports resolved."""
-    parts = module.split(".")
-    package = parts if SOURCES[module].name == "__init__.py" else parts[:-1]
-    for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            base = [*base, node.module] if node.module else base
-            yield from (".".join([*base, alias.name]) for alias in node.names)
-
-
-def resolved(name: str) -> str:
-    """The module that an imported name is in: a.b is a's unless a.b is a module itself."""
-    while name not in SOURCES and "." in name:
-        name = name.rpartition(".")[0]
-    return name
-
-
-# --- layers -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", sorted(SOURCES))
-def test_imports_point_downward(module: str) -> None:
-    upward = [
-        name
-        for name in map(resolved, imported(module))
-        if is_within(name, "rabbitry") or is_within(name, "loadtest")
-        if layer(name) > layer(module)
-    ]
-    assert not upward
-
-
-@pytest.mark.parametrize("module", sorted(name for name in SOURCES if is_within(name, "rabbitry.protocol")))
-def test_protocol_does_no_io(module: str) -> None:
-    assert not {name.partition(".")[0] for name in imported(module)} & FORBIDDEN_IN_PROTOCOL
-
-
-@pytest.mark.parametrize("module", sorted(name for name in SOURCES if is_within(name, "rabbitry._transport")))
-def test_transport_knows_no_amqp(module: str) -> None:
-    assert not [name for name in imported(module) if is_within(name, "rabbitry.protocol")]
-
-
-@pytest.mark.parametrize("module", sorted(name for name in SOURCES if is_within(name, "rabbitry")))
-def test_the_client_needs_nothing_of_the_testing_package(module: str) -> None:
-    crossing = [
-        name
-        for name in imported(module)
-        if is_within(name, "rabbitry")
-        if is_within(name, "rabbitry.testing") != is_within(module, "rabbitry.testing")
-    ]
-    assert not crossing
-
-
-def private_names(tree: ast.Module) -> set[str]:
-    """Names with a leading underscore that a module defines, as attribute, function, class, slot or annotation."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            names.add(node.attr)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            names.add(node.value)  # __slots__
-    return {name for name in names if name.startswith("_") and not name.endswith("__") and name != "_"}
-
-
-@pytest.mark.parametrize("module", sorted(name for name in SOURCES if is_within(name, "loadtest")))
+@pytest.mark.parametrize("module", sorted(name for name in GRAPH.sources if is_within(name, "loadtest")))
 def test_loadtest_uses_public_names_only(module: str) -> None:
-    private_imports = [
-        name
-        for name in imported(module)
-        if is_within(name, "rabbitry") and any(part.startswith("_") for part in name.split("."))
-    ]
-    assert not private_imports
-
-    of_rabbitry = {name for source in TREES if is_within(source, "rabbitry") for name in private_names(TREES[source])}
-    its_own = private_names(TREES[module])
+    sources = [source for source in GRAPH.sources if is_within(source, "rabbitry")]
+    of_rabbitry = {name for source in sources for name in private_names(GRAPH.trees[source])}
+    its_own = private_names(GRAPH.trees[module])
     attributes = [
         f"line {node.lineno}: .{node.attr}"
-        for node in ast.walk(TREES[module])
+        for node in ast.walk(GRAPH.trees[module])
         if isinstance(node, ast.Attribute) and node.attr in of_rabbitry - its_own
         if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
     ]
@@ -191,9 +91,9 @@ def test_every_public_coroutine_says_what_cancelling_it_means() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("module", sorted(SOURCES))
+@pytest.mark.parametrize("module", sorted(GRAPH.sources))
 def test_modules_open_with_their_law(module: str) -> None:
-    assert ast.get_docstring(TREES[module])
+    assert ast.get_docstring(GRAPH.trees[module])
 
 
 # --- the front door ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 import rabbitry
-from loadtest.scenarios.settings import make_parser, parse_settings
+from loadtest.commands.flags import make_parser, parse_settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -383,7 +383,7 @@ async def test_serving_that_is_cancelled_as_a_channel_for_replies_opens_leaves_n
                 return number
 
             tg.start_soon(connection.serve, queue, handler)
-        assert list(connection._endpoint.protocol._channels) == [channel.number]
+        assert list(connection._endpoint.protocol.channels) == [channel.number]
         assert await has_counts(channel, queue, 1)
 
 

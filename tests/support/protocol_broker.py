@@ -156,11 +156,11 @@ def described(event: Any) -> tuple[Any, ...]:
         case events.Unblocked():
             return ("unblocked",)
         case events.Recovered():
-            return ("recovered", event.channel.number)
+            return ("recovered", event.number, event.consumers)
         case events.ChannelEnded():
             return (
                 "channel ended",
-                event.channel.number,
+                event.number,
                 failure(event.error),
                 event.waiting,
                 event.consumers,
@@ -269,13 +269,13 @@ def reply_to(request: Method, **fields: Any) -> Method:
 
 def check_bookkeeping(connection: ProtocolConnection) -> None:
     """What must be true of a connection at any time."""
-    channels = list(connection._channels.values())
+    channels = list(connection.channels.values())
     outstanding = sum(len(channel.slots) + len(channel.confirms.pending) for channel in channels)
-    outstanding += len(connection._slots)
+    outstanding += len(connection.slots)
     match connection.state:
         case ConnectionState.CLOSED:
             assert not channels and not outstanding
-            assert not connection.acking and not connection._tail and connection._handshake is None
+            assert not connection.acking and not connection._tail and connection.handshake is None
         case ConnectionState.OPEN:
             pass
         case _:

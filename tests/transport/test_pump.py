@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
 
 from rabbitry._transport import Poller
+from rabbitry._transport.contracts import Pump, Turn
 from rabbitry._transport.pump import SPINS, AsyncioPump, TaskPump
+from rabbitry._transport.pumps import pump_for_backend
 from tests.transport.fakes import Listener, Peer, Recorder, Spy, connected, running_poller, turns, until
 
 
@@ -43,6 +48,58 @@ async def test_any_pump_drives_the_poller(pump: Any) -> None:
         await until(lambda: len(endpoint.fired) == 3)
         peer.reset()
         await until(lambda: endpoint.lost)
+
+
+class FakeTurn:
+    """All that a pump needs of a poller; remembers what it was asked for."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.next_deadline: float | None = None
+        self.has_work = False
+        self.calls: list[str] = []
+        self.on_poll: Callable[[], object] = lambda: None
+
+    def poll(self) -> bool:
+        self.calls.append("poll")
+        self.on_poll()
+        return False
+
+    def is_awaiting(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+        self.has_work = False
+
+    def run_timers(self) -> None:
+        self.calls.append("timers")
+        self.next_deadline = None
+
+
+@pytest.mark.parametrize("make_pump", [pump_for_backend, TaskPump])
+async def test_a_pump_runs_whatever_is_a_turn(make_pump: Callable[[Turn], Pump]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        turn = FakeTurn(ours.fileno())
+        turn.on_poll = lambda: ours.recv(10)
+        pump = make_pump(turn)
+        async with anyio.create_task_group() as tg:
+            started = anyio.Event()
+            tg.start_soon(pump.run, started.set)
+            await started.wait()
+            await anyio.wait_all_tasks_blocked()
+            turn.calls.clear()
+
+            theirs.send(b"x")
+            await until(lambda: "poll" in turn.calls)
+            turn.has_work = True
+            pump.wake()
+            await until(lambda: "flush" in turn.calls)
+            turn.next_deadline = time.monotonic()
+            pump.set_timer(turn.next_deadline)
+            await until(lambda: "timers" in turn.calls)
+            tg.cancel_scope.cancel()
 
 
 class Counter:

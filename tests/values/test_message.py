@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +20,8 @@ from hypothesis import strategies as st
 
 import rabbitry
 from tests.support.helpers import exclusive_queue, open_channel
+
+ROOT = Path(__file__).parents[2]
 
 FULL = rabbitry.Message(
     b"body",
@@ -252,6 +258,49 @@ def test_messages_can_be_copied_and_pickled(copied: Callable[[rabbitry.Message],
     assert copied(FULL) == FULL
     failure = rabbitry.Nacked(FULL, "exchange", "key")
     assert pickle.loads(pickle.dumps(failure)).message == FULL
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_name_the_public_class_alone(protocol: int) -> None:
+    """They are kept, and read by other versions: modules that are not public may move."""
+    pickled = pickle.dumps(FULL, protocol)
+    assert pickle.loads(pickled) == FULL
+    named = {name for name, _ in globals_in(pickled) if name.startswith("rabbitry")}
+    assert named == {"rabbitry"}
+
+
+def globals_in(pickled: bytes) -> set[tuple[str, str]]:
+    """Module and name of everything that loading it imports."""
+    found = set()
+
+    class Recording(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            found.add((module, name))
+            return super().find_class(module, name)
+
+    Recording(io.BytesIO(pickled)).load()
+    return found
+
+
+FORMER = (
+    b"crabbitry._message\n_rebuilt\np0\n((dp1\nVbody\np2\nc_codecs\nencode\np3\n(Vbody\np4\nVlatin1\np5\ntp6\nRp7\n"
+    b"sVcontent_type\np8\nNsVcontent_encoding\np9\nNsVheaders\np10\n(dp11\nVkey\np12\nVvalue\np13\nssVdelivery_mode\n"
+    b"p14\nI2\nsVpriority\np15\nI3\nsVcorrelation_id\np16\nNsVreply_to\np17\nNsVexpiration\np18\nNsVmessage_id\np19\n"
+    b"NsVtimestamp\np20\nNsVtype\np21\nNsVuser_id\np22\nNsVapp_id\np23\nNsVcluster_id\np24\nNstp25\nRp26\n."
+)
+"""Pickled when a message named a function of a private module: `rabbitry._message` stands for it, for one release."""
+
+
+def test_pickles_of_former_versions_load() -> None:
+    """In a process of its own, where nothing of rabbitry is imported before."""
+    script = (
+        "import pickle, sys\n"
+        "message = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "import rabbitry\n"
+        "assert message == rabbitry.Message(b'body', headers={'key': 'value'}, priority=3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, FORMER.hex()], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_headers_are_copied_with_what_they_hold() -> None:

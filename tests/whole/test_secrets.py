@@ -227,7 +227,8 @@ async def test_a_client(netloc: str, evidence: Evidence) -> None:
             evidence.note("idle", client, client.statistics())
             with client.changes() as changes:
                 await client.publish(b"", routing_key="nowhere")
-                evidence.note("open", client, client.statistics(), client.last_error, client._publishing, client._consuming)
+                links = client._publishing, client._consuming
+                evidence.note("open", client, client.statistics(), client.last_error, *links)
                 while asked < 3:
                     await anyio.sleep(0.005)
                 connection = await client._publishing.connection("fail")

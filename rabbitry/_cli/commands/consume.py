@@ -23,7 +23,7 @@ from rabbitry._cli.session import Session
 
 LARGEST_BATCH = 500
 UNLIMITED = 65535
-"""The largest prefetch there is, but for none at all."""
+"""The largest prefetch that can be said; beyond it there is 0, which is no limit."""
 
 
 class Printer:
@@ -40,7 +40,7 @@ class Printer:
         self.count = 0
 
     async def print(self, deliveries: Sequence[Delivery]) -> None:
-        """Write them. What cancels this leaves unsettled what was not written whole."""
+        """Write the deliveries. What cancels this leaves unsettled what was not written whole."""
         ends: list[int] = []
         data = bytearray()
         for delivery in deliveries:
@@ -156,7 +156,7 @@ def _offset(text: str | None) -> Literal["first", "last", "next"] | int | dateti
 
 
 async def _next(deliveries: Subscription, arguments: argparse.Namespace, most: float) -> Sequence[Delivery]:
-    """What has come, one at least; none when there is nothing more, or nothing for too long."""
+    """The deliveries that have come, one at least; none when nothing more comes, or nothing for too long."""
     size = int(min(most, _prefetch(arguments) or LARGEST_BATCH, LARGEST_BATCH))
     with anyio.move_on_after(arguments.timeout):
         try:

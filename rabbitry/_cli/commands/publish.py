@@ -44,7 +44,7 @@ class Tally:
         self._untold = 0
 
     def ended(self, confirmation: Confirmation) -> None:
-        """One has its outcome."""
+        """Count a message that has its outcome, and tell of a failure."""
         self.outcomes[confirmation.outcome] += 1
         failure = confirmation.failure()
         if failure is None:
@@ -58,21 +58,21 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Those not confirmed."""
+        """How many have another outcome than confirmed."""
         return sum(self.outcomes.values()) - self.outcomes["confirmed"]
 
     def summary(self) -> str:
-        """In words."""
+        """What became of the messages, in words."""
         return f"{plural(self.published, 'message')} published: " + ", ".join(
             f"{count:,} {outcome}" for outcome, count in self.outcomes.items() if count or outcome == "confirmed"
         )
 
     def progress(self) -> str:
-        """In fewer words."""
+        """How far it is, in fewer words."""
         return f"{self.published:,} published, {self.outcomes['confirmed']:,} confirmed"
 
     def tell_rest(self) -> None:
-        """Count what was not told."""
+        """Say how many failures were not told one by one."""
         if self._untold:
             say(f"and {plural(self._untold, 'failure')} more")
 
@@ -124,7 +124,7 @@ async def _submit(
     *,
     is_mandatory: bool,
 ) -> None:
-    """Publish them, ahead of their confirms. CommandError for one that can't be sent."""
+    """Publish the messages, ahead of their confirms. CommandError for one that can't be sent."""
     async for number, message, exchange, routing_key in messages:
         try:
             await publisher.submit(

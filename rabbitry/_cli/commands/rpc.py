@@ -85,7 +85,7 @@ def _shown(writer: Writer, reply: Any) -> bytes:
 
 
 def _as_jsonable(value: Any) -> Any:
-    """What MessagePack has and JSON has not as messages have it, or else as text."""
+    """The value as JSON can have it: what MessagePack alone has is written as in messages, or else as text."""
     return json.loads(json.dumps(to_json(value), default=str))
 
 
@@ -134,7 +134,7 @@ def load_function(name: str) -> Callable[[Any], Any]:
 
 
 def shell_handler(command: str, content_type: str) -> Handler:
-    """Runs the command for each request."""
+    """A handler that runs the command for each request, and answers with its stdout."""
 
     async def handle(request: Delivery) -> Message:
         return Message(await run_shell(command, request.body), content_type=content_type)

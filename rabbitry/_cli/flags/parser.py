@@ -12,9 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from rabbitry._cli.values import parse_duration, redact_in
-
-DEFAULT_URL = "amqp://guest:guest@localhost"
+from rabbitry._cli.values import DEFAULT_URL, parse_duration, redact_in
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 failed (unroutable, nacked, not found, refused, nothing to get, no reply, --check found "
@@ -57,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         return [*flags, "--", *others] if others else flags
 
     def error(self, message: str) -> NoReturn:
-        """End with code 2."""
+        """End the program with code 2, saying why, without a password."""
         super().error(redact_in(message, Parser.words))
 
 
@@ -101,14 +99,14 @@ def add_command(
 
 
 def add_value(
-    group: argparse._ActionsContainer,
+    group: Any,
     flag: str,
     parse: Callable[[str], T],
     metavar: str,
     text: str,
     default: T | None = None,
 ) -> None:
-    """A flag whose value `parse` converts, or refuses by ValueError."""
+    """Add to a command, or to a group of its flags, one whose value `parse` converts, or refuses by ValueError."""
 
     def convert(value: str) -> T:
         try:
@@ -121,7 +119,7 @@ def add_value(
 
 
 def add_header(add: argparse.ArgumentParser) -> None:
-    """`--header`."""
+    """Add the flag `--header`."""
     text = "a header; JSON values are themselves, everything else is text (repeatable)"
     add.add_argument("--header", action="append", default=[], metavar="K=V", help=text)
 

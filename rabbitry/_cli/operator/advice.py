@@ -27,7 +27,7 @@ from rabbitry._cli.output import plural
 Row = Mapping[str, Any]
 
 SAMPLES = 12
-"""Of a window: with the default of a minute one each 5 s, which is as often as the broker takes them."""
+"""How many cover a window: with the default of a minute one each 5 s, which is as often as the broker takes them."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _unconsumed(queue: Row, window: float) -> Note | None:
 
 
 def _samples(details: Any, window: float) -> Samples | None:
-    """Those of the window and the one before it; None if they don't reach back so far."""
+    """The samples of the window and the one before it; None if they don't reach back so far."""
     found = details.get("samples") if isinstance(details, Mapping) else None
     if not isinstance(found, list) or not found:
         return None
@@ -133,7 +133,7 @@ def _has_samples(queue: Row) -> bool:
 
 
 def _prefetch(consumers: Sequence[Row]) -> int | None:
-    """How many these may have unacknowledged; None if there is no bound, or nobody."""
+    """How many messages these consumers may have unacknowledged; None if there is no bound, or nobody."""
     limits = [_number(each, "prefetch_count") for each in consumers if each.get("ack_required")]
     return sum(limits) if limits and all(limits) else None
 

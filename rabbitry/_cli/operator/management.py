@@ -39,11 +39,11 @@ _COLUMNS = {
     "bindings": "source_name destination_name destination_kind routing_key arguments",
     "connections": "name user vhost peer_host peer_port state channels ssl protocol client_properties",
 }
-"""What rabbitmqctl is asked for."""
+"""The columns that rabbitmqctl is asked for, of each kind of row."""
 
 
 class Source(Protocol):
-    """Where the rows come from."""
+    """Where the rows of the lists come from."""
 
     def rows(self, kind: str, **query: int) -> list[Row]:
         """All queues, consumers, exchanges, bindings or connections of the virtual host, or of all of them."""
@@ -124,7 +124,7 @@ class Api:
         return cls(where, f"Basic {token}", vhost, context)
 
     def rows(self, kind: str, **query: int) -> list[Row]:
-        """By GET."""
+        """All rows of a kind, by one GET."""
         path = kind
         if self.vhost is not None:
             vhost = quote(self.vhost, safe="")
@@ -167,7 +167,7 @@ class Api:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """They would take the credentials along."""
+    """Follows no redirect, which would take the credentials along."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
@@ -184,7 +184,7 @@ class Rabbitmqctl:
     vhost: str | None
 
     def rows(self, kind: str, **query: int) -> list[Row]:
-        """By `rabbitmqctl list_…`, which has no history, whatever the query."""
+        """All rows of a kind, by `rabbitmqctl list_…`, which has no history, whatever the query."""
         vhosts = [self.vhost] if self.vhost is not None else [row["name"] for row in self._list("list_vhosts", "name")]
         if kind == "connections":
             rows = self._list("list_connections", *_COLUMNS[kind].split())

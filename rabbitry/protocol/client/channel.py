@@ -2,18 +2,20 @@
 
 What must stay true: a request's slot stays in the order of replies until its reply came, also when nobody waits for it
 any more; a message's frames and its publish tag are made in one step; after the end nothing more is queued. Its base in
-`settling` queues the frames, `receiving` and `contents` are what the broker says. May not know tasks, time or sockets.
+`settling` queues the frames, `channel_methods` and `messages` are what the broker says. May not know tasks, time or
+sockets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotConnected, RabbitryError, RemoteProtocolError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.delivery_tags import NO_TAGS
+from rabbitry.protocol.client.life import ConnectionLife
 from rabbitry.protocol.client.publish_tags import PublishTags
 from rabbitry.protocol.client.settling import Settling
 from rabbitry.protocol.client.slots import Slot, Slots
@@ -24,9 +26,6 @@ from rabbitry.protocol.wire.constants import FRAME_OVERHEAD, REPLY_SUCCESS, SYNT
 from rabbitry.protocol.wire.framing import message_frames
 from rabbitry.protocol.wire.methods import Method, encode_method_frame
 from rabbitry.protocol.wire.properties import Properties, encode_properties
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.connection import ProtocolConnection
 
 __all__ = [
     "PUBLISH_TAG_HEADER",
@@ -62,7 +61,10 @@ class ProtocolConsumer:
 
 
 class ProtocolChannel(Settling):
-    """See the module's first lines. Made by `ProtocolConnection.open_channel`."""
+    """One channel as a client sees it: its requests, consumers and publishes; `Settling` adds acknowledgements.
+
+    Made by `ProtocolConnection.open_channel`. Tokens are the caller's, and come back with the events they belong to.
+    """
 
     __slots__ = (
         "_heads",
@@ -76,7 +78,7 @@ class ProtocolChannel(Settling):
         "state",
     )
 
-    def __init__(self, connection: ProtocolConnection, number: int) -> None:
+    def __init__(self, connection: ConnectionLife[Any], number: int) -> None:
         super().__init__(connection, number)
         self.state = ChannelState.OPENING
         self.mode = Mode.PLAIN
@@ -127,6 +129,7 @@ class ProtocolChannel(Settling):
             self.connection.events.append(events.Replied(slot.token, reply))
 
     def check_open(self) -> None:
+        """Raise why the channel can't be used, unless it can."""
         if self.state is not ChannelState.OPEN and self.state is not ChannelState.OPENING:
             raise self.end_error()
 
@@ -171,13 +174,13 @@ class ProtocolChannel(Settling):
         first = self.state is not ChannelState.CLOSING
         self.state = state
         if first:
-            ended = events.ChannelEnded(self, self.error, waiting, consumers, unknown, never_sent)
+            ended = events.ChannelEnded(self.number, self.error, waiting, consumers, unknown, never_sent)
             self.connection.events.append(ended)
         elif waiting:
-            self.connection.events.append(events.ChannelEnded(self, self.error, waiting, [], [], []))
+            self.connection.events.append(events.ChannelEnded(self.number, self.error, waiting, [], [], []))
 
     def connection_ended(self, error: RabbitryError, unsent: int) -> None:
-        """Called by the connection when it ends."""
+        """The connection has ended, by `error`, and this channel with it; the last `unsent` publishes never left."""
         self.end(error, ChannelState.CLOSED, unsent=unsent)
 
     # --- undoing -----------------------------------------------------------------------------------------------------
@@ -250,20 +253,20 @@ class ProtocolChannel(Settling):
         return self.request_cancel(consumer, waiter)
 
     def request_cancel(self, consumer: ProtocolConsumer, waiter: Any) -> Slot:
-        """basic.cancel itself."""
+        """Queue basic.cancel for a consumer that has started; nobody awaits the reply where `waiter` is None."""
         tag = consumer.consumer_tag.decode("utf-8", "surrogateescape")
         slot = self.request(methods.BasicCancel(consumer_tag=tag, nowait=False), waiter)
         slot.abandoned = waiter is None
         return slot
 
     def get(self, method: methods.BasicGet, waiter: Any) -> Slot:
-        """Queue basic.get."""
+        """Queue basic.get; the reply is a `Content`, or the method basic.get-empty."""
         slot = self.request(method, waiter)
         self.own_tags()
         return slot
 
     def recover(self, token: Any) -> Slot:
-        """basic.recover(requeue=True): everything outstanding now becomes stale."""
+        """Queue basic.recover(requeue=True): everything outstanding becomes stale now."""
         slot = self.request(methods.BasicRecover(requeue=True), token)
         self.own_tags().start_recover()
         return slot

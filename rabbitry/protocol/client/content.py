@@ -1,18 +1,16 @@
 """A received message as it came off the wire: what is cheap is decoded, the rest when somebody asks.
 
-Owns the lazy decoding of exchange, routing key and properties. Knows nothing of settling: the public `Delivery` adds
-it.
+Owns the lazy decoding of exchange, routing key and properties. It keeps the channel that it can be settled on, and
+settles nothing: the public `Delivery` does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rabbitry._errors import DecodeError, RemoteProtocolError
+from rabbitry.protocol.client.settling import Settling
 from rabbitry.protocol.wire.properties import Properties, decode_properties
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
 
 __all__ = ["Content", "seems_streamed"]
 
@@ -42,7 +40,7 @@ class Content:
 
     def __init__(
         self,
-        channel: ProtocolChannel,
+        channel: Settling,
         consumer: Any,
         delivery_tag: int,
         redelivered: bool,

@@ -31,7 +31,7 @@ class _Requeued(set[int]):
         self._lost = lost
 
     def add(self, tag: int) -> None:
-        """The broker sent it before it saw the recover, and then put it back."""
+        """Count a delivery as lost: the broker sent it before it saw the recover, and then put it back."""
         self._lost.add(tag)
         if len(self._lost) > UNREAD_MAX:
             raise RemoteProtocolError(f"{UNREAD_MAX:,} deliveries, and no answer to basic.recover", RESOURCE_ERROR)
@@ -86,7 +86,7 @@ class DeliveryTags:
         return self._coalesced(pending)
 
     def take_requeued(self) -> Iterator[tuple[int, bool]]:
-        """The same for deliveries to put back, which are outstanding no more. To be called after `take_acks`.
+        """The deliveries to put back as few (tag, multiple) pairs; outstanding no more. To be called after `take_acks`.
 
         RabbitMQ takes a minute to requeue 27,000 messages one by one, and a moment when one nack does it.
         """

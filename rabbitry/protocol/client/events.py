@@ -1,18 +1,16 @@
-"""What `Connection.receive_data` reports: one small class per kind of event.
+"""What `ProtocolConnection.receive_data` reports: one small class per kind of event.
 
 A received message is its own event: an instance of the `delivery_type` the connection was given. Tokens are whatever
-the caller handed in with the action an event answers; the protocol never looks into them.
+the caller handed in with the action an event answers; the protocol never looks into them. Events name a channel by its
+number: what is needed of it to act on them, they carry.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from rabbitry._errors import RabbitryError
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
-    from rabbitry.protocol.client.content import Content
 
 __all__ = [
     "Blocked",
@@ -56,12 +54,16 @@ class Confirmed:
 
 
 class Returned:
-    """A mandatory message reached no queue. `token` is its publish's, None if it could not be matched to one."""
+    """A mandatory message reached no queue. `token` is its publish's, None if it could not be matched to one: then it
+    is `on_return`'s, where the channel has one. `content` is an instance of the connection's `delivery_type`.
+    """
 
-    __slots__ = ("channel", "code", "content", "text", "token")
+    __slots__ = ("code", "content", "on_return", "text", "token")
 
-    def __init__(self, channel: ProtocolChannel, token: Any, code: int, text: str, content: Content) -> None:
-        self.channel = channel
+    def __init__(
+        self, on_return: Callable[[int, str, Any], None] | None, token: Any, code: int, text: str, content: Any
+    ) -> None:
+        self.on_return = on_return
         self.token = token
         self.code = code
         self.text = text
@@ -93,31 +95,34 @@ class Unblocked:
 
 
 class Recovered:
-    """basic.recover took effect: what consumers of the channel still hold will be delivered again."""
+    """basic.recover took effect on channel `number`: what its consumers, whose tokens these are, still hold will be
+    delivered again.
+    """
 
-    __slots__ = ("channel",)
+    __slots__ = ("consumers", "number")
 
-    def __init__(self, channel: ProtocolChannel) -> None:
-        self.channel = channel
+    def __init__(self, number: int, consumers: list[Any]) -> None:
+        self.number = number
+        self.consumers = consumers
 
 
 class ChannelEnded:
-    """A channel is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers,
+    """Channel `number` is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers,
     `unknown` of publishes that may have arrived, `unsent` of publishes whose frames never left.
     """
 
-    __slots__ = ("channel", "consumers", "error", "unknown", "unsent", "waiting")
+    __slots__ = ("consumers", "error", "number", "unknown", "unsent", "waiting")
 
     def __init__(
         self,
-        channel: ProtocolChannel,
+        number: int,
         error: RabbitryError,
         waiting: list[Any],
         consumers: list[Any],
         unknown: list[Any],
         unsent: list[Any],
     ) -> None:
-        self.channel = channel
+        self.number = number
         self.error = error
         self.waiting = waiting
         self.consumers = consumers
@@ -126,7 +131,10 @@ class ChannelEnded:
 
 
 class ConnectionEnded:
-    """The connection is over; a `ChannelEnded` for each of its channels came before. `waiting` as there."""
+    """The connection is over; a `ChannelEnded` for each of its channels came before.
+
+    `waiting` are the tokens of requests on the connection itself that were not answered.
+    """
 
     __slots__ = ("error", "waiting")
 

@@ -12,7 +12,14 @@ from typing import Any
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError, shown
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
-from rabbitry.protocol.wire.constants import ACCESS_REFUSED, COMMAND_INVALID, FRAME_ERROR, FRAME_MIN_SIZE, NOT_ALLOWED
+from rabbitry.protocol.wire.constants import (
+    ACCESS_REFUSED,
+    COMMAND_INVALID,
+    FRAME_ERROR,
+    FRAME_MAX_SIZE,
+    FRAME_MIN_SIZE,
+    NOT_ALLOWED,
+)
 from rabbitry.protocol.wire.methods import encode_method_frame
 
 __all__ = ["Handshake", "agreed", "refused_greeting"]
@@ -24,7 +31,7 @@ MODERN_FRAME_MIN_SIZE = 8192
 
 
 class Handshake:
-    """See the module's first lines. `mechanisms` are (SASL name, initial response) in order of preference."""
+    """One connection's part in the handshake. `mechanisms` are (SASL name, initial response) in order of preference."""
 
     __slots__ = (
         "_client_properties",
@@ -72,7 +79,7 @@ class Handshake:
         return frame
 
     def open_frame(self, frame_max: int) -> bytes:
-        """connection.open, after frame_max has been agreed on."""
+        """The frame that asks for the virtual host, after `frame_max` has been agreed on."""
         self._is_frame_small = frame_max < MODERN_FRAME_MIN_SIZE
         return encode_method_frame(0, methods.ConnectionOpen(virtual_host=self._virtual_host))
 
@@ -117,7 +124,7 @@ class Handshake:
 
 def agreed(asked: methods.ConnectionTuneOk, tune: methods.ConnectionTune) -> methods.ConnectionTuneOk:
     """What both sides can live with. Zero means "no limit" to either (specification 1.4.2.5), of heartbeats none."""
-    frame_max = min(asked.frame_max or 0xFFFFFFFF, tune.frame_max or 0xFFFFFFFF)
+    frame_max = min(asked.frame_max or FRAME_MAX_SIZE, tune.frame_max or FRAME_MAX_SIZE)
     if frame_max < FRAME_MIN_SIZE:
         raise RemoteProtocolError(
             f"the server wants a frame_max of {frame_max}, below the minimum {FRAME_MIN_SIZE}", FRAME_ERROR

@@ -7,16 +7,14 @@ answered. `DeliveryTags` keeps the books, this makes the frames. Knows nothing o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rabbitry._errors import AlreadySettled, RabbitryError, RemoteProtocolError, StaleDelivery
 from rabbitry.protocol.client.delivery_tags import NO_TAGS, UNREAD_MAX, DeliveryTags
+from rabbitry.protocol.client.life import ConnectionLife
 from rabbitry.protocol.wire.constants import RESOURCE_ERROR
 from rabbitry.protocol.wire.framing import ACK, NACK, REJECT, settlement_frame
 from rabbitry.protocol.wire.methods import TxCommit
-
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.connection import ProtocolConnection
 
 __all__ = ["Settling"]
 
@@ -26,7 +24,7 @@ class Settling:
 
     __slots__ = ("connection", "error", "held", "number", "tags")
 
-    def __init__(self, connection: ProtocolConnection, number: int) -> None:
+    def __init__(self, connection: ConnectionLife[Any], number: int) -> None:
         self.connection = connection
         self.number = number
         self.error: RabbitryError | None = None  # why it ended
@@ -95,11 +93,11 @@ class Settling:
         pending.append(tag)
 
     def nack(self, tag: int, requeue: bool) -> None:
-        """basic.nack of one delivery."""
+        """Queue basic.nack for one delivery."""
         self._settle(tag, NACK, 2 if requeue else 0)
 
     def reject(self, tag: int, requeue: bool) -> None:
-        """basic.reject of one delivery; unlike a nack it counts towards a quorum queue's delivery limit on newer
+        """Queue basic.reject for one delivery; unlike a nack it counts towards a quorum queue's delivery limit on newer
         brokers.
         """
         self._settle(tag, REJECT, 1 if requeue else 0)
@@ -127,7 +125,7 @@ class Settling:
             self.connection.acking.append(self)
         tags.requeued.append(tag)
         if len(tags.requeued) > UNREAD_MAX:
-            self.connection.give_up(
+            self.connection.fail(
                 RemoteProtocolError(f"{UNREAD_MAX:,} deliveries that go back, and the peer reads none", RESOURCE_ERROR)
             )
 

@@ -6,17 +6,14 @@ answers none is the broker's fault. Knows requests and replies, no frames.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import COMMAND_INVALID
 from rabbitry.protocol.wire.methods import Method
 
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
-
-__all__ = ["Slot", "Slots"]
+__all__ = ["Slot", "Slots", "Undoes"]
 
 _ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel)
 """RabbitMQ answers these from the queue's process through the channel's mailbox (rabbit_channel's handle_cast of
@@ -24,12 +21,24 @@ _ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel)
 """
 
 
+class Undoes(Protocol):
+    """Who made a request and can take it back: a channel."""
+
+    def undo(self, request: Method) -> None:
+        """Take back what an abandoned request asks for, where that can't wait for its reply."""
+        ...
+
+    def undo_late(self, request: Method, reply: Any) -> None:
+        """Take back what an abandoned request did, now that its reply is here."""
+        ...
+
+
 class Slot:
     """The place of one request in the order of replies. `token` None means nobody waits any more."""
 
     __slots__ = ("abandoned", "channel", "request", "token")
 
-    def __init__(self, channel: ProtocolChannel | None, request: Method, token: Any) -> None:
+    def __init__(self, channel: Undoes | None, request: Method, token: Any) -> None:
         self.channel = channel
         self.request = request
         self.token = token

@@ -31,7 +31,7 @@ class Assembly:
         self._remaining = 0
 
     def add_header(self, payload: bytes, largest: int) -> bool:
-        """Class, weight, body size, properties (specification 4.2.6.1). True if that completes the message."""
+        """Take class, weight, body size, properties (specification 4.2.6.1). True if that completes the message."""
         if self.header is not None:
             raise RemoteProtocolError(f"a second content header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) < 14:
@@ -48,7 +48,7 @@ class Assembly:
         return not size
 
     def add_body(self, payload: bytes) -> bool:
-        """One body frame. True if it completes the message."""
+        """Take one body frame. True if it completes the message."""
         if self.header is None:
             raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) > self._remaining:

@@ -324,7 +324,7 @@ def _compile_variable(units: list[_Unit], scope: dict[str, Any], terms: list[str
 
 
 def _explained(method: Method, error: Exception) -> LocalProtocolError:
-    """The same error with method and field in front. Only found now: what can be encoded shouldn't pay for it."""
+    """What to raise for `error`, naming the field. Only found now: what can be encoded shouldn't pay for it."""
     for field in method.fields:
         fault = field.type.fault(getattr(method, field.name))
         if fault is not None:

@@ -20,6 +20,7 @@ __all__ = [
     "FRAME_ERROR",
     "FRAME_HEADER",
     "FRAME_HEARTBEAT",
+    "FRAME_MAX_SIZE",
     "FRAME_METHOD",
     "FRAME_MIN_SIZE",
     "FRAME_OVERHEAD",
@@ -55,6 +56,9 @@ FRAME_OVERHEAD: Final = 8
 
 FRAME_MIN_SIZE: Final = 4096
 """No peer may negotiate a smaller `frame_max`; frames sent before tuning must fit in it (specification 1.2, 4.2.3)."""
+
+FRAME_MAX_SIZE: Final = 0xFFFFFFFF
+"""The largest `frame_max` that can be said: connection.tune carries it as a long (specification 1.4.2.5)."""
 
 BASIC_CLASS_ID: Final = 60
 """The only class whose methods carry content, and so the class id in every content header (specification 1.8)."""

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import anyio.lowlevel
@@ -231,11 +231,12 @@ class Proxy(Conditions):
             self.url = f"amqp+unix://{credentials}@{address}?vhost={parts.path[1:] or '%2F'}"
         else:
             host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
-            self.url = parts._replace(netloc=f"{credentials}@{host}:{address[1]}").geturl()
+            netloc = f"{credentials}@{host}:{address[1]}"
+            self.url = urlunsplit((parts.scheme, netloc, parts.path, parts.query, parts.fragment))
 
     @property
     def link(self) -> Link:
-        """The latest, also when it is over. Raises RuntimeError before the first."""
+        """The latest link, also when it is over. Raises RuntimeError before the first."""
         if self._latest is None:
             raise RuntimeError("nobody has connected to this proxy yet")
         return self._latest

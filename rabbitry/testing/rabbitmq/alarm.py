@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
 
-if TYPE_CHECKING:
-    from rabbitry.testing.rabbitmq.node import PrivateNode
-
 ALMOST_NOTHING = "0.000001"  # of the machine's memory
+
+
+class Administered(Protocol):
+    """What an alarm needs of a node."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the broker runs."""
+        ...
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` against the node, and return what it printed."""
+        ...
 
 
 class MemoryAlarm:
@@ -22,7 +32,7 @@ class MemoryAlarm:
     way, and leaving is shielded, so the alarm is never left on.
     """
 
-    def __init__(self, node: PrivateNode) -> None:
+    def __init__(self, node: Administered) -> None:
         self._node = node
         self._before = ""
 

@@ -26,6 +26,40 @@ from rabbitry.testing.rabbitmq.node import START_TIMEOUT, Membership, PortTaken,
 from rabbitry.testing.rabbitmq.processes import POLL_INTERVAL, Guardian, Steps, arun, run
 
 
+class Member(PrivateNode):
+    """A node of a cluster: it shares what makes them one, and joins `first`, unless it is the first itself."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        first: Member | None,
+        *,
+        connections: int,
+        schedulers: int | None,
+        settings: Mapping[str, str | int],
+        plugins: Sequence[str],
+        start_timeout: float,
+    ) -> None:
+        super().__init__(
+            connections=connections,
+            schedulers=schedulers,
+            settings=settings,
+            plugins=plugins,
+            start_timeout=start_timeout,
+        )
+        self._membership = membership
+        if first is not None:
+            self._settings |= {
+                "cluster_formation.peer_discovery_backend": "classic_config",
+                "cluster_formation.classic_config.nodes.1": first.name,
+                "cluster_formation.classic_config.nodes.2": self.name,
+            }
+
+    def starting(self) -> Steps:
+        """Start it, step by step, so that several start at the same time."""
+        return self._starting()
+
+
 class PrivateCluster:
     """`with PrivateCluster() as cluster:` or `async with` - three brokers that are one, at `cluster.urls`.
 
@@ -49,7 +83,7 @@ class PrivateCluster:
     ) -> None:
         if nodes < 1:
             raise ValueError(f"a cluster has at least one node, not {nodes}")
-        self.nodes: tuple[PrivateNode, ...] = ()
+        self._members: list[Member] = []
         self._count = nodes
         self._connections = connections
         self._schedulers = schedulers
@@ -62,6 +96,11 @@ class PrivateCluster:
 
     def __repr__(self) -> str:
         return f"<PrivateCluster {list(self.nodes)}>"
+
+    @property
+    def nodes(self) -> tuple[PrivateNode, ...]:
+        """The brokers, also those that do not run; none before the start."""
+        return tuple(self._members)
 
     @property
     def urls(self) -> list[str]:
@@ -148,10 +187,10 @@ class PrivateCluster:
                 raise NodeError(f"epmd did not start at port {epmd_port}")
             yield POLL_INTERVAL
 
-        self._make_nodes(Membership(epmd_port, setup.make_cookie()))
+        self._make_members(Membership(epmd_port, setup.make_cookie()))
         # The others join the first. Only once it has booted: while its tables still change (feature flags, in a first
         # boot) a node that joins fails with schema_integrity_check_failed.
-        first, *others = (node._starting() for node in self.nodes)
+        first, *others = (member.starting() for member in self._members)
         yield from self._together([first])
         yield from self._together(others)
 
@@ -173,29 +212,22 @@ class PrivateCluster:
         self._epmd = Guardian(self._directory, limit, os.environ, epmd=(port, find_epmd()))
         return port
 
-    def _make_nodes(self, membership: Membership) -> None:
-        self.nodes = tuple(
-            PrivateNode(
+    def _make_members(self, membership: Membership) -> None:
+        self._members = []
+        for _ in range(self._count):
+            member = Member(
+                membership,
+                self._members[0] if self._members else None,
                 connections=self._connections,
                 schedulers=self._schedulers,
+                settings=self._settings,
                 plugins=self._plugins,
                 start_timeout=self._start_timeout,
             )
-            for _ in range(self._count)
-        )
-        first = self.nodes[0]
-        for node in self.nodes:
-            node._membership = membership
-            node._settings = dict(self._settings)
-            if node is not first:
-                node._settings |= {
-                    "cluster_formation.peer_discovery_backend": "classic_config",
-                    "cluster_formation.classic_config.nodes.1": first.name,
-                    "cluster_formation.classic_config.nodes.2": node.name,
-                }
+            self._members.append(member)
 
     def _check_is_one(self) -> None:
-        """A node looks for the first one as it starts, and goes on by itself where it can't join."""
+        """Raise NodeError unless all are one cluster: a node that can't join the first one goes on by itself."""
         first = self.nodes[0]
         first.rabbitmqctl("await_startup", "--timeout", "30")  # it listens a moment before it counts as started
         first.rabbitmqctl("await_online_nodes", str(self._count), "--timeout", "30")

@@ -1,4 +1,4 @@
-"""RabbitMQ of another Debian release in a folder, built by `python -m rabbitry.testing.rabbitmq.debian trixie FOLDER`.
+"""RabbitMQ of another Debian release in a folder, built by `python -m rabbitry.testing.debian trixie FOLDER`.
 
 Private nodes run from there where RABBITRY_RABBITMQ_ROOT names the folder; this machine's own RabbitMQ, if it has one,
 stays as it is. What must stay true: a folder of that name is complete, because it gets the name last, and RabbitMQ is
@@ -87,7 +87,7 @@ def ensure_built(suite: str, folder: Path) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One builder at a time."""
+    """A block that one builder at a time is in."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -111,7 +111,7 @@ def _find_version(folder: Path) -> str | None:
 
 
 def _build(suite: str, folder: Path) -> None:
-    by_hand = f"By hand, as root, on Debian: python -m rabbitry.testing.rabbitmq.debian {suite} {folder}"
+    by_hand = f"By hand, as root, on Debian: python -m rabbitry.testing.debian {suite} {folder}"
     prefix = become_root()
     if prefix is None:
         raise RabbitMQNotFound(f"A folder with Debian's {suite} is built by root or with passwordless sudo. {by_hand}")

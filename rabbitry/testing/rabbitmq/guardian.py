@@ -29,7 +29,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux only, and only a second safety net: elsewhere it does nothing."""
+    """prctl(2), which is a second safety net only: elsewhere than on Linux this does nothing."""
     if sys.platform == "linux":
         import ctypes
 
@@ -48,7 +48,7 @@ def start(command: list[str], log: int) -> subprocess.Popen[bytes]:
 
 
 def wait_listening(port: int) -> None:
-    """Half a second at most; if nobody listens then, the server's own log will say so."""
+    """Return once somebody listens there, after half a second at most; the server's own log will say if nobody does."""
     for _ in range(100):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
             return

@@ -1,4 +1,4 @@
-"""`python -m rabbitry.testing.rabbitmq.install`, as the nox sessions do: installs RabbitMQ where nobody need be asked.
+"""`python -m rabbitry.testing.install`, as the nox sessions do: installs RabbitMQ where nobody need be asked.
 
 It acts on Debian and Ubuntu only, as root or with passwordless sudo, says what it does before doing it, and leaves no
 broker running: tests and load tests start private ones. Anywhere else it says exactly what to do.
@@ -71,8 +71,13 @@ def ensure_installed() -> None:
         raise RabbitMQNotFound(f"apt-get failed (status {done.returncode}; its output is above). {INSTALL_HINT}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command: `ensure_installed`, and what to do instead where that is not possible."""
     try:
         ensure_installed()
     except RabbitMQNotFound as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -58,5 +58,5 @@ def _find_launchers(root: str) -> Path:
         return launchers
     raise RabbitMQNotFound(
         f"{ROOT_VARIABLE} names {root}, which holds no RabbitMQ for private nodes: build it there with "
-        f"python -m rabbitry.testing.rabbitmq.debian trixie {root}"
+        f"python -m rabbitry.testing.debian trixie {root}"
     )

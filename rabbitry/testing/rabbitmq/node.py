@@ -2,7 +2,7 @@
 
 One implementation serves the tests and the load tester. What must stay true: nothing of the machine's own RabbitMQ is
 read or touched, readiness is an AMQP server answering and never a delay, and no process or file of the node outlives
-the process that started it, however that one ends (a guardian process sees to it, `_guardian.py`). The core is
+the process that started it, however that one ends (a guardian process sees to it, `guardian.py`). The core is
 synchronous; `async with` and the methods in a- run the same steps and wait with the event loop. It knows of AMQP only
 the protocol header.
 """
@@ -51,7 +51,7 @@ class PortTaken(NodeError):
 class Membership:
     """What a node shares with the others of its cluster."""
 
-    epmd_port: int  # that epmd runs already
+    epmd_port: int  # where epmd runs already
     cookie: str
 
 
@@ -214,7 +214,7 @@ class PrivateNode:
 
     @property
     def pid(self) -> int:
-        """Of Erlang itself; 0 unless it runs."""
+        """The process id of Erlang itself; 0 unless it runs."""
         return self._guardian.pid if self._guardian is not None else 0
 
     @property
@@ -405,7 +405,9 @@ def answers_amqp(host: str, port: int) -> bool:
 
 
 def _gist(lines: list[str]) -> str:
-    """From the first error on, because Erlang's crash reports repeat it over many pages; without an error, the end."""
+    """What tells of a log: the lines from the first error on, because Erlang's crash reports repeat it over many pages;
+    without an error, the last lines.
+    """
     first = next((i for i, line in enumerate(lines) if "[error]" in line or line.startswith("ERROR")), len(lines) - 20)
     return "\n".join(lines[max(first, 0) :][:20])
 
@@ -419,7 +421,7 @@ def _stat_fields(pid: int) -> list[str]:
 
 
 def _stands_still(pid: int) -> bool:
-    """Whether each thread is stopped; also where there is no /proc to tell."""
+    """Whether each thread of a process is stopped; also true where there is no /proc to tell."""
     try:
         states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:  # a thread has just ended

@@ -1,4 +1,4 @@
-"""A guardian as seen by who started it: it is told what to do with the server, and what it reports is kept here.
+"""`Guardian`: a guardian process as seen by who started it, which tells it what to do and keeps what it reports.
 
 What must stay true: nothing here waits but the end. Whatever takes time is an iterator of pauses, which a thread sleeps
 (`run`) and a task awaits (`arun`), so that both do the same. A forked child inherits the object but not the guardian.
@@ -73,13 +73,13 @@ class Guardian:
 
     @property
     def pid(self) -> int:
-        """The server's; 0 if there is none."""
+        """The server's process id; 0 if there is none."""
         self.listen()
         return self._pid
 
     @property
     def is_starting(self) -> bool:
-        """The server has been asked for, and is not there yet."""
+        """Whether the server has been asked for, and is not there yet."""
         self.listen()
         return self._starting
 
@@ -91,7 +91,7 @@ class Guardian:
         self._tell(f"signal {number:d}")
 
     def listen(self) -> None:
-        """Take in what has been reported."""
+        """Take in what the guardian has reported."""
         stdout = self.process.stdout
         if stdout is None or os.getpid() != self._owner:
             return
@@ -114,7 +114,7 @@ class Guardian:
                         self._pid, self.exit_status = 0, int(status)
 
     def end(self) -> None:
-        """Let it end all that it runs, and itself. At most CLOSE_TIMEOUT."""
+        """Let the guardian end all that it runs, and itself. Takes CLOSE_TIMEOUT seconds at most."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()

@@ -70,7 +70,9 @@ def free_ports(count: int) -> list[int]:
 def environment(
     directory: Path, name: str, distribution_port: int, epmd_port: int, control_port: int
 ) -> dict[str, str]:
-    """Everything RabbitMQ's scripts and Erlang would otherwise look for in /etc, /var and the home directory."""
+    """The node's environment. It names all that RabbitMQ's scripts and Erlang would otherwise look for in /etc, /var
+    and the home directory.
+    """
     foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
     return {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | {
         "HOME": str(directory),  # Erlang's cookie lies there, for the server and for rabbitmqctl
@@ -102,7 +104,7 @@ def environment(
 
 
 def settings(port: int, connections: int) -> dict[str, str | int]:
-    """rabbitmq.conf. Defaults named below are RabbitMQ's own."""
+    """What rabbitmq.conf says. Defaults named below are RabbitMQ's own."""
     settings: dict[str, str | int] = {
         "listeners.tcp.1": f"{HOST}:{port}",
         "log.connection.level": "warning",  # default info: three lines for every connection
@@ -124,7 +126,7 @@ def settings(port: int, connections: int) -> dict[str, str | int]:
 
 
 def make_cookie() -> str:
-    """What Erlang's nodes know each other by."""
+    """A new cookie, by which Erlang's nodes know each other."""
     return secrets.token_hex(20)
 
 

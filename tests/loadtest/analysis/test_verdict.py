@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from loadtest.analysis.verdict import Facts, judge, truncation_point
+from loadtest.analysis.facts import Facts
+from loadtest.analysis.verdict import judge, truncation_point
 
 CALM = Facts(
     cores=2,

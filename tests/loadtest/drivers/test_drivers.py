@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from loadtest.drivers import load_driver
+from loadtest.drivers import BACKENDS, LIBRARIES, DriverMissing, load_driver
 
 
-@pytest.fixture(params=["rabbitry", "aiormq"])
+@pytest.fixture(params=LIBRARIES)
 def driver(request: pytest.FixtureRequest, anyio_backend_name: str) -> str:
     name: str = request.param
-    if name == "aiormq" and anyio_backend_name == "trio":
-        pytest.skip("aiormq runs on asyncio only")
+    if anyio_backend_name not in LIBRARIES[name].backends:
+        pytest.skip(f"{name} doesn't run on {anyio_backend_name}")
     return name
 
 
@@ -28,3 +30,19 @@ async def test_a_queue_that_is_not_there_is_counted_as_such(driver: str, amqp_ur
         assert await administrator.count_messages(name) == 0
         await administrator.delete_queue(name)
         assert await administrator.count_messages(name) is None
+
+
+def test_the_table_says_what_each_can() -> None:
+    assert BACKENDS == ("asyncio", "trio")
+    assert {name for name, library in LIBRARIES.items() if "trio" in library.backends} == {"rabbitry"}
+    assert {name for name, library in LIBRARIES.items() if library.has_tls} == {"rabbitry"}
+    for name, library in LIBRARIES.items():
+        assert name in library.packages
+        assert library.client_bytes > 0
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiormq", None)
+    monkeypatch.delitem(sys.modules, "loadtest.drivers.aiormq", raising=False)
+    with pytest.raises(DriverMissing, match=r"--driver aiormq needs the package 'aiormq': pip install"):
+        load_driver("aiormq")

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgpack
 import pytest
 
 from loadtest.analysis.result import build_result, failures
+from loadtest.commands.flags import parse_settings
 from loadtest.drivers.base import ConsumerOptions, Outcome, ProducerOptions, Receive, Settled
 from loadtest.execution import conductor as conductor_module
-from loadtest.execution import leftovers
-from loadtest.execution.conductor import Conductor, Report
-from loadtest.execution.state import Run
+from loadtest.execution import leftovers, queues
+from loadtest.execution.conductor import Conductor
+from loadtest.execution.state import Run, start_run
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.resources import Meter
+from loadtest.metrics.record import Record
 from loadtest.metrics.timeline import Row
-from loadtest.scenarios.settings import parse_settings
 from tests.support.helpers import until
 
 Result = dict[str, Any]
@@ -175,7 +178,7 @@ class Watcher:
         self.looks: defaultdict[str, int] = defaultdict(int)
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
-        self.looks[run.phases[-1].name] += 1
+        self.looks[run.record.phases[-1].name] += 1
 
 
 @pytest.fixture(autouse=True)
@@ -185,16 +188,25 @@ def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "RECOUNT_INTERVAL", 0.05)
 
 
+def sent_on(record: Record) -> Record:
+    """The record as another process gets it; it says the same."""
+    plain = record.to_plain()
+    assert msgpack.unpackb(msgpack.packb(plain)) == json.loads(json.dumps(plain)) == plain
+    received = Record.from_plain(json.loads(json.dumps(plain)))
+    assert received.to_plain() == plain
+    return received
+
+
 async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
     """A whole run against the fake; also checks that nothing is left behind."""
     words = line.split()
     settings = parse_settings(["--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words], {})
-    run = Run(settings)
+    run = start_run(settings)
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
-    reports: list[Report] = []
+    records: list[Record] = []
 
     async def play() -> None:
-        reports.append(await conductor.conduct())
+        records.append(await conductor.conduct())
 
     with anyio.fail_after(50):
         async with anyio.create_task_group() as tg:
@@ -204,7 +216,7 @@ async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = 
                 run.interrupt()
     assert broker.open == 0
     assert not broker.queues
-    return build_result(run, reports[0], describe_environment((), "fake"), words)
+    return build_result(settings, sent_on(records[0]), describe_environment((), "fake"), words)
 
 
 async def test_all_is_well() -> None:
@@ -355,8 +367,8 @@ async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatc
         await anyio.sleep_forever()
 
     monkeypatch.setattr(Connection, "declare_queue", declare_queue)
-    monkeypatch.setattr(conductor_module, "DECLARE_BOUND", 0.1)
-    run = Run(parse_settings(["--producers", "1"], {}))
+    monkeypatch.setattr(queues, "DECLARE_BOUND", 0.1)
+    run = start_run(parse_settings(["--producers", "1"], {}))
     conductor = Conductor(run, Broker(), ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     with pytest.raises(TimeoutError, match="declare 1 queues, within"):
         await conductor.conduct()
@@ -365,12 +377,12 @@ async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatc
 async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() -> None:
     broker = Broker()
     words = ["--producers", "5", "--duration", "60", "--warmup", "0.1"]
-    run = Run(parse_settings(words, {}))
+    run = start_run(parse_settings(words, {}))
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     began = anyio.current_time()
     async with anyio.create_task_group() as tg:
         tg.start_soon(conductor.conduct)
-        while not run.phases or run.phases[-1].name != "measure":
+        while not run.record.phases or run.record.phases[-1].name != "measure":
             await anyio.sleep(0.01)
         before, began_to_measure = broker.published, anyio.current_time()
         await anyio.sleep(0.4)
@@ -378,7 +390,7 @@ async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() 
         tg.cancel_scope.cancel()
     lasted = anyio.current_time() - began
     rate = (broker.published - before) / (anyio.current_time() - began_to_measure)
-    result = build_result(run, conductor.report, describe_environment((), "fake"), words)
+    result = build_result(run.settings, run.record, describe_environment((), "fake"), words)
     assert result["phases"][-1]["name"] == "measure"
     assert 0.4 <= result["phases"][-1]["seconds"] <= lasted - 0.1
     assert result["publish"]["rate"] > rate / 2, "in the time that it had, not in the minute that was planned"
@@ -409,8 +421,10 @@ async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
     lasted = {phase["name"]: phase["seconds"] for phase in result["phases"]}
     # 0.2 s, of which the ramp takes half, then 0.6 s
     assert publish["planned"] == pytest.approx(500 * (lasted["warmup"] - 0.1 + lasted["measure"]), rel=0.1)
-    assert publish["planned"] <= publish["sent"] == broker.published <= publish["planned"] + 250
-    assert publish["skipped"] == 0
+    assert publish["sent"] == broker.published <= publish["planned"] + 250
+    assert publish["planned"] <= publish["sent"] + publish["skipped"]
+    if publish["lag_ms"]["max"] < 20:  # else the machine paused for longer than a producer's turn
+        assert publish["skipped"] == 0
     assert publish["confirm_service_ms"]["min"] >= 2.0
     assert publish["confirm_latency_ms"]["mean"] >= publish["confirm_service_ms"]["mean"]
 

@@ -7,11 +7,12 @@ import time
 import anyio
 
 from loadtest.machine.probe import CollectorPauses, LoopProbe
+from loadtest.metrics.histogram import Histogram
 from tests.support.helpers import until
 
 
 async def test_a_loop_that_stands_still_is_many_late_ticks() -> None:
-    probe = LoopProbe(lambda when: True)
+    probe = LoopProbe(lambda when: True, Histogram())
     async with anyio.create_task_group() as tg:
         tg.start_soon(probe.run)
         await until(lambda: probe.lateness.count)
@@ -38,7 +39,7 @@ async def test_only_ticks_of_the_window_count() -> None:
         seen += 1
         return start <= when < start + 100_000_000
 
-    probe = LoopProbe(is_in_the_window)
+    probe = LoopProbe(is_in_the_window, Histogram())
     async with anyio.create_task_group() as tg:
         tg.start_soon(probe.run)
         await until(lambda: seen)

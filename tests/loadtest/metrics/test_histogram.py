@@ -67,6 +67,14 @@ def test_the_latency_section() -> None:
     }
 
 
+@given(st.lists(st.integers(0, LONGEST)), st.lists(st.integers(0, LONGEST)))
+def test_histograms_add_up(values: list[int], others: list[int]) -> None:
+    merged, whole = filled(values), filled(values + others)
+    merged.merge(filled(others))
+    assert merged.to_plain() == whole.to_plain() == Histogram.from_plain(whole.to_plain()).to_plain()
+    assert merged.latency() == whole.latency()
+
+
 def test_nothing_is_dropped_out_of_range() -> None:
     histogram = Histogram()
     histogram.record(-5)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.execution.body import OVERHEAD, BodyMaker, read_stamp
 from loadtest.metrics.intervals import Intervals
 from loadtest.metrics.ledger import Balance, Ledger
 
@@ -93,12 +92,34 @@ def test_fairness() -> None:
     assert ledger.fairness() == pytest.approx(1.0)
 
 
-def test_bodies_carry_their_stamp_and_have_their_size() -> None:
-    make = BodyMaker(tag=2**32 - 1, size=128)
-    body = make(4499, 2**40, 2**62)
-    assert len(body) == 128
-    assert read_stamp(body) == (2**32 - 1, 4499, 2**40, 2**62)
-    assert len(BodyMaker(1, OVERHEAD)(0, 0, 0)) == OVERHEAD
-    assert read_stamp(b"short") is None
-    with pytest.raises(ValueError, match="no room"):
-        BodyMaker(1, OVERHEAD - 1)
+@given(st.lists(st.integers(0, 60)), st.lists(st.integers(0, 60)))
+def test_intervals_merge_as_sets_do(numbers: list[int], others: list[int]) -> None:
+    one, two, both = Intervals(), Intervals(), Intervals()
+    for number in numbers:
+        one.add(number)
+        both.add(number)
+    for number in others:
+        two.add(number)
+        both.add(number)
+    before = two.spans
+    one.merge(two)
+    assert one.spans == both.spans == Intervals.from_plain(one.to_plain()).spans
+    one.add(70)
+    assert two.spans == before
+
+
+def test_ledgers_of_two_processes_are_one() -> None:
+    """What one sent the other received; what both received was a duplicate."""
+    sender, receiver = Ledger(2), Ledger(2)
+    for _ in range(6):
+        sender.accounts[1].send()
+    sender.accounts[1].disown(4)
+    sender.receive(1, 0)
+    for number in (0, 1, 2):
+        receiver.receive(1, number)
+    receiver.find(1, 5)
+    sender.merge(receiver)
+    assert sender.balance() == Balance(confirmed=5, unique=3, missing=2, resurrected=0)
+    assert (sender.unique, sender.found) == (3, 1)
+    assert sender.receive(1, 3)
+    assert receiver.balance().unique == 3

@@ -1,31 +1,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from loadtest.scenarios.plan import Plan, Role, choose_queues, choose_servers, make_plan, share_clients
+from loadtest.scenarios.completing import Asked, complete
+from loadtest.scenarios.plan import Plan, make_plan
+from loadtest.scenarios.settings import Role
 
 
 def plan(producers: int, consumers: int, callers: int, *, queues: int, connections: int = 0, servers: int = 1) -> Plan:
-    shares = {Role.PRODUCER: producers, Role.CONSUMER: consumers, Role.CALLER: callers}
-    total = connections or sum(shares.values())
-    return make_plan(shares, queues=queues, servers=servers, connections=total, prefix="p")
-
-
-@given(st.integers(0, 20_000), st.sets(st.sampled_from(Role)))
-def test_shares_add_up(clients: int, fixed: set[Role]) -> None:
-    asked = {role: clients // 4 if role in fixed else None for role in Role}
-    if len(fixed) == 3 and clients % 4 + clients // 4:
-        with pytest.raises(ValueError, match="don't make"):
-            share_clients(clients, asked)
-        return
-    shares = share_clients(clients, asked)
-    assert sum(shares.values()) == clients
-    assert all(shares[role] == clients // 4 for role in fixed)
-    assert min(shares.values()) >= 0
+    asked = Asked(
+        producers=producers,
+        consumers=consumers,
+        callers=callers,
+        queues=queues,
+        servers=servers,
+        connections=connections or None,
+        seed=1,
+    )
+    return make_plan(complete(asked, {}), "name")
 
 
 def test_every_client_has_one_place_and_every_queue_its_consumers() -> None:
@@ -47,13 +40,17 @@ def test_shared_sockets_carry_all_roles() -> None:
         assert {place.role for place in socket} == set(Role)
 
 
-def test_defaults_for_queues_and_servers() -> None:
-    assert [choose_queues(*roles) for roles in ((4500, 4500), (1, 1), (500, 2), (500, 0), (0, 9), (0, 0))] == [
-        45,
-        1,
-        2,
-        5,
-        1,
-        0,
-    ]
-    assert [choose_servers(callers) for callers in (0, 1, 250, 251, 1000, 10_000)] == [0, 1, 1, 2, 4, 8]
+def test_the_same_settings_and_name_make_the_same_plan() -> None:
+    asked = Asked(clients=100, rate=1000.0, ramp=3.0, seed=7)
+    plans = [make_plan(complete(each, {}), "name") for each in (asked, asked, replace(asked, seed=8))]
+    assert plans[0] == plans[1] != plans[2]
+    assert plans[0].publishing is not None and len(plans[0].publishing) == 45
+    assert plans[0].calling is not None and len(plans[0].calling) == 10
+    assert len(plans[0].offsets) == 45 and 0 <= min(plans[0].offsets) <= max(plans[0].offsets) <= 3
+    assert plans[0].prefix == "loadtest.name"
+    assert 0 <= plans[0].tag < 2**32 and make_plan(complete(asked, {}), "other").tag != plans[0].tag
+
+
+def test_a_closed_loop_has_no_schedules() -> None:
+    made = plan(4, 4, 1, queues=1)
+    assert (made.publishing, made.calling) == (None, None)

@@ -62,12 +62,13 @@ def compile_reference(directory: Path) -> Path:
 
 
 class Runner:
-    """Runs against one broker: a private node, or `url`."""
+    """Runs against one broker: a private node, or `url`. What it runs is imported from `root`."""
 
-    def __init__(self, url: str, node: PrivateNode | None, reference: Path | None) -> None:
+    def __init__(self, url: str, node: PrivateNode | None, reference: Path | None, root: Path = ROOT) -> None:
         self._url = url
         self._node = node
         self._reference = reference
+        self._root = root
 
     def run(self, run: Run, round: int) -> Outcome:
         self._settle()
@@ -76,7 +77,12 @@ class Runner:
         before = _processor_ticks()
         try:
             done = subprocess.run(
-                self._command(run), cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+                self._command(run),
+                cwd=self._root,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired:
             return Outcome(run, round, None, f"not done within {timeout:g} s")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.measuring.bench import ours, peers, plan, report
 from tests.measuring.bench.__main__ import parse
+from tests.measuring.bench.former import BOUND, compare, tree_with
 from tests.measuring.bench.measure import Clocks, Figures
 from tests.measuring.bench.plan import OURS, THRESHOLDS, Run
 from tests.measuring.bench.rpc import Server
@@ -184,3 +185,26 @@ def test_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(words)
     assert ended.value.code == 2
+
+
+# --- beside a former revision -----------------------------------------------------------------------------------------
+
+
+def test_a_former_revision_is_compared_pair_by_pair() -> None:
+    run = Run(OURS, "publish", 1000, "trio")
+    then = {"messages": 1000.0, "seconds": 1.0, "cpu_seconds": 0.002}
+    now = then | {"cpu_seconds": 0.003}
+    cpu, rate = compare(run, [(then, now), (now, {**now, "cpu_seconds": 0.0045})])
+    assert (cpu.figure, round(cpu.ratio.median, 9), cpu.then.median < cpu.now.median) == ("cpu_us", 1.5, True)
+    assert cpu.is_held and cpu.ratio.high > BOUND and "ABOVE THE BOUND" in cpu.row
+    assert (rate.figure, rate.ratio.median, rate.is_held) == ("rate", 1.0, False)
+
+
+def test_a_tree_imports_the_client_of_the_other_checkout(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "rabbitry").mkdir(parents=True)
+    (other / "rabbitry" / "__init__.py").write_text("print('the other one')\n")
+    tree = tree_with(other, tmp_path / "tree")
+    done = subprocess.run([sys.executable, "-m", "rabbitry"], cwd=tree, capture_output=True, text=True)
+    assert done.stdout == "the other one\n"
+    assert (tree / "tests").resolve() == ROOT / "tests"

@@ -18,8 +18,9 @@ from rabbitry._errors import (
     ResourceLocked,
     StaleDelivery,
 )
+from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel
-from rabbitry.protocol.client.receiving import receive_method
+from rabbitry.protocol.client.channel_methods import receive_channel_method
 from rabbitry.protocol.client.states import ChannelState, ConnectionState, Mode
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
@@ -660,6 +661,19 @@ def test_a_return_of_nothing_we_know(split: str, properties: bytes) -> None:
     assert event[:2] == ("returned", None)
 
 
+def test_a_return_is_its_channels_also_where_that_ends_right_behind_it() -> None:
+    dialogue, channel = with_channel()
+    taken: list[Any] = []
+    channel.on_return = lambda *what: taken.append(what)
+    close = method_frame(1, methods.ChannelClose(reply_code=404, reply_text="NOT_FOUND"))
+    dialogue.connection.receive_data(returned(1, b"body") + close)
+    event, ended = dialogue.connection.events
+    assert isinstance(event, events.Returned) and isinstance(ended, events.ChannelEnded)
+    assert event.on_return is not None and channel.on_return is None and ended.number == 1
+    event.on_return(event.code, event.text, event.content)
+    assert taken == [(312, "NO_ROUTE", event.content)]
+
+
 # --- acknowledging -------------------------------------------------------------------------------------------------
 
 
@@ -851,7 +865,7 @@ def test_recover(split: str) -> None:
             channel.ack(tag)
     cancel_ok = method_frame(1, methods.BasicCancelOk(consumer_tag="c"))
     assert dialogue.feed(method_frame(1, methods.BasicRecoverOk()), cancel_ok) == [
-        ("recovered", 1),
+        ("recovered", 1, ["c", "free"]),
         ("replied", "recover", methods.BasicRecoverOk()),
     ]
     dialogue.consume(channel)
@@ -1137,7 +1151,7 @@ def test_a_confirm_as_the_general_way(tag: int, bits: int) -> None:
             publish(channel, b"body", number)
         payload = methods.BasicAck.key + tag.to_bytes(8, "big") + bytes([bits])
         if general:
-            receive_method(channel, methods.decode_method(payload))
+            receive_channel_method(channel, methods.decode_method(payload))
             events.append(dialogue.events())
         else:
             events.append(dialogue.feed(b"\x01\0\x01\0\0\0\x0d" + payload + b"\xce"))

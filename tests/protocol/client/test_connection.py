@@ -83,7 +83,7 @@ def test_handshake(split: str) -> None:
             ),
         )
     ]
-    assert connection._handshake is not None and connection._handshake._mechanisms == ()
+    assert connection.handshake is not None and connection.handshake._mechanisms == ()
 
     assert dialogue.tune(channel_max=2047, frame_max=131072, heartbeat=60) == []
     assert dialogue.sent() == [
@@ -735,4 +735,4 @@ def test_a_flood_of_alarms_is_told_once() -> None:
 def test_credentials_are_not_kept() -> None:
     connection = ProtocolConnection(mechanisms=PLAIN)
     connection.close()
-    assert connection._handshake is None
+    assert connection.handshake is None

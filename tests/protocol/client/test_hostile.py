@@ -316,7 +316,7 @@ def test_properties_are_the_publishers_fault(split: str) -> None:
 
 def test_a_queue_name_that_is_no_text(split: str) -> None:
     dialogue = ready(split)
-    channel = dialogue.connection._channels[1]
+    channel = dialogue.connection.channels[1]
     channel.request(methods.QueueDeclare(), "second").abandon()
     dialogue.sent()
     declare_ok = methods.QueueDeclareOk(queue="q", message_count=0, consumer_count=0)
@@ -338,7 +338,7 @@ def test_headers_and_bodies_keep_to_their_channel(split: str) -> None:
 
 def test_whoever_waited_for_the_faulty_reply_is_told(split: str) -> None:
     dialogue = ready(split)
-    channel = dialogue.connection._channels[1]
+    channel = dialogue.connection.channels[1]
     declare_ok = methods.QueueDeclareOk(queue="q", message_count=0, consumer_count=0)
     dialogue.feed(method_frame(1, declare_ok), deliver(1, 5))
     channel.get(methods.BasicGet(queue="q"), "get")
@@ -368,7 +368,7 @@ def test_a_defect_of_ours_does_not_escape(split: str) -> None:
 def test_long_texts_fit_the_close(split: str) -> None:
     """A short string holds 255 octets, the text of an error may be longer."""
     dialogue = ready(split)
-    channel = dialogue.connection._channels[1]
+    channel = dialogue.connection.channels[1]
     channel.request(methods.QueueDeclare(), "second").abandon()
     dialogue.sent()
     declare_ok = methods.QueueDeclareOk(queue="q", message_count=0, consumer_count=0)

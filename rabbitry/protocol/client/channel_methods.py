@@ -8,11 +8,11 @@ change the channel's own state; everything else must answer a request. What must
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rabbitry._errors import CHANNEL_ERRORS, ChannelClosed, RemoteProtocolError
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.channel import octets
+from rabbitry.protocol.client.channel import ProtocolChannel, octets
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ChannelState, Mode
 from rabbitry.protocol.wire import methods
@@ -20,13 +20,10 @@ from rabbitry.protocol.wire.assembly import Assembly
 from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method, encode_method_frame
 
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
-
-__all__ = ["receive_method", "settle_confirms"]
+__all__ = ["receive_channel_method", "settle_confirms"]
 
 
-def receive_method(channel: ProtocolChannel, method: Method) -> None:
+def receive_channel_method(channel: ProtocolChannel, method: Method) -> None:
     """One method from the broker. Illegal ones raise `RemoteProtocolError`, which ends the connection."""
     if channel.assembly is not None:
         raise RemoteProtocolError(
@@ -99,7 +96,8 @@ def _on_recover_ok(channel: ProtocolChannel, slot: Slot, method: Method) -> None
     """The broker requeued every outstanding delivery, also those on their way since: all are stale."""
     if not any(isinstance(later.request, methods.BasicRecover) for later in channel.slots):
         channel.own_tags().finish_recover()
-        channel.connection.events.append(events.Recovered(channel))
+        consumers = [consumer.token for consumer in channel.consumers.values()]
+        channel.connection.events.append(events.Recovered(channel.number, consumers))
 
 
 def _on_declare_ok(channel: ProtocolChannel, slot: Slot, method: Method) -> None:

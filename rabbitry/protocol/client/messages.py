@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
-from typing import TYPE_CHECKING
 
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, octets
+from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel, octets
 from rabbitry.protocol.client.content import seems_streamed
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -22,9 +21,6 @@ from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method, decode_method
 from rabbitry.protocol.wire.properties import decode_properties
 
-if TYPE_CHECKING:
-    from rabbitry.protocol.client.channel import ProtocolChannel
-
 __all__ = ["receive_body", "receive_delivery", "receive_header"]
 
 _pack_deliver = Struct(">QB").pack
@@ -32,7 +28,7 @@ _unpack_deliver = Struct(">QB").unpack_from
 
 
 def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
-    """A content header."""
+    """Take in a content header: the message that it belongs to has begun."""
     if channel.state is ChannelState.CLOSING:
         return
     if channel.assembly is None:
@@ -42,7 +38,7 @@ def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
 
 
 def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
-    """One body frame."""
+    """Take in one body frame; the message may be whole with it."""
     if channel.state is ChannelState.CLOSING:
         return
     if channel.assembly is None:
@@ -127,7 +123,9 @@ def _finish_return(channel: ProtocolChannel, method: Method, header: bytes, body
     content = channel.connection.delivery_type(
         channel, None, 0, False, _route(method.exchange, method.routing_key), header, body
     )
-    channel.connection.events.append(events.Returned(channel, token, method.reply_code, method.reply_text, content))
+    channel.connection.events.append(
+        events.Returned(channel.on_return, token, method.reply_code, method.reply_text, content)
+    )
 
 
 def _route(exchange: str, routing_key: str) -> bytes:

@@ -16,8 +16,7 @@ import psutil
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from loadtest.commands.run import check_destinations, main
-from loadtest.scenarios.settings import parse_settings
+from loadtest.commands.run import main
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
 
 Result = dict[str, Any]
@@ -281,16 +280,6 @@ def test_a_result_that_can_not_be_written_is_refused_at_once(
     ):
         assert main(words) == 2
         assert f"{words[0]}: the result could not be written there: " in capsys.readouterr().err
-
-
-def test_looking_whether_a_result_can_be_written_changes_nothing(tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.write_text("precious")
-    for path in (old, new):
-        check_destinations(parse_settings(["--json", str(path), "--output", str(tmp_path / "deep" / "er")], {}))
-    assert old.read_text() == "precious"
-    assert not new.exists()
-    assert not list((tmp_path / "deep" / "er").iterdir())
 
 
 def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(

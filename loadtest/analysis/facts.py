@@ -1,0 +1,105 @@
+"""What a verdict is weighed from: a record and its settings, boiled down to shares, percentiles and rates.
+
+Shares are of one core. Of several processes the busiest counts where one can be the limit, and together they are what
+the broker's machine has to share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loadtest.metrics.histogram import Histogram
+from loadtest.metrics.record import Cost, Record
+from loadtest.metrics.timeline import STUB
+from loadtest.scenarios.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was measured. Shares are of one core; None is not known or does not apply."""
+
+    cores: int
+    client_share: float
+    """What the generator's process used; of several, the busiest."""
+    broker_share: float | None
+    broker_cores: float
+    """What the generator leaves of the cores that the broker may run on."""
+    machine_share: float
+    """What was used of all cores together."""
+    stolen_share: float
+    """What the hypervisor took of all cores together."""
+    lateness: tuple[str, float] | None
+    """How late the generator's event loop ran, in milliseconds, and which percentile that is."""
+    collector_longest_ms: float
+    collector_share: float
+    """What the garbage collector took of the measured time."""
+    wake_p99_ms: float | None
+    """How late the generator woke a producer that had nothing in its way."""
+    waiting_share: float | None
+    """How many of an open loop's messages had to wait for the one before."""
+    response_p99_ms: float | None
+    planned: int | None
+    skipped: int
+    """How many messages of the plan were never sent."""
+    blocked_seconds: float | None
+    all_dropped: bool
+    """Whether every connection was lost before the end."""
+    in_flight: int | None
+    """Publishes and calls that a closed loop keeps in flight."""
+    rates: Sequence[float]
+    """Messages per second, one for each row of the measured phase."""
+
+
+def gather_facts(settings: Settings, record: Record) -> Facts | None:
+    """The facts of a run; None if nothing was measured."""
+    work = record.work
+    if work is None or work.seconds <= 0 or not record.costs:
+        return None
+    seconds, costs, tally, planned = work.seconds, record.costs, record.tally, record.published_as_planned
+    cores = max(cost.machine_cores for cost in costs)
+    broker = most(cost.broker_cpu_seconds for cost in costs)
+    client_shares = [(cost.client_cpu_seconds or 0.0) / seconds for cost in costs]
+    sent = work.counts["sent"]
+    return Facts(
+        cores=cores,
+        client_share=max(client_shares),
+        broker_share=None if broker is None else broker / seconds,
+        broker_cores=max(cost.broker_cores for cost in costs) - _shared(client_shares, costs),
+        machine_share=(most(cost.machine_busy_seconds for cost in costs) or 0.0) / seconds / cores,
+        stolen_share=(most(cost.machine_stolen_seconds for cost in costs) or 0.0) / seconds / cores,
+        lateness=_lateness(record.loop_lateness),
+        collector_longest_ms=max(cost.collector_longest_ms for cost in costs),
+        collector_share=max(cost.collector_total_ms for cost in costs) / 1e3 / seconds,
+        wake_p99_ms=record.latencies.wake.percentile(0.99),
+        waiting_share=work.counts["waited"] / sent if settings.loop == "open" and settings.producers and sent else None,
+        response_p99_ms=record.latencies.confirm.percentile(0.99),
+        planned=None if planned is None else planned.planned,
+        skipped=0 if planned is None else planned.skipped,
+        blocked_seconds=record.blocked_seconds.get("measure"),
+        all_dropped=0 < tally.connected <= tally.dropped,
+        in_flight=settings.producers * settings.window + settings.callers if settings.loop == "closed" else None,
+        rates=[
+            (row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"]
+            for row in record.timeline
+            if row["phase"] == "measure" and row["seconds"] > STUB
+        ],
+    )
+
+
+def most(values: Iterable[float | None]) -> float | None:
+    """The largest of those that are known; None if none is. Several processes see the same broker and machine."""
+    return max((value for value in values if value is not None), default=None)
+
+
+def _shared(shares: Sequence[float], costs: Sequence[Cost]) -> float:
+    """What the generator's processes used of the broker's cores."""
+    return sum(share * cost.shared_cores for share, cost in zip(shares, costs, strict=True))
+
+
+def _lateness(lateness: Histogram) -> tuple[str, float] | None:
+    """The highest percentile that there are samples enough for: p99 from ten seconds on."""
+    for name, fraction in (("p99", 0.99), ("p90", 0.9), ("p50", 0.5)):
+        if (found := lateness.percentile(fraction)) is not None:
+            return name, found
+    return None

@@ -1,0 +1,76 @@
+"""The run's queues: declared before its first client connects, deleted after its stock was taken.
+
+They expire by themselves, should the run be killed. Where the broker doesn't answer, both end in bounded time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+
+from loadtest.drivers.base import Administrator, Connection
+from loadtest.execution.state import Run
+
+DECLARE_BOUND = 60.0
+"""Seconds until all queues must be declared."""
+EXPIRY_MARGIN = 600.0
+"""Seconds by which queues outlive their run at most, should it be killed."""
+LONGEST_EXPIRY_MS = 2**32 - 1
+"""RabbitMQ takes no longer times."""
+
+
+class QueueRefused(Exception):
+    """The broker doesn't declare such a queue."""
+
+
+class Queues:
+    """The queues of clients and servers, and the connection that administers them."""
+
+    def __init__(
+        self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]], *, longest: float
+    ) -> None:
+        self._errors = run.record.errors
+        self._connect = connect
+        expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY_MS)}
+        kind = {"x-queue-type": run.settings.queue_type, **run.settings.queue_arguments}
+        self._arguments: dict[str, Mapping[str, Any]] = {
+            **dict.fromkeys(run.plan.queues, expiry | kind),
+            **dict.fromkeys(run.plan.server_queues, expiry),
+        }
+
+    async def declare(self) -> Mapping[str, Any]:
+        """Declares all; returns what the broker says of itself. OSError if it can't be reached, or QueueRefused."""
+        with anyio.move_on_after(DECLARE_BOUND):
+            try:
+                async with self._connect() as connection:
+                    async with connection.administrator() as administrator:
+                        await self._declare_each(administrator)
+                    return connection.server_properties
+            except (OSError, QueueRefused):
+                raise
+            except Exception as error:
+                raise ConnectionError(str(error) or repr(error)) from error
+        raise TimeoutError(
+            f"it did not answer, or not declare {len(self._arguments)} queues, within {DECLARE_BOUND:g} s"
+        )
+
+    async def _declare_each(self, administrator: Administrator) -> None:
+        for queue, arguments in self._arguments.items():
+            try:
+                await administrator.declare_queue(queue, arguments)
+            except OSError:
+                raise
+            except Exception as error:
+                raise QueueRefused(f"the broker refuses the queues: {error}") from error
+
+    async def delete(self) -> None:
+        """Deletes all; notes an error if that fails."""
+        try:
+            async with self._connect() as connection, connection.administrator() as administrator:
+                for queue in self._arguments:
+                    await administrator.delete_queue(queue)
+        except Exception as error:
+            self._errors.note(error, " (deleting queues)")

@@ -1,0 +1,3 @@
+"""What this machine can bear, what it is, and what a run uses of it."""
+
+from __future__ import annotations

@@ -1,0 +1,79 @@
+"""The kinds of latency that a run tells, and which samples belong to what is measured.
+
+A sample belongs to the measurement if any of its life, from when it was intended to when it ended, lies in the measured
+window: a stall at either edge is not hidden, nor is a backlog that an impossible rate has built up. Nothing here reads
+a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from loadtest.metrics.histogram import Histogram
+
+_NEVER = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """One histogram for each kind of latency.
+
+    A publish has `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two;
+    a call has `rpc` and `rpc_service`. `wake` is what of all this is the program's own: how late it woke clients that
+    had nothing in their way. A call without a reply counts with the time that it was waited for.
+    """
+
+    connect: Histogram = field(default_factory=Histogram)
+    confirm: Histogram = field(default_factory=Histogram)
+    service: Histogram = field(default_factory=Histogram)
+    lag: Histogram = field(default_factory=Histogram)
+    wake: Histogram = field(default_factory=Histogram)
+    end_to_end: Histogram = field(default_factory=Histogram)
+    rpc: Histogram = field(default_factory=Histogram)
+    rpc_service: Histogram = field(default_factory=Histogram)
+
+    def merge(self, other: Latencies) -> None:
+        """Adds another's samples."""
+        for kind in fields(self):
+            getattr(self, kind.name).merge(getattr(other, kind.name))
+
+    def to_plain(self) -> dict[str, Any]:
+        """All histograms as numbers and lists, by their kind."""
+        return {kind.name: getattr(self, kind.name).to_plain() for kind in fields(self)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The latencies that `to_plain` was asked of."""
+        return cls(**{name: Histogram.from_plain(each) for name, each in plain.items()})
+
+
+class Measurement:
+    """The measured window of a run, in nanoseconds of the monotonic clock, and the latencies inside and outside it.
+
+    Until `open` is called nothing belongs to it.
+    """
+
+    __slots__ = ("end", "inside", "outside", "start")
+
+    def __init__(self, inside: Latencies) -> None:
+        self.inside = inside
+        self.outside = Latencies()
+        """What isn't measured, but happened: the timeline shows it."""
+        self.start = self.end = _NEVER
+
+    def open(self, start: int, end: int) -> None:
+        """Begins, and says when it is meant to end."""
+        self.start, self.end = start, end
+
+    def close(self, now: int) -> None:
+        """Ends, now if it was meant to end later."""
+        self.end = min(self.end, now)
+
+    def covers(self, when: int) -> bool:
+        """Whether that moment is measured."""
+        return self.start <= when < self.end
+
+    def latencies(self, intended: int, ended: int) -> Latencies:
+        """Where a sample belongs that was intended and ended then."""
+        return self.inside if intended < self.end and ended >= self.start else self.outside

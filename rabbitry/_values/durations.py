@@ -1,0 +1,27 @@
+"""Durations: seconds or `timedelta` where users write them, milliseconds where RabbitMQ reads them, and its limit.
+
+What must stay true: the limit is RabbitMQ's own and stands here once; how a duration is rounded to milliseconds is for
+each use to say, since a queue must be declared again with the very number that it was declared with.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from math import isfinite
+
+from rabbitry._errors import LocalProtocolError
+
+__all__ = ["LONGEST_MS", "seconds"]
+
+LONGEST_MS = 2**32 - 1
+"""The longest time that RabbitMQ takes in milliseconds, 49 days: of a message's expiration, a queue's message-ttl and
+its expires. `rabbit_misc:check_expiry` refuses anything from 2**32 ms on.
+"""
+
+
+def seconds(duration: float | timedelta) -> float:
+    """A duration in seconds; `LocalProtocolError` for one that is not a finite number."""
+    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not isfinite(value):
+        raise LocalProtocolError(f"a duration must be finite, not {duration}")
+    return value

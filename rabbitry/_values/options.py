@@ -1,0 +1,85 @@
+"""The words that arguments and states of the operations are made of, and the defaults that several signatures state.
+
+What must stay true: the async and the blocking side say the same of the same option, because both say it from here.
+What refers to a class that does something (a `Delivery`, a `Service`) stands with that class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from rabbitry._errors import LocalProtocolError
+from rabbitry._values.topology import Exchange
+
+__all__ = [
+    "CLOCK_SKEW",
+    "DEFAULT_DRAIN",
+    "DEFAULT_MAX_MESSAGE_SIZE",
+    "ConsumeOptions",
+    "Offset",
+    "OnUnknown",
+    "Outcome",
+    "ReplyTo",
+    "State",
+    "Verdict",
+    "WhileDown",
+    "check_window",
+]
+
+# --- connections and clients ------------------------------------------------------------------------------------------
+
+DEFAULT_MAX_MESSAGE_SIZE = 134217728
+"""Bytes, 128 MiB: RabbitMQ's own default of max_message_size up to 3.13 (4.0 lowered it to 16 MiB)."""
+
+DEFAULT_DRAIN = 5.0
+"""Seconds that whoever leaves a client's block gives the handlers and publishers of other tasks to finish."""
+
+State: TypeAlias = Literal["idle", "connecting", "connected", "recovering", "closed"]
+"""Of a connection that a client keeps."""
+
+WhileDown: TypeAlias = Literal["wait", "fail"]
+"""What publishing and calling do while there is no connection."""
+
+# --- publishing -------------------------------------------------------------------------------------------------------
+
+OnUnknown: TypeAlias = Literal["raise", "republish"]
+"""What becomes of a publish whose connection was lost before the broker confirmed it."""
+
+Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
+"""What became of a publish."""
+
+
+def check_window(window: int) -> None:
+    """Refuse a publisher's window in which nothing fits."""
+    if window < 1:
+        raise LocalProtocolError(f"window must be at least 1, not {window}")
+
+
+# --- consuming --------------------------------------------------------------------------------------------------------
+
+Verdict: TypeAlias = Literal["requeue", "reject", "raise"]
+"""What becomes of a delivery whose handler failed."""
+
+Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelta
+"""Where in a stream to begin."""
+
+
+class ConsumeOptions(TypedDict, total=False):
+    """The arguments of `client.consume` that `client.process` takes, too."""
+
+    no_ack: bool
+    exclusive: bool
+    priority: int | None
+    arguments: Mapping[str, Any] | None
+    offset: Offset | None
+
+
+# --- RPC --------------------------------------------------------------------------------------------------------------
+
+ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
+"""Where a caller's replies go."""
+
+CLOCK_SKEW = 0.5
+"""Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""

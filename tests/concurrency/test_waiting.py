@@ -1,0 +1,101 @@
+"""How this library waits: signals of each event loop, waiters for one reply, lines, and who is being cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rabbitry._concurrency.waiting import (
+    AsyncioSignal,
+    Signal,
+    Waiter,
+    is_being_cancelled,
+    new_signal,
+    wait_in_line,
+    waits,
+)
+
+
+async def test_each_event_loop_has_its_own_signal(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        from rabbitry._concurrency.waiting_trio import TrioSignal
+
+        assert type(new_signal()) is TrioSignal
+    else:
+        assert type(new_signal()) is AsyncioSignal
+    await waits().checkpoint_if_cancelled()
+
+
+async def test_a_signal_set_before_or_while_somebody_waits() -> None:
+    early = new_signal()
+    early.set()
+    early.set()
+    await early.wait()
+    late = new_signal()
+    async with anyio.create_task_group() as tg:
+
+        async def set_later() -> None:
+            await anyio.wait_all_tasks_blocked()
+            late.set()
+
+        tg.start_soon(set_later)
+        with anyio.fail_after(30):
+            await late.wait()
+
+
+async def test_cancelling_a_wait_harms_nothing() -> None:
+    signal = new_signal()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await signal.wait()
+    assert scope.cancelled_caught
+    signal.set()  # wakes nobody
+
+
+async def test_a_waiter_keeps_the_first_it_is_told() -> None:
+    waiter = Waiter()
+    waiter.set("reply")
+    waiter.fail(ValueError("too late"))
+    assert await waiter.wait() == "reply"
+    failed = Waiter()
+    error = ValueError("no reply")
+    failed.fail(error)
+    failed.set("too late")
+    with pytest.raises(ValueError, match="no reply") as raised:
+        await failed.wait()
+    assert raised.value is error
+
+
+async def test_who_had_its_turn_when_cancelled_passes_it_on() -> None:
+    line: list[Signal] = []
+    passed: list[str] = []
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(wait_in_line, line, new_signal(), lambda: passed.append("in line"))
+        await anyio.wait_all_tasks_blocked()
+        tg.cancel_scope.cancel()
+    assert line == [] and passed == []  # it was still in line
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(wait_in_line, line, new_signal(), lambda: passed.append("its turn"))
+        await anyio.wait_all_tasks_blocked()
+        line.pop()  # what whoever wakes it does first
+        tg.cancel_scope.cancel()
+    assert passed == ["its turn"]
+
+
+async def test_who_is_being_cancelled(anyio_backend_name: str) -> None:
+    assert not is_being_cancelled()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        assert is_being_cancelled()
+        await anyio.lowlevel.checkpoint()
+    if anyio_backend_name == "asyncio":
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        assert is_being_cancelled()
+        task.uncancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)

@@ -1,0 +1,123 @@
+"""The folder list is the architecture: imports point down the list of rooms, in no circle, through the front doors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.project.rooms import (
+    DOORS,
+    GUESTS,
+    ONLY,
+    ROOMS,
+    Graph,
+    is_within,
+    room_of,
+    through_the_wall,
+    upward,
+)
+
+GRAPH = Graph()
+
+# protocol is sans-IO: no clock, no socket, no event loop.
+FORBIDDEN_IN_PROTOCOL = {
+    "anyio", "asyncio", "select", "selectors", "socket", "sniffio", "ssl", "threading", "time", "trio", "uvloop",
+}  # fmt: skip
+
+
+def test_every_module_has_a_room() -> None:
+    rooms = {room_of(module) for module in GRAPH.sources}
+    assert rooms == set(ROOMS), "a room without a module is no room"
+    assert set(ONLY) <= set(ROOMS)
+
+
+def test_imports_point_down_the_list_of_rooms() -> None:
+    assert not upward(GRAPH)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert not GRAPH.circles()
+
+
+def test_guests_come_through_the_front_doors() -> None:
+    assert set(DOORS) <= set(GRAPH.sources)
+    assert all(any(is_within(module, guest) for module in GRAPH.sources) for guest in GUESTS)
+    assert not through_the_wall(GRAPH)
+
+
+def test_only_a_folder_says_that_it_is_not_for_import() -> None:
+    """With an underscore. A file has none unless it lies at the top, where no folder can say it."""
+    parts = [module.split(".") for module in GRAPH.sources]
+    assert not [".".join(each) for each in parts if len(each) > 2 and re.match("_[^_]", each[-1])]
+
+
+@pytest.mark.parametrize("module", [name for name in GRAPH.sources if is_within(name, "rabbitry.protocol")])
+def test_protocol_does_no_io(module: str) -> None:
+    assert not {name.partition(".")[0] for name in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL
+
+
+def test_names_that_are_another_modules_own() -> None:
+    """Few, and each for the reason beside it. What needs another's private name either belongs there, or that is given
+    a name.
+    """
+    reaches = {reach.partition(":")[0] + " " + reach.partition(" ")[2] for reach in GRAPH.reaches()}
+    assert reaches == set(REACHES)
+    assert len(GRAPH.reaches()) <= 25
+
+
+REACHES = {
+    "rabbitry.__main__ os._exit": "a documented function of os, for all its underscore",
+    "rabbitry._channel.channel channel._life": "`life_of`, the door of the other rooms: a public one users would see",
+    "rabbitry._channel.life message._encoded": "hot: the properties encoded before, without a call",
+    "rabbitry._rpc.envelope content._header": "what could not be decoded, which no user is to see",
+    "rabbitry.blocking.consumer consumer._return": "puts back what was fetched and not iterated; nothing public does",
+    "rabbitry.blocking.pool publisher._window": "one channel serves windows of all sizes, and a publisher has one only",
+    "rabbitry.blocking.threads function._functions": "of a Service only the names are public",
+}
+
+
+# --- the checks themselves --------------------------------------------------------------------------------------------
+
+
+def write(root: Path, **modules: str) -> Graph:
+    for name, text in modules.items():
+        path = root.joinpath(*name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Graph(root)
+
+
+def test_a_circle_of_type_only_imports_and_one_within_a_function_are_seen(tmp_path: Path) -> None:
+    graph = write(
+        tmp_path,
+        rabbitry__a="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from rabbitry.b import B\n",
+        rabbitry__b="def f():\n    from rabbitry import a\n",
+        rabbitry__c="from rabbitry.a import x\n",
+    )
+    assert graph.circles() == [["rabbitry.a", "rabbitry.b"]]
+
+
+def test_an_upward_import_and_one_past_the_doors_are_seen(tmp_path: Path) -> None:
+    graph = write(
+        tmp_path,
+        rabbitry___transport__socket="from rabbitry.protocol.wire import codec\n",
+        rabbitry__protocol__wire__codec="",
+        loadtest__units="import rabbitry._transport.socket\n",
+    )
+    assert upward(graph) == [
+        "loadtest.units imports rabbitry._transport.socket",
+        "rabbitry._transport.socket imports rabbitry.protocol.wire.codec",
+    ]
+    assert through_the_wall(graph) == ["loadtest.units imports rabbitry._transport.socket"]
+
+
+def test_a_private_name_of_another_module_is_seen(tmp_path: Path) -> None:
+    graph = write(tmp_path, rabbitry__a="def f(x):\n    self._own = x._other\n    return x._own\n")
+    assert graph.reaches() == ["rabbitry.a:2 x._other"]
+
+
+def test_a_module_of_no_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="none of the rooms"):
+        room_of("rabbitry.somewhere")
