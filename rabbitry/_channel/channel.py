@@ -90,8 +90,8 @@ class Channel(Declaring):
         Cancelling it before the message was queued means: not sent; afterwards the outcome is unknown to the caller.
         """
         life = self._life
-        self._calls += 1
-        if self._calls & GIVE_WAY or (
+        self._calls = calls = self._calls + 1
+        if calls & GIVE_WAY or (
             life.confirm and (protocol := life.protocol) is not None and protocol.state is ChannelState.OPEN
         ):
             await life.endpoint.checkpoint_if_cancelled()  # (waiting for a confirm gives way each time)

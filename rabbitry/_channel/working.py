@@ -112,7 +112,7 @@ class Workers:
             self._ending.set()
 
     def _in_a_scope(self, settle: Settle) -> Settle:
-        """The same, with a cancel scope of each delivery's own."""
+        """What settles a delivery within a cancel scope of its own."""
 
         async def settle_in_scope(delivery: Delivery) -> None:
             with anyio.CancelScope(shield=self._drain > 0) as scope:

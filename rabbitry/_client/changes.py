@@ -45,7 +45,7 @@ class Changes:
 
     @contextmanager
     def subscribed(self) -> Iterator[MemoryObjectReceiveStream[Change]]:
-        """The changes to come."""
+        """The changes to come, for one subscriber."""
         sender, receiver = anyio.create_memory_object_stream[Change](CHANGES_KEPT)
         self._subscribers.append(sender)
         if self._has_ended:
@@ -58,7 +58,7 @@ class Changes:
             self._subscribers.remove(sender)
 
     def tell(self, change: Change) -> None:
-        """Hand it to all subscribers."""
+        """Hand a change to all subscribers."""
         for subscriber in self._subscribers:
             with suppress(anyio.WouldBlock, anyio.BrokenResourceError):
                 subscriber.send_nowait(change)
@@ -66,7 +66,7 @@ class Changes:
             self._on_change(change)
 
     def end(self) -> None:
-        """There will be no more."""
+        """There will be no more changes."""
         self._has_ended = True
         for subscriber in self._subscribers:
             subscriber.close()

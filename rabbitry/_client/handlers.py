@@ -49,7 +49,7 @@ class Processing:
         self.on_loss: Callable[[], None] | None = self._workers.cancel_stale if is_cancelling else None
 
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
-        """Until the subscription is stopped, fails, or this is cancelled."""
+        """Handle deliveries until the subscription is stopped or fails, or this is cancelled."""
         if subscription.is_stream and self._on_error == "requeue":
             raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream

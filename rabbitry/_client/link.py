@@ -38,7 +38,7 @@ VAIN_LIFE = 1.0
 REFRESH_AT = 0.8
 """Part of a token's life after which the next one is asked for."""
 REFRESH_AGAIN = 5.0
-"""Seconds between attempts when that fails."""
+"""Seconds between attempts to have the next token, once one has failed."""
 REFRESH_BOUND = 15.0
 """Seconds that the source of credentials may take."""
 
@@ -185,7 +185,7 @@ class Link:
             self.close()
 
     def close(self) -> None:
-        """There will be no other life."""
+        """Be closed: there will be no other life."""
         if self.state != "closed":
             self._move("closed", self._fate.failure)
 
@@ -253,7 +253,7 @@ class Link:
             raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
 
     async def _serve(self, connection: Connection) -> None:
-        """One life. Returns when it has ended."""
+        """Hand out the connection until its life has ended."""
         self.lives += 1
         self._fate.has_lived = True
         began = anyio.current_time()

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
-    """Refuse what is no such policy."""
+    """Refuse what is no policy for a connection that is down, or an outcome that is unknown."""
     if while_down not in ("wait", "fail"):
         raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
     if on_unknown not in ("raise", "republish"):

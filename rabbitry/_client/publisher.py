@@ -56,12 +56,12 @@ class LastingConfirmation(Confirmation):
         return self.number < other.number
 
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
-        """The channel ended first."""
+        """The channel ended before the broker answered."""
         if not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
     def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
-        """It will not be sent again."""
+        """End it, as the message will not be sent again."""
         super().lose("unknown" if self.was_sent else outcome, error)
 
 
@@ -289,7 +289,7 @@ class ClientPublisher(Publisher):
         return queued
 
     async def _send_alone(self, confirmation: LastingConfirmation) -> None:
-        """On a channel with no other, so that its end is this one's fault."""
+        """Send a suspect message on a channel with no other, so that its end is this one's fault."""
         once = self._once(confirmation)
         try:
             life = life_of(await open_channel(self._link, self._while_down))
@@ -324,7 +324,7 @@ class ClientPublisher(Publisher):
         return Confirmation(confirmation.message, confirmation.exchange, confirmation.routing_key)
 
     def _give_up(self, error: RabbitryError) -> None:
-        """What waits to be sent again never will be."""
+        """End the publishes that wait to be sent again: they never will be."""
         again, self._again = self._again, []
         for confirmation in sorted(again):
             confirmation.give_up("unsent", error)
@@ -351,7 +351,7 @@ class Publishers:
 
     @property
     def are_pending(self) -> bool:
-        """Whether any publish of theirs has not ended yet."""
+        """Whether a publisher has a publish that has not ended yet."""
         return any(publisher.pending for publisher in self._open)
 
     @asynccontextmanager
@@ -367,11 +367,11 @@ class Publishers:
             self._left_republished += publisher.republished
 
     async def flush(self) -> None:
-        """Return once nothing is pending."""
+        """Return once no publisher has anything pending."""
         for publisher in list(self._open):
             await publisher.flush()
 
     def give_up(self, error: RabbitryError) -> None:
-        """What still waits to be sent again never will be."""
+        """End the publishes that still wait to be sent again."""
         for publisher in list(self._open):
             publisher._give_up(error)

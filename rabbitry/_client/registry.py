@@ -50,7 +50,7 @@ class Registry:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether all of it outlives our connections, and the broker's restart."""
+        """Whether all that was declared outlives our connections, and the broker's restart."""
         return all(
             entity.durable and not entity.auto_delete and not (isinstance(entity, Queue) and entity.exclusive)
             for entity in self._entities
@@ -58,7 +58,7 @@ class Registry:
         )
 
     def is_stream(self, queue: str | Queue) -> bool:
-        """Whether it was declared to be one."""
+        """Whether the queue was declared to be a stream."""
         name = self.name_of(queue) if isinstance(queue, str) else queue.name
         return any(
             isinstance(found, Queue) and found.type == "stream" and found.name == name for found in self._entities
@@ -149,7 +149,7 @@ class Registry:
                 await life_of(channel).call(request)
 
     def forget(self, entity: Entity) -> None:
-        """It is gone, and so is what goes with it."""
+        """The entity is gone, and so is what goes with it."""
         match entity:
             case Queue():
                 self._drop(found for found in self._entities if self._is_queue(found, entity))
@@ -189,7 +189,7 @@ class Registry:
         return iter([entity for entity in self._entities if isinstance(entity, Exchange) and entity.name == name])
 
     def _is_queue(self, entity: Entity, queue: Queue) -> bool:
-        """Whether it is this queue, or a binding of it."""
+        """Whether the entity is this queue, or a binding of it."""
         found = entity.queue if isinstance(entity, Binding) else entity
         if isinstance(found, str):
             found = self._given.get(found, found)
@@ -206,7 +206,7 @@ def _source(entity: Entity) -> str | None:
 
 
 def _is_exchange(entity: Entity, name: str) -> bool:
-    """Whether it is this exchange, or a binding from or to it."""
+    """Whether the entity is this exchange, or a binding from or to it."""
     match entity:
         case Exchange():
             return entity.name == name

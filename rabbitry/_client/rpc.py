@@ -163,7 +163,7 @@ class ClientRPC:
         return rpc if rpc is not None and rpc.is_open and self._is_open else None
 
     async def _opened_for(self, exchange: str) -> RPC:
-        """The same, opened if need be, in a life to come if need be."""
+        """The `RPC` that calls through this exchange, opened if need be, and in a life to come if need be."""
         while self._is_open:
             rpc = self._ready(exchange)
             if rpc is not None:

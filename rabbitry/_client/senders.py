@@ -96,7 +96,7 @@ class Senders:
         await self._publish_alone(send, while_down, attempts)
 
     def attempts(self, on_unknown: OnUnknown) -> Attempts:
-        """Those of a message: one that is suspect has one more, alone."""
+        """The attempts of one message: where it is suspect there is one more, alone on a channel."""
         return Attempts(may_repeat=on_unknown == "republish", suspicions=2)
 
     def may_go_on(self, attempts: Attempts, channel: Channel, error: RabbitryError) -> bool:
@@ -159,16 +159,16 @@ class Renewal:
         self._retired: list[ChannelLife] = []
 
     def is_due(self) -> bool:
-        """Whether the last one is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
+        """Whether the last renewal is long enough ago. Asked while reading, where AnyIO's clock is out of reach."""
         return monotonic() - self._last >= RENEWAL_PAUSE
 
     def retire(self, life: ChannelLife) -> None:
-        """It is replaced."""
+        """This channel is replaced."""
         self._last = monotonic()
         self._retired.append(life)
 
     async def close_idle(self, *, all_of_them: bool = False) -> None:
-        """Close those that wait for nothing."""
+        """Close the replaced channels that wait for no confirm any more."""
         idle = [life for life in self._retired if all_of_them or not (life.is_open and life.unconfirmed)]
         self._retired = [life for life in self._retired if life not in idle]
         for life in idle:

@@ -17,7 +17,6 @@ from rabbitry._values.options import Offset
 __all__ = ["StreamPosition"]
 
 
-
 class StreamPosition:
     """Where to go on in a stream: at the first delivery that came and was not settled, else after the last one."""
 

@@ -46,8 +46,6 @@ __all__ = ["Subscription", "SubscriptionBatches"]
 logger = logging.getLogger("rabbitry")
 
 
-
-
 T = TypeVar("T")
 
 
@@ -230,7 +228,7 @@ class Subscription:
                 raise StopAsyncIteration
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
-        """In the present life or the next one; returns early when stopped."""
+        """Begin to consume, in the present life or the next one; returns early when stopped."""
         trouble = Trouble() if resuming else None
 
         async def attempt(connection: Connection) -> bool:
@@ -243,7 +241,7 @@ class Subscription:
                 pass
 
     async def _pause(self) -> None:
-        """Longer each time, where subscribing is of no use."""
+        """Wait, longer each time, where subscribing was of no use."""
         if self._fruitless > 1:
             await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
 

@@ -32,7 +32,7 @@ class Member(Protocol):
 
 
 class Subscriptions:
-    """Those of one client that were entered, and neither stopped nor left."""
+    """The subscriptions of one client that were entered, and neither stopped nor left."""
 
     __slots__ = ("_members", "_registry", "has_stopped")
 
@@ -45,13 +45,13 @@ class Subscriptions:
         return len(self._members)
 
     def joined(self, subscription: Member) -> None:
-        """It was entered."""
+        """The subscription was entered."""
         self._members.add(subscription)
         if self.has_stopped:
             subscription.stop()
 
     def left(self, subscription: Member) -> None:
-        """It was stopped, and perhaps was the last of its queue."""
+        """The subscription was stopped or left, and perhaps was the last of its queue."""
         if subscription in self._members:
             self._members.discard(subscription)
             queue = subscription.queue

@@ -30,7 +30,7 @@ __all__ = ["Answering", "Handler", "Publish", "reject"]
 logger = logging.getLogger("rabbitry")
 
 Publish: TypeAlias = Callable[[Delivery, Message, str, str], Awaitable[None]]
-"""Of the request, its reply, and the exchange and routing key that the reply goes to."""
+"""Publishes a reply: given the request, the reply, and the exchange and routing key that it goes to."""
 
 
 class Answering:
@@ -141,8 +141,8 @@ class Answering:
 
 
 def reject(request: Delivery) -> None:
-    """Have the request go where its queue has dead letters go. A stream has none, and RabbitMQ closes the connection of
-    whoever rejects there: its requests are acknowledged, as any.
+    """Reject a request: it goes where the queue has its dead letters go. A stream has none, and RabbitMQ closes the
+    connection of who rejects there: its requests are acknowledged, as any.
     """
     if not request.is_settled and not request.is_stale:
         if request.seems_streamed:

@@ -43,11 +43,11 @@ DIRECT = "amq.rabbitmq.reply-to"
 REMAINING_HEADER = "x-rabbitry-remaining"
 """On a request whose caller has a deadline: the milliseconds it had left when it sent it."""
 DEADLINE_HEADER = "x-rabbitry-deadline"
-"""The same as a moment: milliseconds since 1970, UTC, by the caller's clock."""
+"""The deadline of that caller as a moment: milliseconds since 1970, UTC, by the caller's clock."""
 REPLY_EXCHANGE_HEADER = "x-rabbitry-reply-exchange"
 """On a request whose reply goes to an exchange other than the default one: its name. `reply_to` is the routing key."""
 REQUEST_HEADERS = frozenset((REMAINING_HEADER, DEADLINE_HEADER, REPLY_EXCHANGE_HEADER))
-"""Those that are one request's alone."""
+"""The headers that are one request's alone: where it is passed on they are left out."""
 ERROR_HEADER = "x-rabbitry-error"
 """On a reply whose handler raised: the exception's type name. The body is its text, or JSON with "text" and
 "traceback".
@@ -138,7 +138,7 @@ def time_left(headers: Mapping[str, Any], waited: float, clock_skew: float | Non
 
 
 def check_clock_skew(clock_skew: float | None) -> None:
-    """Refuse what is no such tolerance."""
+    """Refuse what is no bound for how far clocks are apart."""
     if clock_skew is not None and not 0 <= clock_skew < math.inf:
         raise ValueError(f"clock_skew is a number of seconds from 0 on, or None, not {clock_skew!r}")
 
@@ -147,7 +147,7 @@ def check_clock_skew(clock_skew: float | None) -> None:
 
 
 def _reply_exchange(headers: Mapping[str, Any]) -> str:
-    """The exchange that the reply is published to."""
+    """The exchange that the reply is published to; "" where none, or no valid one, is named."""
     exchange = headers.get(REPLY_EXCHANGE_HEADER)
     return exchange if isinstance(exchange, str) and len(exchange.encode("utf-8", "replace")) <= 255 else ""
 

@@ -18,8 +18,6 @@ __all__ = ["bound"]
 T = TypeVar("T")
 
 
-
-
 def bound(
     interface: Callable[..., T], call: Callable[..., Awaitable[Any]], routing_key: str, options: Mapping[str, Any]
 ) -> T:

@@ -37,14 +37,14 @@ class Arrivals:
         self._by_tag: dict[int, float] = {}
 
     def note(self, request: Delivery) -> None:
-        """It arrived. Called while reading."""
+        """The request arrived. Called while reading."""
         self._by_tag[request.delivery_tag] = monotonic()
 
     def take(self, request: Delivery) -> float:
-        """When this one arrived, asked once, before anything else is awaited; now if that was not noted."""
+        """When this request arrived, asked once, before anything else is awaited; now if that was not noted."""
         now = monotonic()
         return self._by_tag.pop(request.delivery_tag, now)
 
     def clear(self) -> None:
-        """Their channel has ended: those that wait go back, and delivery tags begin anew."""
+        """The requests' channel has ended: those that wait go back, and delivery tags begin anew."""
         self._by_tag.clear()

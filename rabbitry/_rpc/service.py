@@ -80,10 +80,8 @@ def prepared(service: Service, name: str | None, payload: Any) -> tuple[Callable
     return function, partial(function, *args, **kwargs)
 
 
-
-
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """None of a builtin that tells none: it checks for itself."""
+    """What the function takes; None of a builtin that does not tell, and checks for itself."""
     try:
         return inspect.signature(function)
     except ValueError:

@@ -71,7 +71,7 @@ async def serve(
 
 
 def _put_back(request: Delivery) -> None:
-    """It was not worked on to its end. A stream keeps it anyway, and takes no nack."""
+    """Put back a request that was not worked on to its end. A stream keeps it anyway, and takes no nack."""
     if not request.is_settled and not request.is_stale and not request.seems_streamed:
         request.nack()
 
