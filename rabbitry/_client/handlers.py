@@ -42,8 +42,8 @@ class Processing:
             raise LocalProtocolError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
         check_on_error(on_error)
         self._handler = handler
-        self._on_error = on_error
-        self._is_stream = False
+        self._on_error: OnError = on_error
+        self._is_stream = False  # until it runs, and knows
         is_cancelling = on_stale == "cancel"
         self._workers = Workers(self._settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling)
         self.on_loss: Callable[[], None] | None = self._workers.cancel_stale if is_cancelling else None
