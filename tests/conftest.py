@@ -1,16 +1,41 @@
-"""Fixtures for all tests: one private broker for the whole run, and both backends for every async test."""
+"""Fixtures for all tests: one private broker for the whole run, and both backends for every async test; and the mark
+`broker` for each test that faces one."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator
+from types import CodeType
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+
+BROKER_FIXTURES = {"node", "amqp_url"}
+BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what faces a broker, so that nobody has to think of it: a test that has one by a fixture, or one whose code
+    or fixtures' code names a class that starts one. A mark of its own needs only what starts one by other means."""
+    assert isinstance(item, pytest.Function)
+    fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
+    functions = [inspect.unwrap(function) for function in (item.function, *fixtures)]
+    names = {name for function in functions if inspect.isfunction(function) for name in names_in(function.__code__)}
+    if BROKER_FIXTURES.intersection(item.fixturenames) or names & BROKER_CLASSES:
+        item.add_marker("broker")
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The globals and attributes that a function names, and those that functions within it do."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -148,6 +148,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.broker  # started by the owner
 @linux_only
 def test_nothing_outlives_an_owner_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:

@@ -324,6 +324,7 @@ def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.Capture
     assert "10,000,008 connections + 64 others" in capsys.readouterr().err
 
 
+@pytest.mark.broker
 def test_a_private_node_is_started_and_gone_afterwards(
     backend: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
