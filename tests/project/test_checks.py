@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG_FILES
 from tests.support.outcomes import Run, add_up, count, read
 from tests.support.twice import TOLERATED, WORTH_TRYING, conclude, worth_trying
 
@@ -164,3 +165,7 @@ def test_what_starts_a_broker_has_the_mark(request: pytest.FixtureRequest) -> No
         return PrivateNode()
 
     assert request.node.get_closest_marker("broker")
+
+
+def test_the_long_files_are_there() -> None:
+    assert [name for name in LONG_FILES if not (ROOT / "tests" / name).is_file()] == []
