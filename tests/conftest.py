@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,10 @@ from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+
+# A shell has what it starts in the background ignore Ctrl-C, which tests send to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BROKER_FIXTURES = {"node", "amqp_url"}
 BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}

@@ -37,7 +37,7 @@ def cluster() -> Iterator[PrivateCluster]:
 
 
 def running_nodes(node: PrivateNode) -> set[str]:
-    listing = node.rabbitmqctl("eval", "[io:format('~s~n', [N]) || N <- rabbit_nodes:all_running()].")
+    listing = node.rabbitmqctl("eval", "[io:format('~s~n', [N]) || N <- rabbit_nodes:all_running()].", timeout=150)
     return {line for line in listing.split() if "@" in line}
 
 
