@@ -1,16 +1,79 @@
-"""Fixtures for all tests: one private broker for the whole run, and both backends for every async test."""
+"""Fixtures for all tests: one private broker for the whole run, and both backends for every async test; and the mark
+`broker` for each test that faces one."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import CodeType
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+
+# A shell has what it starts in the background ignore Ctrl-C, which tests send to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+BROKER_FIXTURES = {"node", "amqp_url"}
+BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
+
+
+# Begun first, so that at the end no worker is alone with one of them: half a minute or more each, most of it waiting
+# for brokers that start and end. A file that is long but not here costs time, nothing else.
+LONG_FILES = (
+    "testing/test_node.py",
+    "loadtest/execution/test_run.py",
+    "testing/test_cluster.py",
+    "whole/test_cancellation.py",
+    "measuring/soak/test_soak.py",
+    "whole/test_ends.py",
+    "cli/test_pipes.py",
+    "loadtest/execution/test_conductor.py",
+    "connection/test_alarms.py",
+    "cli/test_management.py",
+    "client/test_consume.py",
+    "client/test_topology.py",
+    "whole/test_faults.py",
+    "whole/test_hostile_server.py",
+    "tutorials/test_tutorials.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what faces a broker, so that nobody has to think of it: a test that has one by a fixture, or one whose code
+    or fixtures' code names a class that starts one. A mark of its own needs only what starts one by other means."""
+    assert isinstance(item, pytest.Function)
+    fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
+    if BROKER_FIXTURES.intersection(item.fixturenames) or any(map(starts_a_broker, (item.function, *fixtures))):
+        item.add_marker("broker")
+
+
+@cache
+def starts_a_broker(function: Callable[..., object]) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and not BROKER_CLASSES.isdisjoint(names_in(code))
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The globals and attributes that a function names, and those that functions within it do."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -270,7 +270,7 @@ def test_leaving_that_is_interrupted_goes_on(
                 proxy.stall()
                 strike("wait")
                 began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4, "not the bound of 5 s"
         proxy.resume()
         eventually(lambda: not stalled.is_open)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
@@ -935,24 +935,29 @@ async def test_an_auto_delete_queue_that_went_with_its_consumer_is_declared_agai
 # --- with a broker of its own -----------------------------------------------------------------------------------------
 
 
-async def test_an_acknowledgement_timeout_subscribes_again(anyio_backend: str) -> None:
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[PrivateNode]:
+    with PrivateNode(settings={"consumer_timeout": 1000}) as node:
+        node.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+        yield node
+
+
+async def test_an_acknowledgement_timeout_subscribes_again(impatient: PrivateNode) -> None:
     """RabbitMQ closes the channel of a consumer that takes too long to acknowledge; 4.3 cancels the consumer, and has
     such a bound for quorum queues only.
     """
-    async with PrivateNode(settings={"consumer_timeout": 1000}) as node:
-        node.rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
-        async with rabbitry.open_client(node.url, reconnect=QUICK) as client:
-            queue = Queue(unique(), type="quorum")
-            await client.declare(queue)
-            await client.publish(b"slow", routing_key=queue.name)
-            async with client.consume(queue) as deliveries:
-                former = await anext(deliveries)
-                with anyio.fail_after(30):
+    async with rabbitry.open_client(impatient.url, reconnect=QUICK) as client:
+        queue = Queue(unique(), type="quorum")
+        await client.declare(queue)
+        await client.publish(b"slow", routing_key=queue.name)
+        async with client.consume(queue) as deliveries:
+            former = await anext(deliveries)
+            with anyio.fail_after(30):
+                again = await anext(deliveries)
+                while again.is_stale:  # this process took too long to look at it
                     again = await anext(deliveries)
-                    while again.is_stale:  # this process took too long to look at it
-                        again = await anext(deliveries)
-                assert again.body == b"slow" and former.is_stale
-                again.ack()
-                assert deliveries.lives >= 2
-                assert client.statistics()["consuming_lives"] == 1
-                await ready_again(client)
+            assert again.body == b"slow" and former.is_stale
+            again.ack()
+            assert deliveries.lives >= 2
+            assert client.statistics()["consuming_lives"] == 1
+            await ready_again(client)

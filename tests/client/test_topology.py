@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -192,15 +193,22 @@ async def test_what_is_deleted_while_away_is_forgotten_at_once(amqp_url: str) ->
                 await counts(channel, name)
 
 
-async def test_publishing_waits_for_queues_that_went_with_the_former_life(anyio_backend: str) -> None:
+@pytest.fixture(scope="module")
+def own_node() -> Iterator[PrivateNode]:
+    """For the test that closes all connections there are."""
+    with PrivateNode() as node:
+        yield node
+
+
+async def test_publishing_waits_for_queues_that_went_with_the_former_life(own_node: PrivateNode) -> None:
     """After a restart both connections come back, in any order: what is published must find its queue."""
-    async with PrivateNode() as node, rabbitry.open_client(node.url, reconnect=QUICK) as client:
+    async with rabbitry.open_client(own_node.url, reconnect=QUICK) as client:
         for _ in range(3):
             queue = Queue.temporary()
             await client.declare(queue)
             await client.publish(b"x", routing_key=queue.current_name, mandatory=True)
             lives = client.statistics()["publishing_lives"]
-            node.rabbitmqctl("close_all_connections", "test")
+            own_node.rabbitmqctl("close_all_connections", "test")
             await until(lambda lives=lives: client.statistics()["publishing_lives"] > lives)  # type: ignore[misc]
             await client.publish(b"x", routing_key=queue.current_name, mandatory=True)
 

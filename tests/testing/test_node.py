@@ -401,6 +401,7 @@ with PrivateNode() as node:
 """
 
 
+@pytest.mark.broker  # started by the owner
 @linux_only
 @pytest.mark.parametrize(
     "end",
@@ -435,6 +436,7 @@ def test_nothing_outlives_the_owner(end: str) -> None:
     wait_gone(directory)
 
 
+@pytest.mark.broker  # started by the owner
 @linux_only
 def test_nothing_outlives_an_owner_killed_in_full_use() -> None:
     with subprocess.Popen([sys.executable, "-c", BUSY_OWNER], stdout=subprocess.PIPE, text=True) as owner:

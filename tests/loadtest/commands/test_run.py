@@ -62,6 +62,13 @@ def add_up(result: Result) -> None:
         assert (section["planned"] is None) == (section["skipped"] is None) == (result["loop"] == "closed")
 
 
+def is_what_fell_due(planned: int, rate: int, result: Result) -> bool:
+    """Whether so much was due in the warmup and the second that was measured, which begins once the meters were read: a
+    busy machine takes a part of the phase for that."""
+    warmup, measured = (phase["seconds"] for phase in result["phases"][1:3])
+    return 0.95 * rate * (warmup + 1) - 8 <= planned <= 1.05 * rate * (warmup + measured) + 8
+
+
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--clients", "40", "--seed", "7", "--label", "why=test")
@@ -109,9 +116,8 @@ def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.C
     add_up(result)
     publish, rpc = result["publish"], result["rpc"]
     assert result["loop"] == "open"
-    warmup, measured = (phase["seconds"] for phase in result["phases"][1:3])  # a busy machine makes them longer
-    planned, late = warmup + 1, measured - 1
-    assert publish["planned"] == pytest.approx(400 * planned, rel=0.05)
+    late = result["phases"][2]["seconds"] - 1  # a busy machine makes it longer
+    assert is_what_fell_due(publish["planned"], 400, result)
     assert publish["sent"] <= publish["planned"] + 200 + 400 * late  # until the end was noticed
     if publish["lag_ms"]["max"] < 100:  # the machine could do it
         assert (publish["planned"] <= publish["sent"], publish["skipped"]) == (True, 0)
@@ -119,7 +125,7 @@ def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.C
     response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
     assert response["count"] == service["count"] == lag["count"] > 100
     assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
-    assert rpc["planned"] == pytest.approx(80 * planned, abs=8)  # each caller as often as each producer: 20 a second
+    assert is_what_fell_due(rpc["planned"], 80, result)  # each caller as often as each producer: 20 a second
     assert rpc["calls"] == rpc["replies"] <= rpc["planned"] + 40 + 80 * late
     assert rpc["latency_ms"]["mean"] >= rpc["service_ms"]["mean"] > 0
 
@@ -129,8 +135,8 @@ def test_callers_alone_keep_a_schedule(backend: str, amqp_url: str, capsys: pyte
     code, result = run(capsys, *words)
     assert code == 0, result["errors"]
     assert result["publish"] is None
-    planned, warmup = result["rpc"]["planned"], result["phases"][1]["seconds"]
-    assert planned == pytest.approx(100 * (warmup + 1), abs=8)
+    planned = result["rpc"]["planned"]
+    assert is_what_fell_due(planned, 100, result)
     if result["rpc"]["latency_ms"]["max"] < 100:  # else the machine paused for longer than a caller's turn
         assert result["rpc"]["skipped"] < planned / 4
 
@@ -313,6 +319,7 @@ def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.Capture
     assert "10,000,008 connections + 64 others" in capsys.readouterr().err
 
 
+@pytest.mark.broker
 def test_a_private_node_is_started_and_gone_afterwards(
     backend: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
