@@ -30,7 +30,7 @@ BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
 # for brokers that start and end. A file that is long but not here costs time, nothing else.
 LONG_FILES = (
     "testing/test_node.py",
-    "loadtest/execution/test_run.py",
+    "loadtest/commands/test_run.py",
     "testing/test_cluster.py",
     "whole/test_cancellation.py",
     "measuring/soak/test_soak.py",
