@@ -12,6 +12,7 @@ from tests.project.rooms import (
     GUESTS,
     ONLY,
     ROOMS,
+    ROOT,
     Graph,
     is_within,
     room_of,
@@ -20,6 +21,7 @@ from tests.project.rooms import (
 )
 
 GRAPH = Graph()
+ARCHITECTURE = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Architecture")[2].partition("## W")[0]
 
 # protocol is sans-IO: no clock, no socket, no event loop.
 FORBIDDEN_IN_PROTOCOL = {
@@ -31,6 +33,11 @@ def test_every_module_has_a_room() -> None:
     rooms = {room_of(module) for module in GRAPH.sources}
     assert rooms == set(ROOMS), "a room without a module is no room"
     assert set(ONLY) <= set(ROOMS)
+
+
+def test_every_folder_opens_with_its_law() -> None:
+    folders = {path.parent for path in GRAPH.sources.values()}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
 
 
 def test_imports_point_down_the_list_of_rooms() -> None:
@@ -56,6 +63,19 @@ def test_only_a_folder_says_that_it_is_not_for_import() -> None:
 @pytest.mark.parametrize("module", [name for name in GRAPH.sources if is_within(name, "rabbitry.protocol")])
 def test_protocol_does_no_io(module: str) -> None:
     assert not {name.partition(".")[0] for name in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL
+
+
+def test_the_readme_shows_the_rooms_in_their_order() -> None:
+    shown = re.findall(r"^  (_?[a-z_.]+(?:/[a-z]+)?)[/ ]", ARCHITECTURE, re.M)
+    names = [room.partition(".")[2].replace(".", "/") for room in ROOMS]
+    places = [names.index(name.removesuffix(".py").rstrip("/")) for name in shown]
+    assert len(places) > 20 and places == sorted(places)
+
+
+def test_the_readme_walks_through_files_that_exist() -> None:
+    walked = re.findall(r"^([a-z_]+/[a-z_/]+\.py|_endpoint\.py)  ", ARCHITECTURE, re.M)
+    assert len(walked) > 20
+    assert not [name for name in walked if not (ROOT / "rabbitry" / name).exists()]
 
 
 def test_names_that_are_another_modules_own() -> None:
