@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict, Unpack
@@ -31,7 +31,6 @@ from rabbitry._values.durations import seconds
 from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown
 
 __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor", "start_client"]
-
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
@@ -195,8 +194,10 @@ async def open_client(
         "drain": drain,
         "instrumentation": instrumentation,
     }
-    async with _client(urls, options, hub=None if reactor is None else reactor._hub) as client:
-        yield client
+    client = _client(urls, options, hub=None if reactor is None else reactor._hub)
+    del options  # there may be ten thousand clients
+    async with client as opened:
+        yield opened
 
 
 class ClientOptions(TypedDict, total=False):
@@ -226,41 +227,37 @@ async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpac
     return await start_hosted(lambda host: _client(urls, options, host=host))
 
 
-@asynccontextmanager
-async def _client(
+def _client(
     urls: str | Sequence[str], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
-) -> AsyncIterator[Client]:
+) -> AbstractAsyncContextManager[Client]:
+    """The client, to be entered; refuses what its arguments can't be."""
     hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
         raise LocalProtocolError("open_client needs at least one URL")
     while_down = options.get("while_down", "wait")
     check_policies(while_down)
-    async with AsyncExitStack() as stack:
-        if hub is None:
-            hub = await stack.enter_async_context(open_hub())
-        instruments = Instruments.of(options.get("instrumentation"))
-        connecting: ConnectionOptions = {
-            "name": options.get("name") or default_name(),
-            "heartbeat": options.get("heartbeat"),
-            "connect_timeout": options.get("connect_timeout"),
-            "max_message_size": options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
-            "client_properties": options.get("client_properties"),
-            "ssl_context": options.get("ssl_context"),
-        }
-        kinds = kinds_for(instruments)
-        make: Callable[[Running], Client] = partial(Client, while_down=while_down)
-        on_change: Callable[[Change], None] | None = None
-        if instruments is not None:
-            make = partial(InstrumentedClient, while_down=while_down, instruments=instruments)
-            on_change = Reconnections(instruments).count
-        client = run_client(
-            make,
-            hub,
-            [connection_settings(url, kinds, **connecting) for url in hosts],
-            backoff=options.get("reconnect") or Backoff(),
-            credentials=options.get("credentials"),
-            drain=seconds(options.get("drain", DEFAULT_DRAIN)),
-            on_change=on_change,
-            host=host,
-        )
-        yield await stack.enter_async_context(client)
+    instruments = Instruments.of(options.get("instrumentation"))
+    connecting: ConnectionOptions = {
+        "name": options.get("name") or default_name(),
+        "heartbeat": options.get("heartbeat"),
+        "connect_timeout": options.get("connect_timeout"),
+        "max_message_size": options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
+        "client_properties": options.get("client_properties"),
+        "ssl_context": options.get("ssl_context"),
+    }
+    kinds = kinds_for(instruments)
+    make: Callable[[Running], Client] = partial(Client, while_down=while_down)
+    on_change: Callable[[Change], None] | None = None
+    if instruments is not None:
+        make = partial(InstrumentedClient, while_down=while_down, instruments=instruments)
+        on_change = Reconnections(instruments).count
+    return run_client(
+        make,
+        hub,
+        [connection_settings(url, kinds, **connecting) for url in hosts],
+        backoff=options.get("reconnect") or Backoff(),
+        credentials=options.get("credentials"),
+        drain=seconds(options.get("drain", DEFAULT_DRAIN)),
+        on_change=on_change,
+        host=host,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from rabbitry._client.registry import Registry
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._concurrency.scopes import background
 from rabbitry._connection.connection import Connection
-from rabbitry._connection.hub import Hub
+from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import LocalProtocolError, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
@@ -163,7 +163,7 @@ class Running:
 @asynccontextmanager
 async def run_client(
     make: Callable[[Running], C],
-    hub: Hub,
+    hub: Hub | None,
     hosts: Sequence[Settings],
     *,
     backoff: Backoff,
@@ -172,9 +172,12 @@ async def run_client(
     on_change: Callable[[Change], None] | None = None,
     host: Host | None = None,
 ) -> AsyncIterator[C]:
-    """The client that `make` gives, with its tasks. Its connections are named as `hosts` say, with their role added."""
+    """The client that `make` gives, with its tasks, on `hub` or on one of its own. Its connections are named as `hosts`
+    say, with their role added.
+    """
     fate = Fate()
-    with ExitStack() as last:
+    running: Running | None = None
+    async with nullcontext(hub) if hub is not None else open_hub() as hub:
         try:
             async with background() as tg:
                 running = Running(
@@ -187,7 +190,6 @@ async def run_client(
                     on_change=on_change,
                     host=host,
                 )
-                last.callback(running.end)
                 try:
                     yield make(running)
                 finally:
@@ -200,6 +202,9 @@ async def run_client(
             if fate.failure is not None and error.__cause__ is fate.failure:
                 raise fate.failure from None  # the body met it before it was cancelled
             raise
+        finally:
+            if running is not None:
+                running.end()
 
 
 async def start_hosted(run: Callable[[Host], AbstractAsyncContextManager[C]]) -> C:
