@@ -106,6 +106,7 @@ class Answering:
             logger.warning("a request of queue %r can't be read: %s", self._queue, request.unreadable)
             return self._failed(request, request.unreadable)
         scope: anyio.CancelScope | None = None
+        reply: Message | None = None
         try:
             answer = self._handling.answer(request)
             if left is None:
