@@ -89,7 +89,7 @@ def test_neither_root_nor_sudo(tools: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_root_without_rabbitmq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
-    command = r"python -m rabbitry\.testing\.rabbitmq\.debian"
+    command = r"python -m rabbitry\.testing\.debian"
     with pytest.raises(RabbitMQNotFound, match=f"RABBITRY_RABBITMQ_ROOT names .* {command}"):
         PrivateNode().start()
     with pytest.raises(RabbitMQNotFound, match="RABBITRY_RABBITMQ_ROOT names"):
