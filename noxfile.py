@@ -41,7 +41,7 @@ def install(session: nox.Session, extras: str, *groups: str) -> None:
 
 def ensure_rabbitmq(session: nox.Session) -> None:
     """Installs RabbitMQ if it is missing and that is possible unasked; else ends the session, saying what to do."""
-    session.run("python", "-m", "rabbitry.testing.rabbitmq.install")
+    session.run("python", "-m", "rabbitry.testing.install")
 
 
 # Each file by one worker, and each of these with a broker of its own: they wait more than they work, so two share a
@@ -88,7 +88,7 @@ def run_tests_with_debian(session: nox.Session, suite: str) -> None:
     install(session, "loadtest", "test")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = str(cache / "rabbitry" / f"debian-{suite}")
-    session.run("python", "-m", "rabbitry.testing.rabbitmq.debian", suite, root, **PATIENCE)
+    session.run("python", "-m", "rabbitry.testing.debian", suite, root, **PATIENCE)
     run_pytest(session, "-m", "broker", env={"RABBITRY_RABBITMQ_ROOT": root, "RABBITMQ_URL": None})
 
 

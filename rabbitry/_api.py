@@ -28,7 +28,7 @@ from rabbitry._instrumented.kinds import kinds_for
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown
+from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown, check_options
 
 __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor", "start_client"]
 
@@ -216,7 +216,9 @@ class ClientOptions(TypedDict, total=False):
     instrumentation: Instrumentation | None
 
 
-async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]) -> Client:
+async def start_client(
+    urls: str | Sequence[str] = DEFAULT_URL, *, reactor: Reactor | None = None, **options: Unpack[ClientOptions]
+) -> Client:
     """A client without a block, for asyncio programs whose start and stop hooks run in different tasks: end it with
     `await client.aclose()`.
 
@@ -224,7 +226,9 @@ async def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpac
     raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
     nurseries for this, and anyone whose start and stop are one function has `open_client`.
     """
-    return await start_hosted(lambda host: _client(urls, options, host=host))
+    check_options(options, ClientOptions, "start_client")
+    hub = None if reactor is None else reactor._hub
+    return await start_hosted(lambda host: _client(urls, options, hub=hub, host=host))
 
 
 def _client(

@@ -18,7 +18,6 @@ from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.connection import ProtocolConnection
-from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ConnectionState
 
@@ -41,17 +40,14 @@ CLOSE_BOUND = 5.0
 """Seconds a close waits for the broker's answer."""
 
 CLOSE_BOUND_SILENT = 0.5
-"""The same on a blocked connection, which the broker does not read, and on one where a close waited in vain before."""
+"""Seconds a close waits on a blocked connection, which the broker does not read, or where one waited in vain before."""
 
 
 class Receiver(Protocol):
-    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading.
+    """What receives a consumer's deliveries; the token given to `ProtocolChannel.consume`. Called while reading."""
 
-    The protocol hands tokens out as they came, so this is for readers: what is put is of the connection's own type.
-    """
-
-    def put(self, delivery: Content) -> None:
-        """A delivery arrived."""
+    def put(self, delivery: Any) -> None:
+        """A delivery arrived, of the connection's own type."""
         ...
 
     def cancelled_by_broker(self) -> None:
@@ -102,7 +98,7 @@ class Endpoint:
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
         protocol.token = self
-        self._overfull: set[object] | None = None
+        self._overfull: set[Receiver] | None = None
         self._waited_in_vain = False
         self._changed: anyio.Event | None = None
 
@@ -198,7 +194,7 @@ class Endpoint:
 
     # --- reading: back-pressure ------------------------------------------------------------------------------------
 
-    def set_overfull(self, consumer: object, overfull: bool) -> None:
+    def set_overfull(self, consumer: Receiver, overfull: bool) -> None:
         """A consumer holds more than it should, or has room again."""
         if overfull:
             if self._overfull is None:

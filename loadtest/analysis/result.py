@@ -179,8 +179,9 @@ def _as_planned(planned: Planned | None) -> dict[str, int | None]:
 
 def _resources(settings: Settings, record: Record) -> dict[str, Any]:
     costs, work = record.costs, record.work
-    known = [cost.client_cpu_seconds for cost in costs if cost.client_cpu_seconds is not None]
-    client = sum(known) if known else None
+    used = [cost.client_cpu_seconds for cost in costs]
+    known = [seconds for seconds in used if seconds is not None]
+    client = sum(known) if known and len(known) == len(used) else None  # the sum of some would be taken for that of all
     broker = most(cost.broker_cpu_seconds for cost in costs)
     messages = sum(work.counts[name] for name in MESSAGES) if work else 0
     return {

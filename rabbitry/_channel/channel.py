@@ -290,7 +290,6 @@ def life_of(channel: Channel) -> ChannelLife:
 def new_consumer(
     channel: Channel,
     method: methods.BasicConsume,
-    prefetch: int | None = None,
     *,
     on_arrival: Callable[[Delivery], None] | None = None,
     on_end: Callable[[RabbitryError | None], None] | None = None,
@@ -298,4 +297,4 @@ def new_consumer(
     """A consumer of the channel's kind, complete as it is: `on_arrival` is called with each delivery, `on_end` once
     with what ended it (None: it was stopped), both while reading.
     """
-    return channel._new_consumer(method, prefetch, on_arrival=on_arrival, on_end=on_end)
+    return channel._new_consumer(method, None, on_arrival=on_arrival, on_end=on_end)

@@ -16,7 +16,6 @@ from rabbitry._values.options import Outcome
 __all__ = ["Confirmation"]
 
 
-
 class Confirmation:
     """The outcome of one publish on a confirm channel.
 
@@ -28,11 +27,11 @@ class Confirmation:
 
     __slots__ = (
         "_error",
+        "_on_settled",
         "_returned",
         "_signals",
         "exchange",
         "message",
-        "on_settled",
         "outcome",
         "routing_key",
         "tag",
@@ -51,7 +50,7 @@ class Confirmation:
         self.routing_key = routing_key
         self.tag = tag
         self.outcome: Outcome = "pending"
-        self.on_settled = on_settled  # called once, while reading
+        self._on_settled = on_settled  # called once, while reading
         self._returned: tuple[int, str] | None = None
         self._error: RabbitryError | None = None
         self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
@@ -126,8 +125,8 @@ class Confirmation:
             for signal in self._signals:
                 signal.set()
             self._signals = ()
-        if self.on_settled is not None:
-            self.on_settled(self)
+        if self._on_settled is not None:
+            self._on_settled(self)
 
     def take_over(self, answered: Confirmation) -> None:
         """The broker's answer, which came to another publish of the same message."""
@@ -144,5 +143,5 @@ class Confirmation:
         for signal in self._signals:
             signal.set()
         self._signals = ()
-        if self.on_settled is not None:
-            self.on_settled(self)
+        if self._on_settled is not None:
+            self._on_settled(self)

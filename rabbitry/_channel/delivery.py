@@ -7,11 +7,11 @@ belongs to one channel life, and settling it later sends nothing and raises.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from rabbitry._errors import StaleDelivery
 from rabbitry._values.codecs import Codec, decode_body
@@ -19,7 +19,15 @@ from rabbitry._values.message import Message
 from rabbitry._values.options import Verdict
 from rabbitry.protocol.client.content import Content
 
-__all__ = ["STREAM_TAKES_NOTHING_BACK", "Death", "Delivery", "OnError", "ProcessDelivery", "check_on_error"]
+__all__ = [
+    "STREAM_TAKES_NOTHING_BACK",
+    "Death",
+    "Delivery",
+    "DeliveryHandler",
+    "OnError",
+    "ProcessDelivery",
+    "check_on_error",
+]
 
 logger = logging.getLogger("rabbitry")
 
@@ -28,6 +36,7 @@ STREAM_TAKES_NOTHING_BACK = (
 )
 
 OnError = Verdict | Callable[["Delivery", Exception], Verdict]
+DeliveryHandler: TypeAlias = Callable[["Delivery"], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)

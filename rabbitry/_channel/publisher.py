@@ -28,8 +28,6 @@ logger = logging.getLogger("rabbitry")
 FAILURES_KEPT = 1000
 
 
-
-
 class Publisher:
     """Publishes on a confirm channel, up to `window` messages ahead of their confirms; made by `channel.publisher`.
 

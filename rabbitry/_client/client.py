@@ -17,9 +17,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._channel.delivery import Delivery, OnError
+from rabbitry._channel.delivery import Delivery, DeliveryHandler, OnError
 from rabbitry._client.changes import Change
-from rabbitry._client.handlers import DeliveryHandler, OnStale, Processing, awaiting
+from rabbitry._client.handlers import OnStale, Processing, awaiting
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.replies import ClientReplies
@@ -43,6 +43,7 @@ from rabbitry._values.options import (
     ReplyTo,
     State,
     WhileDown,
+    check_options,
     check_window,
 )
 from rabbitry._values.topology import Entity, Exchange, Queue, name_of
@@ -196,6 +197,7 @@ class Client:
         `drain` seconds (0 unless given) to finish before they are cancelled, too. In a nursery,
         `await tg.start(client.process, queue, handler)` returns once it consumes.
         """
+        check_options(options, ConsumeOptions, "Client.process")
         prefetch = 2 * concurrency if prefetch is None else prefetch
         processing = Processing(
             self._observed(awaiting(handler)),

@@ -6,24 +6,30 @@ that can never work ends it all, or its deliveries would come again for ever.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import anyio
 from anyio.abc import TaskStatus
 
-from rabbitry._channel.delivery import STREAM_TAKES_NOTHING_BACK, Delivery, OnError, ProcessDelivery, check_on_error
+from rabbitry._channel.delivery import (
+    STREAM_TAKES_NOTHING_BACK,
+    Delivery,
+    DeliveryHandler,
+    OnError,
+    ProcessDelivery,
+    check_on_error,
+)
 from rabbitry._channel.working import Workers, check_concurrency
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._values.options import Verdict
 
-__all__ = ["DeliveryHandler", "OnStale", "Processing", "awaiting"]
+__all__ = ["OnStale", "Processing", "awaiting"]
 
-DeliveryHandler: TypeAlias = Callable[[Delivery], Awaitable[Any]]
 OnStale = Literal["finish", "cancel"]
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
 from anyio.abc import ByteStream
 
 from rabbitry._channel.channel import Channel
-from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.delivery import Delivery, DeliveryHandler
 from rabbitry._channel.life import ChannelLife
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import LocalProtocolError
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[ByteStream]]
-DeliveryHandler: TypeAlias = Callable[[Delivery], Awaitable[Any]]
 
 DEFAULT_HEARTBEAT = 30
 DEFAULT_CONNECT_TIMEOUT = 15.0

@@ -11,10 +11,10 @@ from typing import Any
 
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.confirmation import Confirmation
+from rabbitry._channel.delivery import DeliveryHandler
 from rabbitry._channel.life import ChannelLife
 from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
-from rabbitry._client.handlers import DeliveryHandler
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import check_policies
 from rabbitry._client.publisher import ClientPublisher, LastingConfirmation
@@ -61,8 +61,8 @@ class InstrumentedClientPublisher(ClientPublisher):
     def _once(self, confirmation: LastingConfirmation) -> Confirmation:
         """The attempt belongs to the operation of the publish that it is for."""
         once = super()._once(confirmation)
-        assert isinstance(confirmation.on_settled, Observer)
-        once.on_settled = _instrumented(self._life).awaited(confirmation.on_settled.operation)
+        assert isinstance(confirmation._on_settled, Observer)
+        once._on_settled = _instrumented(self._life).awaited(confirmation._on_settled.operation)
         return once
 
 
@@ -156,7 +156,7 @@ class Reconnections:
         self._seen: set[str] = set()  # connections that have lived
 
     def count(self, change: Change) -> None:
-        """It may be one more."""
+        """Tell of a reconnection, if the change is one."""
         if change.state == "connected":
             if change.connection in self._seen:
                 self._instruments.count("reconnected", {"connection": change.connection})
@@ -164,6 +164,6 @@ class Reconnections:
 
 
 def _instrumented(life: ChannelLife) -> InstrumentedLife:
-    """All of an instrumented client's are."""
+    """The life by the type that all channels of an instrumented client have."""
     assert isinstance(life, InstrumentedLife)
     return life

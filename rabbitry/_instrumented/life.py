@@ -18,7 +18,7 @@ __all__ = ["InstrumentedLife", "Observer"]
 
 
 class Observer:
-    """A confirmation's `on_settled` that knows the operation, and what else is to be called. It ends the operation,
+    """A confirmation's callback that knows the operation, and what else is to be called. It ends the operation,
     unless that ends with the call of `publish` that it belongs to (`is_awaited`).
     """
 
@@ -70,13 +70,13 @@ class InstrumentedLife(ChannelLife):
         return Observer(self.instruments, operation, True, then)
 
     def queue_confirmed(self, message: Message | bytes, confirmation: Confirmation, mandatory: bool) -> bool:
-        observer = confirmation.on_settled
+        observer = confirmation._on_settled
         if not isinstance(observer, Observer):  # submitted: it begins as it is queued, in the first life that it has
             if not self._is_ready():
                 return super().queue_confirmed(message, confirmation, mandatory)
             operation = self.operation(message, confirmation.exchange, confirmation.routing_key)
             self.instruments.begin(operation)
-            observer = confirmation.on_settled = Observer(self.instruments, operation, False, observer)
+            observer = confirmation._on_settled = Observer(self.instruments, operation, False, observer)
         operation = observer.operation
         try:
             queued = super().queue_confirmed(operation.carried, confirmation, mandatory)

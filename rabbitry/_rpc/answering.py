@@ -20,7 +20,7 @@ from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._instrumentation import note_failure
 from rabbitry._rpc.duplicates import Answered
 from rabbitry._rpc.envelope import Request, check_clock_skew, error_reply, is_error, read_request
-from rabbitry._rpc.handling import Handler, Handling
+from rabbitry._rpc.invoking import Handler, Invoking
 from rabbitry._rpc.requests import Arrivals, RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
@@ -43,7 +43,7 @@ class Answering:
         "_answered",
         "_clock_skew",
         "_counts",
-        "_handling",
+        "_invoking",
         "_publish",
         "_queue",
         "_send_traceback",
@@ -66,7 +66,7 @@ class Answering:
         check_concurrency(concurrency)
         check_clock_skew(clock_skew)
         self._queue = queue
-        self._handling = Handling(handler, concurrency=concurrency, codec=codec, raw=raw)
+        self._invoking = Invoking(handler, concurrency=concurrency, codec=codec, raw=raw)
         self._publish = publish
         self._counts = counts
         self._send_traceback = send_traceback
@@ -82,8 +82,8 @@ class Answering:
             return
         with self._answered.under_way(request) as this:
             reply = await self._reply(request)
-            if reply is not None and request.reply_to:
-                await self._publish(delivery, reply, request.reply_exchange, request.reply_to)
+            if reply is not None and (reply_to := request.key[0]):
+                await self._publish(delivery, reply, request.reply_exchange, reply_to)
                 this.was_answered = True  # its acknowledgement may be lost, which nobody learns
             elif reply is not None and is_error(reply):
                 reject(delivery)  # where it is stale, it comes again to fail
@@ -108,7 +108,7 @@ class Answering:
         scope: anyio.CancelScope | None = None
         reply: Message | None = None
         try:
-            answer = self._handling.answer(request)
+            answer = self._invoking.answer(request)
             if left is None:
                 reply = await answer
             else:
@@ -138,7 +138,7 @@ class Answering:
     def _failed(self, request: Request, exc: BaseException) -> Message:
         self._counts.failed += 1
         note_failure(request.delivery, exc)
-        return error_reply(exc, request.correlation_id, send_traceback=self._send_traceback)
+        return error_reply(exc, request.properties.correlation_id, send_traceback=self._send_traceback)
 
 
 def reject(request: Delivery) -> None:

@@ -34,15 +34,16 @@ class Answered:
         """Whether this request, which is redelivered, was answered in a former life; waits for that if it is still
         being answered.
         """
-        if not request.correlation_id:
+        reply_to, correlation_id = request.key
+        if not correlation_id:
             return False
-        key = request.key
-        while (earlier := self._under_way.get(key)) is not None and earlier.request.body == request.body:
+        body = request.delivery.body
+        while (earlier := self._under_way.get(request.key)) is not None and earlier.request.delivery.body == body:
             await earlier.wait_done()
-        known = *key, hash(request.body)
+        known = reply_to, correlation_id, hash(body)
         if known not in self._answered:
             return False
-        if not request.reply_to:  # where no reply is wanted, an id need not be one message's alone
+        if not reply_to:  # where no reply is wanted, an id need not be one message's alone
             del self._answered[known]
         return True
 
@@ -54,7 +55,7 @@ class Answered:
 class UnderWay:
     """The block of one request. It is known from then on as answered if `was_answered` was set in the block."""
 
-    __slots__ = ("_all", "_answered", "_waiting", "request", "was_answered")
+    __slots__ = ("_all", "_answered", "_done", "request", "was_answered")
 
     def __init__(
         self, request: Request, all_of_them: dict[tuple[str, str], UnderWay], answered: dict[tuple[str, str, int], None]
@@ -63,7 +64,7 @@ class UnderWay:
         self.was_answered = False
         self._all = all_of_them
         self._answered = answered
-        self._waiting: list[anyio.Event] = []
+        self._done: anyio.Event | None = None
 
     def __enter__(self) -> Self:
         self._all[self.request.key] = self
@@ -73,18 +74,17 @@ class UnderWay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         request = self.request
-        key = request.key
-        if self.was_answered and request.correlation_id:
-            self._answered[*key, hash(request.body)] = None
+        if self.was_answered and request.key[1]:
+            self._answered[*request.key, hash(request.delivery.body)] = None
             if len(self._answered) > ANSWERED_KEPT:
                 del self._answered[next(iter(self._answered))]
-        if self._all.get(key) is self:
-            del self._all[key]
-        for done in self._waiting:
-            done.set()
+        if self._all.get(request.key) is self:
+            del self._all[request.key]
+        if self._done is not None:
+            self._done.set()
 
     async def wait_done(self) -> None:
         """Return when the block has been left."""
-        done = anyio.Event()
-        self._waiting.append(done)
-        await done.wait()
+        if self._done is None:
+            self._done = anyio.Event()
+        await self._done.wait()

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
@@ -60,54 +59,41 @@ TRACEBACK_SENT = 65536
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class Request:
-    """What a request says, read once. `expires_at` is by the monotonic clock, None where its caller has no deadline.
+    """What a request says, read once. `expires_at` is by the monotonic clock, None where its caller has no deadline;
+    `key` is where its reply goes ("" for nowhere) and which of the replies there it is.
 
-    `unreadable` is why its headers can't be decoded: then what they would say counts as not there, and nothing but its
-    address is known.
+    `unreadable` is why its headers can't be decoded: then what they would say counts as not there, and `properties` has
+    the others alone.
     """
 
-    delivery: Delivery
-    body: bytes
-    content_type: str | None
-    method: str | None
-    correlation_id: str | None
-    reply_to: str
-    reply_exchange: str
-    expires_at: float | None
-    unreadable: DecodeError | None
+    __slots__ = ("delivery", "expires_at", "key", "properties", "reply_exchange", "unreadable")
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Where its reply goes, and which of the replies there it is."""
-        return self.reply_to, self.correlation_id or ""
+    def __init__(self, delivery: Delivery, properties: Properties, unreadable: DecodeError | None) -> None:
+        self.delivery = delivery
+        self.properties = properties
+        self.unreadable = unreadable
+        self.key = properties.reply_to or "", properties.correlation_id or ""
+        self.reply_exchange = ""
+        self.expires_at: float | None = None
 
 
 def read_request(delivery: Delivery, arrived: float, clock_skew: float | None) -> Request:
     """The request that `arrived` (monotonic). Raises `DecodeError` where not even its address can be read."""
-    unreadable = None
     try:
-        properties = delivery.properties
+        request = Request(delivery, delivery.properties, None)
     except DecodeError as error:
         address = address_of(delivery)
         if address is None:
             raise
-        properties, unreadable = address, error
-    headers = properties.headers or {}
-    now = monotonic()
-    left = time_left(headers, now - arrived, clock_skew)
-    return Request(
-        delivery,
-        delivery.body,
-        properties.content_type,
-        properties.type,
-        properties.correlation_id,
-        properties.reply_to or "",
-        _reply_exchange(headers),
-        None if left is None else now + left,
-        unreadable,
-    )
+        request = Request(delivery, address, error)
+    headers = request.properties.headers
+    if headers:
+        request.reply_exchange = _reply_exchange(headers)
+        now = monotonic()
+        left = time_left(headers, now - arrived, clock_skew)
+        request.expires_at = None if left is None else now + left
+    return request
 
 
 # --- deadlines --------------------------------------------------------------------------------------------------------

@@ -25,8 +25,19 @@ __all__ = [
     "State",
     "Verdict",
     "WhileDown",
+    "check_options",
     "check_window",
 ]
+
+
+def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
+    """Refuse keyword arguments that `known`, a `TypedDict`, does not list, as Python does where they are written out: a
+    misspelt one would be taken for one not given.
+    """
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
 
 # --- connections and clients ------------------------------------------------------------------------------------------
 

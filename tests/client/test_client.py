@@ -432,3 +432,40 @@ async def test_a_client_that_makes_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises((rabbitry.LocalProtocolError, ValueError)):
         async with rabbitry.open_client(**options):
             pass
+
+
+@pytest.mark.parametrize("wrong", ["noack", "drian", "on_arrival", "on_loss", "queue_"])
+async def test_a_misspelt_argument_of_process_is_refused(amqp_url: str, wrong: str) -> None:
+    """Its options are handed on as a dictionary, in which it would be taken for one that was not given."""
+
+    async def handler(delivery: rabbitry.Delivery) -> None: ...
+
+    async with rabbitry.open_client(amqp_url) as client:
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'"):
+            await client.process("jobs", handler, **{wrong: True})  # type: ignore[arg-type]
+        assert client.state == "idle"
+
+
+async def test_a_misspelt_argument_of_a_client_is_refused(amqp_url: str, anyio_backend_name: str) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
+        async with rabbitry.open_client(amqp_url, heartbeet=5):  # type: ignore[call-arg]
+            pass
+    async with rabbitry.open_reactor() as reactor:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
+            async with reactor.open_client(amqp_url, heartbeet=5):  # type: ignore[call-arg]
+                pass
+    if anyio_backend_name == "asyncio":
+        with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
+            await rabbitry.start_client(amqp_url, heartbeet=5)  # type: ignore[call-arg]
+
+
+async def test_a_client_started_on_a_reactor_shares_it(amqp_url: str, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("start_client is for asyncio")
+    async with rabbitry.open_reactor() as reactor:
+        client = await rabbitry.start_client(amqp_url, reactor=reactor)
+        try:
+            assert await client.inspect(unique("none")) is None
+            assert repr(reactor) == "<Reactor with 1 connections>"
+        finally:
+            await client.aclose()

@@ -236,7 +236,7 @@ async def test_exchanges_that_are_missing_take_no_others_channel(
 
 def is_waited_for(answering: Answering) -> bool:
     """Whether a request that came again waits for its former delivery to be answered."""
-    return any(each._waiting for each in answering._answered._under_way.values())
+    return any(each._done is not None for each in answering._answered._under_way.values())
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

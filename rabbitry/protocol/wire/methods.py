@@ -569,7 +569,7 @@ class TxCommit(Method):
 
 @method(90, 21)
 class TxCommitOk(Method):
-    """They are carried out."""
+    """The publishes and acknowledgements are carried out."""
 
 
 @method(90, 30, replies=("TxRollbackOk",))
@@ -579,7 +579,7 @@ class TxRollback(Method):
 
 @method(90, 31)
 class TxRollbackOk(Method):
-    """They are forgotten."""
+    """The publishes and acknowledgements are forgotten."""
 
 
 # --- the table -----------------------------------------------------------------------------------------------------

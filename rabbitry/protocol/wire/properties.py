@@ -93,7 +93,7 @@ def decode_properties(data: bytes, offset: int = 0) -> Properties:
 
 
 def decode_all_but_headers(data: bytes) -> Properties:
-    """The same from the start of `data`, with the headers passed over: what they hold may be undecodable."""
+    """The properties that fill `data`, but for the headers, which are passed over: they may hold the undecodable."""
     try:
         (flags,) = _FLAGS.unpack_from(data)
         at = 2

@@ -106,9 +106,10 @@ def main(words: Sequence[str] | None = None) -> int:
         for job in group.jobs
         for backend in group.backends(options.backend or ["asyncio", "trio"])
     ]
-    with tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder, PrivateNode(
-        connections=options.connections + 100
-    ) as node:
+    with (
+        tempfile.TemporaryDirectory(prefix="rabbitry-bench-") as folder,
+        PrivateNode(connections=options.connections + 100) as node,
+    ):
         trees = [tree_with(options.tree, Path(folder) / "then"), tree_with(ROOT, Path(folder) / "now")]
         for tree, wanted in zip(trees, (options.tree.resolve(), ROOT), strict=True):
             script = "import pathlib, rabbitry; print(pathlib.Path(rabbitry.__file__).resolve().parents[1])"

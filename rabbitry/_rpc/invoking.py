@@ -1,4 +1,4 @@
-"""`Handling`: the user's handler, run with what a request carries, and what it returned as a message.
+"""`Invoking`: the user's handler, run with what a request carries, and what it returned as a message.
 
 What must stay true: a handler that is no coroutine function runs in a thread, is never abandoned there, and no more
 than `concurrency` of them run at a time; what a handler raises goes on unchanged.
@@ -20,12 +20,12 @@ from rabbitry._rpc.service import Service, prepared
 from rabbitry._values.codecs import Codec, codec_named, decode_from
 from rabbitry._values.message import Message
 
-__all__ = ["Handler", "Handling"]
+__all__ = ["Handler", "Invoking"]
 
 Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
 
 
-class Handling:
+class Invoking:
     """A function of the payload, or with `raw` of the `Delivery`; or a `Service`, or functions to make one of."""
 
     __slots__ = ("_codec", "_function", "_is_async", "_raw", "_service", "_threads")
@@ -36,7 +36,7 @@ class Handling:
         if not isinstance(handler, Service) and not callable(handler):
             raise TypeError(f"a handler is a function, a Service or a list of functions, not {handler!r}")
         self._service = handler if isinstance(handler, Service) else None
-        self._function = None if isinstance(handler, Service) else handler
+        self._function: Callable[[Any], Any] = _no_function if isinstance(handler, Service) else handler
         if raw and self._service is not None:
             raise LocalProtocolError("raw=True is for one handler: a service's functions take decoded arguments")
         self._is_async = _is_async(self._function)
@@ -46,8 +46,11 @@ class Handling:
 
     async def answer(self, request: Request) -> Message:
         """What the handler returned for this request, as its reply."""
-        result = await self._run(request)
-        own: dict[str, Any] = {"correlation_id": request.correlation_id, "delivery_mode": 1}
+        delivery, properties = request.delivery, request.properties
+        argument = delivery if self._raw else decode_from(delivery.body, properties.content_type, self._codec)
+        # hot: the commonest kind of handler without another coroutine around it
+        result = await (self._function(argument) if self._is_async else self._other(properties.type, argument))
+        own: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
         if isinstance(result, Message):
             reply = result.replace(**own)
         elif self._raw:
@@ -57,22 +60,22 @@ class Handling:
         reply.encoded_properties()  # refuses here, as the handler's failure, what it put into a Message
         return reply
 
-    async def _run(self, request: Request) -> Any:
-        """What the handler returned: a coroutine function runs here, another in a worker thread."""
-        argument = request.delivery if self._raw else decode_from(request.body, request.content_type, self._codec)
-        if self._function is not None:
-            if self._is_async:
-                return await self._function(argument)
+    async def _other(self, method: str | None, argument: Any) -> Any:
+        """What a service's method returned, or a function that runs in a worker thread."""
+        if self._service is None:
             call: Callable[[], Any] = partial(self._function, argument)
         else:
-            assert self._service is not None
-            function, call = prepared(self._service, request.method, argument)
+            function, call = prepared(self._service, method, argument)
             if _is_async(function):
                 return await call()
         # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.
         # In a tuple, as trio refuses a function that returns an awaitable.
         (result,) = await anyio.to_thread.run_sync(lambda: (call(),), limiter=self._threads)
         return await result if inspect.isawaitable(result) else result
+
+
+def _no_function(_: Any) -> None:
+    """Stands where a service has functions instead."""
 
 
 def _is_async(handler: Any) -> bool:
