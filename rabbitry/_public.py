@@ -3,6 +3,8 @@
 What is not here is not public, and nothing else imports this module: `rabbitry` does, when a name is asked for.
 """
 
+from inspect import get_annotations
+
 from rabbitry._api import Reactor, connect, open_client, open_reactor, start_client
 from rabbitry._channel.batches import Batch, Batches
 from rabbitry._channel.channel import Channel
@@ -134,6 +136,9 @@ __all__ = [
     "start_client",
 ]
 
-# Public names say where they are imported from, not where they are defined.
+# Public names say where they are imported from, not where they are defined. The annotations of their fields are
+# evaluated before: what builds objects from data (msgspec, cattrs) looks names up in the module that a class is from.
 for _public in [globals()[name] for name in __all__]:
+    if isinstance(_public, type) and vars(_public).get("__annotations__"):
+        _public.__annotations__ = get_annotations(_public, eval_str=True)
     _public.__module__ = "rabbitry"

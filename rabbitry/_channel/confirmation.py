@@ -128,11 +128,6 @@ class Confirmation:
         if self._on_settled is not None:
             self._on_settled(self)
 
-    def take_over(self, answered: Confirmation) -> None:
-        """The broker's answer, which came to another publish of the same message."""
-        self._returned = answered._returned
-        self.settle(answered.outcome != "nacked")
-
     def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """The channel ended before the broker answered."""
         self.outcome = outcome

@@ -60,6 +60,11 @@ class LastingConfirmation(Confirmation):
         if not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
+    def take_over(self, answered: Confirmation) -> None:
+        """End it by the broker's answer to another publish of the same message."""
+        self._returned = answered._returned
+        self.settle(answered.outcome != "nacked")
+
     def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
         """End it, as the message will not be sent again."""
         super().lose("unknown" if self.was_sent else outcome, error)

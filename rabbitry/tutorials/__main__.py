@@ -8,7 +8,7 @@ TUTORIALS = ("hello_world", "work_queue", "publish_subscribe", "routing", "topic
 def main() -> None:
     for name in TUTORIALS:
         text = importlib.import_module(f"rabbitry.tutorials.{name}").__doc__ or ""
-        title, commands, *_ = text.strip().split("\n\n")
+        title, commands, *_ = [*text.strip().split("\n\n"), "", ""]  # python -OO leaves no docstrings
         print(f"{title}\n\n{commands}\n")
     print("Each takes --backend trio, and --url amqp://user:password@host where $RABBITMQ_URL does not say it.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -56,3 +57,17 @@ def test_a_name_that_is_none() -> None:
     assert (caught.value.name, caught.value.obj) == ("Mesage", rabbitry)  # by which Python tells what may be meant
     with pytest.raises(ImportError, match="cannot import name 'Mesage' from 'rabbitry'"):
         from rabbitry import Mesage  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_annotations_of_public_classes_can_be_evaluated() -> None:
+    """Where their `__module__` has none of the names they are written with: as msgspec and cattrs evaluate them."""
+    hints = {}
+    for name in rabbitry.__all__:
+        value = getattr(rabbitry, name)
+        if isinstance(value, type):
+            hints[name] = get_type_hints(value)
+    assert hints["Queue"]["name"] is str and len(hints) > 50
+
+
+def test_what_was_put_in_place_of_a_name_before_the_first_was_asked_for_stays() -> None:
+    run("import rabbitry\nrabbitry.connect = 'fake'\nassert rabbitry.Client and rabbitry.connect == 'fake'\n")
