@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 
-COLOURS = ("#1b6ca8", "#c4541d", "#3a7d44")
+COLOURS = ("#1b6ca8", "#c4541d", "#3a7d44", "#7b4ea3")
 
 Points = list[tuple[float, float]]
 Scale = Callable[[float], float]
