@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rabbitry._channel.delivery import Delivery
-from rabbitry._concurrency.clock import monotonic
+from rabbitry._concurrency.clock import clock
 
 __all__ = ["Arrivals", "RequestCounts"]
 
@@ -31,19 +31,20 @@ class RequestCounts:
 class Arrivals:
     """When the requests that wait for a handler arrived: a caller's time runs meanwhile."""
 
-    __slots__ = ("_by_tag",)
+    __slots__ = ("_by_tag", "_monotonic")
 
     def __init__(self) -> None:
         self._by_tag: dict[int, float] = {}
+        self._monotonic = clock().monotonic
 
     def note(self, request: Delivery) -> None:
         """The request arrived. Called while reading."""
-        self._by_tag[request.delivery_tag] = monotonic()
+        self._by_tag[request.delivery_tag] = self._monotonic()
 
     def take(self, request: Delivery) -> float:
         """When this request arrived, asked once, before anything else is awaited; now if that was not noted."""
-        now = monotonic()
-        return self._by_tag.pop(request.delivery_tag, now)
+        arrived = self._by_tag.pop(request.delivery_tag, None)
+        return self._monotonic() if arrived is None else arrived
 
     def clear(self) -> None:
         """The requests' channel has ended: those that wait go back, and delivery tags begin anew."""
