@@ -121,7 +121,9 @@ def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.C
     assert publish["sent"] <= publish["planned"] + 200 + 400 * late  # until the end was noticed
     if publish["lag_ms"]["max"] < 100:  # the machine could do it
         assert (publish["planned"] <= publish["sent"], publish["skipped"]) == (True, 0)
-        assert rpc["planned"] <= rpc["calls"]
+    assert rpc["planned"] <= rpc["calls"] + rpc["skipped"]
+    if rpc["latency_ms"]["max"] < 50:  # each caller was ready for its next call before that was due
+        assert rpc["skipped"] == 0
     response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
     assert response["count"] == service["count"] == lag["count"] > 100
     assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
