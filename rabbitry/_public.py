@@ -139,6 +139,6 @@ __all__ = [
 # Public names say where they are imported from, not where they are defined. The annotations of their fields are
 # evaluated before: what builds objects from data (msgspec, cattrs) looks names up in the module that a class is from.
 for _public in [globals()[name] for name in __all__]:
-    if isinstance(_public, type) and vars(_public).get("__annotations__"):
+    if isinstance(_public, type) and get_annotations(_public):  # (its own: inherited ones are another class's)
         _public.__annotations__ = get_annotations(_public, eval_str=True)
     _public.__module__ = "rabbitry"

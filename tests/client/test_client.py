@@ -442,21 +442,21 @@ async def test_a_misspelt_argument_of_process_is_refused(amqp_url: str, wrong: s
 
     async with rabbitry.open_client(amqp_url) as client:
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'"):
-            await client.process("jobs", handler, **{wrong: True})  # type: ignore[arg-type]
+            await client.process("jobs", handler, **{wrong: True})
         assert client.state == "idle"
 
 
 async def test_a_misspelt_argument_of_a_client_is_refused(amqp_url: str, anyio_backend_name: str) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
-        async with rabbitry.open_client(amqp_url, heartbeet=5):  # type: ignore[call-arg]
+        async with rabbitry.open_client(amqp_url, heartbeet=5):
             pass
     async with rabbitry.open_reactor() as reactor:
         with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
-            async with reactor.open_client(amqp_url, heartbeet=5):  # type: ignore[call-arg]
+            async with reactor.open_client(amqp_url, heartbeet=5):
                 pass
     if anyio_backend_name == "asyncio":
         with pytest.raises(TypeError, match="unexpected keyword argument 'heartbeet'"):
-            await rabbitry.start_client(amqp_url, heartbeet=5)  # type: ignore[call-arg]
+            await rabbitry.start_client(amqp_url, heartbeet=5)
 
 
 async def test_a_client_started_on_a_reactor_shares_it(amqp_url: str, anyio_backend_name: str) -> None:

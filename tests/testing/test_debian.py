@@ -101,3 +101,9 @@ def test_the_node_runs_in_the_root(node: PrivateNode) -> None:
     root = Path(os.environ[ROOT_VARIABLE]).resolve()
     assert Path(os.readlink(f"/proc/{node.pid}/root")) == root
     assert not [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(root) in line]
+
+
+@pytest.mark.parametrize("words", [(), ("trixie",), ("trixie", "there", "and there")])
+def test_other_words_get_its_usage(words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match=r"^usage: .* SUITE FOLDER"):
+        debian.main(*words)

@@ -139,7 +139,10 @@ def _find_mirror(prefix: list[str]) -> str:
     raise RabbitMQNotFound("Another release of Debian needs a mirror of it (http, https or file) among apt's sources.")
 
 
-def main(suite: str, folder: str) -> None:
+def main(*words: str) -> None:
+    if len(words) != 2:
+        sys.exit("usage: python -m rabbitry.testing.debian SUITE FOLDER, such as: trixie ./debian-trixie")
+    suite, folder = words
     # so that what is being built is stopped, too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
