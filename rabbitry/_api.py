@@ -21,7 +21,6 @@ from rabbitry._client.running import Host, Running, run_client, start_hosted
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import ConnectionOptions, Dial, connection_settings, default_name
-from rabbitry._errors import LocalProtocolError
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
@@ -237,7 +236,7 @@ def _client(
     """The client, to be entered; refuses what its arguments can't be."""
     hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
-        raise LocalProtocolError("open_client needs at least one URL")
+        raise ValueError("open_client needs at least one URL")
     while_down = options.get("while_down", "wait")
     check_policies(while_down)
     instruments = Instruments.of(options.get("instrumentation"))

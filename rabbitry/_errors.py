@@ -279,7 +279,9 @@ class ProtocolError(RabbitryError):
 
 
 class LocalProtocolError(ProtocolError):
-    """Our caller asked for something AMQP or RabbitMQ does not allow. Nothing was sent."""
+    """Our caller asked for something that is not allowed now, or here: before entering, twice, in another mode of the
+    channel. Nothing was sent. (An argument that is never allowed is a `ValueError` or `TypeError`.)
+    """
 
 
 class RemoteProtocolError(ProtocolError):

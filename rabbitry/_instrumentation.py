@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import monotonic
-from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
+from rabbitry._errors import DecodeError, Nacked, OutcomeUnknown, RemoteError, Unroutable
 from rabbitry._values.message import Message
 
 __all__ = [
@@ -243,7 +243,7 @@ class Instruments:
             return None
         methods = [getattr(instrumentation, name, None) for name in ("begin", "end", "count")]
         if isinstance(instrumentation, type) or not all(map(callable, methods)):
-            raise LocalProtocolError(
+            raise TypeError(
                 f"an instrumentation is an object with the methods begin, end and count, not {instrumentation!r}"
             )
         return cls(instrumentation)

@@ -187,7 +187,7 @@ class ChannelLife:
 def checked_prefetch(prefetch: int) -> int:
     """Refuse what basic.qos can't say."""
     if not 0 <= prefetch <= 65535:
-        raise LocalProtocolError(f"prefetch must be 0 (unlimited) to 65,535, not {prefetch}")
+        raise ValueError(f"prefetch must be 0 (unlimited) to 65,535, not {prefetch}")
     return prefetch
 
 

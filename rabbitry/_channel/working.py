@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.scopes import background
-from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._errors import RabbitryError
 
 __all__ = ["Settle", "Source", "Workers", "check_concurrency"]
 
@@ -40,7 +40,7 @@ class Source(Protocol):
 def check_concurrency(concurrency: int) -> None:
     """Refuse to have nobody work."""
     if concurrency < 1:
-        raise LocalProtocolError(f"concurrency must be at least 1, not {concurrency}")
+        raise ValueError(f"concurrency must be at least 1, not {concurrency}")
 
 
 class Workers:

@@ -25,7 +25,7 @@ from rabbitry._channel.delivery import (
 from rabbitry._channel.working import Workers, check_concurrency
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
-from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._errors import RabbitryError
 from rabbitry._values.options import Verdict
 
 __all__ = ["OnStale", "Processing", "awaiting"]
@@ -43,9 +43,9 @@ class Processing:
     ) -> None:
         check_concurrency(concurrency)
         if drain < 0:
-            raise LocalProtocolError(f"drain must not be negative: {drain}")
+            raise ValueError(f"drain must not be negative: {drain}")
         if on_stale not in ("finish", "cancel"):
-            raise LocalProtocolError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
+            raise ValueError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
         check_on_error(on_error)
         self._handler = handler
         self._on_error: OnError = on_error
@@ -57,7 +57,7 @@ class Processing:
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
         """Handle deliveries until the subscription is stopped or fails, or this is cancelled."""
         if subscription.is_stream and self._on_error == "requeue":
-            raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
+            raise ValueError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream
         async with subscription:
             await self._workers.run(subscription, task_status)
@@ -78,7 +78,7 @@ class Processing:
         return self._on_error(delivery, error) if callable(self._on_error) else self._on_error
 
 
-class NotAwaitable(LocalProtocolError):
+class NotAwaitable(TypeError):
     """The handler is no coroutine function."""
 
 

@@ -17,7 +17,6 @@ from rabbitry._errors import (
     Closed,
     ConnectionClosed,
     ConsumerCancelled,
-    LocalProtocolError,
     NotSent,
     OutcomeUnknown,
     RabbitryError,
@@ -35,9 +34,9 @@ T = TypeVar("T")
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
     """Refuse what is no policy for a connection that is down, or an outcome that is unknown."""
     if while_down not in ("wait", "fail"):
-        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
+        raise ValueError(f"while_down is 'wait' or 'fail', not {while_down!r}")
     if on_unknown not in ("raise", "republish"):
-        raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
+        raise ValueError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------

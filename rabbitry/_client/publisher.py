@@ -270,6 +270,8 @@ class ClientPublisher(Publisher):
                     await self._send_all_again()
                 except RabbitryError as error:  # there will be no other life
                     self._give_up(error)
+                except ValueError as error:  # the new life takes smaller frames than the one that it was sent in
+                    self._give_up(LocalProtocolError(str(error)))
                 resent, self._resent = self._resent, anyio.Event()
                 self._taken_back = anyio.Event()
                 self._is_ready = not self._is_suspect

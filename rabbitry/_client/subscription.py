@@ -86,12 +86,12 @@ class Subscription:
         self._arguments = dict(options.get("arguments") or {})
         offset = options.get("offset")
         if "x-stream-offset" in self._arguments:
-            raise LocalProtocolError("say where to begin in a stream by offset=, so that it can go on after a loss")
+            raise ValueError("say where to begin in a stream by offset=, so that it can go on after a loss")
         is_stream = (
             offset is not None or registry.is_stream(queue) or (isinstance(queue, Queue) and queue.type == "stream")
         )
         if is_stream and (no_ack or not prefetch):
-            raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
+            raise ValueError("a stream is consumed with acknowledgements and a prefetch of at least 1")
         self._position = StreamPosition(offset) if is_stream else None
         self._on_arrival = on_arrival if self._position is None else self._position.arrived
         self._on_loss = on_loss
@@ -180,11 +180,11 @@ class Subscription:
         Subscribe with a prefetch of at least `size`, or every batch waits in vain to fill.
         """
         if not 1 <= size <= 65535:
-            raise LocalProtocolError(f"a batch has 1 to 65,535 deliveries, not {size}")
+            raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
         if self._prefetch and self._prefetch < size:
-            raise LocalProtocolError(f"a batch of {size} never fills: consume with prefetch={size} or more")
+            raise ValueError(f"a batch of {size} never fills: consume with prefetch={size} or more")
         if seconds(within) < 0:
-            raise LocalProtocolError(f"within must not be negative: {within}")
+            raise ValueError(f"within must not be negative: {within}")
         return SubscriptionBatches(self, size, seconds(within))
 
     async def _next(self, take: Callable[[Consumer], Awaitable[T]]) -> T:

@@ -21,7 +21,7 @@ from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
 from rabbitry._connection.settings import Dial, Settings
 from rabbitry._connection.tls import connect_failed, make_context, server_name
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
+from rabbitry._errors import ConnectFailed, NotConnected
 from rabbitry._transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
 from rabbitry._values.address import Address
 
@@ -173,10 +173,10 @@ async def _dialled(dial: Dial, address: Address) -> ByteStream:
     except (OSError, EOFError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
         raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
     if not isinstance(stream, ByteStream):
-        raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
+        raise TypeError(f"dial must return an AnyIO ByteStream, not {stream!r}")
     if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
         await anyio.aclose_forcefully(stream)
-        raise LocalProtocolError(
+        raise ValueError(
             "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
         )
     return stream

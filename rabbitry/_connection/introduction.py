@@ -11,7 +11,6 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.address import Address
 from rabbitry.protocol.wire.tables import encode_table
 
@@ -30,9 +29,7 @@ def mechanisms(address: Address) -> list[tuple[str, bytes]]:
     wanted = [name.upper() for name in address.auth_mechanism] or ["PLAIN", "AMQPLAIN"]
     unknown = [name for name in wanted if name not in responses]
     if unknown:
-        raise LocalProtocolError(
-            f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
-        )
+        raise ValueError(f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}")
     return [(name, responses[name]) for name in wanted]
 
 
@@ -43,7 +40,7 @@ def octets(text: str, what: str) -> bytes:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise LocalProtocolError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
+        raise ValueError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
     return encoded
 
 

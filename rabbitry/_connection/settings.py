@@ -23,7 +23,6 @@ from rabbitry._channel.channel import Channel
 from rabbitry._channel.delivery import Delivery, DeliveryHandler
 from rabbitry._channel.life import ChannelLife
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import LocalProtocolError
 from rabbitry._rpc.caller import RPC
 from rabbitry._values.address import Address, parse_uri
 from rabbitry._values.codecs import Codec
@@ -131,20 +130,20 @@ def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[Connec
         kinds=kinds,
     )
     if settings.ssl_context is not None and (not address.tls or settings.dial is not None):
-        raise LocalProtocolError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
+        raise ValueError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
     if not 0 <= settings.heartbeat <= 65535:
-        raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
+        raise ValueError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
     if settings.connect_timeout <= 0:
-        raise LocalProtocolError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
+        raise ValueError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
     if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= FRAME_MAX_SIZE:
-        raise LocalProtocolError(
+        raise ValueError(
             f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {settings.frame_max}"
         )
     if not 0 <= settings.channel_max <= 65535:
-        raise LocalProtocolError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
+        raise ValueError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
     encode_table(dict(settings.client_properties))  # refuses what can't be sent, here rather than amid the handshake
     if settings.max_message_size < 1:
-        raise LocalProtocolError(f"max_message_size must be positive, not {settings.max_message_size}")
+        raise ValueError(f"max_message_size must be positive, not {settings.max_message_size}")
     return settings
 
 

@@ -9,7 +9,7 @@ import os
 import ssl
 from functools import lru_cache
 
-from rabbitry._errors import ConnectFailed, LocalProtocolError
+from rabbitry._errors import ConnectFailed
 from rabbitry._transport.tls import NotTLS, reason_of
 from rabbitry._values.address import Address
 
@@ -21,11 +21,9 @@ def make_context(address: Address) -> ssl.SSLContext:
     files = address.cacertfile, address.certfile, address.keyfile
     verify = address.verify is not False
     if address.depth is not None:
-        raise LocalProtocolError(
-            "Python's ssl module can't limit a chain's depth: leave out depth, or use ssl_context="
-        )
+        raise ValueError("Python's ssl module can't limit a chain's depth: leave out depth, or use ssl_context=")
     if address.keyfile is not None and address.certfile is None:
-        raise LocalProtocolError("keyfile without certfile: name the certificate that the key belongs to")
+        raise ValueError("keyfile without certfile: name the certificate that the key belongs to")
     has_name = verify and address.server_name_indication != "disable"
     # A file that was renewed makes another context: reconnecting with a new certificate needs no restart.
     return _context(*files, address.key_password, verify, has_name, tuple(map(_changed, files)))

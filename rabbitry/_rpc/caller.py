@@ -19,7 +19,6 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     ConsumerCancelled,
-    LocalProtocolError,
     OutcomeUnknown,
     RabbitryError,
     Unroutable,
@@ -288,7 +287,7 @@ def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
     """Refuse what is no way for replies."""
     if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
         return reply_to
-    raise LocalProtocolError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
+    raise ValueError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
 
 
 def _message(body: bytes, properties: Properties) -> Message:

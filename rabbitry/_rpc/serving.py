@@ -46,7 +46,7 @@ async def serve(
             await handler(request)
             if not request.is_settled:  # a raw handler may have done so
                 request.ack()
-        except RabbitryError as exc:
+        except (RabbitryError, ValueError) as exc:  # the second of a reply that no frame can carry
             logger.warning("a request of queue %r could not be answered: %s", queue, exc)
             reject(request)
         except BaseException:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from datetime import timedelta
 from math import isfinite
 
-from rabbitry._errors import LocalProtocolError
-
 __all__ = ["LONGEST_MS", "seconds"]
 
 LONGEST_MS = 2**32 - 1
@@ -20,8 +18,8 @@ its expires. `rabbit_misc:check_expiry` refuses anything from 2**32 ms on.
 
 
 def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds; `LocalProtocolError` for one that is not a finite number."""
+    """A duration in seconds; `ValueError` for one that is not a finite number."""
     value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
     if not isfinite(value):
-        raise LocalProtocolError(f"a duration must be finite, not {duration}")
+        raise ValueError(f"a duration must be finite, not {duration}")
     return value

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.topology import Exchange
 
 __all__ = [
@@ -65,7 +64,7 @@ Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "un
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
     if window < 1:
-        raise LocalProtocolError(f"window must be at least 1, not {window}")
+        raise ValueError(f"window must be at least 1, not {window}")
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------

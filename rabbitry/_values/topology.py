@@ -63,7 +63,7 @@ class ServerName:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue. `LocalProtocolError` for a combination that RabbitMQ refuses, now or in its newest versions.
+    """A queue. `ValueError` for a combination that RabbitMQ refuses, now or in its newest versions.
 
     `type`: "classic"; "quorum", replicated, durable, redelivers a message `delivery_limit` times at most; "stream",
     a log that keeps what was read, for as long as `max_age` and `max_length_bytes` say.
@@ -126,25 +126,25 @@ class Queue:
 
     def __post_init__(self) -> None:
         if not self.name and self._server is None:
-            raise LocalProtocolError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
+            raise ValueError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
         if self.type not in _UNSUITABLE:
-            raise LocalProtocolError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
+            raise ValueError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
-            raise LocalProtocolError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
+            raise ValueError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
         if not self.durable and not self.exclusive:
-            raise LocalProtocolError(
+            raise ValueError(
                 "RabbitMQ 4 deprecates queues that are neither durable nor exclusive, and is to deny them: make it "
                 "durable, with expires= if it should go by itself, or exclusive if only this connection uses it"
             )
         for name in _UNSUITABLE[self.type]:
             if getattr(self, name) not in (None, False):
-                raise LocalProtocolError(f"{name} does nothing for a {self.type} queue")
+                raise ValueError(f"{name} does nothing for a {self.type} queue")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise LocalProtocolError(f"{name} is {least:,} to {most:,}, not {value}")
+                raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
-            raise LocalProtocolError("dead_letter_routing_key needs a dead_letter_exchange")
+            raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
         self.declaration()  # refuses times out of range, and what is given twice
 
     def declaration(self) -> methods.QueueDeclare:
@@ -252,7 +252,7 @@ def name_of(entity: str | Queue | Exchange) -> str:
         return entity.current_name
     if isinstance(entity, Exchange):
         return entity.name
-    raise LocalProtocolError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
+    raise TypeError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
@@ -278,12 +278,12 @@ def _milliseconds(name: str, duration: float | timedelta | None, least: int) -> 
         return None
     value = ceil(seconds(duration) * 1000)
     if not least <= value <= LONGEST_MS:
-        raise LocalProtocolError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
+        raise ValueError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
     return value
 
 
 def _merged(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in typed.items() if value is not None}
     if twice := found.keys() & given.keys():
-        raise LocalProtocolError(f"{', '.join(sorted(twice))} in arguments is given by a field as well")
+        raise ValueError(f"{', '.join(sorted(twice))} in arguments is given by a field as well")
     return {**found, **given}

@@ -206,7 +206,7 @@ def test_transactions(amqp_url: str, queue: str) -> None:
 def test_flow_and_qos(channel: blocking.Channel) -> None:
     channel.flow(True)
     channel.qos(5)
-    with pytest.raises(rabbitry.LocalProtocolError):
+    with pytest.raises(ValueError):
         channel.flow(False)
 
 
@@ -251,11 +251,11 @@ def test_publish_many_takes_messages_and_mappings(publishes: Any, channel: block
 
 def test_publish_many_refuses_what_is_not_many(publishes: Any) -> None:
     for wrong in (b"one", Message(b"one"), "text"):
-        with pytest.raises(rabbitry.LocalProtocolError, match="several"):
+        with pytest.raises(TypeError, match="several"):
             publishes.publish_many(wrong, routing_key="x")
-    with pytest.raises(rabbitry.LocalProtocolError, match="its own routing keys"):
+    with pytest.raises(ValueError, match="its own routing keys"):
         publishes.publish_many({"x": b"y"}, routing_key="x")
-    with pytest.raises(rabbitry.LocalProtocolError, match="bytes"):
+    with pytest.raises(TypeError, match="bytes"):
         publishes.publish_many({"x": "text"})
 
 
@@ -289,7 +289,7 @@ def test_publish_many_leaves_nothing_when_the_messages_fail(client: blocking.Cli
 def test_publish_many_has_one_channel_for_windows_of_all_sizes(client: blocking.Client, queue: str) -> None:
     for window in range(1, 6):
         assert client.publish_many([b"x"] * 7, routing_key=queue, window=window) == 7
-    with pytest.raises(rabbitry.LocalProtocolError, match="window"):
+    with pytest.raises(ValueError, match="window"):
         client.publish_many([b"x"], routing_key=queue, window=0)
     assert client.statistics()["publishers"] == 1
 
@@ -343,7 +343,7 @@ def test_leaving_a_publisher_says_what_failed(has_publisher: Any, channel: block
             raise ZeroDivisionError
     with pytest.raises(rabbitry.LocalProtocolError, match="not open"):
         publisher.submit(b"late")
-    with pytest.raises(rabbitry.LocalProtocolError, match="window"):
+    with pytest.raises(ValueError, match="window"):
         has_publisher.publisher(window=0).__enter__()
     assert channel.purge_queue(queue) == 2
 
@@ -574,7 +574,7 @@ def test_bind_calls_a_service(
         with pytest.raises(rabbitry.Unroutable):
             rpc.bind(Calculator, unique("nobody"), timeout=5).add(1)
         for use in (lambda: other.call(queue, idempotent=True), lambda: other.bind(Calculator, queue, idempotent=True)):
-            with pytest.raises(rabbitry.LocalProtocolError, match=r"client\.rpc"):
+            with pytest.raises(ValueError, match=r"client\.rpc"):
                 use()
 
         class Asynchronous(Protocol):

@@ -397,7 +397,7 @@ async def test_batches_after_stop_end(amqp_url: str) -> None:
 @pytest.mark.parametrize(("size", "within", "words"), [(0, 1, "65,535"), (65536, 1, "65,535"), (1, -1, "within")])
 async def test_wrong_batches(amqp_url: str, size: int, within: float, words: str) -> None:
     async with open_channel(amqp_url) as channel, channel.consume(await exclusive_queue(channel)) as deliveries:
-        with pytest.raises(rabbitry.LocalProtocolError, match=words):
+        with pytest.raises(ValueError, match=words):
             deliveries.batches(size, within=within)
 
 
@@ -536,7 +536,7 @@ async def test_each_task_gets_an_error_of_its_own(amqp_url: str) -> None:
 @pytest.mark.parametrize("tag", ["\ud800", 5])
 async def test_a_consumer_tag_that_is_no_text(amqp_url: str, tag: Any) -> None:
     async with open_channel(amqp_url) as channel:
-        with pytest.raises(rabbitry.LocalProtocolError, match="consumer tag is text"):
+        with pytest.raises((TypeError, ValueError), match="consumer tag is text"):
             async with channel.consume(await exclusive_queue(channel), consumer_tag=tag):
                 pass
         await check_channel(channel)

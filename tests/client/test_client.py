@@ -404,7 +404,7 @@ async def test_what_ends_a_started_client_for_good(amqp_url: str, anyio_backend_
         with pytest.raises(rabbitry.AuthenticationFailed):
             await client.wait_closed()
         await client.aclose()
-    with pytest.raises(rabbitry.LocalProtocolError):
+    with pytest.raises(ValueError):
         await rabbitry.start_client([])
 
 
@@ -423,13 +423,13 @@ def test_the_backoff_doubles_with_full_jitter() -> None:
     [{"initial": 0}, {"initial": 5, "maximum": 1}, {"attempts": 0}, {"deadline": 0}, {"maximum": float("inf")}],
 )
 def test_a_backoff_that_makes_no_sense(options: dict[str, Any]) -> None:
-    with pytest.raises(rabbitry.LocalProtocolError):
+    with pytest.raises(ValueError):
         Backoff(**options)
 
 
 @pytest.mark.parametrize("options", [{"urls": []}, {"while_down": "drop"}, {"urls": ["http://x"]}])
 async def test_a_client_that_makes_no_sense(options: dict[str, Any]) -> None:
-    with pytest.raises((rabbitry.LocalProtocolError, ValueError)):
+    with pytest.raises(ValueError):
         async with rabbitry.open_client(**options):
             pass
 

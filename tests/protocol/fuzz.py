@@ -607,7 +607,7 @@ class Life:
         def act(client: Client) -> str:
             try:
                 action(client, token, number)
-            except RabbitryError as error:
+            except (RabbitryError, ValueError) as error:
                 outcome = comparable(f"{type(error).__name__}: {error}")
             else:
                 outcome = "done"

@@ -15,7 +15,7 @@ from typing import Literal
 
 import anyio
 
-from rabbitry import Binding, Delivery, LocalProtocolError, Queue, StaleDelivery, Subscription
+from rabbitry import Binding, Delivery, Queue, StaleDelivery, Subscription
 from rabbitry._cli.messages import as_record
 from rabbitry._cli.output import FAILED, OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry._cli.pipes import Writer
@@ -151,7 +151,7 @@ def _offset(text: str | None) -> Literal["first", "last", "next"] | int | dateti
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise LocalProtocolError(f"--offset: first, last, next, a number, or a time, not {text!r}") from None
+        raise ValueError(f"--offset: first, last, next, a number, or a time, not {text!r}") from None
     return time if time.tzinfo is not None else time.astimezone()
 
 

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, NamedTuple
 
-from rabbitry import ChannelClosed, ClientPublisher, Confirmation, LocalProtocolError, Message
+from rabbitry import ChannelClosed, ClientPublisher, Confirmation, Message
 from rabbitry._cli.messages import parse_properties, parse_record
 from rabbitry._cli.output import FAILED, OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry._cli.pipes import Reader
@@ -130,7 +130,7 @@ async def _submit(
             await publisher.submit(
                 message, exchange=exchange, routing_key=routing_key, mandatory=is_mandatory, tag=number
             )
-        except LocalProtocolError as error:
+        except (TypeError, ValueError) as error:
             raise CommandError(f"{tally.noun} {number}: {error}", USAGE) from None
         tally.published += 1
         progress.tick()

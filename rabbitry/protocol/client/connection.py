@@ -97,7 +97,10 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             self._parse(data)
         except RemoteProtocolError as exc:
             self.fail(exc)
-        except LocalProtocolError as exc:  # what the handshake should carry (a virtual host of 300 bytes, say)
+        except (TypeError, ValueError) as exc:
+            if self.handshake is None:  # else what it should carry (a virtual host of 300 bytes, say)
+                self.fail_internally(exc)
+                return
             refused = ConnectFailed(f"the connection can't be opened like this: {exc}")
             refused.__cause__ = exc
             self.end(refused)
