@@ -239,6 +239,9 @@ class Endpoint:
     def _on_replied(self, event: events.Replied) -> None:
         event.token.set(event.reply)
 
+    def _on_failed(self, event: events.Failed) -> None:
+        event.token.fail(event.error)
+
     def _on_confirmed(self, event: events.Confirmed) -> None:
         acked = event.acked
         for confirmation in event.tokens:
@@ -380,6 +383,7 @@ class _NoTransport:
 _HANDLERS: dict[type, Callable[[Endpoint, Any], None]] = {
     events.Opened: Endpoint._on_opened,
     events.Replied: Endpoint._on_replied,
+    events.Failed: Endpoint._on_failed,
     events.Confirmed: Endpoint._on_confirmed,
     events.Returned: Endpoint._on_returned,
     events.ConsumerCancelledByBroker: Endpoint._on_consumer_cancelled,

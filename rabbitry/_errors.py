@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy as copied
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 __all__ = [
     "AccessRefused",
@@ -93,10 +93,23 @@ class Closed(RabbitryError):
         return f"{self.what}{code}: {shown(self.text, 1000)}{method}"
 
 
+Blame: TypeAlias = Literal["", "this", "perhaps", "another"]
+"""What the broker's reason to close a connection has to do with the operation that learns of it."""
+
+
 class ConnectionClosed(Closed, ConnectionError):
-    """The connection ended. From a publish: the message was certainly not sent."""
+    """The connection ended. From a publish: the message was certainly not sent.
+
+    `blame` says what the broker's reason has to do with the operation that raises this: "this" one is refused, as it
+    alone was under way of all that the broker's close names; "perhaps" it was this one, or another under way; "another"
+    was refused, and was told; "" where no operation is known to be the reason.
+    """
 
     what = "connection closed"
+
+    def __init__(self, text: str, *, code: int = 0, method: str = "", blame: Blame = "") -> None:
+        super().__init__(text, code=code, method=method)
+        self.blame: Blame = blame
 
 
 class ChannelClosed(Closed):

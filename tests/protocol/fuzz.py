@@ -315,6 +315,8 @@ class Client:
                 case events.Replied():
                     self.waiting.remove(event.token)
                     self.replies[event.token] = event.reply
+                case events.Failed():
+                    self.waiting.remove(event.token)
                 case events.Confirmed():
                     for token in event.tokens:
                         self.confirms.remove(token)

@@ -19,6 +19,7 @@ __all__ = [
     "ConnectionEnded",
     "ConsumerCancelledByBroker",
     "Event",
+    "Failed",
     "Opened",
     "Recovered",
     "Replied",
@@ -41,6 +42,18 @@ class Replied:
     def __init__(self, token: Any, reply: Any) -> None:
         self.token = token
         self.reply = reply
+
+
+class Failed:
+    """The request of this token came to nothing, by `error`: the end of its connection, which follows, is told of it
+    otherwise than to others.
+    """
+
+    __slots__ = ("error", "token")
+
+    def __init__(self, token: Any, error: RabbitryError) -> None:
+        self.token = token
+        self.error = error
 
 
 class Confirmed:
@@ -146,6 +159,7 @@ class ConnectionEnded:
 Event = (
     Opened
     | Replied
+    | Failed
     | Confirmed
     | Returned
     | ConsumerCancelledByBroker
