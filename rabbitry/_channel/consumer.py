@@ -18,6 +18,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled, wait_in_line
 from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
+from rabbitry._values.arguments import check_offset
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -297,6 +298,8 @@ def consume_method(
 ) -> methods.BasicConsume:
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
     table = dict(arguments or {})
+    if "x-stream-offset" in table:
+        check_offset(table["x-stream-offset"])
     if priority is not None:
         table["x-priority"] = priority
     return methods.BasicConsume(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rabbitry._channel.life import ChannelLife
+from rabbitry._errors import NotFound
+from rabbitry._values.arguments import check_exchange_type, check_queue_arguments
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 from rabbitry.protocol.wire import methods
 
@@ -39,12 +41,28 @@ class Declaring:
     async def declare(self, *entities: Entity) -> None:
         """Declare these values, each of which may exist already as it is: exchanges, then queues, then bindings.
 
-        Raises as `declare_queue`; cancelled or failed, some may have been declared.
+        A temporary queue that the broker has named on this connection already is looked for by that name, and declared
+        anew only if it is gone. Raises as `declare_queue`; cancelled or failed, some may have been declared.
         """
+        life = self._life.endpoint.opened  # (an object of this connection alone, and small: the queue keeps it)
         for entity in in_order(entities):
+            if isinstance(entity, Queue) and entity.was_named_in(life) and await self._is_there(entity):
+                continue
             reply = await self._life.call(entity.declaration())
             if isinstance(entity, Queue):
-                entity.declared_as(reply.queue)
+                entity.declared_as(reply.queue, life)
+
+    async def _is_there(self, queue: Queue) -> bool:
+        """Whether the broker has the queue, asked on a channel that it may close over the question."""
+        look = ChannelLife(self._life.endpoint, confirm=False, prefetch=0)
+        try:
+            await look.enter()
+            await look.call(methods.QueueDeclare(queue=queue.current_name, passive=True))
+        except NotFound:
+            return False
+        finally:
+            await look.close()
+        return True
 
     async def declare_exchange(
         self,
@@ -63,6 +81,8 @@ class Declaring:
         `PreconditionFailed` if it exists otherwise, `NotFound` if passive and missing. Cancelled, it may have been
         declared.
         """
+        if not passive:
+            check_exchange_type(type)
         await self._life.call(
             methods.ExchangeDeclare(
                 exchange=exchange,
@@ -132,6 +152,8 @@ class Declaring:
         `PreconditionFailed` if it exists otherwise, `ResourceLocked` if it is another connection's exclusive one,
         `NotFound` if passive and missing. Cancelled, it may have been declared; a server-named one is deleted again.
         """
+        if not passive:
+            check_queue_arguments(arguments or {})
         reply = await self._life.call(
             methods.QueueDeclare(
                 queue=queue,
