@@ -50,6 +50,10 @@ class Receiver(Protocol):
         """A delivery arrived, of the connection's own type."""
         ...
 
+    def refuse(self, delivery: Any, size: int) -> None:
+        """A delivery arrived that is too large, and is here without its body of `size` bytes."""
+        ...
+
     def cancelled_by_broker(self) -> None:
         """No more will come, though the channel is open."""
         ...
@@ -257,6 +261,9 @@ class Endpoint:
         else:
             on_return(event.code, event.text, event.content)
 
+    def _on_too_large(self, event: events.TooLarge) -> None:
+        event.content.consumer.refuse(event.content, event.size)
+
     def _on_consumer_cancelled(self, event: events.ConsumerCancelledByBroker) -> None:
         event.token.cancelled_by_broker()
 
@@ -386,6 +393,7 @@ _HANDLERS: dict[type, Callable[[Endpoint, Any], None]] = {
     events.Failed: Endpoint._on_failed,
     events.Confirmed: Endpoint._on_confirmed,
     events.Returned: Endpoint._on_returned,
+    events.TooLarge: Endpoint._on_too_large,
     events.ConsumerCancelledByBroker: Endpoint._on_consumer_cancelled,
     events.Blocked: Endpoint._on_blocked,
     events.Unblocked: Endpoint._on_unblocked,

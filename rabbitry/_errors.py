@@ -23,6 +23,7 @@ __all__ = [
     "ConsumerOverrun",
     "DecodeError",
     "LocalProtocolError",
+    "MessageTooLarge",
     "Nacked",
     "NotConnected",
     "NotFound",
@@ -184,6 +185,27 @@ class ConsumerOverrun(RabbitryError):
         return (
             f"consumer of queue {self.queue!r} was ended with {self.buffered_bytes} bytes not yet iterated: "
             "set a prefetch, or iterate faster"
+        )
+
+
+class MessageTooLarge(RabbitryError):
+    """A message of `size` bytes came from `queue` that is larger than the `limit` which this connection was opened with
+    as its `max_message_size`. It ended the consumer or the get that it came for, and nothing else. It went back to its
+    queue, unless it needed no acknowledgement: then it `is_lost`.
+    """
+
+    def __init__(self, queue: str, size: int, limit: int, is_lost: bool) -> None:
+        super().__init__(queue, size, limit, is_lost)
+        self.queue = queue
+        self.size = size
+        self.limit = limit
+        self.is_lost = is_lost
+
+    def __str__(self) -> str:
+        fate = "is lost, as it needed no acknowledgement" if self.is_lost else "stays there"
+        return (
+            f"a message of {self.size:,} bytes from queue {self.queue!r} exceeds max_message_size ({self.limit:,}) and "
+            f"{fate}: to receive such messages, connect with a larger max_message_size"
         )
 
 

@@ -55,8 +55,9 @@ class Subscription:
     When a connection is lost, iteration goes on in the next life: what was not settled is delivered again, and to
     settle a delivery of the former life raises `StaleDelivery`. When the broker ends the consumer alone (its leader
     moved, it took too long to acknowledge), it subscribes again, and raises `ConsumerCancelled` where the queue is
-    gone. It also raises what the broker refuses, `ConsumerOverrun`, and `NotConnected` once the client has given up.
-    After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of tasks may iterate.
+    gone. It also raises what the broker refuses, `ConsumerOverrun`, `MessageTooLarge`, and `NotConnected` once the
+    client has given up. After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of
+    tasks may iterate.
 
     Leaving the block puts back what was never iterated and what was taken but not settled.
     """
@@ -254,8 +255,9 @@ class Subscription:
         """
         async with connection.channel(confirm=False, prefetch=1) as channel:
             if self._no_ack:
+                name = self._registry.name_of(self._queue)
                 try:
-                    await channel.get(name := self._registry.name_of(self._queue))
+                    await channel.get(name)
                 except ConnectionClosed as error:
                     error.text = f"{error.text} (queue {name!r} is a stream, which can't be consumed with no_ack=True)"
                     raise

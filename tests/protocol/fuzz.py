@@ -322,6 +322,8 @@ class Client:
                         self.confirms.remove(token)
                 case events.Returned():
                     assert event.token is None or event.token in self.confirms
+                case events.TooLarge():
+                    assert event.content.consumer in self.consuming
                 case events.ConsumerCancelledByBroker():
                     self.consuming.remove(event.token)
                 case events.ChannelEnded():

@@ -10,7 +10,7 @@ from random import Random
 from struct import Struct
 from typing import Any
 
-from rabbitry._errors import ConnectionClosed, RabbitryError
+from rabbitry._errors import RabbitryError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import ProtocolChannel
 from rabbitry.protocol.client.connection import ProtocolConnection
@@ -146,12 +146,13 @@ def described(event: Any) -> tuple[Any, ...]:
             reply = described(event.reply) if isinstance(event.reply, Content) else event.reply
             return ("replied", event.token, reply)
         case events.Failed():
-            assert isinstance(event.error, ConnectionClosed)
-            return ("failed", event.token, event.error.blame, failure(event.error))
+            return ("failed", event.token, getattr(event.error, "blame", None), failure(event.error))
         case events.Confirmed():
             return ("confirmed", event.tokens, event.acked)
         case events.Returned():
             return ("returned", event.token, event.code, event.text, described(event.content))
+        case events.TooLarge():
+            return ("too large", event.content.consumer, event.content.delivery_tag, event.size)
         case events.ConsumerCancelledByBroker():
             return ("cancelled", event.token)
         case events.Blocked():

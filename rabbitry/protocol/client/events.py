@@ -24,6 +24,7 @@ __all__ = [
     "Recovered",
     "Replied",
     "Returned",
+    "TooLarge",
     "Unblocked",
 ]
 
@@ -45,9 +46,7 @@ class Replied:
 
 
 class Failed:
-    """The request of this token came to nothing, by `error`: the end of its connection, which follows, is told of it
-    otherwise than to others.
-    """
+    """The request of this token came to nothing, by `error`, and not by what its channel's other requests learn."""
 
     __slots__ = ("error", "token")
 
@@ -81,6 +80,18 @@ class Returned:
         self.code = code
         self.text = text
         self.content = content
+
+
+class TooLarge:
+    """A delivery whose body, of `size` bytes, is larger than `max_message_size`: `content` is an instance of the
+    connection's `delivery_type` without it.
+    """
+
+    __slots__ = ("content", "size")
+
+    def __init__(self, content: Any, size: int) -> None:
+        self.content = content
+        self.size = size
 
 
 class ConsumerCancelledByBroker:
@@ -162,6 +173,7 @@ Event = (
     | Failed
     | Confirmed
     | Returned
+    | TooLarge
     | ConsumerCancelledByBroker
     | Blocked
     | Unblocked
