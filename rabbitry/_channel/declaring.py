@@ -12,11 +12,11 @@ from typing import Any
 
 from rabbitry._channel.life import ChannelLife
 from rabbitry._errors import NotFound
-from rabbitry._values.arguments import check_exchange_type, check_queue_arguments
+from rabbitry._values.arguments import as_others_write_them, check_exchange_type, check_queue_arguments
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 from rabbitry.protocol.wire import methods
 
-__all__ = ["Declaring", "QueueInfo"]
+__all__ = ["Declaring", "QueueInfo", "unbind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +125,15 @@ class Declaring:
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remove a binding between exchanges. Cancelled, it may have been removed."""
-        await self._life.call(
+        """Remove a binding between exchanges, as `unbind_queue` does. Cancelled, it may have been removed."""
+        await unbind(
+            self._life,
             methods.ExchangeUnbind(
                 destination=name_of(destination),
                 source=name_of(source),
                 routing_key=routing_key,
                 arguments=dict(arguments or {}),
-            )
+            ),
         )
 
     # --- queues ----------------------------------------------------------------------------------------------------
@@ -207,12 +208,25 @@ class Declaring:
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remove a binding of a queue. Cancelled, it may have been removed."""
-        await self._life.call(
+        """Remove a binding of a queue; one that does not exist is fine. Cancelled, it may have been removed.
+
+        To RabbitMQ the size of an integer in `arguments` is part of what the binding is. So one that another client
+        made with the same integers is removed, too, where it gave them a size of its own.
+        """
+        await unbind(
+            self._life,
             methods.QueueUnbind(
                 queue=name_of(queue),
                 exchange=name_of(exchange),
                 routing_key=routing_key,
                 arguments=dict(arguments or {}),
-            )
+            ),
         )
+
+
+async def unbind(life: ChannelLife, method: methods.QueueUnbind | methods.ExchangeUnbind) -> None:
+    """Remove a binding, with its integers in whatever types they were written."""
+    await life.call(method)
+    for arguments in as_others_write_them(method.arguments):
+        fields = {field.name: getattr(method, field.name) for field in method.fields}
+        await life.call(type(method)(**{**fields, "arguments": arguments}))

@@ -17,6 +17,7 @@ from itertools import chain
 import anyio
 
 from rabbitry._channel.channel import life_of
+from rabbitry._channel.declaring import unbind
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotFound, ResourceLocked
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, is_another, name_of
@@ -206,7 +207,10 @@ class Registry:
         """Send the deletions."""
         async with connection.channel(confirm=False) as channel:
             for request in requests:
-                await life_of(channel).call(request)
+                if isinstance(request, methods.QueueUnbind | methods.ExchangeUnbind):
+                    await unbind(life_of(channel), request)
+                else:
+                    await life_of(channel).call(request)
 
     def forget(self, entity: Entity, *, is_gone: bool = True) -> None:
         """The entity is gone, and so is what goes with it; or it is only declared no more, with what is bound to it."""

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["check_exchange_type", "check_name", "check_offset", "check_queue_arguments", "merged"]
+from rabbitry.protocol.wire.tables import SIZED_INTS, encode_table
+
+__all__ = [
+    "as_others_write_them",
+    "check_exchange_type",
+    "check_name",
+    "check_offset",
+    "check_queue_arguments",
+    "merged",
+]
 
 _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
 """What RabbitMQ reads as a time span (`rabbit_amqqueue:check_max_age`); over "-5s" its channel crashes."""
@@ -78,6 +87,55 @@ def check_offset(offset: object) -> None:
         )
     elif not 0 <= offset < 2**63:
         raise ValueError(f"the offset in a stream is 0 to 2**63 - 1, not {offset}")
+
+
+# --- integers --------------------------------------------------------------------------------------------------------
+
+_RANGES = {
+    "b": (-(2**7), 2**7 - 1),
+    "s": (-(2**15), 2**15 - 1),
+    "u": (0, 2**16 - 1),
+    "I": (-(2**31), 2**31 - 1),
+    "i": (0, 2**32 - 1),
+    "l": (-(2**63), 2**63 - 1),
+}
+
+_HABITS = ("l", "bsIl", "bsuIil")
+"""The types that other clients choose the first fitting one of: Java's and Go's 64-bit integers; amqplib; pamqp, and so
+aiormq and aio-pika. This library's, pika's and others' are "Il".
+"""
+
+
+def as_others_write_them(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same arguments with each integer in the types in which other clients write it; none if there is no integer.
+
+    To RabbitMQ the type is part of what a binding is: one that was made with a 64-bit 5 is not removed by a 32-bit 5,
+    and the answer says that it was.
+    """
+    if not arguments:
+        return []
+    known = {encode_table(arguments)}
+    found = []
+    for codes in _HABITS:
+        other = {name: _sized(value, codes) for name, value in arguments.items()}
+        encoded = encode_table(other)
+        if encoded not in known:
+            known.add(encoded)
+            found.append(other)
+    return found
+
+
+def _sized(value: Any, codes: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _sized(each, codes) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sized(each, codes) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        for code in codes:
+            least, most = _RANGES[code]
+            if least <= value <= most:
+                return SIZED_INTS[code](value) if code != "I" else int(value)
+    return value
 
 
 def merged(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,7 +200,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Has `exchange` route what matches `routing_key`, or for a headers exchange `arguments`, to `queue`."""
+    """Has `exchange` route what matches `routing_key`, or for a headers exchange `arguments`, to `queue`.
+
+    To RabbitMQ the size of an integer in `arguments` is part of what the binding is: 32 bits where they hold it, here,
+    else 64. Declared here beside another client's of another size, it is a second one; deleted here, both are.
+    """
 
     queue: str | Queue
     exchange: str | Exchange

@@ -12,6 +12,7 @@ import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
+from rabbitry.protocol.wire.tables import SIZED_INTS
 from rabbitry.testing import PrivateNode, Proxy
 from tests.support.clients import QUICK, refuse, some_queue, through_proxy
 from tests.support.helpers import counts, open_channel, unique, until
@@ -249,6 +250,39 @@ async def test_names_of_former_lives_do_not_pile_up(amqp_url: str, monkeypatch: 
         assert len(client._registry._given) == 3
         info = await client.inspect(queue)
         assert info is not None
+
+
+@pytest.mark.parametrize("kind", ["b", "s", "u", "i", "l"])
+async def test_a_binding_of_another_client_goes_whatever_the_size_of_its_integers(amqp_url: str, kind: str) -> None:
+    sized = SIZED_INTS[kind]
+    number = {"b": 5, "s": 500, "u": 40_000, "i": 3_000_000_000, "l": 5}[kind]
+    arguments = {"x-match": "all", "number": number, "x-more": [{"n": number}]}
+    foreign = {**arguments, "number": sized(number), "x-more": [{"n": sized(number)}]}
+    first, second = Exchange(unique(), "headers", auto_delete=True), Exchange(unique(), "headers", auto_delete=True)
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        await client.declare(first, second, queue := Queue(unique()))
+        message = rabbitry.Message(b"", headers={"number": number})
+        between = ExchangeBinding(second, first, arguments=arguments)
+        kept = Binding(queue, second, arguments={"x-match": "all", "number": 7})
+        await client.declare(kept, ExchangeBinding(second, first, "kept", arguments={"x-match": "all", "number": 7}))
+        try:
+            for unbind in (
+                lambda: client.delete(Binding(queue, second, arguments=arguments)),
+                lambda: channel.unbind_queue(queue, second, arguments=arguments),
+            ):
+                await channel.bind_queue(queue, second, arguments=foreign)
+                await channel.bind_exchange(second, first, arguments=foreign)
+                await client.publish(message, exchange=first, mandatory=True)
+                await unbind()
+                with pytest.raises(rabbitry.Unroutable):
+                    await client.publish(message, exchange=second, mandatory=True)
+            await channel.bind_queue(queue, second, arguments=foreign)
+            await client.delete(between)
+            with pytest.raises(rabbitry.Unroutable):
+                await client.publish(message, exchange=first, mandatory=True)
+            await client.publish(rabbitry.Message(b"", headers={"number": 7}), exchange=first, mandatory=True)
+        finally:
+            await client.delete(queue)
 
 
 # --- what is remembered -----------------------------------------------------------------------------------------------
