@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy as copied
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 __all__ = [
     "AccessRefused",
@@ -23,6 +23,7 @@ __all__ = [
     "ConsumerOverrun",
     "DecodeError",
     "LocalProtocolError",
+    "MessageTooLarge",
     "Nacked",
     "NotConnected",
     "NotFound",
@@ -94,10 +95,23 @@ class Closed(RabbitryError):
         return f"{self.what}{code}: {shown(self.text, 1000)}{method}"
 
 
+Blame: TypeAlias = Literal["", "this", "perhaps", "another"]
+"""What the broker's reason to close a connection has to do with the operation that learns of it."""
+
+
 class ConnectionClosed(Closed, ConnectionError):
-    """The connection ended. From a publish: the message was certainly not sent."""
+    """The connection ended. From a publish: the message was certainly not sent.
+
+    `blame` says what the broker's reason has to do with the operation that raises this: "this" one is refused, as it
+    alone was under way of all that the broker's close names; "perhaps" it was this one, or another under way; "another"
+    was refused, and was told; "" where no operation is known to be the reason.
+    """
 
     what = "connection closed"
+
+    def __init__(self, text: str, *, code: int = 0, method: str = "", blame: Blame = "") -> None:
+        super().__init__(text, code=code, method=method)
+        self.blame: Blame = blame
 
 
 class ChannelClosed(Closed):
@@ -172,6 +186,27 @@ class ConsumerOverrun(RabbitryError):
         return (
             f"consumer of queue {self.queue!r} was ended with {self.buffered_bytes} bytes not yet iterated: "
             "set a prefetch, or iterate faster"
+        )
+
+
+class MessageTooLarge(RabbitryError):
+    """A message of `size` bytes came from `queue` that is larger than the `limit` which this connection was opened with
+    as its `max_message_size`. It ended the consumer or the get that it came for, and nothing else. It went back to its
+    queue, unless it needed no acknowledgement: then it `is_lost`.
+    """
+
+    def __init__(self, queue: str, size: int, limit: int, is_lost: bool) -> None:
+        super().__init__(queue, size, limit, is_lost)
+        self.queue = queue
+        self.size = size
+        self.limit = limit
+        self.is_lost = is_lost
+
+    def __str__(self) -> str:
+        fate = "is lost, as it needed no acknowledgement" if self.is_lost else "stays there"
+        return (
+            f"a message of {self.size:,} bytes from queue {self.queue!r} exceeds max_message_size ({self.limit:,}) and "
+            f"{fate}: to receive such messages, connect with a larger max_message_size"
         )
 
 

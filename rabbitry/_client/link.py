@@ -18,6 +18,7 @@ from typing import NamedTuple
 import anyio
 
 from rabbitry._client.changes import Change
+from rabbitry._client.refusals import is_refusal, was_told
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
@@ -81,6 +82,7 @@ class Link:
     """Made with its client, run by a task of that from when a connection is first wanted."""
 
     __slots__ = (
+        "_alone",
         "_begin",
         "_changed",
         "_connection",
@@ -138,6 +140,7 @@ class Link:
         self._vain_attempts = 0
         self._vain_since: float | None = None
         self._changed: anyio.Event | None = None
+        self._alone: anyio.Lock | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
@@ -159,6 +162,19 @@ class Link:
                 self._changed = anyio.Event()
             await self._changed.wait()
         return self._connection
+
+    async def apart(self, operation: Callable[[Connection], Awaitable[object]]) -> None:
+        """Have this done alone, on a connection apart from the link's, which ends with it. Raises what it raises, or
+        why there is no such connection. One at a time; cancelling it ends that connection.
+        """
+        if self._alone is None:
+            self._alone = anyio.Lock()
+        async with self._alone:
+            connection = await self._entered(_RANDOM.choice(self._hosts))
+            try:
+                await operation(connection)
+            finally:
+                await connection.__aexit__(None, None, None)
 
     # --- the supervisor ----------------------------------------------------------------------------------------------
 
@@ -192,6 +208,7 @@ class Link:
     async def _open(self) -> Connection:
         """The next life, entered, with everything restored in it."""
         failures = self._vain_attempts
+        former: OSError | None = None
         began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
@@ -207,9 +224,9 @@ class Link:
                 try:
                     return await self._open_at(settings)
                 except (ConnectFailed, OSError) as error:
-                    if self._is_final(error):
+                    if self._is_final(error, former):
                         raise
-                    self.last_error = error
+                    self.last_error = former = error
                     self._wake()  # who would rather fail than wait
                     logger.warning("%s: %s", settings.name, error)
                     refusals += isinstance(error, AuthenticationFailed)
@@ -223,24 +240,32 @@ class Link:
             assert self.last_error is not None
             raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
 
-    def _is_final(self, error: OSError) -> bool:
-        """Whether waiting mends nothing: the reactor was left, or a file that the URL names was never there."""
-        if isinstance(error, ConnectFailed | ConnectionClosed):
+    def _is_final(self, error: OSError, former: OSError | None) -> bool:
+        """Whether waiting mends nothing: the broker refuses what is to be restored, the reactor was left, or a file
+        that the URL names was never there.
+        """
+        if isinstance(error, ConnectionClosed):
+            return is_refusal(error, former, was_accepted=True)
+        if isinstance(error, ConnectFailed):
             return False
         return isinstance(error, NotConnected) or not self._fate.has_lived
 
     async def _open_at(self, settings: Settings) -> Connection:
+        connection = await self._entered(settings)
+        try:
+            await self._restore(connection)
+        except BaseException:
+            await connection.__aexit__(None, None, None)
+            raise
+        return connection
+
+    async def _entered(self, settings: Settings) -> Connection:
         if self._credentials is not None:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
             settings = replace(settings, address=address)
         connection = Connection(settings, self._hub)
         await connection.__aenter__()
-        try:
-            await self._restore(connection)
-        except BaseException:
-            await connection.__aexit__(None, None, None)
-            raise
         return connection
 
     async def _ask(self, bound: float) -> Credentials:
@@ -281,6 +306,8 @@ class Link:
 
     def _judge(self, began: float, lasted: float) -> None:
         """How a life counts for the pauses to come, and for when to give up."""
+        if was_told(self.last_error):
+            return
         self._short_lives = self._short_lives + 1 if lasted < seconds(self.backoff.maximum) else 0
         if lasted < VAIN_LIFE:
             self._vain_attempts += 1

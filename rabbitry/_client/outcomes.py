@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias, TypeVar
 
 from rabbitry._client.link import Link
+from rabbitry._client.refusals import is_refusal
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
+    ConnectFailed,
     ConnectionClosed,
     ConsumerCancelled,
     NotSent,
@@ -62,7 +64,7 @@ def is_lost(end: BaseException | None) -> bool:
     """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
     have been that, and must not be sent again.
     """
-    return isinstance(end, ConnectionClosed) and end.code in (0, CONNECTION_FORCED)
+    return isinstance(end, ConnectionClosed) and (end.code in (0, CONNECTION_FORCED) or end.blame == "another")
 
 
 class Attempts:
@@ -103,16 +105,52 @@ async def in_a_life(
     operation: Callable[[Connection], Awaitable[T]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
+    trial: Callable[[Connection], Awaitable[object]] | None = None,
+    was_accepted: bool = False,
 ) -> T:
-    """What `operation` returns or raises on the connection of now, or of a later life where it ends meanwhile.
+    """What `operation` returns or raises on the connection of now, or of a later life where that is lost meanwhile.
 
-    `before` is awaited ahead of each attempt.
+    `before` is awaited ahead of each attempt. Where the broker ends the connection over this very operation, that is
+    raised. Where it may have been this one, or another under way, `trial` is made of it, alone on a connection apart,
+    and the same end there is raised; unless given it opens a channel, as every operation begins. It must leave nothing
+    behind. `was_accepted`: the broker did the same in a former life.
     """
+    suspicion: ConnectionClosed | None = None
     while True:
         if before is not None:
             await before()
         connection = await link.connection(while_down)
         try:
+            if suspicion is not None and await _is_cleared(link, trial or _open_channel, suspicion, was_accepted):
+                suspicion = None
+                connection = await link.connection(while_down)
             return await operation(connection)
-        except ConnectionClosed:  # whatever it was closed for
-            continue
+        except ConnectionClosed as error:
+            if is_refusal(error, suspicion, was_accepted=was_accepted):
+                raise
+            if error.blame == "perhaps":
+                suspicion = error
+
+
+async def _is_cleared(
+    link: Link, trial: Callable[[Connection], Awaitable[object]], suspicion: ConnectionClosed, was_accepted: bool
+) -> bool:
+    """Whether a suspect did not end a connection on which it was alone; raises the end that it is the reason of. False
+    where that could not be tried: it has to be tried where it would be done, then.
+    """
+    try:
+        await link.apart(trial)
+    except ConnectionClosed as error:
+        if is_refusal(error, suspicion, was_accepted=was_accepted):
+            raise
+        return False
+    except RabbitryError as error:  # what it is told on a channel it will be told again, where it is done
+        return not isinstance(error, ConnectFailed)
+    except OSError:
+        return False
+    return True
+
+
+async def _open_channel(connection: Connection) -> None:
+    async with connection.channel(confirm=False):
+        pass

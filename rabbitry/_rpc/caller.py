@@ -19,6 +19,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     ConsumerCancelled,
+    MessageTooLarge,
     OutcomeUnknown,
     RabbitryError,
     Unroutable,
@@ -232,6 +233,15 @@ class RPC:
             waiter.fail(error)
         else:
             waiter.set(delivery)
+
+    def refuse(self, delivery: Delivery, size: int) -> None:
+        """A reply arrived that is too large: its call fails, and no other."""
+        waiter = self._waiter_of(delivery)
+        if waiter is None:
+            self.late_replies += 1
+        else:
+            limit = self._life.endpoint.protocol.max_message_size
+            waiter.fail(MessageTooLarge(self._reply_address, size, limit, True))
 
     def _returned(self, code: int, text: str, content: Content) -> None:
         """basic.return: nobody serves."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from math import isfinite
 
-__all__ = ["LONGEST_MS", "seconds"]
+__all__ = ["LONGEST_MS", "checked_seconds", "seconds"]
 
 LONGEST_MS = 2**32 - 1
 """The longest time that RabbitMQ takes in milliseconds, 49 days: of a message's expiration, a queue's message-ttl and
@@ -23,3 +23,12 @@ def seconds(duration: float | timedelta) -> float:
     if not isfinite(value):
         raise ValueError(f"a duration must be finite, not {duration}")
     return value
+
+
+def checked_seconds(name: str, duration: object) -> float:
+    """The seconds of a duration that somebody gave as `name`; `TypeError` for what is neither a number nor a
+    `timedelta`, or is text or true.
+    """
+    if isinstance(duration, bool) or not isinstance(duration, int | float | timedelta):
+        raise TypeError(f"{name} is a number of seconds or a timedelta, not {duration!r}")
+    return seconds(duration)

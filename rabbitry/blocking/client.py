@@ -323,6 +323,15 @@ class Client(Hosted[rabbitry.Client]):
         client = self._async
         self._portal.run(lambda: client.delete(*entities), timeout)
 
+    def forget(self, *entities: Entity) -> None:
+        """Declare exchanges, queues and bindings no more, and leave them at the broker as they are."""
+        client = self._async
+
+        async def forget() -> None:
+            client.forget(*entities)
+
+        self._portal.run(forget)
+
     def inspect(self, queue: str | Queue, *, timeout: Timeout = None) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue."""
         client = self._async

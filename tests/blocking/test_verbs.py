@@ -461,9 +461,26 @@ def test_a_client_declares_inspects_and_deletes(client: blocking.Client) -> None
         assert delivery is not None
         delivery.ack()
     assert client.is_ready and client.state == "connected" and client.last_error is None
+    client.forget(Binding(queue, others), others)
+    assert client.statistics()["declared"] == 2
+    client.publish(b"x", exchange=events, routing_key="a.b", mandatory=True)  # it is all there
+    with pytest.raises(TypeError, match="forget takes"):
+        client.forget("queue")  # type: ignore[arg-type]
     client.delete(queue, events, others)
     assert client.inspect(queue) is None
     assert client.statistics()["declared"] == 0
+
+
+def test_a_client_raises_what_the_broker_refuses_and_goes_on(client: blocking.Client, queue: str) -> None:
+    for _ in range(3):
+        with pytest.raises(rabbitry.ConnectionClosed, match="unknown exchange type"):
+            client.declare(Exchange(unique(), "fanuot"), timeout=10)
+    with pytest.raises(rabbitry.ConnectionClosed, match="unknown exchange type"):
+        with client.rpc(reply_to=Exchange(unique(), "nonsense"), timeout=10) as rpc:
+            rpc.call("nowhere", timeout=10)
+    with pytest.raises(ValueError, match="offset"):
+        client.consume(queue, offset="frist").__enter__()  # type: ignore[arg-type]
+    client.publish(b"x", routing_key=queue)
 
 
 def test_process_runs_handlers_in_threads(client: blocking.Client, queue: str) -> None:

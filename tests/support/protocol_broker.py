@@ -145,10 +145,14 @@ def described(event: Any) -> tuple[Any, ...]:
         case events.Replied():
             reply = described(event.reply) if isinstance(event.reply, Content) else event.reply
             return ("replied", event.token, reply)
+        case events.Failed():
+            return ("failed", event.token, getattr(event.error, "blame", None), failure(event.error))
         case events.Confirmed():
             return ("confirmed", event.tokens, event.acked)
         case events.Returned():
             return ("returned", event.token, event.code, event.text, described(event.content))
+        case events.TooLarge():
+            return ("too large", event.content.consumer, event.content.delivery_tag, event.size)
         case events.ConsumerCancelledByBroker():
             return ("cancelled", event.token)
         case events.Blocked():

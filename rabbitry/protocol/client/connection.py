@@ -52,8 +52,9 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     """The client's side of one connection.
 
     `mechanisms` are (SASL name, initial response) in order of preference; they are forgotten once used. `heartbeat` is
-    in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. Messages larger
-    than `max_message_size` bytes end the connection. Received messages become instances of `delivery_type`.
+    in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. A message larger
+    than `max_message_size` bytes ends the consumer or the get that it comes for. Received messages become instances of
+    `delivery_type`.
     """
 
     __slots__ = ("_missed", "_needed", "_next_number", "_received", "_tail")

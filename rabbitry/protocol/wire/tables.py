@@ -30,6 +30,7 @@ from rabbitry.protocol.wire.constants import SYNTAX_ERROR
 
 __all__ = [
     "MAX_DEPTH",
+    "SIZED_INTS",
     "FieldValue",
     "decode_longstr",
     "decode_shortstr",
@@ -210,6 +211,21 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     type(None): lambda value, depth: b"V",
 }
 """What becomes of a value of exactly this type."""
+
+
+def _sized_int(code: str, format: str) -> type[int]:
+    """A kind of int that is always encoded in this type."""
+    kind = type(f"Int_{code}", (int,), {"__slots__": ()})
+    pack, octet = Struct(format).pack, code.encode()
+    _ENCODERS[kind] = lambda value, depth: pack(octet, value)
+    return kind
+
+
+SIZED_INTS = {
+    code: _sized_int(code, format)
+    for code, format in {"b": ">cb", "s": ">ch", "u": ">cH", "i": ">cI", "l": ">cq"}.items()
+}
+"""Ints in types that `encode_table` gives no plain one, or not one so small: what another client has written."""
 
 
 def _encode_other(value: Any, depth: int) -> bytes:

@@ -736,3 +736,95 @@ def test_credentials_are_not_kept() -> None:
     connection = ProtocolConnection(mechanisms=PLAIN)
     connection.close()
     assert connection.handshake is None
+
+
+# --- whom the broker means -----------------------------------------------------------------------------------------
+
+DECLARE = methods.ExchangeDeclare(exchange="x", type="fanuot")
+UNKNOWN_TYPE = "COMMAND_INVALID - unknown exchange type 'fanuot'"
+REFUSED = f"ConnectionClosed: connection closed (503): {UNKNOWN_TYPE}, caused by exchange.declare"
+CRASHED = "ConnectionClosed: connection closed (541): INTERNAL_ERROR"
+
+
+def blamed(dialogue: Dialogue, close: bytes) -> tuple[list[tuple[Any, ...]], str]:
+    """Who is told apart, and what all others are told by the end of the connection."""
+    events = dialogue.feed(close)
+    error = dialogue.connection.error
+    assert isinstance(error, ConnectionClosed)
+    return [event for event in events if event[0] == "failed"], error.blame
+
+
+def test_a_close_names_the_method_of_one_request(split: str) -> None:
+    dialogue = in_state(split, ConnectionState.OPEN)
+    one, other = dialogue.open_channel(), dialogue.open_channel()
+    one.request(methods.QueueDeclare(queue="q"), "innocent, too")
+    other.request(DECLARE, "culprit")
+    other.request(methods.QueueBind(queue="q", exchange="x"), "innocent")
+    events = dialogue.feed(close_frame(503, UNKNOWN_TYPE, (40, 10)))
+    assert events[0] == ("failed", "culprit", "this", REFUSED)
+    assert [event[:4] for event in events[1:3]] == [
+        ("channel ended", one.number, REFUSED, ["innocent, too"]),
+        ("channel ended", other.number, REFUSED, ["innocent"]),
+    ]
+    error = dialogue.connection.error
+    assert isinstance(error, ConnectionClosed) and error.blame == "another"
+
+
+def test_a_close_names_the_method_of_several_requests(split: str) -> None:
+    dialogue = in_state(split, ConnectionState.OPEN)
+    for token in ("one", "other"):
+        dialogue.open_channel().request(DECLARE, token)
+    dialogue.open_channel().request(methods.QueueDeclare(queue="q"), "innocent")
+    assert blamed(dialogue, close_frame(503, UNKNOWN_TYPE, (40, 10))) == (
+        [("failed", "one", "perhaps", REFUSED), ("failed", "other", "perhaps", REFUSED)],
+        "another",
+    )
+
+
+def test_a_crash_of_the_broker_names_none(split: str) -> None:
+    """Then whatever is under way may be what it crashed over, a message or an acknowledgement as well."""
+    dialogue = in_state(split, ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    dialogue.connection.update_secret(b"", "", "other")
+    assert blamed(dialogue, close_frame(541, "INTERNAL_ERROR")) == (
+        [("failed", "other", "perhaps", CRASHED), ("failed", "one", "perhaps", CRASHED)],
+        "perhaps",
+    )
+
+
+def test_a_failure_of_the_broker_is_no_refusal_though_it_names_the_method() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    [(_, token, blame, _)], others = blamed(dialogue, close_frame(541, "INTERNAL_ERROR - timeout", (40, 10)))
+    assert (token, blame, others) == ("one", "perhaps", "another")
+
+
+@pytest.mark.parametrize("code", [0, 200, 320])
+def test_a_broker_that_goes_blames_nobody(code: int) -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    assert blamed(dialogue, close_frame(code, "CONNECTION_FORCED", (40, 10))) == ([], "")
+
+
+@pytest.mark.parametrize("method", [(60, 40), (60, 120), (50, 10)])
+def test_what_has_no_reply_or_was_answered_is_nobodys(method: tuple[int, int]) -> None:
+    """basic.publish, basic.nack; and a request of that method was answered before."""
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel(methods.QueueDeclare(queue="q")).request(DECLARE, "one")
+    assert blamed(dialogue, close_frame(540, "NOT_IMPLEMENTED", method)) == ([], "")
+
+
+def test_who_waits_for_the_second_of_two_requests_is_told_of_the_first() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    channel, _ = dialogue.connection.open_channel(None)
+    channel.request(methods.ConfirmSelect(), "who opens it")
+    [(_, token, blame, _)], _others = blamed(dialogue, close_frame(530, "NOT_ALLOWED - too many", (20, 10)))
+    assert (token, blame) == ("who opens it", "this")
+
+
+def test_an_abandoned_request_is_blamed_and_nobody_else() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    channel = dialogue.open_channel()
+    channel.request(DECLARE, "gone").abandon()
+    channel.request(methods.QueueDeclare(queue="q"), "innocent")
+    assert blamed(dialogue, close_frame(503, UNKNOWN_TYPE, (40, 10))) == ([], "another")

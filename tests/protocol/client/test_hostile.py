@@ -157,8 +157,11 @@ HOSTILE: dict[str, tuple[list[bytes], int, str]] = {
     "header of another class": ([DELIVER_FRAME, header_frame(1, 4, class_id=50)], 501, "class 50"),
     "header without properties": ([DELIVER_FRAME, header_frame(1, 4, b"\0"), body_frame(1, b"body")], 502, "truncated"),
     "empty header": ([DELIVER_FRAME, raw_frame(2, 1, b"")], 502, "truncated"),
-    "huge body": ([DELIVER_FRAME, header_frame(1, 2**64 - 1)], 311, "exceeds max_message_size (134217728)"),
-    "body a little too large": ([DELIVER_FRAME, header_frame(1, 134217729)], 311, "a message of 134217729 bytes"),
+    "huge body for nobody": (
+        [DELIVER_FRAME.replace(b"\x01c", b"\x01d"), header_frame(1, 2**64 - 1)],
+        503,
+        "unknown consumer",
+    ),
     # deliveries
     "unknown consumer": ([deliver(1, 1, consumer_tag="d")], 503, "unknown consumer"),
     "unknown consumer, not text": (
@@ -488,7 +491,22 @@ def test_max_message_size(split: str) -> None:
     dialogue = ready(split, max_message_size=100)
     [event] = dialogue.feed(deliver(1, 1, b"a" * 100))
     assert len(event[-1]) == 100
-    check_end(dialogue, dialogue.feed(deliver(1, 2, b"a" * 101)), 311, "a message of 101 bytes exceeds")
+    for tag, size, piece in ((2, 101, 4088), (4, 1000, 7)):
+        events = dialogue.feed(deliver(1, tag, b"a" * size, piece=piece), deliver(1, tag + 1, b"next"))
+        assert events[0] == ("too large", "c", tag, size)
+        assert [event[-1] for event in events[1:]] == [b"next"]
+    delivery = method_frame(1, methods.BasicDeliver(consumer_tag="c", delivery_tag=6, exchange="", routing_key="q"))
+    events = dialogue.feed(delivery, header_frame(1, 101), body_frame(1, b"a" * 102))
+    check_end(dialogue, events[1:], 501, "longer than its header says")
+
+
+def test_what_is_too_large_is_told_of_at_once_and_never_held(split: str) -> None:
+    dialogue = ready(split)
+    assert dialogue.feed(DELIVER_FRAME, header_frame(1, 2**64 - 1)) == [("too large", "c", 1, 2**64 - 1)]
+    piece = body_frame(1, bytes(131064))
+    if split == "whole":
+        assert growth(lambda: [dialogue.connection.receive_data(piece) for _ in range(100)] and None) < 200_000
+    assert dialogue.connection.state is ConnectionState.OPEN
 
 
 # --- at random -----------------------------------------------------------------------------------------------------
