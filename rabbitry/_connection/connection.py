@@ -24,6 +24,7 @@ from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.caller import RPC
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.address import Address
 from rabbitry._values.codecs import Codec
 from rabbitry._values.options import CLOCK_SKEW, ReplyTo
@@ -190,10 +191,12 @@ class Connection:
 
     async def update_secret(self, secret: str | bytes, reason: str = "token refresh") -> None:
         """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""
+        hidden = Secret(secret)
+        del secret
         await checkpoint_if_cancelled()
         endpoint = self._endpoint
         waiter = Waiter()
-        encoded = octets(secret, "token") if isinstance(secret, str) else secret
+        encoded = unwatched(lambda: Secret(_encoded(hidden.reveal())))
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)
         await endpoint.reply(slot, waiter)
 
@@ -232,6 +235,10 @@ class Connection:
     def unmatched_returns(self) -> int:
         """Returned messages that belonged to no publish of this connection."""
         return self._endpoint.unmatched_returns
+
+
+def _encoded(token: str | bytes) -> bytes:
+    return octets(token, "token") if isinstance(token, str) else token
 
 
 def _protocol(settings: Settings) -> ProtocolConnection:
