@@ -24,6 +24,7 @@ from rabbitry._connection.settings import ConnectionOptions, Dial, connection_se
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
+from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
@@ -78,11 +79,13 @@ def connect(
         "dial": dial,
         "ssl_context": ssl_context,
     }
-    return _connection(None, url, instrumentation, options)
+    hidden = Secret(url)
+    del url
+    return _connection(None, hidden, instrumentation, options)
 
 
 def _connection(
-    hub: Hub | None, url: str, instrumentation: Instrumentation | None, options: ConnectionOptions
+    hub: Hub | None, url: Secret[str], instrumentation: Instrumentation | None, options: ConnectionOptions
 ) -> Connection:
     kinds = kinds_for(Instruments.of(instrumentation))
     return Connection(connection_settings(url, kinds, **options), hub)
@@ -115,7 +118,6 @@ class Reactor:
         instrumentation: Instrumentation | None = None,
     ) -> Connection:
         """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
-        self._hub.check_open()
         options: ConnectionOptions = {
             "name": name,
             "heartbeat": heartbeat,
@@ -127,7 +129,10 @@ class Reactor:
             "dial": dial,
             "ssl_context": ssl_context,
         }
-        return _connection(self._hub, url, instrumentation, options)
+        hidden = Secret(url)
+        del url
+        self._hub.check_open()
+        return _connection(self._hub, hidden, instrumentation, options)
 
     def open_client(
         self, urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]
@@ -180,6 +185,8 @@ async def open_client(
     Leaving the block stops consuming, gives the handlers and publishers of other tasks up to `drain` seconds (5) to
     finish, and closes both connections, within 5 s.
     """
+    hidden = _hidden(urls)
+    del urls  # whoever reports an error of the block sees this frame's variables
     options: ClientOptions = {
         "name": name,
         "reconnect": reconnect,
@@ -193,7 +200,7 @@ async def open_client(
         "drain": drain,
         "instrumentation": instrumentation,
     }
-    client = _client(urls, options, hub=None if reactor is None else reactor._hub)
+    client = _client(hidden, options, hub=None if reactor is None else reactor._hub)
     del options  # there may be ten thousand clients
     async with client as opened:
         yield opened
@@ -225,16 +232,21 @@ async def start_client(
     raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
     nurseries for this, and anyone whose start and stop are one function has `open_client`.
     """
+    hidden = _hidden(urls)
+    del urls
     check_options(options, ClientOptions, "start_client")
     hub = None if reactor is None else reactor._hub
-    return await start_hosted(lambda host: _client(urls, options, hub=hub, host=host))
+    return await start_hosted(lambda host: _client(hidden, options, hub=hub, host=host))
+
+
+def _hidden(urls: str | Sequence[str]) -> list[Secret[str]]:
+    return [Secret(url) for url in ([urls] if isinstance(urls, str) else urls)]
 
 
 def _client(
-    urls: str | Sequence[str], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
+    hosts: Sequence[Secret[str]], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
 ) -> AbstractAsyncContextManager[Client]:
     """The client, to be entered; refuses what its arguments can't be."""
-    hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
         raise ValueError("open_client needs at least one URL")
     while_down = options.get("while_down", "wait")

@@ -25,6 +25,7 @@ from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import State, WhileDown
@@ -55,6 +56,10 @@ class Credentials(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, expires_in={self.expires_in!r})"
+
+
+def _hidden(username: str, password: str, expires_in: float | None = None) -> tuple[str, Secret[str], float | None]:
+    return username, Secret(password), expires_in
 
 
 CredentialsSource = Callable[[], Awaitable[Credentials]]
@@ -268,12 +273,13 @@ class Link:
         await connection.__aenter__()
         return connection
 
-    async def _ask(self, bound: float) -> Credentials:
+    async def _ask(self, bound: float) -> tuple[str, Secret[str], float | None]:
         """The credentials of now. Whatever is wrong with their source may mend itself."""
         assert self._credentials is not None
         try:
             with anyio.fail_after(bound):
-                return await self._credentials()
+                found = Secret(await self._credentials())
+            return unwatched(lambda: _hidden(*found.reveal()))
         except Exception as error:  # not its text, which may hold a secret
             raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
 
@@ -324,7 +330,7 @@ class Link:
             try:
                 _, password, following = await self._ask(REFRESH_BOUND)
                 with anyio.fail_after(REFRESH_BOUND):
-                    await connection.update_secret(password)
+                    await connection.update_secret(password.reveal())
             except (RabbitryError, OSError, TimeoutError) as error:
                 logger.warning("%s: the credentials could not be renewed: %s", connection.name, error)
                 continue

@@ -24,6 +24,7 @@ from rabbitry._channel.delivery import Delivery, DeliveryHandler
 from rabbitry._channel.life import ChannelLife
 from rabbitry._endpoint import Endpoint
 from rabbitry._rpc.caller import RPC
+from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
@@ -106,12 +107,12 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 @lru_cache(maxsize=64)
-def _parsed(url: str) -> Address:
+def _parsed(url: Secret[str]) -> Address:
     """Thousands of connections to one URL share what it says."""
     return parse_uri(url)
 
 
-def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[ConnectionOptions]) -> Settings:
+def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpack[ConnectionOptions]) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
     address = _parsed(url)
     settings = Settings(

@@ -10,6 +10,7 @@ import ssl
 from functools import lru_cache
 
 from rabbitry._errors import ConnectFailed
+from rabbitry._secrets import Secret
 from rabbitry._transport.tls import NotTLS, reason_of
 from rabbitry._values.address import Address
 
@@ -47,7 +48,7 @@ def _context(
     cacertfile: str | None,
     certfile: str | None,
     keyfile: str | None,
-    password: str | None,
+    password: Secret[str] | None,
     verify: bool,
     has_name: bool,
     _: tuple[int | None, ...],
@@ -60,7 +61,8 @@ def _context(
         context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
         if certfile is not None:
             what = f"certfile {certfile}" + (f" with keyfile {keyfile}" if keyfile else "")
-            context.load_cert_chain(certfile, keyfile, password or "")  # (or OpenSSL would ask at the terminal)
+            # (without a password OpenSSL would ask at the terminal)
+            context.load_cert_chain(certfile, keyfile, password.reveal() if password is not None else "")
     except (OSError, ValueError) as error:
         raise ConnectFailed(f"TLS: can't use {what}: {reason_of(error)}") from error
     return context

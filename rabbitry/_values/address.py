@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.durations import LONGEST_MS
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 
@@ -27,6 +28,7 @@ __all__ = ["DEFAULT_URL", "Address", "parse_uri"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost/"
 """The broker on this machine as it is when installed."""
+_GUEST = Secret("guest")
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 
@@ -43,7 +45,7 @@ class Address:
     """0 with `unix_path`."""
     unix_path: str | None = None
     username: str = "guest"
-    password: str = field(default="guest", repr=False)
+    password: Secret[str] = _GUEST
     virtual_host: str = "/"
     tls: bool = False
 
@@ -61,7 +63,7 @@ class Address:
     cacertfile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
-    key_password: str | None = field(default=None, repr=False)
+    key_password: Secret[str] | None = None
     """What opens the key file; `password` in the URI's query."""
     verify: bool | None = None
     """Whether the broker's certificate is verified; `verify_peer` or `verify_none` in the URI."""
@@ -72,8 +74,14 @@ class Address:
     """The longest chain of certificates."""
 
 
-def parse_uri(uri: str) -> Address:
+def parse_uri(uri: str | Secret[str]) -> Address:
     """The address a URI stands for. `ValueError` says what is wrong with it, without the password."""
+    hidden = uri if isinstance(uri, Secret) else Secret(uri)
+    del uri
+    return unwatched(lambda: _parse(hidden.reveal()))
+
+
+def _parse(uri: str) -> Address:
     if not isinstance(uri, str):
         raise ValueError(f"a broker's URI must be a str, not {type(uri).__name__}")
     if re.search(r"[\x00-\x20\x7f]", uri):
@@ -138,14 +146,12 @@ def _decode(text: str, what: str) -> str:
     raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs")
 
 
-def _parse_credentials(text: str) -> dict[str, str]:
+def _parse_credentials(text: str) -> dict[str, str | Secret[str]]:
     username, colon, password = text.partition(":")
-    credentials = {"username": _decode(username, "user name")}
-    if colon:
-        credentials["password"] = _decode(password, "password")
-    if any("\0" in value for value in credentials.values()):
+    username, password = _decode(username, "user name"), _decode(password, "password")
+    if "\0" in username + password:
         raise ValueError("neither user name nor password may contain %00")
-    return credentials
+    return {"username": username} | ({"password": Secret(password)} if colon else {})
 
 
 def _parse_location(text: str, default_port: int) -> tuple[str, int]:
@@ -222,13 +228,17 @@ def _text(text: str) -> str:
     return text
 
 
+def _secret(text: str) -> Secret[str]:
+    return Secret(_text(text))
+
+
 _Parameters: TypeAlias = dict[str, tuple[str, Callable[[str], Any]]]
 
 _TLS: _Parameters = {
     "cacertfile": ("cacertfile", _text),
     "certfile": ("certfile", _text),
     "keyfile": ("keyfile", _text),
-    "password": ("key_password", _text),
+    "password": ("key_password", _secret),
     "verify": ("verify", _choice({"verify_peer": True, "verify_none": False})),
     "fail_if_no_peer_cert": ("fail_if_no_peer_cert", _choice({"true": True, "false": False})),
     "server_name_indication": ("server_name_indication", _text),

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 import rabbitry
 from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
+from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.options import (
     CLOCK_SKEW,
@@ -403,6 +404,8 @@ def open_client(
     unless that raises something else. Leaving waits for handlers and publishers of other threads, up to `drain` seconds
     (5), and closes within 5 s.
     """
+    hidden = Secret(urls)
+    del urls
 
     async def ask() -> Credentials:
         assert credentials is not None
@@ -410,7 +413,7 @@ def open_client(
 
     return Client(
         rabbitry.open_client(
-            urls,
+            hidden.reveal(),
             name=name,
             reconnect=reconnect,
             while_down=while_down,

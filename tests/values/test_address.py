@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
 
 PARTS = ("username", "password", "host", "port", "virtual_host")
@@ -52,7 +53,8 @@ GUEST = ("guest", "guest")
 )
 def test_parts(uri: str, parts: tuple[Any, ...]) -> None:
     address = parse_uri(uri)
-    assert tuple(getattr(address, name) for name in PARTS) == parts
+    values = [getattr(address, name) for name in PARTS]
+    assert tuple(value.reveal() if isinstance(value, Secret) else value for value in values) == parts
     assert address.tls == (address.scheme == "amqps")
     assert address.unix_path is None
 
@@ -80,7 +82,7 @@ def test_absent_parameters_say_nothing() -> None:
         ("cacertfile=/etc/ca.pem", "cacertfile", "/etc/ca.pem"),
         ("certfile=%2Fetc%2Fc.pem", "certfile", "/etc/c.pem"),
         ("keyfile=k.pem", "keyfile", "k.pem"),
-        ("password=s%26cret", "key_password", "s&cret"),
+        ("password=s%26cret", "key_password", Secret("s&cret")),
         ("verify=verify_peer", "verify", True),
         ("verify=verify_none", "verify", False),
         ("fail_if_no_peer_cert=true", "fail_if_no_peer_cert", True),
@@ -117,7 +119,7 @@ def test_unix_sockets(uri: str, path: str, virtual_host: str) -> None:
 
 def test_unix_sockets_with_credentials() -> None:
     address = parse_uri("amqp+unix://user:secret@/run/x")
-    assert (address.username, address.password, address.unix_path) == ("user", "secret", "/run/x")
+    assert (address.username, address.password.reveal(), address.unix_path) == ("user", "secret", "/run/x")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_not_a_string(uri: Any) -> None:
 
 def test_repr_hides_passwords() -> None:
     address = parse_uri("amqps://user:hunter2@host/?password=hunter3")
-    assert (address.password, address.key_password) == ("hunter2", "hunter3")
+    assert (address.password.reveal(), address.key_password.reveal()) == ("hunter2", "hunter3")
     assert "hunter" not in repr(address)
     assert "hunter" not in str(address)
 
@@ -220,7 +222,7 @@ def test_unescaped_passwords_are_neither_shown_nor_misread(delimiter: str, tail:
     except ValueError as exc:
         error = exc
     else:
-        assert (address.username, address.password, address.host) == ("user", password, "host")
+        assert (address.username, address.password.reveal(), address.host) == ("user", password, "host")
         return
     assert "hunter" not in str(error)
     assert error.__context__ is None or error.__suppress_context__
@@ -230,7 +232,7 @@ def test_unescaped_passwords_are_neither_shown_nor_misread(delimiter: str, tail:
 def test_anything_percent_encoded_survives(secret: str, virtual_host: str) -> None:
     uri = f"amqp://{quote(secret, safe='')}:{quote(secret, safe='')}@host/{quote(virtual_host, safe='')}"
     address = parse_uri(uri)
-    assert (address.username, address.password, address.virtual_host) == (secret, secret, virtual_host)
+    assert (address.username, address.password.reveal(), address.virtual_host) == (secret, secret, virtual_host)
 
 
 @given(st.text(max_size=60))

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any
 
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, RabbitryError, RemoteProtocolError
+from rabbitry._secrets import Secret, forget_frames, unwatched
 from rabbitry.protocol.client.channel import ProtocolChannel, method_frame
 from rabbitry.protocol.client.channel_methods import receive_channel_method, settle_confirms
 from rabbitry.protocol.client.connection_methods import receive_connection_method
@@ -62,7 +63,7 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     def __init__(
         self,
         *,
-        mechanisms: Sequence[tuple[str, bytes]],
+        mechanisms: Sequence[tuple[str, bytes | Secret[bytes]]],
         virtual_host: str = "/",
         client_properties: Mapping[str, Any] | None = None,
         heartbeat: int = 30,
@@ -97,16 +98,16 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         try:
             self._parse(data)
         except RemoteProtocolError as exc:
-            self.fail(exc)
+            self.fail(forget_frames(exc))  # they hold what came, and a server may give back the credentials
         except (TypeError, ValueError) as exc:
             if self.handshake is None:  # else what it should carry (a virtual host of 300 bytes, say)
                 self.fail_internally(exc)
                 return
             refused = ConnectFailed(f"the connection can't be opened like this: {exc}")
-            refused.__cause__ = exc
+            refused.__cause__ = forget_frames(exc)
             self.end(refused)
         except Exception as exc:  # a defect of ours must not escape into whoever reads the socket
-            self.fail_internally(exc)
+            self.fail_internally(exc if self.handshake is None else forget_frames(exc))
 
     def _parse(self, data: bytes) -> None:
         if self._tail:
@@ -257,13 +258,15 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         self._next_number = number % self.channel_max + 1
         return number
 
-    def update_secret(self, secret: bytes, reason: str, token: Any) -> Slot:
+    def update_secret(self, secret: bytes | Secret[bytes], reason: str, token: Any) -> Slot:
         """Queue connection.update-secret: a new token for a connection that authenticated with one."""
+        hidden = secret if isinstance(secret, Secret) else Secret(secret)
+        del secret
         if self.state is not ConnectionState.OPEN:
             raise self.end_error()
-        method = methods.ConnectionUpdateSecret(new_secret=secret, reason=reason)
-        frame = method_frame(0, method, self.body_max)
-        slot = Slot(None, method, token)
+        method = methods.ConnectionUpdateSecret
+        frame = unwatched(lambda: method_frame(0, method(new_secret=hidden.reveal(), reason=reason), self.body_max))
+        slot = Slot(None, method(new_secret=b"", reason=reason), token)  # what waits for the reply need not have it
         self.slots.append(slot)
         self.awaiting += 1
         self.queue(frame)
