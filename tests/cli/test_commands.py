@@ -146,6 +146,45 @@ def test_requeue_shows_each_once_and_leaves_them(cli: Cli, queue: str) -> None:
     assert depth(cli, queue) == 3
 
 
+@BACKENDS
+@pytest.mark.parametrize(
+    "words", [("consume", "--timeout", "200ms"), ("get", "--count", "5"), ("consume", "--count", "3")]
+)
+def test_looking_counts_with_a_quorum_queue(cli: Cli, backend: str, words: tuple[str, ...]) -> None:
+    """Which is told; and it is by nacks, which RabbitMQ 4.3 does not count, where all other ways count."""
+    queue = unique("cli")
+    assert cli("declare", "queue", queue, "--type", "quorum", "--delivery-limit", "9").code == 0
+    try:
+        cli("publish", "--routing-key", queue, "--lines", stdin=b"a\nb\nc\n")
+        command, *flags = words
+        for _ in range(2):
+            looked = cli(command, queue, "--requeue", "--backend", backend, *flags)
+            assert (looked.code, looked.out) == (0, b"a\nb\nc\n")
+        seen = cli("get", queue, "--requeue", "--count", "3", "--json").records
+        headers = [record["properties"].get("headers", {}) for record in seen]
+        if "x-acquired-count" in headers[0]:
+            assert all("x-delivery-count" not in each for each in headers)
+            assert looked.err == ""
+        else:
+            assert [each["x-delivery-count"] for each in headers] == [2, 2, 2]
+            assert f"queue '{queue}' is a quorum queue" in looked.err
+            assert "the 2nd now" in looked.err
+    finally:
+        cli("delete", "queue", queue)
+
+
+def test_looking_at_other_queues_tells_nothing(cli: Cli, queue: str) -> None:
+    cli("publish", "--routing-key", queue, "--header", "x-delivery-count=many", "x")
+    for command in ("get", "consume"):
+        assert cli(command, queue, "--requeue", "--count", "1").err == ""
+    stream = unique("cli")
+    cli("declare", "queue", stream, "--type", "stream")
+    cli("publish", "--routing-key", stream, "x")
+    looked = cli("consume", stream, "--requeue", "--offset", "first", "--count", "1")
+    assert (looked.code, looked.out, looked.err) == (0, b"x\n", "")
+    cli("delete", "queue", stream)
+
+
 def test_too_few_in_time(cli: Cli, queue: str) -> None:
     cli("publish", "--routing-key", queue, "x")
     got = cli("consume", queue, "--count", "2", "--timeout", "100ms")

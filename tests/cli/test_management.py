@@ -264,6 +264,24 @@ def test_a_row_may_lack_anything(cli: Cli, kind: str) -> None:
             assert len(done.out.splitlines()) == (2 if flags == ("--json",) else 3)
 
 
+def test_names_make_no_lines_and_steer_no_terminal(cli: Cli) -> None:
+    """Who may declare a queue says nothing of others."""
+    name = "a\n! jobs: all is well\x1b]0;title\x07\u202e"
+    row = {"name": name, "vhost": name, "type": name, "state": name, "source": name, "routing_key": name, "user": name}
+    row |= {"arguments": {name: name}, "client_properties": {"connection_name": name}, "messages_ready": 3}
+    with web_server(200, {}, json.dumps([row]).encode()) as (url, _):
+        for kind in ("queues", "exchanges", "bindings", "connections"):
+            for flags in ((), ("--json",), ("--all-vhosts",)):
+                done = cli(kind, "--management", url, *flags)
+                assert (done.code, done.err) == (0, "")
+                found = done.out.decode().splitlines()
+                assert all(line.isprintable() for line in found)
+                assert len(found) == 1 + (not flags or flags == ("--all-vhosts",)) + (
+                    kind == "queues" and flags != ("--json",)
+                )
+                assert not any(line.startswith("! jobs") for line in found)
+
+
 def test_tls_is_verified(cli: Cli, tmp_path: Path) -> None:
     import ssl
 
