@@ -397,7 +397,7 @@ async def test_batches_after_stop_end(amqp_url: str) -> None:
 @pytest.mark.parametrize(("size", "within", "words"), [(0, 1, "65,535"), (65536, 1, "65,535"), (1, -1, "within")])
 async def test_wrong_batches(amqp_url: str, size: int, within: float, words: str) -> None:
     async with open_channel(amqp_url) as channel, channel.consume(await exclusive_queue(channel)) as deliveries:
-        with pytest.raises(rabbitry.LocalProtocolError, match=words):
+        with pytest.raises(ValueError, match=words):
             deliveries.batches(size, within=within)
 
 

@@ -382,7 +382,7 @@ async def test_a_caller_that_is_gone(amqp_url: str) -> None:
 
 async def test_wrong_concurrency(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection:
-        with pytest.raises(rabbitry.LocalProtocolError, match="concurrency"):
+        with pytest.raises(ValueError, match="concurrency"):
             await connection.serve("x", double, concurrency=0)
 
 
