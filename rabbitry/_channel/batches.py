@@ -12,17 +12,17 @@ from typing import Self
 
 import anyio
 
-from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.delivery import NOTHING, Delivery
 from rabbitry._errors import RabbitryError
 from rabbitry._values.durations import seconds
+from rabbitry._values.options import check_whole
 
 __all__ = ["Batch", "Batches", "batch_time"]
 
 
 def batch_time(size: int, within: float | timedelta) -> float:
     """The seconds that a batch has to fill; refuses a size or a time that none can have."""
-    if not 1 <= size <= 65535:
-        raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
+    check_whole("the size of a batch", size, 1, 65535)
     within = seconds(within)
     if within < 0:
         raise ValueError(f"within must not be negative: {within}")
@@ -98,15 +98,18 @@ class Batch:
         for delivery in self.deliveries:
             if not delivery.is_settled:
                 delivery.ack()
+        return NOTHING  # type: ignore[no-any-return]
 
     def nack(self, *, requeue: bool = True) -> None:
         """Say "not processed" of those not settled yet."""
         for delivery in self.deliveries:
             if not delivery.is_settled:
                 delivery.nack(requeue=requeue)
+        return NOTHING  # type: ignore[no-any-return]
 
     def reject(self, *, requeue: bool = False) -> None:
         """Say "failed" of those not settled yet."""
         for delivery in self.deliveries:
             if not delivery.is_settled:
                 delivery.reject(requeue=requeue)
+        return NOTHING  # type: ignore[no-any-return]

@@ -16,11 +16,12 @@ from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.declaring import Declaring, QueueInfo
 from rabbitry._channel.delivery import Delivery
-from rabbitry._channel.life import ChannelLife, checked_prefetch
+from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
 from rabbitry._concurrency.waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._values.message import Message
+from rabbitry._values.options import checked_prefetch
 from rabbitry._values.topology import Exchange, Queue, name_of
 from rabbitry.protocol.client.states import ChannelState, Mode
 from rabbitry.protocol.wire import methods

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rabbitry._channel.batches import Batches, batch_time
 from rabbitry._channel.delivery import Delivery
@@ -29,7 +29,19 @@ from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 
-__all__ = ["HARD_MARK", "MESSAGE_OVERHEAD", "SOFT_MARK", "Consumer", "consume_method", "life_behind"]
+__all__ = [
+    "HARD_MARK",
+    "MESSAGE_OVERHEAD",
+    "SOFT_MARK",
+    "Companion",
+    "Consumer",
+    "consume_method",
+    "has_ended",
+    "life_behind",
+    "method_of",
+    "shed",
+    "waiting_at",
+]
 
 SOFT_MARK = 8 * 1024 * 1024
 """Bytes waiting to be iterated above which the connection stops reading, where nobody awaits a reply on it."""
@@ -41,6 +53,14 @@ finite.
 
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting delivery takes beside its body, about: the object, its route and properties."""
+
+
+class Companion(Protocol):
+    """What ends with a consumer: one beside it, or who keeps deliveries of it to put them back later."""
+
+    def consumer_ended(self, consumer: Consumer) -> None:
+        """It ends, or has: cancel, and put back what the broker has not put back itself."""
+        ...
 
 
 class Consumer:
@@ -66,6 +86,8 @@ class Consumer:
         "_prefetch",
         "_registration",
         "_waiting",
+        "beside",
+        "holder",
         "queue",
     )
 
@@ -91,6 +113,8 @@ class Consumer:
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
+        self.beside: Companion | None = None  # feeds the same buffer: see second.py
+        self.holder: Companion | None = None  # keeps what was handed out, for a while
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "consuming" if self._registration is not None else "not entered"
@@ -140,6 +164,8 @@ class Consumer:
         registration = self._registration
         if registration is None:
             return False
+        if self.beside is not None:  # first, or it might be given what this one leaves
+            self.beside.consumer_ended(self)
         channel = self._life.live
         asked = False
         if channel.state is ChannelState.OPEN and channel.cancel(registration, waiter) is not None:
@@ -232,6 +258,9 @@ class Consumer:
             self._life.endpoint.set_overfull(self, False)
         if self._on_end is not None:
             self._on_end(error)
+        for companion in (self.beside, self.holder):
+            if companion is not None:
+                companion.consumer_ended(self)
         waiting, self._waiting = self._waiting, []
         for signal in waiting:
             signal.set()
@@ -325,6 +354,31 @@ def consume_method(
         exclusive=exclusive,
         arguments=table,
     )
+
+
+def has_ended(consumer: Consumer) -> bool:
+    """Whether nothing will come any more."""
+    return consumer._ended
+
+
+def method_of(consumer: Consumer) -> methods.BasicConsume:
+    """The request that it consumes by."""
+    return consumer._method
+
+
+def waiting_at(consumer: Consumer) -> int:
+    """Deliveries that came and nobody has taken."""
+    return len(consumer._buffer)
+
+
+def shed(consumer: Consumer, keep: int) -> None:
+    """Put back what waits in it, but for the `keep` that came first."""
+    rest = consumer._take_all()
+    kept = [rest.popleft() for _ in range(min(keep, len(rest)))]
+    consumer._buffer.extend(kept)
+    consumer._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in kept)
+    consumer._put_back(rest)
+    consumer._life.endpoint.wrote_if_any()
 
 
 def life_behind(consumer: Consumer) -> ChannelLife:

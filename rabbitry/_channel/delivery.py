@@ -7,19 +7,23 @@ belongs to one channel life, and settling it later sends nothing and raises.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from rabbitry._errors import StaleDelivery
+from rabbitry._concurrency.repeated import Repeated
+from rabbitry._errors import DecodeError, StaleDelivery, shown
 from rabbitry._values.codecs import Codec, decode_body
 from rabbitry._values.message import Message
 from rabbitry._values.options import Verdict
 from rabbitry.protocol.client.content import Content
 
 __all__ = [
+    "FAILURES",
+    "NOTHING",
     "STREAM_TAKES_NOTHING_BACK",
     "Death",
     "Delivery",
@@ -27,9 +31,10 @@ __all__ = [
     "OnError",
     "ProcessDelivery",
     "check_on_error",
+    "described",
+    "log_failure",
+    "queue_of",
 ]
-
-logger = logging.getLogger("rabbitry")
 
 STREAM_TAKES_NOTHING_BACK = (
     'a stream takes nothing back: on_error="reject" goes on with the next, on_error="raise" ends with the error'
@@ -49,6 +54,25 @@ class Death:
     exchange: str
     routing_keys: tuple[str, ...]
     time: datetime | None
+
+
+class _Nothing:
+    """What settling returns: `await delivery.ack()` is a habit from clients whose `ack` is a coroutine, and harmless
+    here. Type checkers are told None, so that they say so where somebody awaits it.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<done: nothing to await>"
+
+    def __await__(self) -> Iterator[None]:
+        return _NO_STEPS
+
+
+_NO_STEPS: Iterator[None] = iter(())
+
+NOTHING: Any = _Nothing()
 
 
 class Delivery(Content):
@@ -75,6 +99,7 @@ class Delivery(Content):
         transport = channel.connection.token.transport
         if not transport.scheduled:
             transport.send_later()
+        return NOTHING  # type: ignore[no-any-return]
 
     def nack(self, *, requeue: bool = True) -> None:
         """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
@@ -82,6 +107,7 @@ class Delivery(Content):
         """
         self._channel.nack(self.delivery_tag, requeue)
         self._wrote()
+        return NOTHING  # type: ignore[no-any-return]
 
     def reject(self, *, requeue: bool = False) -> None:
         """Say "failed": dead-lettered where the queue says so, else dropped; `requeue=True` puts it back. Errors as
@@ -91,6 +117,7 @@ class Delivery(Content):
         """
         self._channel.reject(self.delivery_tag, requeue)
         self._wrote()
+        return NOTHING  # type: ignore[no-any-return]
 
     def _settled_too_late(self) -> None:
         """The connection counts those whose `process` block ended after their channel."""
@@ -178,23 +205,42 @@ def _death(entry: dict[str, Any]) -> Death:
 
 def check_on_error(on_error: OnError) -> None:
     """Refuse what is no such policy."""
-    if on_error not in ("requeue", "reject", "raise") and not callable(on_error):
-        raise ValueError(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
+    if on_error in ("requeue", "reject", "raise"):
+        return
+    if not callable(on_error):
+        error = ValueError if isinstance(on_error, str) else TypeError
+        raise error(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
+    if iscoroutinefunction(on_error):
+        raise TypeError(f"on_error is asked while the delivery is settled, so it can't be a coroutine: {on_error!r}")
+
+
+FAILURES = Repeated()
+"""One message that fails again and again, or a thousand that fail for one reason, must not fill the disk."""
+
+_TOO_LATE = Repeated()
 
 
 class ProcessDelivery:
     """The `with` block of `Delivery.process`."""
 
-    __slots__ = ("_delivery", "_is_stream", "_on_error")
+    __slots__ = ("_delivery", "_is_stream", "_on_error", "_put_back")
 
-    def __init__(self, delivery: Delivery, on_error: OnError, *, is_stream: bool = False) -> None:
+    def __init__(
+        self,
+        delivery: Delivery,
+        on_error: OnError,
+        *,
+        is_stream: bool = False,
+        put_back: Callable[[Delivery], float] | None = None,
+    ) -> None:
         """From a stream (`is_stream`, or it looks so) "reject" skips it, by an ack; what would put it back leaves it
-        unsettled.
+        unsettled. `put_back` does what "requeue" says, now or after the seconds that it returns.
         """
         check_on_error(on_error)
         self._is_stream = is_stream
         self._delivery = delivery
         self._on_error = on_error
+        self._put_back = put_back
 
     def __enter__(self) -> Delivery:
         return self._delivery
@@ -215,16 +261,17 @@ class ProcessDelivery:
                 raise
         else:
             verdict = self._on_error
-        self._settle(verdict)
+        became = self._settle(verdict)
         if error is None or verdict == "raise":
             return False
-        logger.error("the handler of a delivery failed (%s)", verdict, exc_info=error)
+        log_failure(self._delivery, error, became)
         return True
 
-    def _settle(self, verdict: str) -> None:
+    def _settle(self, verdict: str) -> str:
+        """Settle it, and say in words what became of it."""
         delivery = self._delivery
         if delivery.is_settled:
-            return
+            return "it was settled before"
         is_stream = verdict != "ack" and (self._is_stream or delivery.seems_streamed)
         try:
             match verdict:
@@ -232,14 +279,16 @@ class ProcessDelivery:
                     delivery.ack()
                 case "reject" if is_stream:
                     delivery.ack()
+                    return "skipped"
                 case "raise" if is_stream:
                     pass
                 case "requeue" if is_stream:
                     raise ValueError(STREAM_TAKES_NOTHING_BACK)
                 case "requeue":
-                    delivery.reject(requeue=True)
+                    return self._requeue()
                 case "reject":
                     delivery.reject(requeue=False)
+                    return "rejected"
                 case "raise":
                     delivery.nack(requeue=True)
                 case _:
@@ -248,4 +297,54 @@ class ProcessDelivery:
         except StaleDelivery:
             delivery._settled_too_late()
             if verdict in ("ack", "reject"):  # else it is what was asked for
-                logger.warning("a delivery was processed after its channel had ended: the broker will deliver it again")
+                _TOO_LATE.log(
+                    logging.WARNING,
+                    queue_of(delivery) or delivery.routing_key,
+                    verdict,
+                    "a delivery was processed after its channel had ended: the broker will deliver it again; %s",
+                    described(delivery),
+                )
+            return "its channel has ended: the broker will deliver it again"
+        return verdict
+
+    def _requeue(self) -> str:
+        if self._put_back is None:
+            self._delivery.reject(requeue=True)
+            return "put back"
+        seconds = self._put_back(self._delivery)
+        return f"to be put back in {seconds:.1f} s" if seconds else "put back"
+
+
+def log_failure(delivery: Delivery, error: BaseException, became: str) -> None:
+    """Tell of a handler's failure, and what became of its delivery."""
+    FAILURES.log(
+        logging.ERROR,
+        queue_of(delivery) or delivery.routing_key,
+        type(error).__qualname__,
+        "the handler of a delivery failed with %s (%s); %s",
+        shown(f"{type(error).__name__}: {error}"),
+        became,
+        described(delivery),
+        error=error,
+    )
+
+
+def queue_of(delivery: Delivery) -> str | None:
+    """The queue that it came from; None where nothing tells, as for a `get`."""
+    queue = getattr(delivery.consumer, "queue", None)
+    return queue if isinstance(queue, str) else None
+
+
+def described(delivery: Delivery) -> str:
+    """Which delivery it is, for a line of the log: never its body, nor headers, and no more than fits into a line."""
+    queue = queue_of(delivery)
+    words = [] if queue is None else [f"queue '{shown(queue)}'"]
+    words += [f"exchange '{shown(delivery.exchange)}'", f"routing key '{shown(delivery.routing_key)}'"]
+    try:
+        message_id = delivery.properties.message_id
+    except DecodeError:
+        words.append("properties that can't be read")
+    else:
+        words.append("no message id" if message_id is None else f"message id '{shown(str(message_id))}'")
+    words.append("redelivered" if delivery.redelivered else "delivered for the first time")
+    return ", ".join(words)

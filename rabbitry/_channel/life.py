@@ -14,12 +14,13 @@ from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._endpoint import SEND_AHEAD, Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._values.message import PERSISTENT_HEADER, Message, wire_properties
+from rabbitry._values.options import checked_prefetch
 from rabbitry.protocol.client.channel import ProtocolChannel
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
 
-__all__ = ["ChannelLife", "checked_prefetch"]
+__all__ = ["ChannelLife"]
 
 
 class ChannelLife:
@@ -182,13 +183,6 @@ class ChannelLife:
         if endpoint.transport.is_reading_paused:
             endpoint.wrote()
         return True
-
-
-def checked_prefetch(prefetch: int) -> int:
-    """Refuse what basic.qos can't say."""
-    if not 0 <= prefetch <= 65535:
-        raise ValueError(f"prefetch must be 0 (unlimited) to 65,535, not {prefetch}")
-    return prefetch
 
 
 def _checked_message(message: object) -> Message:

@@ -14,10 +14,12 @@ import anyio
 from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.widening import LOOK_EVERY, Widening
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
+from rabbitry._values.options import check_concurrency
 
-__all__ = ["Settle", "Source", "Workers", "check_concurrency"]
+__all__ = ["Settle", "Source", "Workers"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -37,12 +39,6 @@ class Source(Protocol):
         ...
 
 
-def check_concurrency(concurrency: int) -> None:
-    """Refuse to have nobody work."""
-    if concurrency < 1:
-        raise ValueError(f"concurrency must be at least 1, not {concurrency}")
-
-
 class Workers:
     """Made inert, for one `run`. `drain` seconds may pass until who is at work is cancelled."""
 
@@ -55,16 +51,26 @@ class Workers:
         "_refusals",
         "_settle",
         "_under_way",
+        "_widening",
     )
 
-    def __init__(self, settle: Settle, *, concurrency: int, drain: float = 0.0, is_tracking: bool = False) -> None:
-        """`is_tracking` is for who will call `cancel_stale`."""
+    def __init__(
+        self,
+        settle: Settle,
+        *,
+        concurrency: int,
+        drain: float = 0.0,
+        is_tracking: bool = False,
+        widening: Widening | None = None,
+    ) -> None:
+        """`is_tracking` is for who will call `cancel_stale`. `widening` sees to the prefetch."""
         check_concurrency(concurrency)
         self._concurrency = concurrency
         self._drain = drain
         self._settle: Settle = settle
         if drain or is_tracking:  # hot: a scope for each delivery takes 6 us
             self._settle = self._in_a_scope(settle)
+        self._widening = widening
         self._under_way: dict[anyio.CancelScope, Delivery] = {}
         self._idle = 0  # workers that have come to their end
         self._ending = anyio.Event()
@@ -77,12 +83,16 @@ class Workers:
         Cancelled, or when `settle` raised, it stops the source, and who is at work has `drain` seconds to finish.
         """
         async with background() as tg:
+            if self._widening is not None:
+                self._widening.start_soon = tg.start_soon
             for _ in range(self._concurrency):
                 tg.start_soon(self._work, source)
             task_status.started()
             try:
                 await self._ending.wait()
             finally:
+                if self._widening is not None:
+                    self._widening.start_soon = None
                 source.stop()
                 for scope in self._under_way:
                     scope.deadline = anyio.current_time() + self._drain
@@ -93,7 +103,7 @@ class Workers:
             raise error
 
     async def _work(self, source: Source) -> None:
-        settle = self._settle
+        settle, widening = self._settle, self._widening
         try:
             while True:
                 delivery = await source.__anext__()
@@ -103,6 +113,10 @@ class Workers:
                     self._errors.append(error)
                     self._ending.set()
                     return
+                if widening is not None:
+                    widening.done = done = widening.done + 1
+                    if not done & LOOK_EVERY:
+                        widening.look(delivery)
         except StopAsyncIteration:
             pass
         except RabbitryError as error:  # which each worker meets, once its delivery is settled

@@ -46,6 +46,7 @@ from rabbitry._values.options import (
     WhileDown,
     check_options,
     check_window,
+    checked_prefetch,
 )
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 
@@ -199,15 +200,15 @@ class Client:
         `await tg.start(client.process, queue, handler)` returns once it consumes.
         """
         check_options(options, ConsumeOptions, "Client.process")
-        prefetch = 2 * concurrency if prefetch is None else prefetch
         processing = Processing(
             self._observed(awaiting(handler)),
             concurrency=concurrency,
+            prefetch=prefetch,
             on_error=on_error,
             on_stale=on_stale,
             drain=seconds(drain),
         )
-        subscription = self._subscription(queue, prefetch=prefetch, on_loss=processing.on_loss, **options)
+        subscription = self._subscription(queue, prefetch=processing.prefetch, on_loss=processing.on_loss, **options)
         with self._running.at_work():
             await processing.run(subscription, task_status)
 
@@ -298,13 +299,14 @@ class Client:
         processing = Processing(
             self._observed(answering),
             concurrency=concurrency,
+            prefetch=prefetch,
             on_error="reject",
             on_stale="finish",
             drain=seconds(drain),
         )
         requests = self._subscription(
             queue,
-            prefetch=2 * concurrency if prefetch is None else prefetch,
+            prefetch=processing.prefetch,
             on_arrival=answering.arrivals.note,
             on_loss=answering.arrivals.clear,
         )
@@ -378,6 +380,7 @@ class Client:
 
         Entering waits for a connection, or by the client's `while_down` raises `NotConnected`.
         """
+        checked_prefetch(prefetch)
         connection = await self._publishing.connection(self._while_down)
         async with connection.channel(confirm=confirm, prefetch=prefetch) as channel:
             yield channel
@@ -468,7 +471,7 @@ class Client:
             self._running.subscriptions,
             queue,
             options,
-            prefetch=prefetch,
+            prefetch=checked_prefetch(prefetch),
             on_arrival=on_arrival,
             on_loss=on_loss,
         )

@@ -6,6 +6,7 @@ that can never work ends it all, or its deliveries would come again for ever.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from inspect import isawaitable
@@ -15,6 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import (
+    FAILURES,
     STREAM_TAKES_NOTHING_BACK,
     Delivery,
     DeliveryHandler,
@@ -22,11 +24,14 @@ from rabbitry._channel.delivery import (
     ProcessDelivery,
     check_on_error,
 )
-from rabbitry._channel.working import Workers, check_concurrency
+from rabbitry._channel.widening import Widening
+from rabbitry._channel.working import Workers
+from rabbitry._client.pauses import Pauses
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
-from rabbitry._errors import RabbitryError
-from rabbitry._values.options import Verdict
+from rabbitry._errors import RabbitryError, shown
+from rabbitry._values.handlers import check_handler
+from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
 
 __all__ = ["OnStale", "Processing", "awaiting"]
 
@@ -36,10 +41,17 @@ OnStale = Literal["finish", "cancel"]
 class Processing:
     """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost, if any."""
 
-    __slots__ = ("_handler", "_is_stream", "_on_error", "_workers", "on_loss")
+    __slots__ = ("_handler", "_is_stream", "_on_error", "_pauses", "_workers", "on_loss", "prefetch")
 
     def __init__(
-        self, handler: DeliveryHandler, *, concurrency: int, on_error: OnError, on_stale: OnStale, drain: float
+        self,
+        handler: DeliveryHandler,
+        *,
+        concurrency: int,
+        prefetch: int | None,
+        on_error: OnError,
+        on_stale: OnStale,
+        drain: float,
     ) -> None:
         check_concurrency(concurrency)
         if drain < 0:
@@ -49,9 +61,14 @@ class Processing:
         check_on_error(on_error)
         self._handler = handler
         self._on_error: OnError = on_error
+        self.prefetch = default_prefetch(concurrency) if prefetch is None else checked_prefetch(prefetch)
+        widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
+        self._pauses = Pauses(widening)
         self._is_stream = False  # until it runs, and knows
         is_cancelling = on_stale == "cancel"
-        self._workers = Workers(self._settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling)
+        self._workers = Workers(
+            self._settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling, widening=widening
+        )
         self.on_loss: Callable[[], None] | None = self._workers.cancel_stale if is_cancelling else None
 
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
@@ -60,10 +77,18 @@ class Processing:
             raise ValueError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream
         async with subscription:
-            await self._workers.run(subscription, task_status)
+            try:
+                await self._workers.run(subscription, task_status)
+            finally:
+                FAILURES.finish(
+                    logging.ERROR,
+                    subscription.queue,
+                    "the handler of deliveries of queue '%s' failed on %d more since the last such line",
+                    shown(subscription.queue),
+                )
 
     async def _settle(self, delivery: Delivery) -> None:
-        with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream):
+        with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream, put_back=self._pauses.put_back):
             try:
                 await self._handler(delivery)
             except anyio.get_cancelled_exc_class() as error:
@@ -83,9 +108,10 @@ class NotAwaitable(TypeError):
 
 
 def awaiting(handler: DeliveryHandler) -> DeliveryHandler:
-    """The handler, refused once it returns nothing to await: a lambda or a decorated function may well return it, so
-    only that tells.
+    """The handler, refused here where it can't ever work, and later once it returns nothing to await: a lambda or a
+    decorated function may well return it, so only that tells.
     """
+    check_handler(handler)
     return partial(_awaited, handler)
 
 

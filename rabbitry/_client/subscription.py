@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 
 import anyio
 
-from rabbitry._channel.batches import Batch
+from rabbitry._channel.batches import Batch, batch_time
 from rabbitry._channel.channel import Channel, life_of, new_consumer
 from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.delivery import Delivery
@@ -181,13 +181,10 @@ class Subscription:
 
         Subscribe with a prefetch of at least `size`, or every batch waits in vain to fill.
         """
-        if not 1 <= size <= 65535:
-            raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
+        within = batch_time(size, within)
         if self._prefetch and self._prefetch < size:
             raise ValueError(f"a batch of {size} never fills: consume with prefetch={size} or more")
-        if seconds(within) < 0:
-            raise ValueError(f"within must not be negative: {within}")
-        return SubscriptionBatches(self, size, seconds(within))
+        return SubscriptionBatches(self, size, within)
 
     async def _next(self, take: Callable[[Consumer], Awaitable[T]]) -> T:
         """What `take` gets from the consumer of now, or from those to come."""

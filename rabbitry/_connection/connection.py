@@ -25,7 +25,7 @@ from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.codecs import Codec
-from rabbitry._values.options import CLOCK_SKEW, ReplyTo
+from rabbitry._values.options import CLOCK_SKEW, ReplyTo, default_prefetch
 from rabbitry._values.topology import Queue, name_of
 from rabbitry.protocol.client.states import ConnectionState
 
@@ -141,7 +141,7 @@ class Connection:
         it cancels them and puts their requests back; it waits for handlers that run in threads.
         """
         queue = name_of(queue)
-        channel = self.channel(confirm=False, prefetch=prefetch if prefetch is not None else 2 * concurrency)
+        channel = self.channel(confirm=False, prefetch=default_prefetch(concurrency) if prefetch is None else prefetch)
         replies = RawReplies(self.channel, channel, self._requests)
         answering = Answering(
             queue,

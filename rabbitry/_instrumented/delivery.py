@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rabbitry._channel.consumer import Consumer, life_behind
-from rabbitry._channel.delivery import Delivery, OnError, ProcessDelivery
+from rabbitry._channel.delivery import NOTHING, Delivery, OnError, ProcessDelivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._instrumentation import ProcessOperation
 from rabbitry._instrumented.life import InstrumentedLife
@@ -44,14 +44,17 @@ class InstrumentedDelivery(Delivery):
     def ack(self) -> None:
         super().ack()
         self._count("ack")
+        return NOTHING  # type: ignore[no-any-return]
 
     def nack(self, *, requeue: bool = True) -> None:
         super().nack(requeue=requeue)
         self._count("nack")
+        return NOTHING  # type: ignore[no-any-return]
 
     def reject(self, *, requeue: bool = False) -> None:
         super().reject(requeue=requeue)
         self._count("reject")
+        return NOTHING  # type: ignore[no-any-return]
 
     def process(self, on_error: OnError = "requeue") -> ProcessDelivery:
         return InstrumentedProcessDelivery(self, on_error)

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import anyio
 
 from rabbitry._channel.delivery import Delivery
-from rabbitry._channel.working import check_concurrency
 from rabbitry._concurrency.clock import monotonic
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._instrumentation import note_failure
@@ -24,6 +23,7 @@ from rabbitry._rpc.invoking import Handler, Invoking
 from rabbitry._rpc.requests import Arrivals, RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
+from rabbitry._values.options import check_concurrency
 
 __all__ = ["Answering", "Handler", "Publish", "reject"]
 

@@ -25,8 +25,12 @@ __all__ = [
     "State",
     "Verdict",
     "WhileDown",
+    "check_concurrency",
     "check_options",
+    "check_whole",
     "check_window",
+    "checked_prefetch",
+    "default_prefetch",
 ]
 
 
@@ -37,6 +41,15 @@ def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
     for name in given:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def check_whole(what: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse what is no whole number (`TypeError`), or not from `least` to `most` (`ValueError`)."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what} is a whole number, not {value!r}")
+    if value < least or (most is not None and value > most):
+        bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+        raise ValueError(f"{what} must be {bounds}, not {value:,}")
 
 
 # --- connections and clients ------------------------------------------------------------------------------------------
@@ -72,6 +85,29 @@ def check_window(window: int) -> None:
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------
+
+MOST_PREFETCH = 65535
+"""What basic.qos can say."""
+
+
+def checked_prefetch(prefetch: int) -> int:
+    """Refuse what basic.qos can't say; 0 is unlimited."""
+    check_whole("prefetch (0 is unlimited)", prefetch, 0, MOST_PREFETCH)
+    return prefetch
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Refuse to have nobody work."""
+    check_whole("concurrency", concurrency, 1)
+
+
+def default_prefetch(concurrency: int) -> int:
+    """What `process` and `serve` begin with: what is at work, and as much again, so that nobody waits for a round trip
+    whose work takes longer than one. More would be kept from other workers.
+    """
+    check_concurrency(concurrency)
+    return min(2 * concurrency, MOST_PREFETCH)
+
 
 Verdict: TypeAlias = Literal["requeue", "reject", "raise"]
 """What becomes of a delivery whose handler failed."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 import rabbitry
 from rabbitry import Exchange, Message, NotConnected, Queue, QueueInfo
+from rabbitry._values.options import checked_prefetch
 from rabbitry._values.topology import Entity
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.consumer import Consumer
@@ -45,7 +46,7 @@ class Channel(Block[rabbitry.Channel]):
     ) -> None:
         super().__init__(portal, make, timeout)
         self._confirm = confirm
-        self._prefetch = prefetch
+        self._prefetch = checked_prefetch(prefetch)
 
     @property
     def _channel(self) -> rabbitry.Channel:

@@ -18,6 +18,7 @@ import rabbitry
 from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
 from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import (
     CLOCK_SKEW,
     DEFAULT_DRAIN,
@@ -234,6 +235,7 @@ class Client(Hosted[rabbitry.Client]):
         `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
         broker.
         """
+        check_handler(handler)
         client, portal = self._async, self._portal
 
         async def process() -> None:

@@ -20,6 +20,7 @@ import anyio
 
 import rabbitry
 from rabbitry import RabbitryError
+from rabbitry._values.options import checked_prefetch
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
@@ -52,7 +53,7 @@ class Consumer(Block[AnyConsumer]):
         timeout: Timeout,
     ) -> None:
         super().__init__(portal, make, timeout)
-        self._at_once = min(prefetch or MOST_AT_ONCE, MOST_AT_ONCE)
+        self._at_once = min(checked_prefetch(prefetch) or MOST_AT_ONCE, MOST_AT_ONCE)
         self._inactivity_timeout = inactivity_timeout
         self._fetched: deque[Delivery] = deque()
         self._waiting: deque[threading.Lock] = deque()  # one of each thread that waits, released to wake it

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 import rabbitry
 from rabbitry import RabbitryError
-from rabbitry._values.options import Verdict
+from rabbitry._values.options import Verdict, check_concurrency
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal
 
@@ -39,7 +39,8 @@ class Threads:
 
     def __init__(self, portal: Portal, most: int) -> None:
         self._portal = portal
-        self._limiter = anyio.CapacityLimiter(max(1, most))  # below 1 the operation itself refuses
+        check_concurrency(most)
+        self._limiter = anyio.CapacityLimiter(most)
         self._scope = anyio.CancelScope()
         self._exit: BaseException | None = None
 

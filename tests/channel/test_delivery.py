@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rabbitry
+from rabbitry._channel.delivery import log_failure
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique
 
 Settle = Callable[[rabbitry.Delivery], None]
@@ -50,13 +52,38 @@ async def test_settled_twice(amqp_url: str, first: Settle, again: Settle) -> Non
             again(delivery)
 
 
-async def test_awaiting_an_ack_is_explained(amqp_url: str) -> None:
+@pytest.mark.parametrize("settle", SETTLERS)
+async def test_awaiting_it_is_harmless(amqp_url: str, settle: Settle) -> None:
+    """As who comes from a client whose `ack` is a coroutine writes it: it is done once called, and awaiting goes on."""
     async with open_channel(amqp_url) as channel:
         delivery = await take(channel, await exclusive_queue(channel, [b"1"]))
-        with pytest.raises(TypeError):
+        returned: Any = settle(delivery)
+        assert delivery.is_settled
+        assert await returned is None
+        assert await returned is None
+        with pytest.raises(rabbitry.AlreadySettled, match="settled once"):
+            await settle(delivery)  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("settle", [rabbitry.Batch.ack, rabbitry.Batch.nack, rabbitry.Batch.reject])
+async def test_awaiting_what_settles_a_batch_is_harmless(
+    amqp_url: str, settle: Callable[[rabbitry.Batch], None]
+) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1", b"2"])
+        async with channel.consume(queue) as deliveries:
+            batch = await anext(deliveries.batches(2, within=60))
+            await settle(batch)  # type: ignore[func-returns-value]
+            assert all(delivery.is_settled for delivery in batch)
+
+
+async def test_a_process_block_in_which_an_ack_was_awaited(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1"])
+        with (await take(channel, queue)).process() as delivery:
             await delivery.ack()  # type: ignore[func-returns-value]
-        with pytest.raises(rabbitry.AlreadySettled, match=r"not coroutines.*await delivery\.ack\(\)"):
-            delivery.ack()
+        assert await has_counts(channel, queue, 0)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("settle", SETTLERS)
@@ -225,6 +252,60 @@ async def test_process_logs_the_failure_but_not_the_body(amqp_url: str, caplog: 
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None and "mine" in str(record.exc_info[1])
     assert "secret" not in caplog.text
+
+
+async def test_process_logs_which_delivery_and_what_became_of_it(
+    amqp_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_channel(amqp_url) as channel:
+        dead = await exclusive_queue(channel)
+        queue = await exclusive_queue(channel, x_dead_letter_exchange="", x_dead_letter_routing_key=dead)
+        await channel.publish(rabbitry.Message(b"x", message_id="order\n7"), routing_key=queue)
+        async with channel.consume(queue) as deliveries:
+            with (await anext(deliveries)).process():
+                raise ValueError("the first time")
+            with (await anext(deliveries)).process(on_error="reject"):
+                raise KeyError("again")
+        async with channel.consume(dead) as deliveries:
+            with (await anext(deliveries)).process() as delivery:
+                delivery.ack()
+                raise ValueError("after the ack")
+    first, second, third = [record.getMessage() for record in caplog.records]
+    assert "ValueError: the first time (put back)" in first and "delivered for the first time" in first
+    assert "KeyError: 'again' (rejected)" in second and second.endswith("redelivered")
+    for line in (first, second):
+        assert f"queue '{queue}', exchange '', routing key '{queue}', message id 'order\\n7'" in line
+    assert f"queue '{dead}'" in third and "(it was settled before)" in third and "put back" not in third
+
+
+async def test_a_thousand_failures_are_a_few_lines(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        for number in range(500):
+            channel.publish_nowait(b"%d" % number, routing_key=queue)
+        began = anyio.current_time()
+        async with channel.consume(queue) as deliveries:
+            for number in range(500):
+                with (await anext(deliveries)).process(on_error="reject"):
+                    raise (KeyError if number % 2 else ValueError)(number)
+        took = anyio.current_time() - began
+    assert 2 <= len(caplog.records) <= 2 + 2 * took
+    assert [record.exc_info is not None for record in caplog.records[:3]] == [True, True, False][: len(caplog.records)]
+
+
+async def test_properties_that_cannot_be_read_do_not_hide_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    log_failure(Malformed(), ValueError("mine"), "rejected")
+    assert "ValueError: mine (rejected)" in caplog.text and "properties that can't be read" in caplog.text
+
+
+class Malformed(rabbitry.Delivery):
+    """A delivery whose publisher sent rubbish."""
+
+    def __init__(self) -> None:
+        self.consumer = None
+        self.redelivered = False
+        self._route = b"\0\0"
+        self._header = b"\xff\xff"
 
 
 async def test_process_of_a_stale_delivery_is_logged(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -145,8 +145,8 @@ class Settling:
             why = f" ({self.error})" if self.error is not None else " (the channel was recovered)"
             return StaleDelivery(f"the delivery's channel life is over{why}: the broker has put it back into its queue")
         return AlreadySettled(
-            "the delivery was settled before. ack(), nack() and reject() are not coroutines: "
-            "'await delivery.ack()' acknowledges, then fails to await None"
+            "the delivery was settled before, by ack(), nack(), reject() or the end of its process block, or it came "
+            "to a consumer with no_ack=True: a delivery is settled once"
         )
 
     def is_stale(self, tag: int) -> bool:

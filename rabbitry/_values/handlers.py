@@ -1,0 +1,38 @@
+"""What `process` takes as its handler, as far as can be told before it is called.
+
+What must stay true: nothing is refused here that might work: a lambda or a decorated function may well return an
+awaitable, and a signature that somebody gave a function proves nothing about it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+__all__ = ["check_handler"]
+
+
+def check_handler(handler: Any) -> None:
+    """Refuse (`TypeError`) what can't ever handle a delivery: its messages would fail and come again, for ever."""
+    if inspect.iscoroutine(handler):
+        handler.close()  # which nobody will await
+        raise TypeError(f"process takes the function itself, not what calling it gave: {handler.__name__}, without ()")
+    if not callable(handler):
+        raise TypeError(f"the handler is a function of a delivery, not {handler!r}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise TypeError(f"the handler has a 'yield', so that calling it runs nothing of it: {handler!r}")
+    if _takes_no_delivery(handler):
+        raise TypeError(f"the handler is called with the delivery alone, which {handler!r} can't be")
+
+
+def _takes_no_delivery(handler: Any) -> bool:
+    """Whether it is certain that calling it with one argument fails."""
+    if not (inspect.isfunction(handler) or inspect.ismethod(handler)) or hasattr(handler, "__signature__"):
+        return False
+    try:
+        inspect.signature(handler, follow_wrapped=False).bind(None)
+    except TypeError:
+        return True
+    except ValueError:
+        pass
+    return False
