@@ -804,7 +804,7 @@ def test_settling_twice() -> None:
     ]
     for tag in (1, 2, 3, 4):
         for settle in (channel.ack, lambda tag: channel.nack(tag, True), lambda tag: channel.reject(tag, True)):
-            with pytest.raises(AlreadySettled, match=r"await delivery\.ack\(\)"):
+            with pytest.raises(AlreadySettled, match="a delivery is settled once"):
                 settle(tag)
     assert dialogue.sent() == []
 
