@@ -9,7 +9,10 @@ comes here: nothing of this runs for a message that is confirmed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Literal, TypeAlias, TypeVar
+
+import anyio
 
 from rabbitry._client.link import Link
 from rabbitry._client.refusals import is_refusal
@@ -32,6 +35,8 @@ __all__ = ["Attempts", "Step", "check_policies", "in_a_life", "is_lost", "next_s
 Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")
+
+_RANDOM = Random()
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
@@ -117,13 +122,20 @@ async def in_a_life(
     behind. `was_accepted`: the broker did the same in a former life.
     """
     suspicion: ConnectionClosed | None = None
+    failures = 0
     while True:
         if before is not None:
             await before()
         connection = await link.connection(while_down)
         try:
-            if suspicion is not None and await _is_cleared(link, trial or _open_channel, suspicion, was_accepted):
-                suspicion = None
+            if suspicion is not None:
+                verdict = await _tried_apart(link, trial or _open_channel, suspicion, was_accepted)
+                if verdict == "failing":  # which passes: here it would take all others along each time
+                    failures += 1
+                    await anyio.sleep(link.backoff.delay(failures, _RANDOM))
+                    continue
+                if verdict == "innocent":
+                    suspicion = None
                 connection = await link.connection(while_down)
             return await operation(connection)
         except ConnectionClosed as error:
@@ -133,23 +145,23 @@ async def in_a_life(
                 suspicion = error
 
 
-async def _is_cleared(
+async def _tried_apart(
     link: Link, trial: Callable[[Connection], Awaitable[object]], suspicion: ConnectionClosed, was_accepted: bool
-) -> bool:
-    """Whether a suspect did not end a connection on which it was alone; raises the end that it is the reason of. False
-    where that could not be tried: it has to be tried where it would be done, then.
+) -> Literal["innocent", "failing", "untried"]:
+    """What became of a suspect on a connection on which it is alone; raises the end of that which is its refusal. What
+    could not be tried there has to be tried where it would be done.
     """
     try:
         await link.apart(trial)
     except ConnectionClosed as error:
         if is_refusal(error, suspicion, was_accepted=was_accepted):
             raise
-        return False
+        return "failing" if error.blame else "untried"
     except RabbitryError as error:  # what it is told on a channel it will be told again, where it is done
-        return not isinstance(error, ConnectFailed)
+        return "untried" if isinstance(error, ConnectFailed) else "innocent"
     except OSError:
-        return False
-    return True
+        return "untried"
+    return "innocent"
 
 
 async def _open_channel(connection: Connection) -> None:

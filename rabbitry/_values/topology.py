@@ -158,7 +158,7 @@ class Queue:
             value = getattr(self, name)
             if value is None:
                 continue
-            if type(value) is not int:
+            if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} is a whole number, not {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
