@@ -122,19 +122,16 @@ async def in_a_life(
     behind. `was_accepted`: the broker did the same in a former life.
     """
     suspicion: ConnectionClosed | None = None
-    failures = 0
+    suspicions = 0
     while True:
         if before is not None:
             await before()
         connection = await link.connection(while_down)
         try:
             if suspicion is not None:
-                verdict = await _tried_apart(link, trial or _open_channel, suspicion, was_accepted)
-                if verdict == "failing":  # which passes: here it would take all others along each time
-                    failures += 1
-                    await anyio.sleep(link.backoff.delay(failures, _RANDOM))
-                    continue
-                if verdict == "innocent":
+                if suspicions > 1:
+                    await anyio.sleep(link.backoff.delay(suspicions - 1, _RANDOM))
+                if await _is_cleared(link, trial or _open_channel):
                     suspicion = None
                 connection = await link.connection(while_down)
             return await operation(connection)
@@ -143,25 +140,24 @@ async def in_a_life(
                 raise
             if error.blame == "perhaps":
                 suspicion = error
+                suspicions += 1
 
 
-async def _tried_apart(
-    link: Link, trial: Callable[[Connection], Awaitable[object]], suspicion: ConnectionClosed, was_accepted: bool
-) -> Literal["innocent", "failing", "untried"]:
-    """What became of a suspect on a connection on which it is alone; raises the end of that which is its refusal. What
-    could not be tried there has to be tried where it would be done.
+async def _is_cleared(link: Link, trial: Callable[[Connection], Awaitable[object]]) -> bool:
+    """Whether a suspect did no harm to a connection on which it was alone; raises the end of that which it is the
+    reason of. False where it could not be tried there: it has to be tried where it would be done.
     """
     try:
         await link.apart(trial)
     except ConnectionClosed as error:
-        if is_refusal(error, suspicion, was_accepted=was_accepted):
+        if error.blame:
             raise
-        return "failing" if error.blame else "untried"
+        return False
     except RabbitryError as error:  # what it is told on a channel it will be told again, where it is done
-        return "untried" if isinstance(error, ConnectFailed) else "innocent"
+        return not isinstance(error, ConnectFailed)
     except OSError:
-        return "untried"
-    return "innocent"
+        return False
+    return True
 
 
 async def _open_channel(connection: Connection) -> None:
