@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if module == "rabbitry._cli.commands.lists":  # they ask over HTTP: no event loop, and nothing of the client
             return int(command(arguments))
         return _run_async(command, arguments)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
 
 
@@ -91,7 +91,8 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
     try:
         code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)
     except (ConnectFailed, ConnectionClosed, NotConnected) as error:
-        raise CommandError(str(error), UNREACHABLE) from None
+        is_refused = isinstance(error, ConnectionClosed) and error.blame in ("this", "perhaps")
+        raise CommandError(str(error), FAILED if is_refused else UNREACHABLE) from None
     except LocalProtocolError as error:
         raise CommandError(str(error), USAGE) from None
     except RabbitryError as error:

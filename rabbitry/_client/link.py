@@ -175,7 +175,8 @@ class Link:
         if self._alone is None:
             self._alone = anyio.Lock()
         async with self._alone:
-            connection = await self._entered(_RANDOM.choice(self._hosts))
+            settings = _RANDOM.choice(self._hosts)
+            connection = await self._entered(replace(settings, name=f"{settings.name}-apart"))
             try:
                 await operation(connection)
             finally:

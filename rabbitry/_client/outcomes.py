@@ -9,7 +9,10 @@ comes here: nothing of this runs for a message that is confirmed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Literal, TypeAlias, TypeVar
+
+import anyio
 
 from rabbitry._client.link import Link
 from rabbitry._client.refusals import is_refusal
@@ -31,6 +34,8 @@ __all__ = ["Attempts", "Step", "check_policies", "in_a_life", "is_lost", "next_s
 Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")
+
+_RANDOM = Random()
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
@@ -116,13 +121,17 @@ async def in_a_life(
     behind. `was_accepted`: the broker did the same in a former life.
     """
     suspicion: ConnectionClosed | None = None
+    suspicions = 0
     while True:
         if before is not None:
             await before()
         connection = await link.connection(while_down)
         try:
-            if suspicion is not None and await _is_cleared(link, trial or _open_channel, suspicion, was_accepted):
-                suspicion = None
+            if suspicion is not None:
+                if suspicions > 1:
+                    await anyio.sleep(link.backoff.delay(suspicions - 1, _RANDOM))
+                if await _is_cleared(link, trial or _open_channel):
+                    suspicion = None
                 connection = await link.connection(while_down)
             return await operation(connection)
         except ConnectionClosed as error:
@@ -130,18 +139,17 @@ async def in_a_life(
                 raise
             if error.blame == "perhaps":
                 suspicion = error
+                suspicions += 1
 
 
-async def _is_cleared(
-    link: Link, trial: Callable[[Connection], Awaitable[object]], suspicion: ConnectionClosed, was_accepted: bool
-) -> bool:
-    """Whether a suspect did not end a connection on which it was alone; raises the end that it is the reason of. False
-    where that could not be tried: it has to be tried where it would be done, then.
+async def _is_cleared(link: Link, trial: Callable[[Connection], Awaitable[object]]) -> bool:
+    """Whether a suspect did no harm to a connection on which it was alone; raises the end of that which it is the
+    reason of. False where it could not be tried there: it has to be tried where it would be done.
     """
     try:
         await link.apart(trial)
     except ConnectionClosed as error:
-        if is_refusal(error, suspicion, was_accepted=was_accepted):
+        if error.blame:
             raise
         return False
     except RabbitryError as error:  # what it is told on a channel it will be told again, where it is done

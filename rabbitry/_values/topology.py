@@ -76,7 +76,7 @@ class Queue:
     `type`: "classic"; "quorum", replicated, durable, redelivers a message `delivery_limit` times at most; "stream",
     a log that keeps what was read, for as long as `max_age` and `max_length_bytes` say.
     `max_length` (messages) and `max_length_bytes` (of bodies): beyond them `overflow` says what happens, "drop-head"
-    (the default), "reject-publish" or "reject-publish-dlx".
+    (the default), "reject-publish" or "reject-publish-dlx" (which a quorum queue does not know).
     `message_ttl` and `expires` (seconds or timedelta, to the millisecond, up to 49 days): how long a message waits, and
     how long the queue lives unused. `dead_letter_exchange` ("" is the default exchange) gets what is rejected or
     expired, under `dead_letter_routing_key` if that is given.
@@ -158,10 +158,12 @@ class Queue:
             value = getattr(self, name)
             if value is None:
                 continue
-            if type(value) is not int:
+            if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} is a whole number, not {value!r}")
             if not least <= value <= most:
                 raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
+        if self.overflow not in _OVERFLOWS:
+            raise ValueError(f"overflow is {', '.join(map(str, _OVERFLOWS[1:]))}, not {self.overflow!r}")
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
             raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
         declared = self.declaration()  # refuses times out of range, and what is given twice
@@ -325,6 +327,8 @@ _UNSUITABLE: dict[str, tuple[str, ...]] = {
         *("single_active_consumer", "max_priority", "delivery_limit"),
     ),
 }
+
+_OVERFLOWS = (None, "drop-head", "reject-publish", "reject-publish-dlx")
 
 _RANGES = {
     "max_length": (0, 2**63 - 1),

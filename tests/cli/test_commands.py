@@ -330,3 +330,21 @@ def test_json_is_one_object_a_line(cli: Cli, queue: str) -> None:
     cli("publish", "--routing-key", queue, "two\nlines")
     (line,) = cli("get", queue, "--json").out.splitlines()
     assert json.loads(line)["body"] == "two\nlines"
+
+
+# --- what the broker closes the connection over -----------------------------------------------------------------------
+
+
+def test_a_refusal_is_no_broker_out_of_reach(cli: Cli) -> None:
+    for command, words in (
+        (("declare", "exchange", unique(), "--type", "fanuot"), "unknown exchange type"),
+        (("declare", "queue", unique(), "--argument", "x-queue-master-locator=bogus"), "INTERNAL_ERROR"),
+    ):
+        ran = cli(*command)
+        assert ran.code == 1 and words in ran.err
+
+
+@pytest.mark.parametrize("argument", ["x-max-age=-5s", "x-max-length=-1", "x-max-length=abc"])
+def test_arguments_that_no_queue_has_are_wrong_usage(cli: Cli, argument: str) -> None:
+    ran = cli("declare", "queue", unique(), "--argument", argument)
+    assert ran.code == 2 and argument.partition("=")[0] in ran.err

@@ -242,6 +242,33 @@ async def test_a_consumer_that_is_refused_as_it_goes_on_raises_that_again_and_ag
             assert lives == 2
 
 
+async def test_what_passes_is_waited_for_where_it_cuts_nobody_else() -> None:
+    """The broker fails in a consumer that it took before, a quorum queue's without its quorum, say."""
+    lives = tries = 0
+
+    def answer(method: Method, number: int) -> bytes | None:
+        nonlocal lives, tries
+        lives += isinstance(method, methods.ConnectionOpen)
+        if isinstance(method, methods.BasicConsume) and method.queue == "failing" and lives > 1:
+            tries += 1
+            if tries < 5:
+                return close(541, "INTERNAL_ERROR - timeout", method)
+        return None
+
+    with scripted(answer) as peer, anyio.fail_after(20):
+        async with (
+            rabbitry.open_client(peer.url, reconnect=QUICK) as client,
+            client.consume("failing") as deliveries,
+            anyio.create_task_group() as tg,
+        ):
+            peer.send(close(320, "CONNECTION_FORCED - shutdown"))
+            tg.start_soon(deliveries.__anext__)
+            await until(lambda: deliveries.lives == 2)
+            assert tries == 6  # it struck the others once, failed apart three times, and came back when that went well
+            assert client.statistics()["consuming_lives"] == 3
+            tg.cancel_scope.cancel()
+
+
 async def test_where_no_other_connection_can_be_had_a_suspect_is_tried_where_it_was() -> None:
     """A broker that takes one connection only, and crashes over this declaration."""
     opened = declared = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -133,7 +135,7 @@ async def test_a_message_of_ones_own_that_comes_back_is_returned_all_the_same(am
 
 
 @pytest.mark.parametrize("reply_to", ["direct", "exclusive"])
-async def test_a_reply_that_is_too_large_fails_its_call_alone(amqp_url: str, reply_to: rabbitry.ReplyTo) -> None:
+async def test_a_reply_that_is_too_large_fails_its_call_alone(amqp_url: str, reply_to: Any) -> None:
     waiting, may_answer = anyio.Event(), anyio.Event()
 
     async def answer(kind: str) -> bytes | str:
