@@ -27,6 +27,7 @@ from rabbitry.protocol.wire.constants import (
     BASIC_CLASS_ID,
     CHANNEL_ERROR,
     CONNECTION_FORCED,
+    CONTENT_TOO_LARGE,
     FRAME_BODY,
     FRAME_END,
     FRAME_ERROR,
@@ -38,7 +39,7 @@ from rabbitry.protocol.wire.constants import (
 from rabbitry.protocol.wire.framing import HEARTBEAT_FRAME
 from rabbitry.protocol.wire.methods import decode_method
 
-__all__ = ["ProtocolConnection"]
+__all__ = ["UNSPLIT_MAX", "ProtocolConnection"]
 
 _unpack_frame = Struct(">BHI").unpack_from
 _unpack_content_header = Struct(">BHIHHQ").unpack_from
@@ -49,12 +50,22 @@ _ACK = methods.BasicAck.key
 _CLOSES = (methods.ConnectionClose.key, methods.ConnectionCloseOk.key)
 
 
+UNSPLIT_MAX = 1048576
+"""Bytes that a content header or a method may take whatever frame_max says, once the connection is open.
+
+Neither can be split into several frames (specification 4.2.6), and RabbitMQ sends them as large as they are: what came
+in within its own frame_max, 131,072 bytes by default, has grown by x-death, CC or another connection's larger
+frame_max. Eight times that bounds what a hostile peer can have buffered here.
+"""
+
+
 class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     """The client's side of one connection.
 
     `mechanisms` are (SASL name, initial response) in order of preference; they are forgotten once used. `heartbeat` is
     in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. Messages larger
-    than `max_message_size` bytes end the connection. Received messages become instances of `delivery_type`.
+    than `max_message_size` bytes end the connection, and properties (with headers) larger than `frame_max` and
+    `UNSPLIT_MAX` do. Received messages become instances of `delivery_type`.
     """
 
     __slots__ = ("_missed", "_needed", "_next_number", "_received", "_tail")
@@ -121,10 +132,7 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             start = position + 7
             end = start + length
             if length > longest:
-                raise RemoteProtocolError(
-                    f"a frame of {length + FRAME_OVERHEAD} bytes exceeds frame_max ({longest + FRAME_OVERHEAD})",
-                    FRAME_ERROR,
-                )
+                self._check_length(kind, length)
             if end >= size:
                 break
             if data[end] != FRAME_END:
@@ -208,6 +216,20 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         if position < size:
             self._tail = bytearray(data[position:])
             self._needed = 8 if size - position < 8 else 8 + _unpack_frame(data, position)[2]
+
+    def _check_length(self, kind: int, length: int) -> None:
+        """Whether a frame beyond frame_max may be as long as this."""
+        size, frame_max = length + FRAME_OVERHEAD, self.body_max + FRAME_OVERHEAD
+        may_exceed = kind in (FRAME_HEADER, FRAME_METHOD) and self.handshake is None
+        if not may_exceed:
+            raise RemoteProtocolError(f"a frame of {size} bytes exceeds frame_max ({frame_max})", FRAME_ERROR)
+        if length > UNSPLIT_MAX:
+            what = "a message's properties and headers take" if kind == FRAME_HEADER else "a method takes"
+            raise RemoteProtocolError(
+                f"{what} {length} bytes, which exceeds frame_max ({frame_max}) and what is accepted beyond it "
+                f"({UNSPLIT_MAX})",
+                CONTENT_TOO_LARGE if kind == FRAME_HEADER else FRAME_ERROR,
+            )
 
     def _refuse_greeting(self, data: bytes) -> None:
         """The first byte is no method frame: another protocol version, or no AMQP server at all."""
