@@ -1,6 +1,8 @@
-"""Frames that a real broker sends beyond frame_max: headers, which nobody splits."""
+"""What a real broker does to a connection: frames beyond frame_max, and an end for want of heartbeats."""
 
 from __future__ import annotations
+
+import time
 
 import anyio
 import pytest
@@ -67,3 +69,14 @@ def test_in_a_thread(amqp_url: str) -> None:
         assert found is not None and found.headers["large"] == HEADERS["large"]
         found.ack()
         channel.delete_queue(queue)
+
+
+async def test_a_loop_that_was_blocked_is_told_so(amqp_url: str) -> None:
+    """RabbitMQ hangs up after two silent intervals, without a word."""
+    async with rabbitry.connect(amqp_url, heartbeat=1) as connection:
+        time.sleep(4)  # noqa: ASYNC251 - this is what the test is about
+        with (
+            anyio.fail_after(20),
+            pytest.raises(rabbitry.ConnectionClosed, match=r"event loop .* for at least [34]\.\d s"),
+        ):
+            await connection.wait_closed()

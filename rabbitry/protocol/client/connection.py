@@ -68,7 +68,7 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     `UNSPLIT_MAX` do. Received messages become instances of `delivery_type`.
     """
 
-    __slots__ = ("_missed", "_needed", "_next_number", "_received", "_tail")
+    __slots__ = ("_due", "_late", "_missed", "_needed", "_next_number", "_received", "_tail")
 
     def __init__(
         self,
@@ -97,6 +97,9 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         # Heartbeats: whether anything came since the last tick, and how many ticks nothing came.
         self._received = False
         self._missed = 0
+        # When the next tick is due (0: none is), and how late the last one was, if a peer may have given up meanwhile.
+        self._due = 0.0
+        self._late = 0.0
 
     # --- bytes in --------------------------------------------------------------------------------------------------
 
@@ -239,8 +242,10 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         else:
             self.end(refused)
 
-    def eof_received(self, error: Exception | None) -> None:
-        """The peer closed the stream, or the transport failed with `error`."""
+    def eof_received(self, error: Exception | None, now: float | None = None) -> None:
+        """The peer closed the stream, or the transport failed with `error`. With `now` it is said if that happened
+        because this program left no time for heartbeats.
+        """
         if self.state is ConnectionState.CLOSED:
             return
         detail = f"{error}" if error is not None else "the peer closed the connection"
@@ -251,9 +256,18 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         elif self.state is ConnectionState.CLOSING:
             ended = ConnectionClosed("the connection was closed by this program")
         else:
-            ended = ConnectionClosed(f"connection lost: {detail}")
+            ended = ConnectionClosed(f"connection lost: {detail}{self._blame(now)}")
         ended.__cause__ = error
         self.end(ended)
+
+    def _blame(self, now: float | None) -> str:
+        late = self._late if now is None or not self._due else max(self._late, now - self._due)
+        if not self.heartbeat or late < self.heartbeat:
+            return ""
+        return (
+            f", after this program had kept its event loop from running for at least {late:.1f} s, in which no "
+            f"heartbeat (of {self.heartbeat} s) could be sent: what takes so long belongs into a thread"
+        )
 
     # --- actions ---------------------------------------------------------------------------------------------------
 
@@ -304,6 +318,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         if not self._sent and not self.out:
             self.queue(HEARTBEAT_FRAME)
         self._sent = False
+        late = now - self._due
+        self._late = late if self._due and late >= self.heartbeat else 0.0
         # Ticks without data are counted, not seconds: a process that slept through two intervals counts one tick.
         self._missed = 0 if self._received or not reading else self._missed + 1
         self._received = False
@@ -314,7 +330,12 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
                 )
             )
             return None
-        return now + self.heartbeat / 2
+        return self.next_tick(now)
+
+    def next_tick(self, now: float) -> float:
+        """When to call `handle_timer` if nothing but heartbeats is to be seen to, half an interval from now."""
+        self._due = now + self.heartbeat / 2
+        return self._due
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
