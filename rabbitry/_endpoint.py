@@ -128,7 +128,7 @@ class Endpoint:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
-        self.protocol.eof_received(error)
+        self.protocol.eof_received(error, monotonic())
         self.dispatch()
 
     def handle_timer(self, now: float) -> float | None:
@@ -238,7 +238,7 @@ class Endpoint:
     def _on_opened(self, event: events.Opened) -> None:
         self.opened.set(True)
         if self.protocol.heartbeat:
-            self.transport.start_timer(monotonic() + self.protocol.heartbeat / 2)
+            self.transport.start_timer(self.protocol.next_tick(monotonic()))
 
     def _on_replied(self, event: events.Replied) -> None:
         event.token.set(event.reply)

@@ -66,15 +66,33 @@ CredentialsSource = Callable[[], Awaitable[Credentials]]
 
 
 class Fate:
-    """What has become of a client, shared by its links: whether any of them ever had a connection, and why the client
-    has ended, if not because it was left.
+    """What has become of a client, shared by its links: whether any of them ever had a connection, which of them waits
+    to try again, and why the client has ended, if not because it was left.
     """
 
-    __slots__ = ("failure", "has_lived")
+    __slots__ = ("_pausing", "failure", "has_lived")
 
     def __init__(self) -> None:
         self.has_lived = False
         self.failure: Exception | None = None
+        self._pausing: anyio.Event | None = None
+
+    async def pause(self, delay: float) -> bool:
+        """Wait so long before the next attempt, or until another link of the client is connected: then there is no
+        reason to wait. Whether that was it.
+        """
+        if self._pausing is None:
+            self._pausing = anyio.Event()
+        news = self._pausing
+        with anyio.move_on_after(delay):
+            await news.wait()
+        return news.is_set()
+
+    def tell_connected(self) -> None:
+        """End the others' pauses."""
+        pausing, self._pausing = self._pausing, None
+        if pausing is not None:
+            pausing.set()
 
     def closed_error(self) -> NotConnected:
         """What who needs a connection is told once there will be none."""
@@ -195,6 +213,9 @@ class Link:
                     finally:
                         await connection.__aexit__(None, None, None)
         except Exception as error:
+            if self._fate.failure is not None and isinstance(error, RabbitryError | OSError):
+                logger.debug("%s, of a client that had ended: %s", self._hosts[0].name, error)
+                return  # the other link failed first, mostly for the same reason, and that is what is raised
             self._fate.failure = self._fate.failure or error
             raise
         finally:  # who still waits for a connection, in a clean-up perhaps, waits in vain
@@ -218,8 +239,9 @@ class Link:
         began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
+            follows = False
             if failures or self.lives:
-                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
+                follows = await self._fate.pause(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
             refusals = 0
             for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
                 rest = self.backoff.rest(anyio.current_time() - began)
@@ -228,7 +250,8 @@ class Link:
                 elif self.last_error is not None:  # (one attempt is made, however late this task had its turn)
                     break
                 try:
-                    return await self._open_at(settings)
+                    # Who only followed tells nobody: two that are dropped again and again would chase each other.
+                    return await self._open_at(settings, is_news=not follows)
                 except (ConnectFailed, OSError) as error:
                     if self._is_final(error, former):
                         raise
@@ -256,8 +279,10 @@ class Link:
             return False
         return isinstance(error, NotConnected) or not self._fate.has_lived
 
-    async def _open_at(self, settings: Settings) -> Connection:
+    async def _open_at(self, settings: Settings, *, is_news: bool) -> Connection:
         connection = await self._entered(settings)
+        if is_news:
+            self._fate.tell_connected()
         try:
             await self._restore(connection)
         except BaseException:

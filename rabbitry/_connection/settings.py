@@ -7,6 +7,7 @@ tell what happens.
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import sys
@@ -45,6 +46,8 @@ __all__ = [
     "connection_settings",
     "default_name",
 ]
+
+logger = logging.getLogger("rabbitry")
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[ByteStream]]
 
@@ -142,10 +145,20 @@ def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpac
         )
     if not 0 <= settings.channel_max <= 65535:
         raise ValueError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
+    if address.verify is False and settings.ssl_context is None and settings.dial is None:
+        _warn_unverified(address.unix_path or f"{address.host}:{address.port}")
     encode_table(dict(settings.client_properties))  # refuses what can't be sent, here rather than amid the handshake
     if settings.max_message_size < 1:
         raise ValueError(f"max_message_size must be positive, not {settings.max_message_size}")
     return settings
+
+
+@lru_cache(maxsize=256)
+def _warn_unverified(where: str) -> None:
+    """Once for each broker, not for each connection."""
+    logger.warning(
+        "%s: verify=verify_none: whoever stands in between can read and change everything, the password included", where
+    )
 
 
 def default_name() -> str:

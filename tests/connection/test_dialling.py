@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -423,3 +425,34 @@ async def test_a_reactor_left_while_several_are_tried(addresses: Addresses, poll
                 while len(reactor._hub) < 2:
                     await anyio.sleep(0.01)
     assert isinstance(failures[0], rabbitry.ConnectFailed | rabbitry.NotConnected)
+
+
+# --- as the interpreter shuts down -----------------------------------------------------------------------------------
+
+LAST_WORDS = """
+import atexit, sys
+import anyio, rabbitry, rabbitry.blocking
+
+async def main():
+    async with rabbitry.open_client(sys.argv[1]) as client:
+        await client.publish(b"", routing_key="nowhere")
+
+def say(backend):
+    if backend == "threads":
+        with rabbitry.blocking.open_client(sys.argv[1]) as client:
+            client.publish(b"", routing_key="nowhere", timeout=20)
+    else:
+        anyio.run(main, backend=backend)
+    print("said")
+
+atexit.register(say, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads"])
+def test_the_first_use_at_exit_finds_a_host_by_its_name(backend: str, node: PrivateNode) -> None:
+    url = node.url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-c", LAST_WORDS, url, backend], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("said\n", "")

@@ -13,7 +13,7 @@ from typing import Any
 from rabbitry._errors import RabbitryError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import ProtocolChannel
-from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.connection import UNSPLIT_MAX, ProtocolConnection
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
@@ -286,7 +286,8 @@ def check_bookkeeping(connection: ProtocolConnection) -> None:
             outstanding += 1
     assert connection.awaiting == outstanding, f"awaiting is {connection.awaiting}, outstanding are {outstanding}"
     assert connection.out_size == sum(map(len, connection.out))
-    assert len(connection._tail) <= connection.body_max + 8
+    unsplit = UNSPLIT_MAX if connection.handshake is None else 0
+    assert len(connection._tail) <= max(connection.body_max, unsplit) + 8
     for channel in channels:
         if channel.tags.pending or channel.tags.requeued:
             assert channel in connection.acking

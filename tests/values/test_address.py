@@ -31,6 +31,8 @@ GUEST = ("guest", "guest")
         ("amqp:///vhost", (*GUEST, "localhost", 5672, "vhost")),
         ("amqp://host/", (*GUEST, "host", 5672, "/")),  # the deviation: "" by the specification
         ("amqp://host/%2F", (*GUEST, "host", 5672, "/")),
+        ("amqp://host//", (*GUEST, "host", 5672, "/")),  # kombu's way to write it
+        ("amqp://user:pass@host:5672//?heartbeat=5", ("user", "pass", "host", 5672, "/")),
         ("amqp://[::1]", (*GUEST, "::1", 5672, "/")),
         # and more
         ("amqps://host", (*GUEST, "host", 5671, "/")),
@@ -98,6 +100,58 @@ def test_query(query: str, attribute: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "ours"),
+    [
+        ("auth=plain", "auth_mechanism=plain"),
+        ("cafile=/ca.pem", "cacertfile=/ca.pem"),
+        ("ca_certs=/ca.pem", "cacertfile=/ca.pem"),
+        ("channelMax=10", "channel_max=10"),
+        ("frameMax=4096", "frame_max=4096"),
+        ("no_verify_ssl=1", "verify=verify_none"),
+        ("no_verify_ssl=false", "verify=verify_peer"),
+        ("locale=en_US", ""),
+        ("ssl=true&locale=en_US", ""),
+        ("ssl=1", ""),
+        ("heartbeat=60&locale=en_US&frameMax=0", "heartbeat=60&frame_max=0"),
+    ],
+)
+def test_what_other_clients_call_the_same(query: str, ours: str) -> None:
+    assert parse_uri(f"amqps://host/?{query}") == parse_uri(f"amqps://host/?{ours}")
+
+
+def test_what_is_in_the_clear_may_say_so() -> None:
+    assert parse_uri("amqp://host/?ssl=false") == parse_uri("amqp://host/?ssl=0") == parse_uri("amqp://host")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("connection_attempts", r"reconnect=Backoff\(attempts="),
+        ("retry_delay", r"reconnect=Backoff\("),
+        ("reconnect_interval", r"reconnect=Backoff\("),
+        ("fail_fast", r"reconnect=Backoff\("),
+        ("socket_timeout", "connection_timeout in milliseconds, or connect_timeout= in seconds"),
+        ("stack_timeout", "connect_timeout="),
+        ("timeout", "connect_timeout="),
+        ("blocked_connection_timeout", r"anyio\.fail_after"),
+        ("ssl_options", "cacertfile, certfile, keyfile and verify are, or pass ssl_context="),
+        ("cadata", "ssl_context="),
+        ("happy_eyeballs_delay", "leave it out"),
+        ("keepAlive", "leave it out"),
+        ("client_properties", "client_properties="),
+        ("prefetch", "prefetch="),
+        ("virtual_host", "the path here: amqp://host/name"),
+    ],
+)
+def test_what_other_clients_have_is_named_with_what_to_use(name: str, instead: str) -> None:
+    with pytest.raises(ValueError, match=f"query parameter {name} is .*{instead}|parameter {name} has .*{instead}"):
+        parse_uri(f"amqps://host/?heartbeat=5&{name}=s3cret")
+    with pytest.raises(ValueError) as raised:
+        parse_uri(f"amqp://user:word@host/?{name}=s3cret")
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("uri", "path", "virtual_host"),
     [
         ("amqp+unix:///run/rabbitmq.sock", "/run/rabbitmq.sock", "/"),
@@ -151,7 +205,8 @@ def test_unix_sockets_with_credentials() -> None:
         ("amqp://[::1]x", "too many colons|brackets"),
         ("amqp://ho%2Fst", "character that no host name has"),
         ("amqp://ho%20st", "character that no host name has"),
-        ("amqp://host//", "virtual host contains a '/'"),
+        ("amqp://host//jobs", "virtual host contains a '/'"),
+        ("amqp://host///", "virtual host contains a '/'"),
         ("amqp://host/a/b", "virtual host contains a '/'; write it as %2F"),
         ("amqp://host/a/", "virtual host contains a '/'"),
         ("amqp://host/" + "x" * 256, "longer than 255 bytes"),
@@ -178,6 +233,12 @@ def test_unix_sockets_with_credentials() -> None:
         ("amqp://host/?connection_timeout=0", "connection_timeout: must be an integer from 1"),
         ("amqp://host/?channel_max=65536", "channel_max: must be"),
         ("amqp://host/?frame_max=4095", "frame_max: must be 0 .the broker's. or at least 4096, not 4095"),
+        ("amqp://host/?ssl=true", "amqps:// uses TLS"),
+        ("amqps://host/?ssl=false", "amqps:// uses TLS, amqp:// does not"),
+        ("amqp://host/?ssl=maybe", "ssl: must be true or false"),
+        ("amqp://host/?locale=de_DE", "locale: can't be chosen"),
+        ("amqp://host/?channelMax=1&channel_max=1", "channel_max occurs twice"),
+        ("amqp://host/?no_verify_ssl=1", "verify: only amqps:// uses TLS"),
         ("amqp://host/?vhost=x", "virtual host is the path here"),
         ("amqp://host/?verify=verify_peer&cacertfile=x", "cacertfile, verify: only amqps:// uses TLS"),
         ("amqps://host/?verify=yes", "verify: must be verify_peer or verify_none, not 'yes'"),

@@ -519,6 +519,39 @@ def test_heartbeats_are_sent_when_idle() -> None:
         assert dialogue.sent() == ([(0, "heartbeat")] if tick % 2 == 0 else [])
 
 
+@pytest.mark.parametrize("has_ticked", [False, True])
+def test_who_left_no_time_for_heartbeats_is_told(has_ticked: bool) -> None:
+    """Whether the tick or the end is looked at first when the loop runs again."""
+    for late, told in (0.0, False), (9.0, False), (11.0, True), (100.5, True):
+        dialogue = Dialogue(heartbeat=10).open()
+        connection = dialogue.connection
+        due = connection.next_tick(1000.0)
+        assert due == 1005.0
+        if has_ticked:
+            connection.handle_timer(due + late)
+        connection.eof_received(None, due + late)
+        assert ("event loop" in str(connection.error)) == told
+        if told:
+            assert "the peer closed the connection, after this program had kept its event loop" in str(connection.error)
+            assert f"for at least {late:.1f} s" in str(connection.error)
+
+
+def test_a_late_tick_of_long_ago_is_not_blamed() -> None:
+    connection = Dialogue(heartbeat=10).open().connection
+    following = connection.handle_timer(connection.next_tick(0.0) + 50)
+    assert following is not None
+    connection.receive_data(HEARTBEAT)
+    connection.handle_timer(following)
+    connection.eof_received(OSError("reset"), following + 1)
+    assert str(connection.error) == "connection closed: connection lost: reset"
+
+
+def test_without_heartbeats_nobody_is_blamed() -> None:
+    connection = Dialogue(heartbeat=0).open().connection
+    connection.eof_received(None, 1e6)
+    assert str(connection.error) == "connection closed: connection lost: the peer closed the connection"
+
+
 def test_no_heartbeat_while_something_is_queued() -> None:
     dialogue = Dialogue(heartbeat=10).open()
     channel = dialogue.open_channel()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rabbitry._errors import ConnectFailed, ConnectionClosed, DecodeError, RemoteProtocolError
+from rabbitry.protocol.client.connection import UNSPLIT_MAX
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
@@ -485,6 +486,64 @@ def test_no_limit_is_a_limit() -> None:
     assert len(event[-1]) == 1_000_000
     dialogue.connection.receive_data(b"\x03\x00\x01" + (1_000_001).to_bytes(4, "big") + b"a")
     assert "exceeds frame_max" in str(dialogue.connection.error)
+
+
+# --- what can't be split may exceed frame_max -------------------------------------------------------------------------
+
+
+def large_header(size: int) -> bytes:
+    """A content header of so many bytes: a table of one long string among the properties."""
+    text = size - 12 - 2 - 4 - 2 - 1 - 4  # class to body size, flags, the table's length, the key, the type, the length
+    table = b"\x01k" + b"S" + text.to_bytes(4, "big") + b"a" * text
+    return header_frame(1, 4, b"\x20\x00" + len(table).to_bytes(4, "big") + table)
+
+
+@pytest.mark.parametrize("frame_max", [4096, 131072])
+@pytest.mark.parametrize("size", [131_100, UNSPLIT_MAX])
+@pytest.mark.parametrize("before", ["deliver", "get", "return"])
+def test_headers_beyond_frame_max(frame_max: int, size: int, before: str) -> None:
+    dialogue = Dialogue("whole").open(frame_max=frame_max)
+    channel = dialogue.open_channel()
+    dialogue.consume(channel)
+    header = large_header(size)
+    assert len(header) == size + 8
+    if before == "get":
+        channel.request(methods.BasicGet(queue="q"), "got")
+        dialogue.sent()
+        frames = get_ok(1, 1)
+    elif before == "return":
+        frames = returned(1, b"")
+    else:
+        frames = DELIVER_FRAME
+    method = frames[: 8 + int.from_bytes(frames[3:7], "big")]
+    events = dialogue.feed(method, header, body_frame(1, b"body"))
+    assert [event[0] for event in events] != ["ended"], events
+    assert dialogue.connection.state is ConnectionState.OPEN
+    [event] = dialogue.feed(deliver(1, 2, b"next"))
+    assert event[-1] == b"next"
+
+
+def test_headers_beyond_any_bound(split: str) -> None:
+    """Refused as soon as the size is known, with what to look for, and by the code of what is too large."""
+    dialogue = ready(split)
+    events = dialogue.feed(DELIVER_FRAME, b"\x02\x00\x01" + (UNSPLIT_MAX + 1).to_bytes(4, "big") + b"\x00")
+    assert f"properties and headers take {UNSPLIT_MAX + 1} bytes, which exceeds frame_max (131072)" in str(events)
+    assert getattr(dialogue.connection.error, "code", None) == 311
+    assert dialogue.connection._tail == b""
+
+
+@pytest.mark.parametrize("state", [ConnectionState.TUNE, ConnectionState.OPEN_OK])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_during_the_handshake_nothing_may_exceed(kind: int, state: ConnectionState) -> None:
+    dialogue = in_state("whole", state)
+    [ended] = dialogue.feed(bytes([kind]) + b"\x00\x00" + (131_100).to_bytes(4, "big") + b"\x00")
+    assert "exceeds frame_max" in ended[1]
+
+
+def test_a_body_may_not_exceed(split: str) -> None:
+    dialogue = ready(split)
+    events = dialogue.feed(DELIVER_FRAME, large_header(200_000), raw_frame(3, 1, b"a" * 131_065))
+    assert "a frame of 131073 bytes exceeds frame_max (131072)" in str(events)
 
 
 def test_max_message_size(split: str) -> None:
