@@ -27,12 +27,21 @@ def _publish(commands: Any) -> None:
   rabbitry publish --exchange events --routing-key job.new --property content_type=application/json < event.json
   tail -f access.log | rabbitry publish --routing-key log --lines
   rabbitry consume old --json --timeout 1 | rabbitry publish --json-lines --routing-key new""",
+        notes="It goes on after a message that the broker refuses and after a line that is no message, names each, and "
+        "exits 1 or 2 in the end. What was under way when a connection was lost is sent again; how many may have "
+        "arrived twice for that is said.",
     )
     add.add_argument("body", nargs="?", metavar="BODY", help="the body (default: all of stdin)")
+    add.add_argument("more", nargs="*", metavar="BODY", help="more of them: a message each")
     add.add_argument("--exchange", metavar="NAME", help="(default: the default exchange, whose keys are queues' names)")
     add.add_argument("--routing-key", metavar="KEY")
     _properties(add)
-    add.add_argument("--mandatory", action="store_true", help="fail where no queue is bound")
+    add.add_argument(
+        "--mandatory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fail where no queue is bound (the default), or have the broker drop the message",
+    )
     add_value(add, "--repeat", parse_count, "N", "publish the body so often", 1)
     many = add.add_mutually_exclusive_group()
     many.add_argument("--lines", action="store_true", help="a message for each line of stdin")
@@ -42,6 +51,8 @@ def _publish(commands: Any) -> None:
         help="each line is a message with its properties, as `consume --json` writes it; flags given here win over it",
     )
     add.add_argument("-0", "--null", action="store_true", help="lines end with NUL, not with a line feed")
+    text = "append what was not confirmed, in the form that --json-lines reads"
+    add.add_argument("--failed", metavar="FILE", help=text)
     add_value(add, "--window", parse_count, "N", "publish so many ahead of their confirms", 1000)
 
 
