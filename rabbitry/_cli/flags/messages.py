@@ -9,6 +9,12 @@ from rabbitry._cli.flags.parser import add_command, add_header, add_value
 from rabbitry._cli.values import parse_count, parse_duration, parse_number
 
 
+LOOKING = (
+    "With a quorum queue, --requeue uses up: each look counts as a delivery (before RabbitMQ 4.3), and beyond the "
+    "queue's delivery limit messages are dead-lettered or dropped."
+)
+
+
 def add_to(commands: Any) -> None:
     """Add the commands."""
     _publish(commands)
@@ -69,7 +75,9 @@ def _consume(commands: Any) -> None:
   rabbitry consume --exchange events --routing-key 'job.#'
   rabbitry consume audit --offset first --timeout 5     a stream, from its beginning""",
         notes="It goes on until --count, --timeout, Ctrl-C, or until the queue is deleted. What was not written "
-        "whole by then goes back to the queue. To a terminal, bodies are written without control characters.",
+        "whole by then goes back to the queue. Into a pipe, on Linux, it writes one message at a time, and acknowledges "
+        "it once it was read; with --count, and where that can't be known, once it was written. To a terminal, bodies "
+        f"are written without control characters. {LOOKING}",
     )
     add.add_argument("queue", nargs="?", metavar="QUEUE")
     add.add_argument("--exchange", metavar="NAME", help="instead of QUEUE: a temporary queue, bound to this exchange")
@@ -103,7 +111,7 @@ def _get(commands: Any) -> None:
   rabbitry get jobs --requeue --json                    look at the first one, and put it back
   rabbitry get jobs --count 100 --null | xargs -0 -n 1 work""",
         notes="A single body is written as it is, byte for byte; several as `consume` writes them. "
-        "The exit code is 1 if there is nothing to get.",
+        f"The exit code is 1 if there is nothing to get. {LOOKING}",
     )
     add.add_argument("queue", metavar="QUEUE")
     add_value(add, "--count", parse_count, "N", "take so many at most", 1)
