@@ -8,7 +8,6 @@ from typing import Any
 from rabbitry._cli.flags.parser import add_command, add_header, add_value
 from rabbitry._cli.values import parse_count, parse_duration, parse_number
 
-
 LOOKING = (
     "With a quorum queue, --requeue uses up: each look counts as a delivery (before RabbitMQ 4.3), and beyond the "
     "queue's delivery limit messages are dead-lettered or dropped."
@@ -75,7 +74,7 @@ def _consume(commands: Any) -> None:
   rabbitry consume --exchange events --routing-key 'job.#'
   rabbitry consume audit --offset first --timeout 5     a stream, from its beginning""",
         notes="It goes on until --count, --timeout, Ctrl-C, or until the queue is deleted. What was not written "
-        "whole by then goes back to the queue. Into a pipe, on Linux, it writes one message at a time, and acknowledges "
+        "whole by then goes back to the queue. Into a pipe, on Linux, it writes one message at a time and acknowledges "
         "it once it was read; with --count, and where that can't be known, once it was written. To a terminal, bodies "
         f"are written without control characters. {LOOKING}",
     )
