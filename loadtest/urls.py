@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
@@ -38,6 +39,20 @@ def find_address(url: str) -> tuple[str, int | None]:
     """The host and the port that a URL leads to."""
     parts = urlsplit(url)
     return parts.hostname or "localhost", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether it certainly leads to this machine: by an address of it alone, or as `localhost`."""
+    host = unquote(find_address(url)[0]).lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761, 6.3
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or (
+        isinstance(address, IPv6Address) and getattr(address.ipv4_mapped, "is_loopback", False)
+    )
 
 
 def with_vhost(url: str, vhost: str | None) -> str:

@@ -30,8 +30,13 @@ _KEYS = ("body", "body_base64", "exchange", "routing_key", "redelivered", "prope
 
 
 def as_record(delivery: Delivery) -> dict[str, Any]:
-    """The delivery as an object for JSON. Its expiration is in seconds."""
-    message = delivery.message
+    """The delivery as an object for JSON."""
+    record = record_of(delivery.message, delivery.exchange, delivery.routing_key)
+    return {**dict(list(record.items())[:2]), "redelivered": delivery.redelivered, **record}
+
+
+def record_of(message: Message, exchange: str, routing_key: str) -> dict[str, Any]:
+    """The message as an object for JSON. Its expiration is in seconds."""
     properties: dict[str, Any] = {}
     for name in PROPERTIES:
         value = getattr(message, name)
@@ -45,11 +50,10 @@ def as_record(delivery: Delivery) -> dict[str, Any]:
         if value is not None or name == "delivery_mode":
             properties[name] = value
     return {
-        "exchange": _text_to_json(delivery.exchange),
-        "routing_key": _text_to_json(delivery.routing_key),
-        "redelivered": delivery.redelivered,
+        "exchange": _text_to_json(exchange),
+        "routing_key": _text_to_json(routing_key),
         "properties": properties,
-        **_body_to_json(delivery.body),
+        **_body_to_json(bytes(message.body)),
     }
 
 

@@ -116,6 +116,13 @@ class Reader:
             raise CommandError("stdin is closed: there is nothing to read from")
         self._descriptor = _descriptor(sys.stdin)
         self._is_at_end = False
+        self._scope = anyio.CancelScope()
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Read no more; what was read whole is still handed on."""
+        self.is_stopped = True
+        self._scope.cancel()
 
     async def read(self) -> bytes:
         """Some bytes; none at the end. Cancelling it loses nothing that was not read."""
@@ -124,13 +131,19 @@ class Reader:
                 return b""
             self._is_at_end = True
             return sys.stdin.buffer.read()
+        if not self.is_stopped:
+            with anyio.CancelScope() as self._scope:
+                return await self._read(self._descriptor)
+        return b""
+
+    async def _read(self, descriptor: int) -> bytes:
         while True:
-            if not _is_ready(self._descriptor, select.POLLIN):
-                await anyio.wait_readable(self._descriptor)
+            if not _is_ready(descriptor, select.POLLIN):
+                await anyio.wait_readable(descriptor)
             try:
-                return os.read(self._descriptor, READ_SIZE)
+                return os.read(descriptor, READ_SIZE)
             except BlockingIOError:
-                await anyio.wait_readable(self._descriptor)
+                await anyio.wait_readable(descriptor)
 
     async def read_all(self) -> bytes:
         """Everything up to the end, as one body."""
@@ -142,7 +155,7 @@ class Reader:
         return bytes(data)
 
     async def lines(self, end: bytes = b"\n") -> AsyncGenerator[bytes, None]:
-        """Each line without its end; the last one may lack it."""
+        """Each line without its end; the last one may lack it, unless reading was stopped there."""
         rest = bytearray()
         while piece := await self.read():
             first, *others = piece.split(end)
@@ -152,7 +165,7 @@ class Reader:
                 rest = bytearray(other)
             if len(rest) > LARGEST:
                 raise CommandError(f"a line is longer than {LARGEST:,} bytes")
-        if rest:
+        if rest and not self.is_stopped:
             yield bytes(rest)
 
 

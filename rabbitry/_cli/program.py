@@ -93,7 +93,7 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
     except (ConnectFailed, ConnectionClosed, NotConnected) as error:
         is_refused = isinstance(error, ConnectionClosed) and error.blame in ("this", "perhaps")
         raise CommandError(str(error), FAILED if is_refused else UNREACHABLE) from None
-    except LocalProtocolError as error:
+    except (LocalProtocolError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
     except RabbitryError as error:
         raise CommandError(str(error), FAILED) from None

@@ -220,6 +220,82 @@ def test_interrupted_ahead_of_the_confirms(cli: Cli, queue: str, amqp_url: str, 
 
 
 @BACKENDS
+def test_interrupted_it_publishes_what_was_read(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """A pipe's writer takes that for published; and it is said how many were confirmed."""
+    words = "publish", "--routing-key", queue, "--lines", "--window", "1", "--backend", backend
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"1\n2\n3\n4\nhalf of")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 2)
+        publisher.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            publisher.wait(timeout=0.3)
+        portal.call(proxy.resume)
+        assert publisher.wait(timeout=10) == 130
+        assert publisher.stderr.read() == b"rabbitry: interrupted: 5 messages published: 5 confirmed\n"
+    assert cli("get", queue, "--count", "9").out == b"first\n1\n2\n3\n4\n"
+
+
+def test_interrupted_twice_it_says_of_how_many_nothing_is_known(cli: Cli, queue: str, amqp_url: str) -> None:
+    words = "publish", "--routing-key", queue, "--lines"
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"second\nthird\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 3)
+        publisher.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            publisher.wait(timeout=0.3)
+        publisher.send_signal(signal.SIGINT)
+        assert publisher.wait(timeout=20) == 130
+        text = publisher.stderr.read().decode()
+    assert text.endswith("rabbitry: interrupted: 3 messages published: 1 confirmed, 2 unknown\n")
+
+
+@BACKENDS
+def test_a_connection_that_is_lost_costs_no_message(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """What was under way then is sent again, and counted, as it may have arrived."""
+    words = "publish", "--routing-key", queue, "--lines", "--wait", "30", "--backend", backend
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"second\nthird\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 3)
+        portal.call(proxy.cut)
+        publisher.stdin.close()
+        publisher.stdin = None
+        assert publisher.wait(timeout=30) == 0
+        text = publisher.stderr.read().decode()
+    assert "3 messages published: 3 confirmed; 2 sent again, which may have arrived twice\n" in text
+    assert cli("get", queue, "--count", "9").out.split() == [b"first", b"second", b"third", b"second", b"third"]
+
+
+@BACKENDS
 def test_a_function_that_does_not_end_is_left_by_the_third_signal(
     cli: Cli, queue: str, amqp_url: str, backend: str
 ) -> None:
@@ -428,7 +504,7 @@ def test_tracebacks_of_groups_and_notes_are_shown(capfd: pytest.CaptureFixture[s
     assert text.replace("\n", "").isprintable()
     assert "\nrabbitry: all" not in text.replace("failed\n", "", 1)
     assert text.startswith("rabbitry: the handler of \\x1b]0;title\\x07\\nrabbitry: all is well")
-    assert text.count("Traceback (most recent call last):\n") >= 2
+    assert "  + Exception Group Traceback" in text
 
 
 def test_names_say_nothing_in_our_name(cli: Cli, queue: str) -> None:
