@@ -30,6 +30,7 @@ __all__ = [
     "Consumer",
     "consume_method",
     "has_ended",
+    "is_starved",
     "life_behind",
     "method_of",
     "shed",
@@ -350,6 +351,11 @@ def method_of(consumer: Consumer) -> methods.BasicConsume:
 def waiting_at(consumer: Consumer) -> int:
     """Deliveries that came and nobody has taken."""
     return len(consumer._buffer)
+
+
+def is_starved(consumer: Consumer) -> bool:
+    """Whether somebody waits for a delivery, now."""
+    return bool(consumer._waiting)
 
 
 def shed(consumer: Consumer, keep: int) -> None:

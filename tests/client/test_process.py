@@ -228,6 +228,24 @@ async def test_poison_is_a_line_a_second(amqp_url: str, caplog: pytest.LogCaptur
 # --- the prefetch -----------------------------------------------------------------------------------------------------
 
 
+async def test_on_error_can_not_be_a_coroutine(amqp_url: str) -> None:
+    async def decide(delivery: Delivery, error: Exception) -> str:
+        return "reject"
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        with pytest.raises(TypeError, match="coroutine"):
+            await client.process(queue, coroutine_function, on_error=decide)  # type: ignore[arg-type]
+        await client.publish(b"x", routing_key=queue)
+
+        async def handle(delivery: Delivery) -> None:
+            raise ValueError("boom")
+
+        with anyio.fail_after(20), pytest.raises(TypeError, match="coroutine"):
+            await client.process(queue, handle, on_error=lambda *args: decide(*args))  # type: ignore[arg-type, return-value]
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 1)
+
+
 async def consumers_of(channel: rabbitry.Channel, queue: str) -> int:
     return (await channel.declare_queue(queue, passive=True)).consumer_count
 
