@@ -16,9 +16,9 @@ from math import inf
 
 import anyio
 
-from rabbitry._channel.consumer import Consumer, has_ended, is_starved, life_behind, method_of, shed, waiting_at
+from rabbitry._channel.consumer import Consumer, has_ended, is_starved, life_behind, method_of, waiting_at
 from rabbitry._channel.delivery import Delivery
-from rabbitry._channel.second import SecondConsumer
+from rabbitry._channel.second import SecondConsumer, StreamConsumer
 from rabbitry._concurrency.clock import clock
 from rabbitry._errors import RabbitryError
 from rabbitry.protocol.wire import methods
@@ -80,6 +80,7 @@ class Widening:
         "held",
         "look_at",
         "start_soon",
+        "stream_offset",
     )
 
     def __init__(self, base: int, concurrency: int, *, may_rise: bool = True) -> None:
@@ -97,6 +98,7 @@ class Widening:
         self.look_at: float = LOOK_EVERY if may_rise else inf  # how many must have been handled for the next look
         self.held: Callable[[], int] = int  # deliveries held for later
         self.start_soon: Callable[..., object] | None = None  # of the workers, while they run
+        self.stream_offset: Callable[[], int | None] | None = None  # of a stream, the offset after what came last
 
     # --- called by the workers ----------------------------------------------------------------------------------------
 
@@ -123,14 +125,17 @@ class Widening:
         if self._is_useless or self.start_soon is None or not isinstance(consumer, Consumer) or has_ended(consumer):
             return
         method = method_of(consumer)
-        if method.exclusive or method.no_ack or delivery.seems_streamed:  # which can't have a second one
+        is_strange = self.stream_offset is None and delivery.seems_streamed
+        if method.exclusive or method.no_ack or is_strange:  # which can't have a second one
             self._is_useless = True
             return
         self._is_watching = True
         self.start_soon(self._watched, consumer)
 
     async def _watched(self, consumer: Consumer) -> None:
-        second = SecondConsumer(consumer)
+        second: SecondConsumer | StreamConsumer = SecondConsumer(consumer)
+        if self.stream_offset is not None:
+            second = StreamConsumer(consumer, self._base, self.stream_offset)
         try:
             await self._follow(consumer, second)
         except RabbitryError:  # the channel has ended
@@ -140,7 +145,7 @@ class Widening:
             self._is_watching = False
             self._risen, self._allowance = self._base, 0
 
-    async def _follow(self, consumer: Consumer, second: SecondConsumer) -> None:
+    async def _follow(self, consumer: Consumer, second: SecondConsumer | StreamConsumer) -> None:
         """Give the second consumer the prefetch that is right, until none is."""
         too_much = unneeded = 0  # ticks in a row
         before = self.done
@@ -156,7 +161,7 @@ class Widening:
 
             wanted = self._wanted(rate) if is_starved(consumer) else 0
             if too_much == PATIENCE:
-                await self._fall(consumer, second)
+                await self._fall(second)
             elif second.prefetch and not second.deliveries and self.done - before > 4 * (self._base + second.prefetch):
                 self._is_useless = True  # its queue has a single active consumer, then, which is the first
                 return
@@ -166,7 +171,7 @@ class Widening:
                 await second.set_prefetch(0)
                 return
 
-    async def _tick(self, second: SecondConsumer, end: float) -> None:
+    async def _tick(self, second: SecondConsumer | StreamConsumer, end: float) -> None:
         """Wait for a tick, and see to what is held as soon as that changes."""
         while True:
             self._changed = anyio.Event()
@@ -196,11 +201,11 @@ class Widening:
             self._rest_until = self._monotonic() + ASK_AGAIN
         return has_more
 
-    async def _fall(self, consumer: Consumer, second: SecondConsumer) -> None:
+    async def _fall(self, second: SecondConsumer | StreamConsumer) -> None:
         """Handlers have become slow: others may have what waits here."""
         now = self._monotonic()
         self._rest = FIRST_REST if now - self._rest_until > LONGEST_REST else min(2 * self._rest, LONGEST_REST)
         self._rest_until = now + self._rest
         self._risen = self._base
         await second.set_prefetch(self._allowance, put_back=True)
-        shed(consumer, self._concurrency)
+        second.shed(self._concurrency)

@@ -41,7 +41,7 @@ OnStale = Literal["finish", "cancel"]
 class Processing:
     """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost, if any."""
 
-    __slots__ = ("_handler", "_is_stream", "_on_error", "_put_back", "_workers", "on_loss", "prefetch")
+    __slots__ = ("_handler", "_is_stream", "_on_error", "_put_back", "_widening", "_workers", "on_loss", "prefetch")
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Processing:
         self._handler = handler
         self._on_error: OnError = on_error
         self.prefetch = default_prefetch(concurrency) if prefetch is None else checked_prefetch(prefetch)
-        widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
+        self._widening = widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
         self._put_back = Pauses(widening).put_back
         self._is_stream = False  # until it runs, and knows
         is_cancelling = on_stale == "cancel"
@@ -78,6 +78,8 @@ class Processing:
         if subscription.is_stream and self._on_error == "requeue":
             raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream
+        if self._is_stream:
+            self._widening.stream_offset = subscription.stream_offset
         async with subscription:
             try:
                 await self._workers.run(subscription, task_status)

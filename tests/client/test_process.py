@@ -272,6 +272,34 @@ async def test_quick_handlers_are_not_bound_by_the_round_trip(amqp_url: str, aut
             await near.delete(queue)
 
 
+async def test_a_stream_is_not_bound_by_the_round_trip(amqp_url: str) -> None:
+    """It goes on where it was as its prefetch rises, in its next life, too."""
+    async with through_proxy(amqp_url) as (client, proxy), rabbitry.open_client(amqp_url) as near:
+        stream = rabbitry.Queue(unique(), type="stream")
+        await client.declare(stream)
+        try:
+            bodies = [b"%d" % number for number in range(3000)]
+            await fill(near, stream.name, bodies)
+            proxy.delay = 0.01
+            seen: list[bytes] = []
+
+            async def handle(delivery: Delivery) -> None:
+                seen.append(delivery.body)
+                if len(seen) == 2000:
+                    proxy.cut()
+                if delivery.body == bodies[-1]:
+                    client.stop_consuming()
+
+            with anyio.fail_after(20):
+                await client.process(stream, handle, offset="first", on_error="raise")
+            assert seen[:2000] == bodies[:2000]
+            again = bodies.index(seen[2000])
+            assert again >= 1800 and seen[2000:] == bodies[again:]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await near.delete(stream)
+
+
 async def test_quick_servers_are_not_bound_by_the_round_trip(amqp_url: str) -> None:
     async with through_proxy(amqp_url) as (client, proxy), rabbitry.open_client(amqp_url) as near:
         async with some_queue(amqp_url) as queue, near.rpc() as rpc, anyio.create_task_group() as tg:
