@@ -35,8 +35,10 @@ __all__ = [
     "SOFT_MARK",
     "Companion",
     "Consumer",
+    "begin_again",
     "consume_method",
     "has_ended",
+    "is_starved",
     "life_behind",
     "method_of",
     "shed",
@@ -369,6 +371,35 @@ def method_of(consumer: Consumer) -> methods.BasicConsume:
 def waiting_at(consumer: Consumer) -> int:
     """Deliveries that came and nobody has taken."""
     return len(consumer._buffer)
+
+
+def is_starved(consumer: Consumer) -> bool:
+    """Whether somebody waits for a delivery, now."""
+    return bool(consumer._waiting)
+
+
+async def begin_again(consumer: Consumer, prefetch: int, arguments: Callable[[], dict[str, Any]]) -> None:
+    """Cancel it, and consume once more with another prefetch, for the same iteration. `arguments` is asked in between,
+    when all that came before is here. Cancelled, or when that fails, it may have ended.
+    """
+    life = consumer._life
+    registration = consumer._registration
+    if registration is None or not registration.is_started:
+        return
+    waiter = Waiter()
+    await life.endpoint.reply(life.live.request_cancel(registration, waiter), waiter)
+    if consumer._ended:
+        return
+    life.set_prefetch(prefetch)
+    waiter = Waiter()
+    method = consumer._method
+    method = methods.BasicConsume(queue=method.queue, consumer_tag=method.consumer_tag, arguments=arguments())
+    consumer._registration, slot = life.live.consume(method, consumer, waiter)
+    try:
+        await life.endpoint.reply(slot, waiter)
+    except BaseException:
+        consumer.stop()
+        raise
 
 
 def shed(consumer: Consumer, keep: int) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from inspect import iscoroutinefunction
+from inspect import iscoroutine
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -147,6 +147,7 @@ class Delivery(Content):
         with requeue, and it goes on. What the block settled itself stays so; a stale delivery is counted and logged,
         not raised.
         """
+        check_on_error(on_error)
         return ProcessDelivery(self, on_error)
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -205,13 +206,9 @@ def _death(entry: dict[str, Any]) -> Death:
 
 def check_on_error(on_error: OnError) -> None:
     """Refuse what is no such policy."""
-    if on_error in ("requeue", "reject", "raise"):
-        return
-    if not callable(on_error):
+    if on_error not in ("requeue", "reject", "raise") and not callable(on_error):
         error = ValueError if isinstance(on_error, str) else TypeError
         raise error(f'on_error must be "requeue", "reject", "raise" or a function, not {on_error!r}')
-    if iscoroutinefunction(on_error):
-        raise TypeError(f"on_error is asked while the delivery is settled, so it can't be a coroutine: {on_error!r}")
 
 
 FAILURES = Repeated()
@@ -236,7 +233,6 @@ class ProcessDelivery:
         """From a stream (`is_stream`, or it looks so) "reject" skips it, by an ack; what would put it back leaves it
         unsettled. `put_back` does what "requeue" says, now or after the seconds that it returns.
         """
-        check_on_error(on_error)
         self._is_stream = is_stream
         self._delivery = delivery
         self._on_error = on_error
@@ -293,6 +289,9 @@ class ProcessDelivery:
                     delivery.nack(requeue=True)
                 case _:
                     delivery.nack(requeue=True)
+                    if iscoroutine(verdict):
+                        verdict.close()
+                        raise TypeError("on_error is asked while the delivery is settled: it can't be a coroutine")
                     raise ValueError(f'on_error must return "requeue", "reject" or "raise", not {verdict!r}')
         except StaleDelivery:
             delivery._settled_too_late()

@@ -1,4 +1,5 @@
-"""`SecondConsumer`: a consumer beside another one, on its channel and into its buffer, to have a larger prefetch.
+"""`SecondConsumer`: a consumer beside another one, on its channel and into its buffer, to have a larger prefetch; and
+`StreamConsumer`, which has the same for a stream.
 
 RabbitMQ knows the prefetch of a consumer from its beginning to its end, and basic.qos for a whole channel
 (`global`) not with quorum queues, nor by default from 4.3 on. To cancel the first and begin another would delete an
@@ -10,8 +11,10 @@ active consumer it never gets anything, and it ends before the first does.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from typing import Any
 
-from rabbitry._channel.consumer import Consumer, life_behind, method_of
+from rabbitry._channel.consumer import Consumer, begin_again, life_behind, method_of, shed
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter
 from rabbitry._errors import RabbitryError
@@ -19,7 +22,7 @@ from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 
-__all__ = ["SecondConsumer"]
+__all__ = ["SecondConsumer", "StreamConsumer"]
 
 
 class SecondConsumer:
@@ -72,6 +75,10 @@ class SecondConsumer:
             self._cancel(registration)
             raise
 
+    def shed(self, keep: int) -> None:
+        """Put back what waits in the first one, but for the `keep` that came first."""
+        shed(self._consumer, keep)
+
     def _cancel(self, registration: ProtocolConsumer) -> None:
         channel = life_behind(self._consumer).live
         if channel.state is ChannelState.OPEN:
@@ -103,3 +110,33 @@ class SecondConsumer:
 
     def drop_stale(self) -> None:
         """What came by this waits in the first one, which drops it."""
+
+
+class StreamConsumer:
+    """A stream's consumer with more prefetch than `base`: cancelled, and begun again after what came last, whose offset
+    `following` tells. Two would each get all of the stream, and none of it can be put back.
+    """
+
+    __slots__ = ("_base", "_consumer", "_following", "deliveries", "prefetch")
+
+    def __init__(self, consumer: Consumer, base: int, following: Callable[[], int | None]) -> None:
+        self._consumer = consumer
+        self._base = base
+        self._following = following
+        self.prefetch = 0
+        self.deliveries = 1
+
+    async def set_prefetch(self, prefetch: int, *, put_back: bool = False) -> None:
+        """Have that much on top of the base. Raises what ended the channel."""
+        if prefetch != self.prefetch:
+            self.prefetch = prefetch
+            await begin_again(self._consumer, self._base + prefetch, self._arguments)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {**method_of(self._consumer).arguments, "x-stream-offset": self._following()}
+
+    def shed(self, keep: int) -> None:
+        """It has all of it to itself: others lose nothing by what waits here."""
+
+    def consumer_ended(self, consumer: Consumer) -> None:
+        """There is no other."""

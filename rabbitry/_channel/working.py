@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import Delivery
-from rabbitry._channel.widening import LOOK_EVERY, Widening
+from rabbitry._channel.widening import Widening
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
 from rabbitry._values.options import check_concurrency
@@ -115,7 +115,7 @@ class Workers:
                     return
                 if widening is not None:
                     widening.done = done = widening.done + 1
-                    if not done & LOOK_EVERY:
+                    if done >= widening.look_at:
                         widening.look(delivery)
         except StopAsyncIteration:
             pass

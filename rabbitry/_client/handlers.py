@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Literal
 
 import anyio
@@ -41,7 +41,7 @@ OnStale = Literal["finish", "cancel"]
 class Processing:
     """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost, if any."""
 
-    __slots__ = ("_handler", "_is_stream", "_on_error", "_pauses", "_workers", "on_loss", "prefetch")
+    __slots__ = ("_handler", "_is_stream", "_on_error", "_put_back", "_widening", "_workers", "on_loss", "prefetch")
 
     def __init__(
         self,
@@ -59,11 +59,13 @@ class Processing:
         if on_stale not in ("finish", "cancel"):
             raise ValueError(f"on_stale is 'finish' or 'cancel', not {on_stale!r}")
         check_on_error(on_error)
+        if iscoroutinefunction(on_error):
+            raise TypeError(f"on_error is asked while the delivery is settled: it can't be a coroutine, {on_error!r}")
         self._handler = handler
         self._on_error: OnError = on_error
         self.prefetch = default_prefetch(concurrency) if prefetch is None else checked_prefetch(prefetch)
-        widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
-        self._pauses = Pauses(widening)
+        self._widening = widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
+        self._put_back = Pauses(widening).put_back
         self._is_stream = False  # until it runs, and knows
         is_cancelling = on_stale == "cancel"
         self._workers = Workers(
@@ -76,6 +78,8 @@ class Processing:
         if subscription.is_stream and self._on_error == "requeue":
             raise ValueError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream
+        if self._is_stream:
+            self._widening.stream_offset = subscription.stream_offset
         async with subscription:
             try:
                 await self._workers.run(subscription, task_status)
@@ -88,7 +92,7 @@ class Processing:
                 )
 
     async def _settle(self, delivery: Delivery) -> None:
-        with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream, put_back=self._pauses.put_back):
+        with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream, put_back=self._put_back):
             try:
                 await self._handler(delivery)
             except anyio.get_cancelled_exc_class() as error:

@@ -43,6 +43,12 @@ class StreamPosition:
         if last.stream_offset is not None:
             self._following = last.stream_offset + 1
 
+    def following(self) -> int | None:
+        """The offset after the last delivery that came; None before the first one."""
+        if self._open:
+            self._advance(self._open[-1])
+        return self._following
+
     def argument(self) -> Any:
         """x-stream-offset for the next life."""
         if self._open:

@@ -118,6 +118,10 @@ class Subscription:
         """Whether the queue is known to be a stream: by `offset`, or because this client declared it as one."""
         return self._position is not None
 
+    def stream_offset(self) -> int | None:
+        """The offset after what came last of the stream; None where nothing did, or it is none."""
+        return self._position.following() if self._position is not None else None
+
     @property
     def queue(self) -> str:
         """The queue's name, for a temporary one the present."""

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rabbitry._channel.consumer import Consumer, life_behind
-from rabbitry._channel.delivery import NOTHING, Delivery, OnError, ProcessDelivery
+from rabbitry._channel.delivery import NOTHING, Delivery, OnError, ProcessDelivery, check_on_error
 from rabbitry._channel.life import ChannelLife
 from rabbitry._instrumentation import ProcessOperation
 from rabbitry._instrumented.life import InstrumentedLife
@@ -57,6 +57,7 @@ class InstrumentedDelivery(Delivery):
         return NOTHING  # type: ignore[no-any-return]
 
     def process(self, on_error: OnError = "requeue") -> ProcessDelivery:
+        check_on_error(on_error)
         return InstrumentedProcessDelivery(self, on_error)
 
     def _count(self, how: str) -> None:

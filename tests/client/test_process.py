@@ -228,6 +228,24 @@ async def test_poison_is_a_line_a_second(amqp_url: str, caplog: pytest.LogCaptur
 # --- the prefetch -----------------------------------------------------------------------------------------------------
 
 
+async def test_on_error_can_not_be_a_coroutine(amqp_url: str) -> None:
+    async def decide(delivery: Delivery, error: Exception) -> str:
+        return "reject"
+
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        with pytest.raises(TypeError, match="coroutine"):
+            await client.process(queue, coroutine_function, on_error=decide)  # type: ignore[arg-type]
+        await client.publish(b"x", routing_key=queue)
+
+        async def handle(delivery: Delivery) -> None:
+            raise ValueError("boom")
+
+        with anyio.fail_after(20), pytest.raises(TypeError, match="coroutine"):
+            await client.process(queue, handle, on_error=lambda *args: decide(*args))  # type: ignore[arg-type, return-value]
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 1)
+
+
 async def consumers_of(channel: rabbitry.Channel, queue: str) -> int:
     return (await channel.declare_queue(queue, passive=True)).consumer_count
 
@@ -252,6 +270,34 @@ async def test_quick_handlers_are_not_bound_by_the_round_trip(amqp_url: str, aut
         assert seen == bodies  # each once, and in order
         if not auto_delete:
             await near.delete(queue)
+
+
+async def test_a_stream_is_not_bound_by_the_round_trip(amqp_url: str) -> None:
+    """It goes on where it was as its prefetch rises, in its next life, too."""
+    async with through_proxy(amqp_url) as (client, proxy), rabbitry.open_client(amqp_url) as near:
+        stream = rabbitry.Queue(unique(), type="stream")
+        await client.declare(stream)
+        try:
+            bodies = [b"%d" % number for number in range(3000)]
+            await fill(near, stream.name, bodies)
+            proxy.delay = 0.01
+            seen: list[bytes] = []
+
+            async def handle(delivery: Delivery) -> None:
+                seen.append(delivery.body)
+                if len(seen) == 2000:
+                    proxy.cut()
+                if delivery.body == bodies[-1]:
+                    client.stop_consuming()
+
+            with anyio.fail_after(20):
+                await client.process(stream, handle, offset="first", on_error="raise")
+            assert seen[:2000] == bodies[:2000]
+            again = bodies.index(seen[2000])
+            assert again >= 1800 and seen[2000:] == bodies[again:]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await near.delete(stream)
 
 
 async def test_quick_servers_are_not_bound_by_the_round_trip(amqp_url: str) -> None:
