@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, blocking
-from rabbitry.blocking.portal import Operation
+from rabbitry.blocking.operation import Operation
 
 InThread = Callable[..., threading.Thread]
 
@@ -220,10 +220,10 @@ def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def strike(name: str) -> None:
         method = getattr(Operation, name)
 
-        def interrupted(_: Operation[Any]) -> None:
+        def interrupted(operation: Operation[Any], *_: object) -> None:
             monkeypatch.setattr(Operation, name, method)
             if name == "result":
-                method(_)
+                method(operation)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Operation, name, interrupted)

@@ -12,6 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Message, Queue, blocking
+from tests.blocking.test_ends import eventually
 from tests.support.helpers import unique
 
 InThread = Callable[..., threading.Thread]
@@ -367,7 +368,8 @@ def test_on_outcome_harms_nothing(client: blocking.Client, queue: str, caplog: p
 
     with client.publisher(on_outcome=on_outcome) as publisher:
         publisher.submit(b"x", routing_key=queue)
-    assert publisher.confirmed == 1 and "on_outcome failed" in caplog.text
+    assert publisher.confirmed == 1
+    eventually(lambda: "on_outcome failed" in caplog.text)
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------
