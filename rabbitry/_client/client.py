@@ -160,7 +160,8 @@ class Client:
 
         `prefetch`, `no_ack`, `exclusive`, `priority` as for `Channel.consume`. `offset` is where to begin in a stream:
         "first", "last" (its last chunk), "next" (what comes from now on, the default), an offset, a datetime, or a
-        timedelta into the past; after a loss it goes on at the first delivery not settled.
+        timedelta into the past; after a loss it goes on at the first delivery not settled. `TypeError` or `ValueError`
+        for what is none of these, or where the queue is known to be no stream.
         """
         return self._subscription(
             queue,

@@ -35,6 +35,9 @@ Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")
 
+SUSPICIONS = 5
+"""Times that an operation may be under way as the broker ends the connection over what may have been it."""
+
 _RANDOM = Random()
 
 
@@ -140,6 +143,8 @@ async def in_a_life(
             if error.blame == "perhaps":
                 suspicion = error
                 suspicions += 1
+                if suspicions == SUSPICIONS and not was_accepted:  # the trial did not show it, but others are cut too
+                    raise
 
 
 async def _is_cleared(link: Link, trial: Callable[[Connection], Awaitable[object]]) -> bool:

@@ -120,7 +120,7 @@ class Registry:
                         if isinstance(entity, Queue) and entity.is_temporary:
                             is_new = self._learn(entity)
                             if is_new and not restoring:  # it went, and is made anew with what was bound to it
-                                rest = chain(rest, [each for each in self._entities if _is_bound_to(each, entity)])
+                                rest = chain(self._lost_with(entity), rest)
                         elif not restoring and isinstance(entity, Exchange | Queue):
                             self._replace(entity)
                         entity = next(rest, None)
@@ -176,6 +176,20 @@ class Registry:
             del self._entities[former]
         self._named[type(entity), entity.name] = entity
         self._entities[entity] = None
+
+    def _lost_with(self, queue: Queue) -> list[Entity]:
+        """What the broker may have removed with a temporary queue, in the order to declare it: its bindings, exchanges
+        that were bound to nothing else, and what was bound to these.
+        """
+        bindings = [each for each in self._entities if isinstance(each, Binding) and each.queue == queue]
+        sources = {name_of(each.exchange) for each in bindings}
+        exchanges = [each for each in self._entities if isinstance(each, Exchange) and each.name in sources]
+        between = [
+            each
+            for each in self._entities
+            if isinstance(each, ExchangeBinding) and name_of(each.destination) in sources
+        ]
+        return [*exchanges, *between, *bindings]
 
     def _identified(self, entity: Entity) -> Entity:
         """The same entity told the same way: bindings by the names of what they bind, but for temporary queues."""
@@ -268,11 +282,6 @@ class Registry:
 
 def _is_temporary(entity: Exchange | Queue) -> bool:
     return isinstance(entity, Queue) and entity.is_temporary
-
-
-def _is_bound_to(entity: Entity, queue: Queue) -> bool:
-    """Whether the entity is a binding of this temporary queue."""
-    return isinstance(entity, Binding) and entity.queue == queue
 
 
 def _source(entity: Entity) -> str | None:

@@ -291,6 +291,27 @@ async def test_where_no_other_connection_can_be_had_a_suspect_is_tried_where_it_
             assert (opened, declared) == (3, 2)
 
 
+async def test_what_a_trial_does_not_show_is_raised_in_the_end() -> None:
+    """The broker crashes over what is bound to a temporary queue, which no other connection may use."""
+    bound = 0
+
+    def answer(method: Method, number: int) -> bytes | None:
+        nonlocal bound
+        if isinstance(method, methods.QueueBind):
+            bound += 1
+            if bound % 2:
+                return close(541, "INTERNAL_ERROR")
+            return method_frame(number, methods.ChannelClose(reply_code=405, reply_text="RESOURCE_LOCKED"))
+        return None
+
+    with scripted(answer) as peer, anyio.fail_after(20):
+        async with rabbitry.open_client(peer.url, reconnect=QUICK) as client:
+            queue = Queue.temporary()
+            with pytest.raises(rabbitry.ConnectionClosed, match="INTERNAL_ERROR"):
+                await client.declare(queue, Binding(queue, "x"))
+            assert bound == 9 and client.statistics()["declared"] == 0
+
+
 async def test_cancelling_a_trial_ends_its_connection() -> None:
     """And gives way to the next."""
     waiting = anyio.Event()

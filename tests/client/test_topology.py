@@ -307,14 +307,16 @@ async def test_a_temporary_queue_that_is_declared_again_stays_the_one_it_is(amqp
 
 
 async def test_a_temporary_queue_that_has_gone_is_made_anew_with_its_bindings(amqp_url: str) -> None:
-    queue, exchange = Queue.temporary(), Exchange(unique(), "fanout")
+    """And with an exchange that went along."""
+    queue, exchange, passing = Queue.temporary(), Exchange(unique(), "fanout"), Exchange(unique(), auto_delete=True)
     async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
-        await client.declare(queue, exchange, Binding(queue, exchange))
+        between = ExchangeBinding(passing, exchange)
+        await client.declare(queue, exchange, passing, between, Binding(queue, passing))
         name = queue.current_name
         async with client._consuming._connection.channel() as own:  # type: ignore[union-attr]  # which alone may
             await own.delete_queue(name)
         await client.declare(queue)
-        assert queue.current_name != name and declared(client) == 3
+        assert queue.current_name != name and declared(client) == 5
         await client.publish(b"x", exchange=exchange, mandatory=True)
         await channel.delete_exchange(exchange.name)
 
