@@ -30,7 +30,6 @@ from rabbitry._errors import (
     AuthenticationFailed,
     ConnectFailed,
     ConnectionClosed,
-    LocalProtocolError,
     NotConnected,
     RabbitryError,
 )
@@ -305,10 +304,10 @@ async def _dialled(dial: Dial, address: Address) -> ByteStream:
     except (OSError, EOFError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
         raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
     if not isinstance(stream, ByteStream):
-        raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
+        raise TypeError(f"dial must return an AnyIO ByteStream, not {stream!r}")
     if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
         await anyio.aclose_forcefully(stream)
-        raise LocalProtocolError(
+        raise ValueError(
             "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
         )
     return stream
