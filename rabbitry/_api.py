@@ -175,10 +175,10 @@ async def open_client(
     """A client that spans reconnects: `async with rabbitry.open_client("amqp://host") as client: ...`
 
     It keeps two connections, `{name}-publish` and `{name}-consume`, each opened when first needed, to any of `urls`
-    (tried in random order). `reconnect` says how long to wait between attempts and when to give up (default: 0.5 to
-    30 s, for ever). `while_down` is what publishing does meanwhile: "wait", or "fail" with `NotConnected`.
-    `credentials` is asked before each attempt, and with `expires_in` again when 80 % of that has passed. The others are
-    those of `connect`, `instrumentation` included. On `reactor`, or on one of its own.
+    (tried in random order, the one that failed last at the end). `reconnect` says how long to wait between attempts and
+    when to give up (default: 0.5 to 30 s, for ever). `while_down` is what publishing does meanwhile: "wait", or "fail"
+    with `NotConnected`. `credentials` is asked before each attempt, and with `expires_in` again when 80 % of that has
+    passed. The others are those of `connect`, `instrumentation` included. On `reactor`, or on one of its own.
 
     The block raises what waiting does not mend, and cancels its body for it: `AuthenticationFailed` from the first
     connection, `ConnectFailed` when `reconnect` gives up, a declared entity that the broker refuses to have again.

@@ -111,6 +111,7 @@ class Link:
         "_connection",
         "_credentials",
         "_expires_in",
+        "_failed",
         "_fate",
         "_hosts",
         "_hub",
@@ -150,6 +151,7 @@ class Link:
         self.lives = 0
         self._hub = hub
         self._hosts = list(hosts)
+        self._failed: Settings | None = None
         self.backoff = backoff
         self._credentials = credentials
         self._begin = begin
@@ -243,7 +245,8 @@ class Link:
             if failures or self.lives:
                 follows = await self._fate.pause(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
             refusals = 0
-            for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
+            for host in self._in_turn():
+                settings = host
                 rest = self.backoff.rest(anyio.current_time() - began)
                 if rest > 0:
                     settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
@@ -256,12 +259,18 @@ class Link:
                     if self._is_final(error, former):
                         raise
                     self.last_error = former = error
+                    self._failed = host
                     self._wake()  # who would rather fail than wait
                     logger.warning("%s: %s", settings.name, error)
                     refusals += isinstance(error, AuthenticationFailed)
                     if refusals == len(self._hosts) and not self._fate.has_lived:
                         raise  # waiting does not mend it
             failures += 1
+
+    def _in_turn(self) -> list[Settings]:
+        """The hosts in random order, but for the one that failed last, which comes last."""
+        hosts = _RANDOM.sample(self._hosts, len(self._hosts))
+        return sorted(hosts, key=lambda host: host is self._failed)
 
     def _check_patience(self, failures: int, began: float) -> None:
         """Raise when it is time to give up."""

@@ -114,7 +114,7 @@ class SocketTransport:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self._fail(error)
+            self._fail(forget_frames(error))  # they hold what was to be sent, credentials perhaps
             return
         if sent != len(data):
             self._rest = memoryview(data)[sent:]
@@ -135,7 +135,7 @@ class SocketTransport:
         """Sending is over. The poller's turn reads what the peer sent before, perhaps the reason, and then ends us."""
         if self.fd < 0 or self._failure is not None:
             return
-        self._failure = forget_frames(error)  # they hold what was to be sent, credentials perhaps
+        self._failure = error
         self._rest = b""
         self.scheduled = self.is_stalled = True
         self._poller.doom(self)

@@ -109,7 +109,7 @@ class StreamTransport:
             try:
                 self._outgoing = self._endpoint.data_to_send()
             except Exception as error:
-                self._fail(forget_frames(error))
+                self._fail(error)
             else:
                 self.send_later()
 

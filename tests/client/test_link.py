@@ -12,7 +12,8 @@ import pytest
 import rabbitry
 from rabbitry import Backoff, Queue
 from rabbitry._client import link
-from tests.support.clients import through_proxy
+from rabbitry.testing import open_proxy
+from tests.support.clients import noticed, through_proxy
 from tests.support.helpers import unique, until
 from tests.support.hostile import Replay, answers, serving
 
@@ -88,6 +89,18 @@ async def test_one_that_fails_alone_keeps_its_pauses(amqp_url: str, monkeypatch:
         await client.inspect(unique())
         await anyio.sleep(0.3)
         assert client._publishing.state == "recovering" and len(proxy.links) <= links
+
+
+async def test_the_host_that_failed_last_is_not_tried_first(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_RANDOM", Pauses(0.001))
+    with serving(Replay([(1, b"HTTP/1.1 400 Bad Request\r\n\r\n")], hang_up=True).serve) as server:
+        async with open_proxy(amqp_url) as proxy:
+            async with rabbitry.open_client([server.url, proxy.url]) as client:
+                for _ in range(4):
+                    await client.publish(b"", routing_key="nowhere")
+                    await noticed(client, proxy.link.cut)
+                await client.publish(b"", routing_key="nowhere")
+    assert server.accepted == 1
 
 
 async def test_refused_credentials_are_told_once(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -687,7 +687,7 @@ def test_threads(netloc: str, evidence: Evidence) -> None:
     with failing(evidence, ZeroDivisionError), rabbitry.blocking.open_client(url_of(netloc)) as client:
         raise ZeroDivisionError
     with rabbitry.blocking.connect(url_of(netloc)) as connection:
-        with failing(evidence, rabbitry.LocalProtocolError):
+        with failing(evidence, rabbitry.LocalProtocolError, ValueError):
             connection.update_secret(TOKEN * 10_000)
 
 
