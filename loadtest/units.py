@@ -89,3 +89,10 @@ def _whole(text: str, value: float) -> int:
     if value != int(value):
         raise ValueError(f"{text!r} is not a whole number")
     return int(value)
+
+
+def format_text(text: str) -> str:
+    """What a broker or a library says, with whatever is no letter, sign or space escaped: line breaks, controls, marks
+    of direction, lone surrogates.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -21,10 +21,10 @@ from rabbitry._client.running import Host, Running, run_client, start_hosted
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import ConnectionOptions, Dial, connection_settings, default_name
-from rabbitry._errors import LocalProtocolError
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
+from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
@@ -59,9 +59,10 @@ def connect(
     list of connections. `heartbeat` in seconds (default 30, 0 none), rounded up to whole ones and lowered to the
     broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
     131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
-    than `max_message_size` bytes (default 128 MiB) ends the connection. `client_properties` are added to the ones the
-    broker is told. `dial` opens the byte stream itself, given host and port: a tunnel. `instrumentation` is told of
-    each message. Arguments given here win over the URL's.
+    than `max_message_size` bytes (default 128 MiB) ends the consumer that it comes for (`MessageTooLarge`). Properties
+    with headers over `frame_max` and 1 MiB (brokers send them whole) end the connection. `client_properties` are added
+    to the ones the broker is told. `dial` opens the byte stream itself, given host and port: a tunnel.
+    `instrumentation` is told of each message. Arguments given here win over the URL's.
 
     `amqps://` verifies the broker's certificate against the system's authorities, or against those in the URL's
     `cacertfile`; `certfile` and `keyfile` are this side's own. `ssl_context` is used instead, as it is.
@@ -79,11 +80,13 @@ def connect(
         "dial": dial,
         "ssl_context": ssl_context,
     }
-    return _connection(None, url, instrumentation, options)
+    hidden = Secret(url)
+    del url
+    return _connection(None, hidden, instrumentation, options)
 
 
 def _connection(
-    hub: Hub | None, url: str, instrumentation: Instrumentation | None, options: ConnectionOptions
+    hub: Hub | None, url: Secret[str], instrumentation: Instrumentation | None, options: ConnectionOptions
 ) -> Connection:
     kinds = kinds_for(Instruments.of(instrumentation))
     return Connection(connection_settings(url, kinds, **options), hub)
@@ -116,7 +119,6 @@ class Reactor:
         instrumentation: Instrumentation | None = None,
     ) -> Connection:
         """A connection on this reactor, to be entered; the arguments are those of `rabbitry.connect`."""
-        self._hub.check_open()
         options: ConnectionOptions = {
             "name": name,
             "heartbeat": heartbeat,
@@ -128,7 +130,10 @@ class Reactor:
             "dial": dial,
             "ssl_context": ssl_context,
         }
-        return _connection(self._hub, url, instrumentation, options)
+        hidden = Secret(url)
+        del url
+        self._hub.check_open()
+        return _connection(self._hub, hidden, instrumentation, options)
 
     def open_client(
         self, urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]
@@ -181,6 +186,8 @@ async def open_client(
     Leaving the block stops consuming, gives the handlers and publishers of other tasks up to `drain` seconds (5) to
     finish, and closes both connections, within 5 s.
     """
+    hidden = _hidden(urls)
+    del urls  # whoever reports an error of the block sees this frame's variables
     options: ClientOptions = {
         "name": name,
         "reconnect": reconnect,
@@ -194,7 +201,7 @@ async def open_client(
         "drain": drain,
         "instrumentation": instrumentation,
     }
-    client = _client(urls, options, hub=None if reactor is None else reactor._hub)
+    client = _client(hidden, options, hub=None if reactor is None else reactor._hub)
     del options  # there may be ten thousand clients
     async with client as opened:
         yield opened
@@ -226,18 +233,23 @@ async def start_client(
     raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
     nurseries for this, and anyone whose start and stop are one function has `open_client`.
     """
+    hidden = _hidden(urls)
+    del urls
     check_options(options, ClientOptions, "start_client")
     hub = None if reactor is None else reactor._hub
-    return await start_hosted(lambda host: _client(urls, options, hub=hub, host=host))
+    return await start_hosted(lambda host: _client(hidden, options, hub=hub, host=host))
+
+
+def _hidden(urls: str | Sequence[str]) -> list[Secret[str]]:
+    return [Secret(url) for url in ([urls] if isinstance(urls, str) else urls)]
 
 
 def _client(
-    urls: str | Sequence[str], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
+    hosts: Sequence[Secret[str]], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
 ) -> AbstractAsyncContextManager[Client]:
     """The client, to be entered; refuses what its arguments can't be."""
-    hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
-        raise LocalProtocolError("open_client needs at least one URL")
+        raise ValueError("open_client needs at least one URL")
     while_down = options.get("while_down", "wait")
     check_policies(while_down)
     instruments = Instruments.of(options.get("instrumentation"))

@@ -50,6 +50,10 @@ class Receiver(Protocol):
         """A delivery arrived, of the connection's own type."""
         ...
 
+    def refuse(self, delivery: Any, size: int) -> None:
+        """A delivery arrived that is too large, and is here without its body of `size` bytes."""
+        ...
+
     def cancelled_by_broker(self) -> None:
         """No more will come, though the channel is open."""
         ...
@@ -124,7 +128,7 @@ class Endpoint:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is gone."""
-        self.protocol.eof_received(error)
+        self.protocol.eof_received(error, monotonic())
         self.dispatch()
 
     def handle_timer(self, now: float) -> float | None:
@@ -234,10 +238,13 @@ class Endpoint:
     def _on_opened(self, event: events.Opened) -> None:
         self.opened.set(True)
         if self.protocol.heartbeat:
-            self.transport.start_timer(monotonic() + self.protocol.heartbeat / 2)
+            self.transport.start_timer(self.protocol.next_tick(monotonic()))
 
     def _on_replied(self, event: events.Replied) -> None:
         event.token.set(event.reply)
+
+    def _on_failed(self, event: events.Failed) -> None:
+        event.token.fail(event.error)
 
     def _on_confirmed(self, event: events.Confirmed) -> None:
         acked = event.acked
@@ -253,6 +260,9 @@ class Endpoint:
             self.unmatched_returns += 1
         else:
             on_return(event.code, event.text, event.content)
+
+    def _on_too_large(self, event: events.TooLarge) -> None:
+        event.content.consumer.refuse(event.content, event.size)
 
     def _on_consumer_cancelled(self, event: events.ConsumerCancelledByBroker) -> None:
         event.token.cancelled_by_broker()
@@ -380,8 +390,10 @@ class _NoTransport:
 _HANDLERS: dict[type, Callable[[Endpoint, Any], None]] = {
     events.Opened: Endpoint._on_opened,
     events.Replied: Endpoint._on_replied,
+    events.Failed: Endpoint._on_failed,
     events.Confirmed: Endpoint._on_confirmed,
     events.Returned: Endpoint._on_returned,
+    events.TooLarge: Endpoint._on_too_large,
     events.ConsumerCancelledByBroker: Endpoint._on_consumer_cancelled,
     events.Blocked: Endpoint._on_blocked,
     events.Unblocked: Endpoint._on_unblocked,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy as copied
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 __all__ = [
     "AccessRefused",
@@ -23,6 +23,7 @@ __all__ = [
     "ConsumerOverrun",
     "DecodeError",
     "LocalProtocolError",
+    "MessageTooLarge",
     "Nacked",
     "NotConnected",
     "NotFound",
@@ -33,6 +34,7 @@ __all__ = [
     "PublishFailed",
     "PublishesFailed",
     "RabbitryError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "ResourceLocked",
@@ -93,10 +95,23 @@ class Closed(RabbitryError):
         return f"{self.what}{code}: {shown(self.text, 1000)}{method}"
 
 
+Blame: TypeAlias = Literal["", "this", "perhaps", "another"]
+"""What the broker's reason to close a connection has to do with the operation that learns of it."""
+
+
 class ConnectionClosed(Closed, ConnectionError):
-    """The connection ended. From a publish: the message was certainly not sent."""
+    """The connection ended. From a publish: the message was certainly not sent.
+
+    `blame` says what the broker's reason has to do with the operation that raises this: "this" one is refused, as it
+    alone was under way of all that the broker's close names; "perhaps" it was this one, or another under way; "another"
+    was refused, and was told; "" where no operation is known to be the reason.
+    """
 
     what = "connection closed"
+
+    def __init__(self, text: str, *, code: int = 0, method: str = "", blame: Blame = "") -> None:
+        super().__init__(text, code=code, method=method)
+        self.blame: Blame = blame
 
 
 class ChannelClosed(Closed):
@@ -174,6 +189,27 @@ class ConsumerOverrun(RabbitryError):
         )
 
 
+class MessageTooLarge(RabbitryError):
+    """A message of `size` bytes came from `queue` that is larger than the `limit` which this connection was opened with
+    as its `max_message_size`. It ended the consumer or the get that it came for, and nothing else. It went back to its
+    queue, unless it needed no acknowledgement: then it `is_lost`.
+    """
+
+    def __init__(self, queue: str, size: int, limit: int, is_lost: bool) -> None:
+        super().__init__(queue, size, limit, is_lost)
+        self.queue = queue
+        self.size = size
+        self.limit = limit
+        self.is_lost = is_lost
+
+    def __str__(self) -> str:
+        fate = "is lost, as it needed no acknowledgement" if self.is_lost else "stays there"
+        return (
+            f"a message of {self.size:,} bytes from queue {self.queue!r} exceeds max_message_size ({self.limit:,}) and "
+            f"{fate}: to receive such messages, connect with a larger max_message_size"
+        )
+
+
 class StaleDelivery(RabbitryError):
     """The delivery's channel has ended or was recovered: the broker has requeued it, settling means nothing now."""
 
@@ -207,9 +243,11 @@ class PublishFailed(RabbitryError):
 
 
 class Nacked(PublishFailed):
-    """The broker refused the message (a queue's length limit with reject-publish, or an internal failure)."""
+    """The broker answered the message with a nack (a queue's length limit with reject-publish, or an internal
+    failure). Sent again, it may be taken.
+    """
 
-    reason = "the broker refused the message"
+    reason = "the broker did not take the message (nacked)"
 
 
 class Unroutable(PublishFailed):
@@ -224,6 +262,20 @@ class Unroutable(PublishFailed):
         self.reply = reply
 
 
+class Refused(PublishFailed):
+    """The broker does not accept such a message: it closed the channel, or the connection, over it. `code` and `text`
+    are the broker's; what it closed is the `__cause__`. Sent again it would be refused again.
+    """
+
+    reason = "the broker does not accept such a message"
+
+    def __init__(self, message: Any, exchange: str, routing_key: str, code: int = 0, text: str = "") -> None:
+        super().__init__(message, exchange, routing_key, f"{code} {shown(text)}")
+        self.args = (message, exchange, routing_key, code, text)  # by which it is copied
+        self.code = code
+        self.text = text
+
+
 class OutcomeUnknown(PublishFailed):
     """The message was on its way when the connection or channel ended: it may or may not have arrived."""
 
@@ -231,9 +283,9 @@ class OutcomeUnknown(PublishFailed):
 
 
 class NotSent(PublishFailed, NotConnected):
-    """The connection ended before the message left this process: it was certainly not sent."""
+    """The channel or connection ended before the broker could take the message: it certainly has not arrived."""
 
-    reason = "the connection ended before the message was sent"
+    reason = "the message was not sent, or not taken: what it was sent on had ended"
 
 
 class PublishesFailed(RabbitryError):
@@ -279,7 +331,9 @@ class ProtocolError(RabbitryError):
 
 
 class LocalProtocolError(ProtocolError):
-    """Our caller asked for something AMQP or RabbitMQ does not allow. Nothing was sent."""
+    """Our caller asked for something that is not allowed now, or here: before entering, twice, in another mode of the
+    channel. Nothing was sent. (An argument that is never allowed is a `ValueError` or `TypeError`.)
+    """
 
 
 class RemoteProtocolError(ProtocolError):

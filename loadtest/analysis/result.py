@@ -20,7 +20,7 @@ from loadtest.metrics.histogram import Histogram, Latency
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.record import Planned, Record, Stock
 from loadtest.scenarios.settings import Settings
-from loadtest.urls import redact
+from loadtest.urls import redact, redact_in
 
 SCHEMA = 1
 MESSAGES = ("confirmed", "received", "replies")
@@ -48,7 +48,7 @@ def build_result(
         "rpc": _rpc(settings, record) if settings.callers else None,
         "resources": _resources(settings, record),
         "errors": dict(record.errors.counts),
-        "error_examples": dict(record.errors.examples),
+        "error_examples": {name: redact_in(example, settings.urls) for name, example in record.errors.examples.items()},
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
@@ -91,14 +91,16 @@ def blemishes(result: Mapping[str, Any]) -> list[str]:
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
     asked = asdict(settings)
-    for name in ("output", "json", "quiet", "seed"):
+    for name in ("output", "json", "quiet", "seed", "confirmed"):
         del asked[name]
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {
         **asked,
         "urls": [redact(url) for url in settings.urls],
-        "queue_arguments": dict(settings.queue_arguments),
-        "labels": dict(settings.labels),
+        "queue_arguments": {
+            name: redact(value) if isinstance(value, str) else value for name, value in settings.queue_arguments.items()
+        },
+        "labels": {name: redact(value) for name, value in settings.labels.items()},
         "command": command,
     }
 

@@ -11,22 +11,33 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from loadtest import units
 from loadtest.drivers import BACKENDS, LIBRARIES
 from loadtest.scenarios.completing import DEFAULT_CLIENTS, Asked, complete, refuse
 from loadtest.scenarios.settings import STAMP_BYTES, Argument, Settings
-from loadtest.urls import is_encrypted, redact
+from loadtest.units import format_text
+from loadtest.urls import is_encrypted, redact, redact_in
 
 QUEUE_TYPES = ("classic", "quorum")
 
 T = TypeVar("T")
 
 
-def make_parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals show no password."""
+
+    words: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with code 2, saying why."""
+        super().error(format_text(redact_in(message, self.words)))
+
+
+def make_parser() -> _Parser:
     """The parser behind `--help`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="loadtest",
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
@@ -46,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """The settings of a command line. SystemExit(2), with a message on stderr, if it makes no sense; 0 for --help."""
     parser = make_parser()
+    parser.words = (*arguments, environment.get("RABBITMQ_URL", ""))
     given = vars(parser.parse_args(arguments))
     try:
         given["queue_arguments"] = {key: _value(text) for key, text in _pairs("--queue-arg", given.pop("queue_arg"))}
@@ -117,6 +129,8 @@ def _add_broker(parser: argparse.ArgumentParser) -> None:
     text = "a running broker (repeatable; or $RABBITMQ_URL); amqps:// for TLS, with ?cacertfile= and so on"
     add("--url", action="append", default=[], help=text)
     add("--vhost", help="the virtual host, instead of the URL's")
+    text = "load a broker that only $RABBITMQ_URL names, though it is not on this machine, without being asked"
+    add("--yes", action="store_true", help=text)
 
 
 def _add_way(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from loadtest.analysis.result import build_result, failures
 from loadtest.commands.flags import parse_settings
+from loadtest.commands.target import TargetRefused, check_target, describe_target
 from loadtest.drivers import LIBRARIES, DriverMissing, Library, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
@@ -34,7 +35,8 @@ from loadtest.output.files import DestinationRefused, check_destinations, save_e
 from loadtest.output.progress import Progress
 from loadtest.output.summary import render_summary
 from loadtest.scenarios.settings import Settings
-from loadtest.urls import is_encrypted, with_vhost
+from loadtest.units import format_text
+from loadtest.urls import is_encrypted, redact_in, with_vhost
 from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -56,15 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     console = errors if settings.json == "-" else Console(soft_wrap=True, highlight=False)
     try:
+        if settings.urls and not settings.quiet:
+            console.print(f"target    {describe_target(settings)}", markup=False)
+        check_target(settings)
         return _run(settings, words, console)
-    except (DriverMissing, Refused, DestinationRefused, RabbitMQNotFound, QueueRefused) as error:
-        code, text = USAGE, str(error)
+    except (DriverMissing, Refused, DestinationRefused, RabbitMQNotFound, QueueRefused, TargetRefused) as error:
+        code, text = USAGE, _text_of(error)
     except (Unreachable, Unwritable, NodeError) as error:
-        code, text = FAILED, str(error)
+        code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
         code, text = INTERRUPTED, "interrupted before anything was measured"
-    errors.print(f"loadtest: {text}", markup=False)
+    errors.print(f"loadtest: {redact_in(text, (*words, *settings.urls))}", markup=False)
     return code
+
+
+def _text_of(error: Exception) -> str:
+    """What an error says: on lines where they are ours, as those of a node's log, otherwise on one."""
+    text = str(error)
+    return (
+        "\n".join(map(format_text, text.split("\n"))) if isinstance(error, Refused | NodeError) else format_text(text)
+    )
 
 
 def _run(settings: Settings, words: list[str], console: Console) -> int:

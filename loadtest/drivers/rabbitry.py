@@ -18,6 +18,7 @@ _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
     "nacked": Outcome.NACKED,
     "unroutable": Outcome.RETURNED,
+    "refused": Outcome.UNKNOWN,
     "unknown": Outcome.UNKNOWN,
     "unsent": Outcome.UNKNOWN,
 }

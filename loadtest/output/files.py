@@ -67,4 +67,6 @@ def save_elsewhere(result: dict[str, Any]) -> str:
 
 
 def _as_json(result: dict[str, Any]) -> str:
-    return json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    """As it may stand on a terminal: ASCII where a broker's text would steer one."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    return (text if text.replace("\n", "").isprintable() else json.dumps(result, indent=1)) + "\n"

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.result import blemishes
-from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds
+from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
 _COLUMNS = ("p50", "p90", "p99", "p999", "max")
@@ -36,7 +36,8 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     yield (
         f"[bold]{format_count(scenario['clients'])} clients[/] ({format_count(scenario['producers'])} producers, "
         f"{format_count(scenario['consumers'])} consumers, {format_count(scenario['callers'])} callers) · "
-        f"{scenario['driver']} on {scenario['backend']} · {broker.get('product', 'broker')} {broker.get('version', '')}"
+        f"{scenario['driver']} on {scenario['backend']} · {_said(broker.get('product', 'broker'))} "
+        f"{_said(broker.get('version', ''))}"
         f"{' (private node)' if broker.get('private_node') else ''}"
     )
     if result["interrupted"]:
@@ -139,4 +140,9 @@ def _verdict(result: Result) -> Iterator[str]:
 def _errors(result: Result) -> Iterator[str]:
     for name, count in sorted(result["errors"].items(), key=lambda item: -item[1]):
         example = result["error_examples"].get(name, "")
-        yield f"[red]error[/]     {format_count(count)} × {escape(name)}: {escape(example)}"
+        yield f"[red]error[/]     {format_count(count)} × {_said(name)}: {_said(example)}"
+
+
+def _said(text: str) -> str:
+    """What a broker or a library says, as text and nothing else."""
+    return escape(format_text(text))

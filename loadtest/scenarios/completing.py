@@ -47,6 +47,7 @@ class Asked:
     rpc_timeout: float = 30.0
 
     urls: Sequence[str] = ()
+    yes: bool = False
     vhost: str | None = None
     backend: str = "asyncio"
     driver: str = "rabbitry"
@@ -91,6 +92,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         queue_arguments=asked.queue_arguments,
         rpc_timeout=asked.rpc_timeout,
         urls=urls,
+        confirmed=bool(asked.urls) or asked.yes,
         vhost=asked.vhost,
         backend=asked.backend,
         driver=asked.driver,

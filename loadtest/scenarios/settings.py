@@ -56,6 +56,8 @@ class Settings:
 
     urls: tuple[str, ...]
     """The brokers; empty for a private node."""
+    confirmed: bool = True
+    """Whether the brokers may be loaded without asking: they were named on the command line, or `--yes` was said."""
     vhost: str | None
     backend: str
     driver: str

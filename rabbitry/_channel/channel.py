@@ -229,7 +229,7 @@ class Channel(Declaring):
         Cancelled, it may have taken effect. `requeue=False` RabbitMQ refuses.
         """
         if not requeue:
-            raise LocalProtocolError("RabbitMQ does not implement recover(requeue=False): only requeue=True")
+            raise ValueError("RabbitMQ does not implement recover(requeue=False): only requeue=True")
         await checkpoint_if_cancelled()
         waiter = Waiter()
         slot = self._life.live.recover(waiter)
@@ -244,7 +244,7 @@ class Channel(Declaring):
         Cancelling it changes nothing.
         """
         if not active:
-            raise LocalProtocolError(
+            raise ValueError(
                 "RabbitMQ does not implement flow(False): bound deliveries by prefetch, or stop the consumer"
             )
         await self._life.call(methods.ChannelFlow(active=True))

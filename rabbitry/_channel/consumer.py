@@ -17,7 +17,14 @@ from rabbitry._channel.batches import Batches, batch_time
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled, wait_in_line
-from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
+from rabbitry._errors import (
+    ConsumerCancelled,
+    ConsumerOverrun,
+    LocalProtocolError,
+    MessageTooLarge,
+    RabbitryError,
+)
+from rabbitry._values.arguments import check_offset
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -61,10 +68,10 @@ class Companion(Protocol):
 class Consumer:
     """Deliveries of one queue; made by `channel.consume`. Enter it with `async with`, then iterate with `async for`.
 
-    Iteration raises `ConsumerCancelled` when the broker cancelled it (queue deleted), `ConsumerOverrun`, or the error
-    that ended the channel; after `stop()` it just ends. Leaving the block cancels at the broker and puts back what was
-    never iterated (with `no_ack` it is lost; in a transaction it goes back at the commit); deliveries taken stay
-    settleable until the channel closes.
+    Iteration raises `ConsumerCancelled` when the broker cancelled it (queue deleted), `ConsumerOverrun`,
+    `MessageTooLarge`, or the error that ended the channel; after `stop()` it just ends. Leaving the block cancels at
+    the broker and puts back what was never iterated (with `no_ack` it is lost; in a transaction it goes back at the
+    commit); deliveries taken stay settleable until the channel closes.
     """
 
     __slots__ = (
@@ -207,10 +214,20 @@ class Consumer:
             self._overrun()
 
     def _overrun(self) -> None:
-        """Past the hard mark: this consumer alone ends. What it holds can still be iterated; what still comes goes
-        back.
+        """Past the hard mark: this consumer alone ends."""
+        self._end_alone(ConsumerOverrun(self.queue, self._buffered))
+
+    def refuse(self, delivery: Delivery, size: int) -> None:
+        """A delivery arrived that is too large: this consumer alone ends, or it would get it again and again. It goes
+        back behind the cancel, and so to another.
         """
-        error = ConsumerOverrun(self.queue, self._buffered)
+        if not self._ended:
+            limit = self._life.endpoint.protocol.max_message_size
+            self._end_alone(MessageTooLarge(self.queue, size, limit, self._method.no_ack))
+        self._put_back([delivery])
+
+    def _end_alone(self, error: RabbitryError) -> None:
+        """What it holds can still be iterated, and what still comes goes back."""
         assert self._registration is not None
         channel = self._life.live
         if channel.state is ChannelState.OPEN:
@@ -328,6 +345,8 @@ def consume_method(
 ) -> methods.BasicConsume:
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
     table = dict(arguments or {})
+    if "x-stream-offset" in table:
+        check_offset(table["x-stream-offset"])
     if priority is not None:
         table["x-priority"] = priority
     return methods.BasicConsume(

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rabbitry._channel.life import ChannelLife
+from rabbitry._errors import NotFound
+from rabbitry._values.arguments import as_others_write_them, check_exchange_type, check_queue_arguments
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 from rabbitry.protocol.wire import methods
 
-__all__ = ["Declaring", "QueueInfo"]
+__all__ = ["Declaring", "QueueInfo", "unbind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,28 @@ class Declaring:
     async def declare(self, *entities: Entity) -> None:
         """Declare these values, each of which may exist already as it is: exchanges, then queues, then bindings.
 
-        Raises as `declare_queue`; cancelled or failed, some may have been declared.
+        A temporary queue that the broker has named on this connection already is looked for by that name, and declared
+        anew only if it is gone. Raises as `declare_queue`; cancelled or failed, some may have been declared.
         """
+        life = self._life.endpoint.opened  # (an object of this connection alone, and small: the queue keeps it)
         for entity in in_order(entities):
+            if isinstance(entity, Queue) and entity.was_named_in(life) and await self._is_there(entity):
+                continue
             reply = await self._life.call(entity.declaration())
             if isinstance(entity, Queue):
-                entity.declared_as(reply.queue)
+                entity.declared_as(reply.queue, life)
+
+    async def _is_there(self, queue: Queue) -> bool:
+        """Whether the broker has the queue, asked on a channel that it may close over the question."""
+        look = ChannelLife(self._life.endpoint, confirm=False, prefetch=0)
+        try:
+            await look.enter()
+            await look.call(methods.QueueDeclare(queue=queue.current_name, passive=True))
+        except NotFound:
+            return False
+        finally:
+            await look.close()
+        return True
 
     async def declare_exchange(
         self,
@@ -63,6 +81,8 @@ class Declaring:
         `PreconditionFailed` if it exists otherwise, `NotFound` if passive and missing. Cancelled, it may have been
         declared.
         """
+        if not passive:
+            check_exchange_type(type)
         await self._life.call(
             methods.ExchangeDeclare(
                 exchange=exchange,
@@ -105,14 +125,15 @@ class Declaring:
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remove a binding between exchanges. Cancelled, it may have been removed."""
-        await self._life.call(
+        """Remove a binding between exchanges, as `unbind_queue` does. Cancelled, it may have been removed."""
+        await unbind(
+            self._life,
             methods.ExchangeUnbind(
                 destination=name_of(destination),
                 source=name_of(source),
                 routing_key=routing_key,
                 arguments=dict(arguments or {}),
-            )
+            ),
         )
 
     # --- queues ----------------------------------------------------------------------------------------------------
@@ -132,6 +153,8 @@ class Declaring:
         `PreconditionFailed` if it exists otherwise, `ResourceLocked` if it is another connection's exclusive one,
         `NotFound` if passive and missing. Cancelled, it may have been declared; a server-named one is deleted again.
         """
+        if not passive:
+            check_queue_arguments(arguments or {})
         reply = await self._life.call(
             methods.QueueDeclare(
                 queue=queue,
@@ -185,12 +208,25 @@ class Declaring:
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remove a binding of a queue. Cancelled, it may have been removed."""
-        await self._life.call(
+        """Remove a binding of a queue; one that does not exist is fine. Cancelled, it may have been removed.
+
+        To RabbitMQ the size of an integer in `arguments` is part of what the binding is. So one that another client
+        made with the same integers is removed, too, where it gave them a size of its own.
+        """
+        await unbind(
+            self._life,
             methods.QueueUnbind(
                 queue=name_of(queue),
                 exchange=name_of(exchange),
                 routing_key=routing_key,
                 arguments=dict(arguments or {}),
-            )
+            ),
         )
+
+
+async def unbind(life: ChannelLife, method: methods.QueueUnbind | methods.ExchangeUnbind) -> None:
+    """Remove a binding, with its integers in whatever types they were written."""
+    await life.call(method)
+    for arguments in as_others_write_them(method.arguments):
+        fields = {field.name: getattr(method, field.name) for field in method.fields}
+        await life.call(type(method)(**{**fields, "arguments": arguments}))

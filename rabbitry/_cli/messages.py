@@ -1,8 +1,9 @@
 """Messages as JSON objects and as flags: what `consume --json` writes, `publish --json-lines` reads.
 
-What must stay true: written and read again, a message is the same, whatever octets and types it has. What JSON lacks is
-an object with one key: {"$bytes": base64}, {"$time": ISO 8601}, {"$decimal": "1.50"}, {"$float": "nan"}; a real table
-that looks like one is inside {"$table": …}.
+What must stay true: written and read again, a message is the same, whatever octets and types it has. What JSON lacks
+is an object with one key: {"$bytes": base64}, {"$time": ISO 8601}, {"$decimal": "1.50"}, {"$float": "nan"}, and where a
+text is no UTF-8 {"$text": base64}; a real table that looks like one is inside {"$table": …}, one with such texts as
+keys is a list of pairs in there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from math import isfinite
@@ -22,27 +24,36 @@ PROPERTIES = (
     *("content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to"),
     *("expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id"),
 )
+PUBLISH_TAG = "x-rabbitry-publish-tag"
+"""A header of the library's own, of no meaning to those who receive the message."""
 _KEYS = ("body", "body_base64", "exchange", "routing_key", "redelivered", "properties")
 
 
 def as_record(delivery: Delivery) -> dict[str, Any]:
-    """The delivery as an object for JSON. Its expiration is in seconds."""
-    message = delivery.message
+    """The delivery as an object for JSON."""
+    record = record_of(delivery.message, delivery.exchange, delivery.routing_key)
+    return {**dict(list(record.items())[:2]), "redelivered": delivery.redelivered, **record}
+
+
+def record_of(message: Message, exchange: str, routing_key: str) -> dict[str, Any]:
+    """The message as an object for JSON. Its expiration is in seconds."""
     properties: dict[str, Any] = {}
     for name in PROPERTIES:
         value = getattr(message, name)
         if name == "timestamp" and value is not None:
             value = value.isoformat()
-        if name == "headers" and value is not None:
-            value = _table_to_json(value)
+        elif name == "headers" and value is not None:
+            table = {key: each for key, each in value.items() if key != PUBLISH_TAG}
+            value = _table_to_json(table) if table or not value else None
+        elif isinstance(value, str):
+            value = _text_to_json(value)
         if value is not None or name == "delivery_mode":
             properties[name] = value
     return {
-        "exchange": delivery.exchange,
-        "routing_key": delivery.routing_key,
-        "redelivered": delivery.redelivered,
+        "exchange": _text_to_json(exchange),
+        "routing_key": _text_to_json(routing_key),
         "properties": properties,
-        **_body_to_json(delivery.body),
+        **_body_to_json(bytes(message.body)),
     }
 
 
@@ -61,14 +72,14 @@ def parse_record(line: bytes, given: Mapping[str, Any]) -> tuple[Message, str | 
     properties = record.get("properties", {})
     if not isinstance(properties, dict) or (unknown := properties.keys() - set(PROPERTIES)):
         raise ValueError(f"properties is an object of {', '.join(PROPERTIES)}")
-    for name in ("exchange", "routing_key"):
-        if not isinstance(record.get(name, ""), str):
-            raise ValueError(f"{name} is text")
+    exchange, routing_key = (
+        _text_from_json(name, record[name]) if name in record else None for name in ("exchange", "routing_key")
+    )
     found = {name: _property_from_json(name, value) for name, value in properties.items()}
     if "headers" in given and found.get("headers"):
         found["headers"] = {**found["headers"], **given["headers"]}
     merged = {**found, **{name: value for name, value in given.items() if name != "headers" or name not in found}}
-    return Message(_body_from_json(record), **merged), record.get("exchange"), record.get("routing_key")
+    return Message(_body_from_json(record), **merged), exchange, routing_key
 
 
 def parse_properties(properties: list[str], headers: list[str]) -> dict[str, Any]:
@@ -105,14 +116,14 @@ def _property_from_json(name: str, value: Any) -> Any:
     if name == "headers":
         if not isinstance(value, dict):
             raise ValueError("headers is an object")
-        return {key: _from_json(each) for key, each in value.items()}
+        inner = value.get("$table")
+        return _from_json(value if len(value) == 1 and isinstance(inner, dict | list) else {"$table": value})
     if name in ("delivery_mode", "priority", "expiration"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} is a number")
         return value
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is text")
-    return _time(value) if name == "timestamp" else value
+    text = _text_from_json(name, value)
+    return _time(text) if name == "timestamp" else text
 
 
 def _time(text: str) -> datetime:
@@ -149,8 +160,30 @@ def _base64(text: str) -> bytes:
         raise ValueError(f"not base64: {error}") from None
 
 
+def _text_to_json(text: str) -> str | dict[str, str]:
+    """The text; where its octets were no UTF-8, which the library has as surrogate escapes, their base64."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        with suppress(UnicodeEncodeError):
+            return {"$text": b64encode(text.encode(errors="surrogateescape")).decode()}
+    return text
+
+
+def _text_from_json(name: str, value: Any) -> str:
+    if isinstance(value, dict) and value.keys() == {"$text"}:
+        value = _from_json(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is text")
+    return value
+
+
 def _table_to_json(table: Mapping[Any, Any]) -> dict[str, Any]:
-    return {_key_to_json(key): to_json(value) for key, value in table.items()}
+    keys = [_text_to_json(key) if isinstance(key, str) else key for key in table]
+    if any(isinstance(key, dict) for key in keys):
+        return {"$table": [[key, to_json(value)] for key, value in zip(keys, table.values(), strict=True)]}
+    found = {_key_to_json(key): to_json(value) for key, value in table.items()}
+    return {"$table": found} if _is_tagged(found) else found
 
 
 def _key_to_json(key: Any) -> Any:
@@ -174,8 +207,9 @@ def to_json(value: Any) -> Any:
         case list() | tuple():
             return [to_json(each) for each in value]
         case Mapping():
-            table = _table_to_json(value)
-            return {"$table": table} if _is_tagged(table) else table
+            return _table_to_json(value)
+        case str():
+            return _text_to_json(value)
     return value
 
 
@@ -189,10 +223,16 @@ def _from_json(value: Any) -> Any:
     ((tag, inner),) = value.items()
     if tag == "$table" and isinstance(inner, dict):
         return {key: _from_json(each) for key, each in inner.items()}
+    if tag == "$table" and isinstance(inner, list):
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in inner):
+            raise ValueError("$table is an object, or a list of pairs")
+        return {_text_from_json("a key", key): _from_json(each) for key, each in inner}
     if not isinstance(inner, str):
         raise ValueError(f"{tag} is text")
     if tag == "$bytes":
         return _base64(inner)
+    if tag == "$text":
+        return _base64(inner).decode(errors="surrogateescape")
     if tag == "$time":
         return _time(inner)
     try:
@@ -202,4 +242,4 @@ def _from_json(value: Any) -> Any:
 
 
 def _is_tagged(table: Mapping[str, Any]) -> bool:
-    return len(table) == 1 and next(iter(table)) in ("$bytes", "$time", "$decimal", "$float", "$table")
+    return len(table) == 1 and next(iter(table)) in ("$bytes", "$text", "$time", "$decimal", "$float", "$table")

@@ -1,7 +1,7 @@
 """What the commands print: records as text or as JSON lines, tables, progress, and everything that is no result.
 
 What must stay true: stdout has results and nothing else; a peer's text reaches a terminal without control characters,
-which could steer it.
+which could steer it, and without line breaks, by which it would say something in our name.
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ def say(text: str) -> None:
 
 
 def as_json(record: Any) -> str:
-    """One line of JSON, all ASCII where some of its characters would steer a terminal, or are none in UTF-8."""
+    """One line of JSON, all ASCII where some of its characters would steer a terminal. Surrogates that stand alone,
+    which JSON's readers need not take, are replaced.
+    """
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return text if text.isprintable() else json.dumps(record, separators=(",", ":"))
+    if text.isprintable():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        record = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return json.dumps(record, separators=(",", ":"))
 
 
 def emit(record: dict[str, Any], text: str, *, as_line_of_json: bool) -> None:
@@ -41,16 +49,18 @@ def emit(record: dict[str, Any], text: str, *, as_line_of_json: bool) -> None:
     print(as_json(record) if as_line_of_json else printable(text), flush=True)
 
 
-def printable(text: str) -> str:
-    """The text with controls and lone surrogates escaped, but for line breaks and tabs."""
+def printable(text: str, but: str = "") -> str:
+    """The text with whatever is no letter, sign or space escaped, but for those given: line breaks, controls, marks of
+    direction, lone surrogates. Alike in errors of the library; a test holds that.
+    """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in but else ascii(c)[1:-1] for c in text)
 
 
 def print_table(rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> None:
     """The rows, the first of which is the heading, in columns; those named in `numbers` are aligned to the right."""
-    shown = [[printable(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
+    shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     for row in shown:
         cells = [

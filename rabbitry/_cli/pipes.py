@@ -1,16 +1,22 @@
 """Reading stdin and writing stdout without ever blocking the event loop: heartbeats go on behind a slow pipe.
 
 What must stay true: bytes pass as they are; `written` counts those the kernel has taken, so that a message whose
-writing was cancelled halfway is known not to have been written. No threads: one that blocks could not be ended.
+writing was cancelled halfway is known not to have been written; `taken` is less by what is known to lie in a pipe
+unread. No threads: one that blocks could not be ended.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
+import stat
+import struct
 import sys
-from collections.abc import AsyncGenerator
+import termios
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 
 import anyio
 
@@ -19,6 +25,8 @@ from rabbitry._cli.output import CommandError, printable
 READ_SIZE = 65536
 PIECE = select.PIPE_BUF
 """A pipe that polls as writable takes so many bytes without blocking (POSIX, `write`)."""
+PAUSE = 0.005
+"""Seconds between looks at a pipe that does not tell by itself that it is empty."""
 LARGEST = 128 * 1024 * 1024
 """Bytes of one message: what RabbitMQ accepts unless configured otherwise."""
 
@@ -33,6 +41,47 @@ class Writer:
         sys.stdout.flush()
         self._descriptor = _descriptor(sys.stdout)
         self.is_terminal = sys.stdout.isatty()
+        self.is_pipe = self._descriptor is not None and _tells_unread(self._descriptor)
+        """Whether it is a pipe that tells how much of it is unread: on Linux they do."""
+
+    @property
+    def taken(self) -> int:
+        """The bytes written that are not known to be unread."""
+        return self.written - self._unread() if self.is_pipe else self.written
+
+    def _unread(self) -> int:
+        assert self._descriptor is not None
+        return _unread(self._descriptor)
+
+    @contextmanager
+    def narrowed(self) -> Iterator[None]:
+        """In the block a pipe holds one page, if it can be had: it then polls as writable when all of it was read."""
+        before = None
+        if self.is_pipe:
+            assert self._descriptor is not None
+            with suppress(OSError):  # there is more in it already
+                before = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, 1)  # rounded up to a page
+        try:
+            yield
+        finally:
+            if before is not None:
+                assert self._descriptor is not None
+                with suppress(OSError):
+                    fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, before)
+
+    async def wait_taken(self) -> None:
+        """Wait until all that was written to a pipe is read. BrokenPipeError if its reader leaves some of it."""
+        if not self.is_pipe:
+            return
+        assert self._descriptor is not None
+        while self._unread():
+            if _polled(self._descriptor, select.POLLOUT) & select.POLLERR:
+                raise BrokenPipeError
+            if _is_ready(self._descriptor, select.POLLOUT):  # a pipe of more than a page
+                await anyio.sleep(PAUSE)
+            else:
+                await anyio.wait_writable(self._descriptor)
 
     async def write(self, data: bytes) -> None:
         """Write all of it. BrokenPipeError if the reader has gone; cancelled, `written` tells how far it came."""
@@ -55,8 +104,8 @@ class Writer:
             view = view[count:]
 
     def shown(self, body: bytes) -> bytes:
-        """The body as it is; on a terminal without control characters."""
-        return printable(body.decode(errors="replace")).encode() if self.is_terminal else body
+        """The body as it is; on a terminal without control characters, other than line breaks and tabs."""
+        return printable(body.decode(errors="replace"), but="\n\t").encode() if self.is_terminal else body
 
 
 class Reader:
@@ -67,6 +116,13 @@ class Reader:
             raise CommandError("stdin is closed: there is nothing to read from")
         self._descriptor = _descriptor(sys.stdin)
         self._is_at_end = False
+        self._scope = anyio.CancelScope()
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Read no more; what was read whole is still handed on."""
+        self.is_stopped = True
+        self._scope.cancel()
 
     async def read(self) -> bytes:
         """Some bytes; none at the end. Cancelling it loses nothing that was not read."""
@@ -75,13 +131,19 @@ class Reader:
                 return b""
             self._is_at_end = True
             return sys.stdin.buffer.read()
+        if not self.is_stopped:
+            with anyio.CancelScope() as self._scope:
+                return await self._read(self._descriptor)
+        return b""
+
+    async def _read(self, descriptor: int) -> bytes:
         while True:
-            if not _is_ready(self._descriptor, select.POLLIN):
-                await anyio.wait_readable(self._descriptor)
+            if not _is_ready(descriptor, select.POLLIN):
+                await anyio.wait_readable(descriptor)
             try:
-                return os.read(self._descriptor, READ_SIZE)
+                return os.read(descriptor, READ_SIZE)
             except BlockingIOError:
-                await anyio.wait_readable(self._descriptor)
+                await anyio.wait_readable(descriptor)
 
     async def read_all(self) -> bytes:
         """Everything up to the end, as one body."""
@@ -93,7 +155,7 @@ class Reader:
         return bytes(data)
 
     async def lines(self, end: bytes = b"\n") -> AsyncGenerator[bytes, None]:
-        """Each line without its end; the last one may lack it."""
+        """Each line without its end; the last one may lack it, unless reading was stopped there."""
         rest = bytearray()
         while piece := await self.read():
             first, *others = piece.split(end)
@@ -103,7 +165,7 @@ class Reader:
                 rest = bytearray(other)
             if len(rest) > LARGEST:
                 raise CommandError(f"a line is longer than {LARGEST:,} bytes")
-        if rest:
+        if rest and not self.is_stopped:
             yield bytes(rest)
 
 
@@ -117,6 +179,26 @@ def _descriptor(stream: object) -> int | None:
 
 def _is_ready(descriptor: int, event: int) -> bool:
     """Whether reading or writing would not block; always so for files, which an event loop can't wait for."""
+    return bool(_polled(descriptor, event))
+
+
+def _polled(descriptor: int, event: int) -> int:
     poll = select.poll()
     poll.register(descriptor, event)
-    return bool(poll.poll(0))
+    return sum(found for _, found in poll.poll(0))
+
+
+def _tells_unread(descriptor: int) -> bool:
+    """Whether it is a pipe whose writing end tells what is unread, as Linux has them; elsewhere it may tell 0."""
+    try:
+        if not sys.platform.startswith("linux") or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False
+        _unread(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _unread(descriptor: int) -> int:
+    (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(count)

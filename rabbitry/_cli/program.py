@@ -10,7 +10,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
+import textwrap
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,8 +22,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rabbitry._cli.arguments import parse
-from rabbitry._cli.output import FAILED, INTERRUPTED, UNREACHABLE, USAGE, CommandError, say
-from rabbitry._cli.values import DEFAULT_URL, with_vhost
+from rabbitry._cli.flags.parser import Parser
+from rabbitry._cli.output import FAILED, INTERRUPTED, UNREACHABLE, USAGE, CommandError, printable, say
+from rabbitry._cli.values import DEFAULT_URL, redact_in, with_vhost
 
 if TYPE_CHECKING:
     from rabbitry._cli.session import Session
@@ -44,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _abandon_stdout()
         return FAILED
     except CommandError as error:
-        say(str(error))
+        say(redact_in(str(error), _words_of_urls()))
         return error.code
     except OSError as error:  # of stdin or stdout: a full disk, say
         _abandon_stdout()
@@ -71,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if module == "rabbitry._cli.commands.lists":  # they ask over HTTP: no event loop, and nothing of the client
             return int(command(arguments))
         return _run_async(command, arguments)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
 
 
@@ -87,8 +91,9 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
     try:
         code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)
     except (ConnectFailed, ConnectionClosed, NotConnected) as error:
-        raise CommandError(str(error), UNREACHABLE) from None
-    except LocalProtocolError as error:
+        is_refused = isinstance(error, ConnectionClosed) and error.blame in ("this", "perhaps")
+        raise CommandError(str(error), FAILED if is_refused else UNREACHABLE) from None
+    except (LocalProtocolError, ValueError) as error:
         raise CommandError(str(error), USAGE) from None
     except RabbitryError as error:
         raise CommandError(str(error), FAILED) from None
@@ -113,11 +118,32 @@ def _logging() -> Iterator[None]:
         logger.propagate = propagates
 
 
+def _words_of_urls() -> Sequence[str]:
+    """What may have passwords: the words of the command line, and the URLs of the environment."""
+    return (*Parser.words, *(os.environ.get(name, "") for name in ("RABBITMQ_URL", "RABBITRY_MANAGEMENT_URL")))
+
+
 class _Formatter(logging.Formatter):
-    """Shows a traceback unless the error is one of the command line's own."""
+    """Shows a traceback unless the error is one of the command line's own. Texts of errors and messages are a peer's,
+    or a handler's: they steer no terminal, and begin no line, as those of a traceback are indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:
-        return str(ei[1]) if isinstance(ei[1], CommandError) else super().formatException(ei)
+        if isinstance(ei[1], CommandError):
+            return printable(str(ei[1]))
+        text = "".join(_shown_item(item) for item in traceback.TracebackException(*ei).format())
+        return textwrap.indent(text.rstrip("\n"), "  ")
+
+
+def _shown_item(item: str) -> str:
+    """A part of a traceback: a frame, whose lines are code, or the text of an error."""
+    if re.match(r'[ |+-]*File "', item):
+        return printable(item, but="\n")
+    bare = item.strip("\n")
+    return item.replace(bare, printable(bare), 1) if bare else item
 
 
 def _abandon_stdout() -> None:

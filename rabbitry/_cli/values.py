@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)")
 _SECONDS = {"ms": 1e-3, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -71,6 +71,12 @@ DEFAULT_URL = "amqp://guest:guest@localhost/"
 """What `rabbitry.connect` itself takes by default. It stands here, too, as `--help` does not wait for the client's
 import; a test holds them equal.
 """
+_SECRETS = ("pass", "pwd", "secret", "token", "credential")
+"""What a query's parameter has in its name if its value is one: of those that RabbitMQ knows, `password`."""
+_NAME = re.compile(r"[?&;]([^?&;=]*)=")
+_NEXT = re.compile(r"&(?=[\w%.-]+=[^=&])")
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://\S*?)([\"'`,.:;)\]]*(?=\s|$))")
+"""A URL in a text, apart from the punctuation behind it."""
 
 
 def with_vhost(url: str, vhost: str | None) -> str:
@@ -80,16 +86,25 @@ def with_vhost(url: str, vhost: str | None) -> str:
     if url.startswith("amqp+unix:"):
         raise ValueError("--vhost: the URL of a Unix socket names it itself, as in ?vhost=%2F")
     try:
-        parts = urlsplit(url)
-        return urlunsplit((parts.scheme, parts.netloc, "/" + quote(vhost, safe=""), parts.query, parts.fragment))
+        scheme, location, _, query, fragment = urlsplit(url)
+        if scheme:
+            rest = urlunsplit(("", "", "", query, fragment))
+            return f"{scheme}://{location}/{quote(vhost, safe='')}{rest}"  # urlunsplit drops the // of no location
     except ValueError:  # its text may have the password
         pass
     raise ValueError("the URL is malformed: amqp://user:password@host:port/vhost")
 
 
 def redact(word: str) -> str:
-    """A word of the command line without the password of a URL in it, well-formed or not."""
+    """A word of the command line without the secrets of a URL in it, well-formed or not: the password of its user, and
+    what its query says of one.
+    """
+    word = _hide_parameters(word)
     before, at, after = word.rpartition("@")
+    if not at:
+        match = re.search(r"://(?:\[[^]]*\]|[^/?#:]*)(:[^/?#]*)", word)
+        is_port = match is None or match[1][1:].isdecimal() or match[1] == ":"
+        return word if match is None or is_port else word[: match.start(1)] + ":***"  # of one without a host
     if "://" in before:
         start = before.index("://") + 3
     else:  # of `--url=user:password@host`, the flag is kept; a password may hold a "=", too
@@ -98,9 +113,24 @@ def redact(word: str) -> str:
     return before[:start] + user + (":***" if colon else "") + at + after
 
 
-def redact_in(text: str, words: Iterable[str]) -> str:
-    """The text, in which those words may occur, without the passwords in them."""
-    for word in words:
-        if "@" in word:
-            text = text.replace(repr(word)[1:-1], redact(word)).replace(word, redact(word))
-    return text
+def _hide_parameters(word: str) -> str:
+    """The word without the values of a query's secret parameters, wherever in it the query begins. A value ends with
+    the next parameter, as an unescaped "#", ";" or "&" may be a part of it.
+    """
+    place = 0
+    while match := _NAME.search(word, place):
+        place = match.end()
+        name = unquote(unquote(match[1])).lower()
+        if any(part in name for part in _SECRETS):
+            following = _NEXT.search(word, place)
+            word = word[:place] + "***" + (word[following.start() :] if following else "")
+    return word
+
+
+def redact_in(text: str, words: Iterable[str] = ()) -> str:
+    """The text, in which those words and other URLs may occur, without the secrets in them."""
+    parts = {part for word in words for part in (word, word.partition("=")[2])}
+    for part in sorted(filter(None, parts), key=len, reverse=True):
+        if (clean := redact(part)) != part:
+            text = text.replace(repr(part)[1:-1], clean).replace(part, clean)
+    return _URL.sub(lambda match: redact(match[1]) + match[2], text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar, Unpack
 
 import anyio
@@ -29,7 +30,7 @@ from rabbitry._client.senders import Send, Senders, open_channel
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import Closed, LocalProtocolError, NotFound, PublishFailed
+from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFound, PublishFailed
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
@@ -47,7 +48,7 @@ from rabbitry._values.options import (
     check_window,
     checked_prefetch,
 )
-from rabbitry._values.topology import Entity, Exchange, Queue, name_of
+from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 
 __all__ = ["Client"]
 
@@ -322,11 +323,26 @@ class Client:
     async def declare(self, *entities: Entity) -> None:
         """Declare exchanges, queues and bindings, now and again in each life to come.
 
-        Raises as `Channel.declare`, and then none of them is remembered. If the broker refuses one later, when it is
-        declared again, the client's scope raises that. Cancelled, some may have been declared.
+        Raises as `Channel.declare`, and `ConnectionClosed` for what the broker closes the connection over; then none of
+        them is remembered that was not before. One declared before is replaced by what the broker took under its name.
+        If the broker refuses one later, when it is declared again, the client's scope raises that. Cancelled, some may
+        have been declared.
         """
+        in_order(entities)  # refuses what is none, whether or not there is a connection
         await checkpoint_if_cancelled()
-        await in_a_life(self._consuming, "wait", lambda connection: self._registry.declare(connection, entities))
+        registry = self._registry
+        may_be_ours = False
+
+        async def declared(connection: Connection) -> None:
+            nonlocal may_be_ours
+            try:
+                await registry.declare(connection, entities, may_be_ours=may_be_ours)
+            except ConnectionClosed:
+                may_be_ours = True
+                raise
+
+        trial = partial(registry.try_to_declare, entities=entities)
+        await in_a_life(self._consuming, "wait", declared, trial=trial)
 
     async def delete(self, *entities: Entity) -> None:
         """Delete exchanges, queues (with what is in them) and bindings, and declare them no more.
@@ -334,9 +350,19 @@ class Client:
         Queues and exchanges go by their names; one that does not exist is fine. What the broker removes with them is
         forgotten, too. Cancelled, some may have been deleted; none of them is declared again.
         """
-        deletions = self._registry.forget_all(entities)
+        deletions = self._registry.take_all(entities)
         await checkpoint_if_cancelled()
-        await in_a_life(self._consuming, "wait", lambda connection: self._registry.delete(connection, deletions))
+        deleted = partial(self._registry.delete, requests=deletions)
+        await in_a_life(self._consuming, "wait", deleted, trial=deleted)
+
+    def forget(self, *entities: Entity) -> None:
+        """Declare exchanges, queues and bindings no more, and leave them at the broker as they are. Not a coroutine.
+
+        Queues and exchanges go by their names, and with them the bindings that were declared of them. What was not
+        declared here is fine. It is for what somebody else deletes, or declares otherwise from now on: to declare it in
+        the next life as it was would end the client.
+        """
+        self._registry.forget_all(entities)
 
     async def inspect(self, queue: str | Queue) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""
@@ -347,7 +373,7 @@ class Client:
                 return await channel.declare_queue(self._registry.name_of(queue), passive=True)
 
         try:
-            return await in_a_life(self._consuming, "wait", asked)
+            return await in_a_life(self._consuming, "wait", asked, trial=asked)
         except NotFound:
             return None
 

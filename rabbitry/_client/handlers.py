@@ -29,7 +29,7 @@ from rabbitry._channel.working import Workers
 from rabbitry._client.pauses import Pauses
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
-from rabbitry._errors import LocalProtocolError, RabbitryError, shown
+from rabbitry._errors import RabbitryError, shown
 from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
 
@@ -76,7 +76,7 @@ class Processing:
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
         """Handle deliveries until the subscription is stopped or fails, or this is cancelled."""
         if subscription.is_stream and self._on_error == "requeue":
-            raise LocalProtocolError(STREAM_TAKES_NOTHING_BACK)
+            raise ValueError(STREAM_TAKES_NOTHING_BACK)
         self._is_stream = subscription.is_stream
         if self._is_stream:
             self._widening.stream_offset = subscription.stream_offset

@@ -18,12 +18,14 @@ from typing import NamedTuple
 import anyio
 
 from rabbitry._client.changes import Change
+from rabbitry._client.refusals import is_refusal, was_told
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import State, WhileDown
@@ -56,19 +58,41 @@ class Credentials(NamedTuple):
         return f"Credentials(username={self.username!r}, expires_in={self.expires_in!r})"
 
 
+def _hidden(username: str, password: str, expires_in: float | None = None) -> tuple[str, Secret[str], float | None]:
+    return username, Secret(password), expires_in
+
+
 CredentialsSource = Callable[[], Awaitable[Credentials]]
 
 
 class Fate:
-    """What has become of a client, shared by its links: whether any of them ever had a connection, and why the client
-    has ended, if not because it was left.
+    """What has become of a client, shared by its links: whether any of them ever had a connection, which of them waits
+    to try again, and why the client has ended, if not because it was left.
     """
 
-    __slots__ = ("failure", "has_lived")
+    __slots__ = ("_pausing", "failure", "has_lived")
 
     def __init__(self) -> None:
         self.has_lived = False
         self.failure: Exception | None = None
+        self._pausing: anyio.Event | None = None
+
+    async def pause(self, delay: float) -> bool:
+        """Wait so long before the next attempt, or until another link of the client is connected: then there is no
+        reason to wait. Whether that was it.
+        """
+        if self._pausing is None:
+            self._pausing = anyio.Event()
+        news = self._pausing
+        with anyio.move_on_after(delay):
+            await news.wait()
+        return news.is_set()
+
+    def tell_connected(self) -> None:
+        """End the others' pauses."""
+        pausing, self._pausing = self._pausing, None
+        if pausing is not None:
+            pausing.set()
 
     def closed_error(self) -> NotConnected:
         """What who needs a connection is told once there will be none."""
@@ -81,6 +105,7 @@ class Link:
     """Made with its client, run by a task of that from when a connection is first wanted."""
 
     __slots__ = (
+        "_alone",
         "_begin",
         "_changed",
         "_connection",
@@ -138,6 +163,7 @@ class Link:
         self._vain_attempts = 0
         self._vain_since: float | None = None
         self._changed: anyio.Event | None = None
+        self._alone: anyio.Lock | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
@@ -160,6 +186,20 @@ class Link:
             await self._changed.wait()
         return self._connection
 
+    async def apart(self, operation: Callable[[Connection], Awaitable[object]]) -> None:
+        """Have this done alone, on a connection apart from the link's, which ends with it. Raises what it raises, or
+        why there is no such connection. One at a time; cancelling it ends that connection.
+        """
+        if self._alone is None:
+            self._alone = anyio.Lock()
+        async with self._alone:
+            settings = _RANDOM.choice(self._hosts)
+            connection = await self._entered(replace(settings, name=f"{settings.name}-apart"))
+            try:
+                await operation(connection)
+            finally:
+                await connection.__aexit__(None, None, None)
+
     # --- the supervisor ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -173,6 +213,9 @@ class Link:
                     finally:
                         await connection.__aexit__(None, None, None)
         except Exception as error:
+            if self._fate.failure is not None and isinstance(error, RabbitryError | OSError):
+                logger.debug("%s, of a client that had ended: %s", self._hosts[0].name, error)
+                return  # the other link failed first, mostly for the same reason, and that is what is raised
             self._fate.failure = self._fate.failure or error
             raise
         finally:  # who still waits for a connection, in a clean-up perhaps, waits in vain
@@ -192,11 +235,13 @@ class Link:
     async def _open(self) -> Connection:
         """The next life, entered, with everything restored in it."""
         failures = self._vain_attempts
+        former: OSError | None = None
         began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
+            follows = False
             if failures or self.lives:
-                await anyio.sleep(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
+                follows = await self._fate.pause(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
             refusals = 0
             for settings in _RANDOM.sample(self._hosts, len(self._hosts)):
                 rest = self.backoff.rest(anyio.current_time() - began)
@@ -205,11 +250,12 @@ class Link:
                 elif self.last_error is not None:  # (one attempt is made, however late this task had its turn)
                     break
                 try:
-                    return await self._open_at(settings)
+                    # Who only followed tells nobody: two that are dropped again and again would chase each other.
+                    return await self._open_at(settings, is_news=not follows)
                 except (ConnectFailed, OSError) as error:
-                    if self._is_final(error):
+                    if self._is_final(error, former):
                         raise
-                    self.last_error = error
+                    self.last_error = former = error
                     self._wake()  # who would rather fail than wait
                     logger.warning("%s: %s", settings.name, error)
                     refusals += isinstance(error, AuthenticationFailed)
@@ -223,19 +269,20 @@ class Link:
             assert self.last_error is not None
             raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
 
-    def _is_final(self, error: OSError) -> bool:
-        """Whether waiting mends nothing: the reactor was left, or a file that the URL names was never there."""
-        if isinstance(error, ConnectFailed | ConnectionClosed):
+    def _is_final(self, error: OSError, former: OSError | None) -> bool:
+        """Whether waiting mends nothing: the broker refuses what is to be restored, the reactor was left, or a file
+        that the URL names was never there.
+        """
+        if isinstance(error, ConnectionClosed):
+            return is_refusal(error, former, was_accepted=True)
+        if isinstance(error, ConnectFailed):
             return False
         return isinstance(error, NotConnected) or not self._fate.has_lived
 
-    async def _open_at(self, settings: Settings) -> Connection:
-        if self._credentials is not None:
-            username, password, self._expires_in = await self._ask(settings.connect_timeout)
-            address = replace(settings.address, username=username, password=password)
-            settings = replace(settings, address=address)
-        connection = Connection(settings, self._hub)
-        await connection.__aenter__()
+    async def _open_at(self, settings: Settings, *, is_news: bool) -> Connection:
+        connection = await self._entered(settings)
+        if is_news:
+            self._fate.tell_connected()
         try:
             await self._restore(connection)
         except BaseException:
@@ -243,12 +290,22 @@ class Link:
             raise
         return connection
 
-    async def _ask(self, bound: float) -> Credentials:
+    async def _entered(self, settings: Settings) -> Connection:
+        if self._credentials is not None:
+            username, password, self._expires_in = await self._ask(settings.connect_timeout)
+            address = replace(settings.address, username=username, password=password)
+            settings = replace(settings, address=address)
+        connection = Connection(settings, self._hub)
+        await connection.__aenter__()
+        return connection
+
+    async def _ask(self, bound: float) -> tuple[str, Secret[str], float | None]:
         """The credentials of now. Whatever is wrong with their source may mend itself."""
         assert self._credentials is not None
         try:
             with anyio.fail_after(bound):
-                return await self._credentials()
+                found = Secret(await self._credentials())
+            return unwatched(lambda: _hidden(*found.reveal()))
         except Exception as error:  # not its text, which may hold a secret
             raise ConnectFailed(f"the credentials could not be had ({type(error).__name__})") from error
 
@@ -281,6 +338,8 @@ class Link:
 
     def _judge(self, began: float, lasted: float) -> None:
         """How a life counts for the pauses to come, and for when to give up."""
+        if was_told(self.last_error):
+            return
         self._short_lives = self._short_lives + 1 if lasted < seconds(self.backoff.maximum) else 0
         if lasted < VAIN_LIFE:
             self._vain_attempts += 1
@@ -297,7 +356,7 @@ class Link:
             try:
                 _, password, following = await self._ask(REFRESH_BOUND)
                 with anyio.fail_after(REFRESH_BOUND):
-                    await connection.update_secret(password)
+                    await connection.update_secret(password.reveal())
             except (RabbitryError, OSError, TimeoutError) as error:
                 logger.warning("%s: the credentials could not be renewed: %s", connection.name, error)
                 continue

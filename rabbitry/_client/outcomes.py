@@ -9,15 +9,19 @@ comes here: nothing of this runs for a message that is confirmed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Literal, TypeAlias, TypeVar
 
+import anyio
+
 from rabbitry._client.link import Link
+from rabbitry._client.refusals import is_refusal
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
+    ConnectFailed,
     ConnectionClosed,
     ConsumerCancelled,
-    LocalProtocolError,
     NotSent,
     OutcomeUnknown,
     RabbitryError,
@@ -31,13 +35,15 @@ Step: TypeAlias = Literal["again", "alone", "never"]
 
 T = TypeVar("T")
 
+_RANDOM = Random()
+
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:
     """Refuse what is no policy for a connection that is down, or an outcome that is unknown."""
     if while_down not in ("wait", "fail"):
-        raise LocalProtocolError(f"while_down is 'wait' or 'fail', not {while_down!r}")
+        raise ValueError(f"while_down is 'wait' or 'fail', not {while_down!r}")
     if on_unknown not in ("raise", "republish"):
-        raise LocalProtocolError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
+        raise ValueError(f"on_unknown is 'raise' or 'republish', not {on_unknown!r}")
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------
@@ -63,7 +69,7 @@ def is_lost(end: BaseException | None) -> bool:
     """Whether a connection was lost, and not closed by the broker for something that this side sent: the message may
     have been that, and must not be sent again.
     """
-    return isinstance(end, ConnectionClosed) and end.code in (0, CONNECTION_FORCED)
+    return isinstance(end, ConnectionClosed) and (end.code in (0, CONNECTION_FORCED) or end.blame == "another")
 
 
 class Attempts:
@@ -104,16 +110,55 @@ async def in_a_life(
     operation: Callable[[Connection], Awaitable[T]],
     *,
     before: Callable[[], Awaitable[None]] | None = None,
+    trial: Callable[[Connection], Awaitable[object]] | None = None,
+    was_accepted: bool = False,
 ) -> T:
-    """What `operation` returns or raises on the connection of now, or of a later life where it ends meanwhile.
+    """What `operation` returns or raises on the connection of now, or of a later life where that is lost meanwhile.
 
-    `before` is awaited ahead of each attempt.
+    `before` is awaited ahead of each attempt. Where the broker ends the connection over this very operation, that is
+    raised. Where it may have been this one, or another under way, `trial` is made of it, alone on a connection apart,
+    and the same end there is raised; unless given it opens a channel, as every operation begins. It must leave nothing
+    behind. `was_accepted`: the broker did the same in a former life.
     """
+    suspicion: ConnectionClosed | None = None
+    suspicions = 0
     while True:
         if before is not None:
             await before()
         connection = await link.connection(while_down)
         try:
+            if suspicion is not None:
+                if suspicions > 1:
+                    await anyio.sleep(link.backoff.delay(suspicions - 1, _RANDOM))
+                if await _is_cleared(link, trial or _open_channel):
+                    suspicion = None
+                connection = await link.connection(while_down)
             return await operation(connection)
-        except ConnectionClosed:  # whatever it was closed for
-            continue
+        except ConnectionClosed as error:
+            if is_refusal(error, suspicion, was_accepted=was_accepted):
+                raise
+            if error.blame == "perhaps":
+                suspicion = error
+                suspicions += 1
+
+
+async def _is_cleared(link: Link, trial: Callable[[Connection], Awaitable[object]]) -> bool:
+    """Whether a suspect did no harm to a connection on which it was alone; raises the end of that which it is the
+    reason of. False where it could not be tried there: it has to be tried where it would be done.
+    """
+    try:
+        await link.apart(trial)
+    except ConnectionClosed as error:
+        if error.blame:
+            raise
+        return False
+    except RabbitryError as error:  # what it is told on a channel it will be told again, where it is done
+        return not isinstance(error, ConnectFailed)
+    except OSError:
+        return False
+    return True
+
+
+async def _open_channel(connection: Connection) -> None:
+    async with connection.channel(confirm=False):
+        pass

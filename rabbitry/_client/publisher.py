@@ -24,7 +24,7 @@ from rabbitry._client.senders import Renewal, open_channel
 from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
 from rabbitry._errors import Closed, ConnectionBlocked, LocalProtocolError, NotConnected, PublishFailed, RabbitryError
 from rabbitry._values.message import Message
-from rabbitry._values.options import OnUnknown, WhileDown
+from rabbitry._values.options import Loss, OnUnknown, WhileDown
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["ClientPublisher", "LastingConfirmation", "Publishers"]
@@ -55,9 +55,11 @@ class LastingConfirmation(Confirmation):
     def __lt__(self, other: LastingConfirmation) -> bool:
         return self.number < other.number
 
-    def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+    def lose(self, outcome: Loss, error: RabbitryError) -> None:
         """The channel ended before the broker answered."""
-        if not self._publisher._takes_back(self, outcome, error):
+        if outcome == "refused":
+            super().lose(outcome, error)
+        elif not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
     def take_over(self, answered: Confirmation) -> None:
@@ -270,6 +272,8 @@ class ClientPublisher(Publisher):
                     await self._send_all_again()
                 except RabbitryError as error:  # there will be no other life
                     self._give_up(error)
+                except ValueError as error:  # the new life takes smaller frames than the one that it was sent in
+                    self._give_up(LocalProtocolError(str(error)))
                 resent, self._resent = self._resent, anyio.Event()
                 self._taken_back = anyio.Event()
                 self._is_ready = not self._is_suspect

@@ -1,23 +1,26 @@
 """`Registry`: what a client declared, and how it is put back in each new life.
 
-What must stay true: an entity is known by its full identity, arguments included; what the broker removes with another
-(the bindings of a queue, an auto-delete exchange without bindings) is forgotten with it, or it would be brought back;
-the name that the broker gives a queue in a new life is the one used everywhere from then on.
+What must stay true: an entity is known by its full identity, arguments included, and of one name by the latest that the
+broker took: an earlier one would be refused in the next life; what the broker removes with another (the bindings of a
+queue, an auto-delete exchange without bindings) is forgotten with it, or it would be brought back; the name that the
+broker gives a queue in a new life is the one used everywhere from then on.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
 import anyio
 
 from rabbitry._channel.channel import life_of
+from rabbitry._channel.declaring import unbind
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import ChannelClosed, NotFound, ResourceLocked
-from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, name_of
+from rabbitry._errors import ChannelClosed, LocalProtocolError, NotFound, ResourceLocked
+from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, is_another, name_of
 from rabbitry.protocol.wire import methods
 
 __all__ = ["FLEETING_PAUSE", "FLEETING_TRIES", "Registry", "is_node_down"]
@@ -43,6 +46,9 @@ class Registry:
 
     def __init__(self) -> None:
         self._entities: dict[Entity, None] = {}  # in the order of declaring, each once
+        self._named: dict[
+            tuple[type[Entity], str], Exchange | Queue
+        ] = {}  # those of them that have a name of their own
         self._given: dict[str, Queue] = {}  # by each name that the broker ever gave it
 
     def __len__(self) -> int:
@@ -57,12 +63,15 @@ class Registry:
             if isinstance(entity, Queue | Exchange)
         )
 
-    def is_stream(self, queue: str | Queue) -> bool:
-        """Whether the queue was declared to be a stream."""
-        name = self.name_of(queue) if isinstance(queue, str) else queue.name
-        return any(
-            isinstance(found, Queue) and found.type == "stream" and found.name == name for found in self._entities
-        )
+    def type_of(self, queue: str | Queue) -> str | None:
+        """The type of a queue that is told, or was declared here: "classic", "quorum", …; None if it is not known."""
+        found: Entity | None = queue if isinstance(queue, Queue) else self._given.get(queue)
+        if found is None and isinstance(queue, str):
+            found = self._named.get((Queue, queue))
+        if found is None:
+            return None
+        kind: str = found.declaration().arguments.get("x-queue-type", "classic")
+        return kind
 
     def name_of(self, queue: str | Queue) -> str:
         """What the queue is called now, also if it is asked for by a name of a former life."""
@@ -70,17 +79,29 @@ class Registry:
 
     # --- declaring ----------------------------------------------------------------------------------------------------
 
-    async def declare(self, connection: Connection, entities: Iterable[Entity]) -> None:
-        """Declare these, and remember them."""
+    async def declare(self, connection: Connection, entities: Iterable[Entity], *, may_be_ours: bool = False) -> None:
+        """Declare these, and remember them. `may_be_ours`: a former life may have declared them, unanswered."""
         ordered = in_order(entities)
-        await self._declare(connection, ordered)
-        self._entities |= dict.fromkeys(map(self._identified, ordered))
+        await self._declare(connection, ordered, may_be_ours=may_be_ours)
+        for entity in map(self._identified, ordered):
+            self._remember(entity)
 
     async def restore(self, connection: Connection) -> None:
         """Declare everything again, in a new life."""
-        await self._declare(connection, in_order(self._entities), restoring=True)
+        await self._declare(connection, in_order(self._entities), restoring=True, may_be_ours=True)
 
-    async def _declare(self, connection: Connection, entities: list[Entity], restoring: bool = False) -> None:
+    async def try_to_declare(self, connection: Connection, entities: Iterable[Entity]) -> None:
+        """Declare these on a connection that ends after it, each for itself, and learn nothing of it: only whether that
+        connection bears it.
+        """
+        for entity in in_order(entities):
+            with suppress(ChannelClosed, LocalProtocolError):  # (a temporary queue has no name there)
+                async with connection.channel(confirm=False) as channel:
+                    await life_of(channel).call(self._identified(entity).declaration())
+
+    async def _declare(
+        self, connection: Connection, entities: list[Entity], *, restoring: bool = False, may_be_ours: bool
+    ) -> None:
         """On a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours, whose
         end it has not noticed yet, is asked for again. So is an auto-delete exchange that goes with such a queue just
         after it was declared.
@@ -90,17 +111,27 @@ class Registry:
         fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
         tries = FLEETING_TRIES if restoring and fleeting else 0
         give_up = anyio.current_time() + LOCKED_BOUND
+        has_told = False
         while entity is not None:
             try:
                 async with connection.channel(confirm=False) as channel:
                     while entity is not None:
                         await channel.declare(self._identified(entity))
                         if isinstance(entity, Queue) and entity.is_temporary:
-                            self._learn(entity)
+                            is_new = self._learn(entity)
+                            if is_new and not restoring:  # it went, and is made anew with what was bound to it
+                                rest = chain(rest, [each for each in self._entities if _is_bound_to(each, entity)])
+                        elif not restoring and isinstance(entity, Exchange | Queue):
+                            self._replace(entity)
                         entity = next(rest, None)
-            except ResourceLocked:
-                if anyio.current_time() >= give_up:
+            except ResourceLocked as error:
+                if not may_be_ours or anyio.current_time() >= give_up:
                     raise
+                if not has_told:
+                    has_told = True
+                    logger.warning(
+                        "%r is held, perhaps for a former life of ours, and asked for again: %s", entity, error
+                    )
                 await anyio.sleep(LOCKED_PAUSE)
             except NotFound as error:
                 if tries and not is_node_down(error) and isinstance(entity, Binding | ExchangeBinding):
@@ -116,10 +147,35 @@ class Registry:
                 logger.warning("%r is out of reach until its node is back: %s", entity, error)
                 entity = next(rest, None)
 
-    def _learn(self, queue: Queue) -> None:
-        self._given[queue.current_name] = queue
+    def _learn(self, queue: Queue) -> bool:
+        """Note the name that a temporary queue has now; whether it is another than before."""
+        name = queue.current_name
+        if name in self._given:
+            return False
+        self._given[name] = queue
         if len(self._given) > NAMES_KEPT:
             del self._given[next(iter(self._given))]
+        return True
+
+    def _remember(self, entity: Entity) -> None:
+        if isinstance(entity, Exchange | Queue) and not _is_temporary(entity):
+            self._replace(entity)
+            self._named[type(entity), entity.name] = entity
+        self._entities.setdefault(entity)
+
+    def _replace(self, entity: Exchange | Queue) -> None:
+        """The broker took this declaration: what was remembered by its name is this from now on. Where it can't be the
+        same for the broker, the former one went meanwhile, and what was bound to it.
+        """
+        former = self._named.get((type(entity), entity.name))
+        if former is None or former == entity:
+            return
+        if is_another(former, entity):
+            self.forget(former)
+        else:
+            del self._entities[former]
+        self._named[type(entity), entity.name] = entity
+        self._entities[entity] = None
 
     def _identified(self, entity: Entity) -> Entity:
         """The same entity told the same way: bindings by the names of what they bind, but for temporary queues."""
@@ -134,9 +190,14 @@ class Registry:
 
     # --- deleting -----------------------------------------------------------------------------------------------------
 
-    def forget_all(self, entities: Iterable[Entity]) -> list[methods.Method]:
+    def forget_all(self, entities: Iterable[Entity]) -> None:
+        """Declare these no more, nor what is bound to them; they may stay at the broker."""
+        for entity in [self._identified(entity) for entity in in_order(entities, "forget")]:
+            self.forget(entity, is_gone=False)
+
+    def take_all(self, entities: Iterable[Entity]) -> list[methods.Method]:
         """Declare these no more; gives the requests that delete them at the broker, bindings first."""
-        ordered = [self._identified(entity) for entity in in_order(entities)[::-1]]
+        ordered = [self._identified(entity) for entity in in_order(entities, "delete")[::-1]]
         requests: list[methods.Method] = [entity.deletion() for entity in ordered]
         for entity in ordered:
             self.forget(entity)
@@ -146,18 +207,21 @@ class Registry:
         """Send the deletions."""
         async with connection.channel(confirm=False) as channel:
             for request in requests:
-                await life_of(channel).call(request)
+                if isinstance(request, methods.QueueUnbind | methods.ExchangeUnbind):
+                    await unbind(life_of(channel), request)
+                else:
+                    await life_of(channel).call(request)
 
-    def forget(self, entity: Entity) -> None:
-        """The entity is gone, and so is what goes with it."""
+    def forget(self, entity: Entity, *, is_gone: bool = True) -> None:
+        """The entity is gone, and so is what goes with it; or it is only declared no more, with what is bound to it."""
         match entity:
             case Queue():
-                self._drop(found for found in self._entities if self._is_queue(found, entity))
+                self._drop((found for found in self._entities if self._is_queue(found, entity)), is_gone)
                 self._given = {name: queue for name, queue in self._given.items() if queue is not entity}
             case Exchange():
-                self._drop(found for found in self._entities if _is_exchange(found, entity.name))
+                self._drop((found for found in self._entities if _is_exchange(found, entity.name)), is_gone)
             case _:
-                self._drop([entity])
+                self._drop([entity], is_gone)
 
     def went_with_its_consumer(self, queue: str | Queue) -> list[Entity]:
         """An auto-delete queue of ours, and its bindings: gone when the broker ended its last consumer."""
@@ -175,10 +239,14 @@ class Registry:
             if isinstance(entity, Queue) and entity.auto_delete and name_of(entity) == queue:
                 self.forget(entity)
 
-    def _drop(self, entities: Iterable[Entity]) -> None:
+    def _drop(self, entities: Iterable[Entity], is_gone: bool) -> None:
         dropped = list(entities)
         for entity in dropped:
             self._entities.pop(entity, None)
+            if isinstance(entity, Exchange | Queue):
+                self._named.pop((type(entity), entity.name), None)
+        if not is_gone:
+            return
         for source in {_source(entity) for entity in dropped} - {None}:
             if not any(_source(entity) == source for entity in self._entities):
                 for entity in self._exchanges(source):
@@ -196,6 +264,15 @@ class Registry:
         if isinstance(found, Queue) and (queue.is_temporary or found.is_temporary):
             return found == queue
         return isinstance(found, str | Queue) and name_of(found) == queue.name
+
+
+def _is_temporary(entity: Exchange | Queue) -> bool:
+    return isinstance(entity, Queue) and entity.is_temporary
+
+
+def _is_bound_to(entity: Entity, queue: Queue) -> bool:
+    """Whether the entity is a binding of this temporary queue."""
+    return isinstance(entity, Binding) and entity.queue == queue
 
 
 def _source(entity: Entity) -> str | None:

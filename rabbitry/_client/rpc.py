@@ -13,9 +13,10 @@ from typing import Any, TypeAlias, TypeVar
 import anyio
 
 from rabbitry._client.link import Link
-from rabbitry._client.outcomes import Attempts
+from rabbitry._client.outcomes import Attempts, in_a_life
 from rabbitry._client.registry import FLEETING_PAUSE, FLEETING_TRIES
 from rabbitry._client.senders import OWN_CHANNELS
+from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
     ConsumerCancelled,
@@ -185,27 +186,25 @@ class ClientRPC:
             former = self._rpcs.get(key)
             if not self._is_open or (former is not None and former.is_open):
                 return
-            connection = await self._link.connection(self._while_down)
             await self._leave(key)
-            tries = FLEETING_TRIES if isinstance(self._reply_to, Exchange) and self._reply_to.auto_delete else 0
-            while True:
-                rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
-                try:
-                    await rpc.__aenter__()
-                except NotFound:  # it went with the last queue of a former life just as it was declared again
-                    if not tries:
-                        raise
-                    tries -= 1
-                    await anyio.sleep(FLEETING_PAUSE)
-                except Closed:
-                    if connection.is_open:
-                        raise
-                    return
-                else:
-                    self._rpcs[key] = rpc
-                    if not self._is_open:  # the block was left in this very turn
-                        await self._leave(key)
-                    return
+            self._rpcs[key] = await in_a_life(self._link, self._while_down, self._entered, trial=self._try)
+            if not self._is_open:  # the block was left in this very turn
+                await self._leave(key)
+
+    async def _entered(self, connection: Connection) -> RPC:
+        tries = FLEETING_TRIES if isinstance(self._reply_to, Exchange) and self._reply_to.auto_delete else 0
+        while True:
+            rpc = connection.rpc(codec=self._codec, reply_to=self._reply_to)
+            try:
+                return await rpc.__aenter__()
+            except NotFound:  # it went with the last queue of a former life just as it was declared again
+                if not tries:
+                    raise
+                tries -= 1
+                await anyio.sleep(FLEETING_PAUSE)
+
+    async def _try(self, connection: Connection) -> None:
+        await (await self._entered(connection)).__aexit__(None, None, None)
 
     async def _leave(self, key: str | None) -> None:
         rpc = self._rpcs.pop(key, None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import utc_now
+from rabbitry._values.arguments import check_offset
 from rabbitry._values.options import Offset
 
 __all__ = ["StreamPosition"]
@@ -23,6 +24,8 @@ class StreamPosition:
     __slots__ = ("_following", "_offset", "_open", "_sweep_at")
 
     def __init__(self, offset: Offset | None) -> None:
+        if offset is not None:
+            check_offset(offset)
         self._offset = offset
         self._following: int | None = None
         self._open: deque[Delivery] = deque()  # of this life, in their order; those settled are swept out now and then

@@ -55,8 +55,9 @@ class Subscription:
     When a connection is lost, iteration goes on in the next life: what was not settled is delivered again, and to
     settle a delivery of the former life raises `StaleDelivery`. When the broker ends the consumer alone (its leader
     moved, it took too long to acknowledge), it subscribes again, and raises `ConsumerCancelled` where the queue is
-    gone. It also raises what the broker refuses, `ConsumerOverrun`, and `NotConnected` once the client has given up.
-    After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of tasks may iterate.
+    gone. It also raises what the broker refuses, `ConsumerOverrun`, `MessageTooLarge`, and `NotConnected` once the
+    client has given up. After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of
+    tasks may iterate.
 
     Leaving the block puts back what was never iterated and what was taken but not settled.
     """
@@ -86,12 +87,13 @@ class Subscription:
         self._arguments = dict(options.get("arguments") or {})
         offset = options.get("offset")
         if "x-stream-offset" in self._arguments:
-            raise LocalProtocolError("say where to begin in a stream by offset=, so that it can go on after a loss")
-        is_stream = (
-            offset is not None or registry.is_stream(queue) or (isinstance(queue, Queue) and queue.type == "stream")
-        )
+            raise ValueError("say where to begin in a stream by offset=, so that it can go on after a loss")
+        kind = registry.type_of(queue)
+        if offset is not None and kind not in (None, "stream"):
+            raise ValueError(f"offset= is for streams: {queue!r} is a {kind} queue")
+        is_stream = offset is not None or kind == "stream"
         if is_stream and (no_ack or not prefetch):
-            raise LocalProtocolError("a stream is consumed with acknowledgements and a prefetch of at least 1")
+            raise ValueError("a stream is consumed with acknowledgements and a prefetch of at least 1")
         self._position = StreamPosition(offset) if is_stream else None
         self._on_arrival = on_arrival if self._position is None else self._position.arrived
         self._on_loss = on_loss
@@ -222,7 +224,7 @@ class Subscription:
                 await life_of(self._channel).close()
                 try:
                     await self._subscribe(resuming=True)
-                except ChannelClosed as refusal:
+                except (ChannelClosed, ConnectionClosed) as refusal:
                     self._failure = error if isinstance(error, ConsumerCancelled) else refusal
                     raise self._failure.copy() from refusal
             if self._is_stopped:
@@ -238,13 +240,30 @@ class Subscription:
         with anyio.CancelScope() as self._waiting:
             if self._is_stopped:
                 return
-            while not await in_a_life(self._link, "wait", attempt, before=self._pause):
+            while not await in_a_life(
+                self._link, "wait", attempt, before=self._pause, trial=self._try, was_accepted=resuming
+            ):
                 pass
 
     async def _pause(self) -> None:
         """Wait, longer each time, where subscribing was of no use."""
         if self._fruitless > 1:
             await anyio.sleep(self._link.backoff.delay(self._fruitless - 1, Random()))
+
+    async def _try(self, connection: Connection) -> None:
+        """Ask for the consumer where it harms nobody else. What it gets goes back, as it was asked for to be settled:
+        with no_ack, which RabbitMQ refuses of streams alone, only whether the queue is one is asked.
+        """
+        async with connection.channel(confirm=False, prefetch=1) as channel:
+            if self._no_ack:
+                name = self._registry.name_of(self._queue)
+                try:
+                    await channel.get(name)
+                except ConnectionClosed as error:
+                    error.text = f"{error.text} (queue {name!r} is a stream, which can't be consumed with no_ack=True)"
+                    raise
+            else:
+                await self._new_consumer(channel, is_trial=True).__aenter__()
 
     async def _attempt(self, connection: Connection, trouble: Trouble | None) -> bool:
         """Subscribe in this life. False where the broker refuses what it may grant the next time."""
@@ -294,7 +313,7 @@ class Subscription:
             await self._registry.declare(connection, went)
         return True
 
-    def _new_consumer(self, channel: Channel) -> Consumer:
+    def _new_consumer(self, channel: Channel, *, is_trial: bool = False) -> Consumer:
         arguments = self._arguments
         if self._position is not None:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
@@ -305,6 +324,8 @@ class Subscription:
             priority=self._priority,
             arguments=arguments,
         )
+        if is_trial:
+            return new_consumer(channel, method)
         return new_consumer(channel, method, on_arrival=self._on_arrival, on_end=self._ended)
 
     def _ended(self, error: RabbitryError | None) -> None:

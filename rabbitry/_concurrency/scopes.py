@@ -40,7 +40,7 @@ async def background() -> AsyncIterator[TaskGroup]:
         if defect is not None:  # a background task crashed, and took the body with it unless that failed first
             if failure is None or isinstance(failure, cancelled) or not isinstance(defect, Exception):
                 raise defect from defect.__cause__  # not from the group
-            if failure.__cause__ is not defect:
+            if not _tells_of(failure, defect):
                 logger.error("a background task failed, too", exc_info=defect)
         elif failure is None:
             raise
@@ -56,6 +56,22 @@ def _first_error(group: BaseExceptionGroup[BaseException], cancelled: type[BaseE
     errors = list(_leaves(group))
     ending = (error for error in errors if not isinstance(error, Exception) and not isinstance(error, cancelled))
     return next(ending, None) or next((error for error in errors if isinstance(error, Exception)), None)
+
+
+def _tells_of(failure: BaseException, defect: BaseException) -> bool:
+    """Whether whoever sees the failure sees the defect with it, as its cause, its context or a member of the group."""
+    following: list[BaseException | None] = [failure]
+    known: set[int] = set()
+    while following:
+        each = following.pop()
+        if each is defect:
+            return True
+        if each is not None and id(each) not in known:
+            known.add(id(each))
+            following += each.__cause__, each.__context__
+            if isinstance(each, BaseExceptionGroup):
+                following += each.exceptions
+    return False
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

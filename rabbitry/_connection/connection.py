@@ -11,24 +11,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-import anyio
-
 from rabbitry._channel.channel import Channel
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._connection.dialling import open_endpoint
 from rabbitry._connection.hub import Hub, open_hub
-from rabbitry._connection.introduction import mechanisms, octets, own_properties
+from rabbitry._connection.introduction import octets
 from rabbitry._connection.settings import Settings
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.caller import RPC
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
-from rabbitry._values.address import Address
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.codecs import Codec
 from rabbitry._values.options import CLOCK_SKEW, ReplyTo, default_prefetch
 from rabbitry._values.topology import Queue, name_of
-from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.states import ConnectionState
 
 __all__ = ["Connection"]
@@ -75,12 +73,12 @@ class Connection:
         try:
             if not self._is_private:
                 assert self._hub is not None
-                await self._connect(self._hub)
+                self._endpoint_or_none = await open_endpoint(self._hub, self._settings)
                 return self
             async with AsyncExitStack() as stack:
                 self._private = open_hub()
                 self._hub = await stack.enter_async_context(self._private)
-                await self._connect(self._hub)
+                self._endpoint_or_none = await open_endpoint(self._hub, self._settings)
                 stack.pop_all()
             return self
         except BaseException:
@@ -104,31 +102,6 @@ class Connection:
             await self._endpoint.close()
         finally:
             self._hub.forget(self._endpoint)
-
-    async def _connect(self, hub: Hub) -> None:
-        settings = self._settings
-        address = settings.address
-        host = address.unix_path or address.host
-        endpoint = Endpoint(_protocol(settings), settings.name, hub.waits, host, address.port)
-        hub.remember(endpoint)
-        try:
-            with anyio.move_on_after(settings.connect_timeout) as scope:
-                endpoint.transport = await hub.dial(settings, endpoint)
-                endpoint.transport.send_now()
-                await endpoint.opened.wait()
-            if scope.cancelled_caught:
-                raise ConnectFailed(
-                    f"no connection to {_where(address)} within {settings.connect_timeout:g} s, "
-                    f"waiting for {endpoint.protocol.state.value}"
-                )
-        except BaseException as exc:
-            endpoint.drop()
-            hub.forget(endpoint)
-            translated = _translated(exc, address)
-            if translated is exc:
-                raise
-            raise translated from (exc.__cause__ if isinstance(exc, RabbitryError) else exc)
-        self._endpoint_or_none = endpoint
 
     # --- what it offers --------------------------------------------------------------------------------------------
 
@@ -198,10 +171,12 @@ class Connection:
 
     async def update_secret(self, secret: str | bytes, reason: str = "token refresh") -> None:
         """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""
+        hidden = Secret(secret)
+        del secret
         await checkpoint_if_cancelled()
         endpoint = self._endpoint
         waiter = Waiter()
-        encoded = octets(secret, "token") if isinstance(secret, str) else secret
+        encoded = unwatched(lambda: Secret(_encoded(hidden.reveal())))
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)
         await endpoint.reply(slot, waiter)
 
@@ -242,44 +217,5 @@ class Connection:
         return self._endpoint.unmatched_returns
 
 
-def _protocol(settings: Settings) -> ProtocolConnection:
-    address = settings.address
-    return ProtocolConnection(
-        mechanisms=mechanisms(address),
-        virtual_host=address.virtual_host,
-        client_properties={
-            **own_properties(),
-            "connection_name": settings.name,
-            **dict(settings.client_properties),
-        },
-        heartbeat=settings.heartbeat,
-        frame_max=settings.frame_max,
-        channel_max=settings.channel_max,
-        max_message_size=settings.max_message_size,
-        delivery_type=settings.kinds.delivery,
-    )
-
-
-def _where(address: Address) -> str:
-    if address.unix_path:
-        return address.unix_path
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
-
-
-def _translated(exc: BaseException, address: Address) -> BaseException:
-    """The one seam for the operating system's errors in connecting."""
-    where = _where(address)
-    if isinstance(exc, ConnectionClosed):  # by the reactor that is being left
-        return ConnectFailed(f"{where}: {exc}")
-    if isinstance(exc, RabbitryError):
-        if isinstance(exc, ConnectFailed) and where not in str(exc):
-            return type(exc)(f"{where}: {exc}")
-        return exc
-    if isinstance(exc, ConnectionRefusedError):
-        return ConnectFailed(f"nothing listens at {where} (connection refused)")
-    if isinstance(exc, FileNotFoundError):
-        return ConnectFailed(f"there is no socket at {where}")
-    if isinstance(exc, OSError):
-        return ConnectFailed(f"cannot connect to {where}: {exc}")
-    return exc
+def _encoded(token: str | bytes) -> bytes:
+    return octets(token, "token") if isinstance(token, str) else token

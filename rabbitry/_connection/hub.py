@@ -1,4 +1,4 @@
-"""`Hub`: one poller, its task group and the connections on it; it dials for them and closes them all.
+"""`Hub`: one poller, its task group and the connections on it, which it has connected and closes.
 
 What must stay true, and is the point of this file, is the order of the end: close every connection under one shared
 deadline, stop the poller, let its tasks end, then close the sockets and the selector. The poller runs shielded, so that
@@ -7,23 +7,20 @@ a cancelled body still closes well.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import groupby
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup, TaskStatus
-from anyio.streams.tls import TLSAttribute
 
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
-from rabbitry._connection.settings import Dial, Settings
-from rabbitry._connection.tls import connect_failed, make_context, server_name
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
-from rabbitry._transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
-from rabbitry._values.address import Address
+from rabbitry._errors import NotConnected
+from rabbitry._transport import Endpoint as TransportEndpoint
+from rabbitry._transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
+from rabbitry._transport.addresses import Address as TcpAddress
 
 __all__ = ["Hub", "open_hub"]
 
@@ -58,30 +55,16 @@ class Hub:
         """This connection has ended, or was never opened."""
         self._endpoints.discard(endpoint)
 
-    async def dial(self, settings: Settings, endpoint: Endpoint) -> Transport:
-        """A connected transport."""
-        address = settings.address
-        if settings.dial is not None:
-            stream = await _dialled(settings.dial, address)
-            return await self._adopt(stream, endpoint)
-        if address.unix_path:
-            return await self._poller.connect_unix(address.unix_path, endpoint)
-        if address.tls:
-            return await self._dial_tls(address, settings.ssl_context or make_context(address), endpoint)
-        return await self._poller.connect_tcp(address.host, address.port, endpoint)
+    async def connect_tcp(self, address: TcpAddress, endpoint: TransportEndpoint) -> Transport:
+        """A transport connected to this address."""
+        return await self._poller.connect_tcp(address, endpoint)
 
-    async def _dial_tls(self, address: Address, context: ssl.SSLContext, endpoint: Endpoint) -> Transport:
-        name = server_name(address)
-        layer = TlsLayer(endpoint, context, name)
-        transport = await self._poller.connect_tcp(address.host, address.port, layer)
-        try:
-            await layer.shake_hands(transport)
-        except OSError as error:
-            raise connect_failed(error, transport.describe(), name) from error
-        return transport
+    async def connect_unix(self, path: str, endpoint: TransportEndpoint) -> Transport:
+        """A transport connected to a Unix socket."""
+        return await self._poller.connect_unix(path, endpoint)
 
-    async def _adopt(self, stream: ByteStream, endpoint: Endpoint) -> Transport:
-        """A transport over a dialled stream, served by this hub's tasks."""
+    async def adopt(self, stream: ByteStream, endpoint: Endpoint) -> Transport:
+        """A transport over a stream that somebody else opened, served by this hub's tasks."""
         if self._is_closed:
             await anyio.aclose_forcefully(stream)
             raise NotConnected("the reactor was closed while this connection was being opened")
@@ -164,19 +147,3 @@ class _Started(TaskStatus[None]):
 
     def started(self, value: None = None) -> None:
         self._event.set()
-
-
-async def _dialled(dial: Dial, address: Address) -> ByteStream:
-    """The stream that the user's function opens. What it raises is its own, and so stays as it is in the cause."""
-    try:
-        stream = await dial(address.host, address.port)
-    except (OSError, EOFError, anyio.EndOfStream, anyio.BrokenResourceError) as exc:
-        raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
-    if not isinstance(stream, ByteStream):
-        raise LocalProtocolError(f"dial must return an AnyIO ByteStream, not {stream!r}")
-    if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
-        await anyio.aclose_forcefully(stream)
-        raise LocalProtocolError(
-            "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
-        )
-    return stream

@@ -11,29 +11,30 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError
+from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.address import Address
 from rabbitry.protocol.wire.tables import encode_table
 
 __all__ = ["mechanisms", "octets", "own_properties"]
 
 
-def mechanisms(address: Address) -> list[tuple[str, bytes]]:
+def mechanisms(address: Address) -> list[tuple[str, Secret[bytes]]]:
     """The initial responses of the SASL mechanisms asked for, PLAIN unless the URI names others."""
-    user, password = address.username, address.password
-    responses = {
-        "PLAIN": b"\0" + octets(user, "user name") + b"\0" + octets(password, "password"),
-        # A table without its length (rabbit_auth_mechanism_amqplain).
-        "AMQPLAIN": encode_table({"LOGIN": user, "PASSWORD": password})[4:],
-        "EXTERNAL": b"",
-    }
+    responses = unwatched(lambda: _responses(address.username, address.password.reveal()))
     wanted = [name.upper() for name in address.auth_mechanism] or ["PLAIN", "AMQPLAIN"]
     unknown = [name for name in wanted if name not in responses]
     if unknown:
-        raise LocalProtocolError(
-            f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}"
-        )
+        raise ValueError(f"no such authentication mechanism: {', '.join(unknown)}; there are {', '.join(responses)}")
     return [(name, responses[name]) for name in wanted]
+
+
+def _responses(user: str, password: str) -> dict[str, Secret[bytes]]:
+    return {
+        "PLAIN": Secret(b"\0" + octets(user, "user name") + b"\0" + octets(password, "password")),
+        # A table without its length (rabbit_auth_mechanism_amqplain).
+        "AMQPLAIN": Secret(encode_table({"LOGIN": user, "PASSWORD": password})[4:]),
+        "EXTERNAL": Secret(b""),
+    }
 
 
 def octets(text: str, what: str) -> bytes:
@@ -43,7 +44,7 @@ def octets(text: str, what: str) -> bytes:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise LocalProtocolError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
+        raise ValueError(f"the {what} has a NUL character, or one that UTF-8 can't represent")
     return encoded
 
 

@@ -7,6 +7,7 @@ tell what happens.
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import sys
@@ -23,8 +24,8 @@ from rabbitry._channel.channel import Channel
 from rabbitry._channel.delivery import Delivery, DeliveryHandler
 from rabbitry._channel.life import ChannelLife
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import LocalProtocolError
 from rabbitry._rpc.caller import RPC
+from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
@@ -45,6 +46,8 @@ __all__ = [
     "connection_settings",
     "default_name",
 ]
+
+logger = logging.getLogger("rabbitry")
 
 Dial: TypeAlias = Callable[[str, int], Awaitable[ByteStream]]
 
@@ -107,12 +110,12 @@ class ConnectionOptions(TypedDict, total=False):
 
 
 @lru_cache(maxsize=64)
-def _parsed(url: str) -> Address:
+def _parsed(url: Secret[str]) -> Address:
     """Thousands of connections to one URL share what it says."""
     return parse_uri(url)
 
 
-def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[ConnectionOptions]) -> Settings:
+def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpack[ConnectionOptions]) -> Settings:
     """The arguments of `connect`, checked, over the URI's, over the defaults."""
     address = _parsed(url)
     settings = Settings(
@@ -131,21 +134,31 @@ def connection_settings(url: str, kinds: Kinds = PLAIN, **options: Unpack[Connec
         kinds=kinds,
     )
     if settings.ssl_context is not None and (not address.tls or settings.dial is not None):
-        raise LocalProtocolError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
+        raise ValueError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
     if not 0 <= settings.heartbeat <= 65535:
-        raise LocalProtocolError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
+        raise ValueError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
     if settings.connect_timeout <= 0:
-        raise LocalProtocolError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
+        raise ValueError(f"connect_timeout must be positive, not {options.get('connect_timeout')}")
     if settings.frame_max and not FRAME_MIN_SIZE <= settings.frame_max <= FRAME_MAX_SIZE:
-        raise LocalProtocolError(
+        raise ValueError(
             f"frame_max must be 0 (the broker's) or at least {FRAME_MIN_SIZE} bytes, not {settings.frame_max}"
         )
     if not 0 <= settings.channel_max <= 65535:
-        raise LocalProtocolError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
+        raise ValueError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
+    if address.verify is False and settings.ssl_context is None and settings.dial is None:
+        _warn_unverified(address.unix_path or f"{address.host}:{address.port}")
     encode_table(dict(settings.client_properties))  # refuses what can't be sent, here rather than amid the handshake
     if settings.max_message_size < 1:
-        raise LocalProtocolError(f"max_message_size must be positive, not {settings.max_message_size}")
+        raise ValueError(f"max_message_size must be positive, not {settings.max_message_size}")
     return settings
+
+
+@lru_cache(maxsize=256)
+def _warn_unverified(where: str) -> None:
+    """Once for each broker, not for each connection."""
+    logger.warning(
+        "%s: verify=verify_none: whoever stands in between can read and change everything, the password included", where
+    )
 
 
 def default_name() -> str:

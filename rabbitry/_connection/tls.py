@@ -9,7 +9,8 @@ import os
 import ssl
 from functools import lru_cache
 
-from rabbitry._errors import ConnectFailed, LocalProtocolError
+from rabbitry._errors import ConnectFailed
+from rabbitry._secrets import Secret
 from rabbitry._transport.tls import NotTLS, reason_of
 from rabbitry._values.address import Address
 
@@ -21,11 +22,9 @@ def make_context(address: Address) -> ssl.SSLContext:
     files = address.cacertfile, address.certfile, address.keyfile
     verify = address.verify is not False
     if address.depth is not None:
-        raise LocalProtocolError(
-            "Python's ssl module can't limit a chain's depth: leave out depth, or use ssl_context="
-        )
+        raise ValueError("Python's ssl module can't limit a chain's depth: leave out depth, or use ssl_context=")
     if address.keyfile is not None and address.certfile is None:
-        raise LocalProtocolError("keyfile without certfile: name the certificate that the key belongs to")
+        raise ValueError("keyfile without certfile: name the certificate that the key belongs to")
     has_name = verify and address.server_name_indication != "disable"
     # A file that was renewed makes another context: reconnecting with a new certificate needs no restart.
     return _context(*files, address.key_password, verify, has_name, tuple(map(_changed, files)))
@@ -34,7 +33,8 @@ def make_context(address: Address) -> ssl.SSLContext:
 def server_name(address: Address) -> str | None:
     """What is sent as server name indication, and looked for in the certificate. None for neither."""
     name = address.server_name_indication
-    return None if name == "disable" else name or address.host
+    # The dot that makes a name absolute is for the look-up only: SNI has none (RFC 6066, section 3), nor certificates.
+    return None if name == "disable" else (name or address.host).removesuffix(".") or None
 
 
 def _changed(file: str | None) -> int | None:
@@ -49,7 +49,7 @@ def _context(
     cacertfile: str | None,
     certfile: str | None,
     keyfile: str | None,
-    password: str | None,
+    password: Secret[str] | None,
     verify: bool,
     has_name: bool,
     _: tuple[int | None, ...],
@@ -62,10 +62,29 @@ def _context(
         context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
         if certfile is not None:
             what = f"certfile {certfile}" + (f" with keyfile {keyfile}" if keyfile else "")
-            context.load_cert_chain(certfile, keyfile, password or "")  # (or OpenSSL would ask at the terminal)
+            # (without a password OpenSSL would ask at the terminal)
+            context.load_cert_chain(certfile, keyfile, password.reveal() if password is not None else "")
     except (OSError, ValueError) as error:
         raise ConnectFailed(f"TLS: can't use {what}: {reason_of(error)}") from error
     return context
+
+
+_FOR_ANOTHER = "connect by a name that it has, or give one in the URL: server_name_indication=broker.example"
+_OF_NO_AUTHORITY = "name the authority that signed it with cacertfile, or pass ssl_context="
+_OUT_OF_DATE = "it has to be renewed, or the clock of this machine is wrong"
+
+# By OpenSSL's verify codes (x509_vfy.h).
+_ADVICE = {
+    62: _FOR_ANOTHER,  # host name
+    64: _FOR_ANOTHER,  # IP address
+    2: _OF_NO_AUTHORITY,  # no issuer
+    18: _OF_NO_AUTHORITY,  # self-signed
+    19: _OF_NO_AUTHORITY,  # self-signed in the chain
+    20: _OF_NO_AUTHORITY,  # no local issuer
+    21: _OF_NO_AUTHORITY,  # the first of the chain can't be verified
+    9: _OUT_OF_DATE,  # not yet valid
+    10: _OUT_OF_DATE,  # expired
+}
 
 
 def connect_failed(error: OSError, peer: str, name: str | None) -> ConnectFailed:
@@ -75,9 +94,10 @@ def connect_failed(error: OSError, peer: str, name: str | None) -> ConnectFailed
         guess = "it answers in the clear: use amqp://" if error.received[:4] == b"AMQP" else "is this an AMQP port?"
         failed = ConnectFailed(f"{peer} does not speak TLS, it began with {error.received[:16]!r}; {guess}")
     elif isinstance(error, ssl.SSLCertVerificationError):
+        advice = _ADVICE.get(error.verify_code, "pass ssl_context= where that is as it should be")
         failed = ConnectFailed(
-            f"the certificate of {peer} was not accepted{f' for {name}' if name else ''}: {error.verify_message}; "
-            "name the authority that signed it with cacertfile, or pass ssl_context="
+            f"the certificate of {peer} was not accepted{f' for {name}' if name else ''}: "
+            f"{error.verify_message.rstrip('.')}; {advice}"
         )
     else:
         failed = ConnectFailed(f"no TLS with {peer}: {reason_of(error)}")

@@ -19,7 +19,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     ConsumerCancelled,
-    LocalProtocolError,
+    MessageTooLarge,
     OutcomeUnknown,
     RabbitryError,
     Unroutable,
@@ -234,6 +234,15 @@ class RPC:
         else:
             waiter.set(delivery)
 
+    def refuse(self, delivery: Delivery, size: int) -> None:
+        """A reply arrived that is too large: its call fails, and no other."""
+        waiter = self._waiter_of(delivery)
+        if waiter is None:
+            self.late_replies += 1
+        else:
+            limit = self._life.endpoint.protocol.max_message_size
+            waiter.fail(MessageTooLarge(self._reply_address, size, limit, True))
+
     def _returned(self, code: int, text: str, content: Content) -> None:
         """basic.return: nobody serves."""
         waiter = self._waiter_of(content)
@@ -288,7 +297,7 @@ def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
     """Refuse what is no way for replies."""
     if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
         return reply_to
-    raise LocalProtocolError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
+    raise ValueError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
 
 
 def _message(body: bytes, properties: Properties) -> Message:

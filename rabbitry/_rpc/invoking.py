@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import anyio
 import anyio.to_thread
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._rpc.envelope import Request
 from rabbitry._rpc.service import Service, prepared
 from rabbitry._values.codecs import Codec, codec_named, decode_from
@@ -38,7 +37,7 @@ class Invoking:
         self._service = handler if isinstance(handler, Service) else None
         self._function: Callable[[Any], Any] = _no_function if isinstance(handler, Service) else handler
         if raw and self._service is not None:
-            raise LocalProtocolError("raw=True is for one handler: a service's functions take decoded arguments")
+            raise ValueError("raw=True is for one handler: a service's functions take decoded arguments")
         self._is_async = _is_async(self._function)
         self._codec = codec_named(codec)
         self._raw = raw

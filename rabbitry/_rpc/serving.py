@@ -53,7 +53,7 @@ async def serve(
             await handler(request)
             if not request.is_settled:  # a raw handler may have done so
                 request.ack()
-        except RabbitryError as exc:
+        except (RabbitryError, ValueError) as exc:  # the second of a reply that no frame can carry
             _UNANSWERED.log(
                 logging.WARNING,
                 queue,

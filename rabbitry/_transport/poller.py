@@ -23,7 +23,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 
 from rabbitry._concurrency.clock import clock
-from rabbitry._transport.addresses import Address, first_to_answer, os_error
+from rabbitry._transport.addresses import Address, os_error, peer_name
 from rabbitry._transport.contracts import Endpoint, Pump
 from rabbitry._transport.pumps import pump_for_backend
 from rabbitry._transport.socket import EPOLLIN, EPOLLONESHOT, EPOLLOUT, SocketTransport
@@ -114,15 +114,13 @@ class Poller:
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
-    async def connect_tcp(self, host: str, port: int, endpoint: Endpoint) -> SocketTransport:
-        """Connect to the first address of `host` that answers. The endpoint is not called before this returns.
+    async def connect_tcp(self, address: Address, endpoint: Endpoint) -> SocketTransport:
+        """Connect to an IP address. The endpoint is not called before this returns.
 
-        Raises OSError, of the class that fits the last failure and naming every address tried. Cancelled, it leaves
-        nothing behind.
+        Raises OSError, of the class that fits the failure and naming the address. Cancelled, it leaves nothing behind.
         """
-        return await first_to_answer(
-            host, port, lambda family, address, peer: self._connect(family, address, endpoint, peer)
-        )
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        return await self._connect(family, address, endpoint, peer_name(address))
 
     async def connect_unix(self, path: str, endpoint: Endpoint) -> SocketTransport:
         """Connect to a Unix socket. As `connect_tcp`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from rabbitry._secrets import forget_frames
 from rabbitry._transport.contracts import GONE, Endpoint, Keeper
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class SocketTransport:
         """Sending is over. The poller's turn reads what the peer sent before, perhaps the reason, and then ends us."""
         if self.fd < 0 or self._failure is not None:
             return
-        self._failure = error
+        self._failure = forget_frames(error)  # they hold what was to be sent, credentials perhaps
         self._rest = b""
         self.scheduled = self.is_stalled = True
         self._poller.doom(self)

@@ -18,6 +18,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, SocketAttribute
 
 from rabbitry._concurrency.clock import monotonic
+from rabbitry._secrets import forget_frames
 from rabbitry._transport.addresses import os_error, peer_name
 from rabbitry._transport.contracts import GONE, Endpoint
 
@@ -108,7 +109,7 @@ class StreamTransport:
             try:
                 self._outgoing = self._endpoint.data_to_send()
             except Exception as error:
-                self._fail(error)
+                self._fail(forget_frames(error))
             else:
                 self.send_later()
 
@@ -130,7 +131,7 @@ class StreamTransport:
             try:
                 await self._stream.send(self._outgoing)
             except Exception as error:
-                self._fail(_translate(error, self._peer))
+                self._fail(_translate(forget_frames(error), self._peer))  # AnyIO's hold what was sent: credentials, too
             else:
                 self._outgoing = b""
                 self.wake_waiting()

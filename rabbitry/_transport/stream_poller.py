@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import TASK_STATUS_IGNORED
 
-from rabbitry._transport.addresses import Address, first_to_answer, os_error
+from rabbitry._transport.addresses import Address, os_error, peer_name
 from rabbitry._transport.stream import StreamTransport
 
 if TYPE_CHECKING:
@@ -48,14 +48,11 @@ class StreamPoller:
     def close(self) -> None:
         """Nothing is left to close; `run` must have returned."""
 
-    async def connect_tcp(self, host: str, port: int, endpoint: Endpoint) -> StreamTransport:
-        async def connect(_: int, address: Address, peer: str) -> ByteStream:
-            host, port, *scope = address
-            if any(scope):  # a link-local IPv6 address, of the interface whose number stands last
-                host = f"{host}%{scope[-1]}"
-            return await _plainly(anyio.connect_tcp(host, port), peer)
-
-        return await self._adopt(await first_to_answer(host, port, connect), endpoint)
+    async def connect_tcp(self, address: Address, endpoint: Endpoint) -> StreamTransport:
+        host, port, *scope = address
+        if any(scope):  # a link-local IPv6 address, of the interface whose number stands last
+            host = f"{host}%{scope[-1]}"
+        return await self._adopt(await _plainly(anyio.connect_tcp(host, port), peer_name(address)), endpoint)
 
     async def connect_unix(self, path: str, endpoint: Endpoint) -> StreamTransport:
         return await self._adopt(await _plainly(anyio.connect_unix(path), path), endpoint)

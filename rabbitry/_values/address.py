@@ -14,19 +14,17 @@ shares: an empty path, `amqp://host/`, is the virtual host "/" and not the one n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any, TypeAlias
-from urllib.parse import unquote_to_bytes
 
-from rabbitry._values.durations import LONGEST_MS
-from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
+from rabbitry._secrets import Secret, unwatched
+from rabbitry._values.query import TLS_PARAMETERS, decode, parse_query
 
 __all__ = ["DEFAULT_URL", "Address", "parse_uri"]
 
 DEFAULT_URL = "amqp://guest:guest@localhost/"
 """The broker on this machine as it is when installed."""
+_GUEST = Secret("guest")
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 
@@ -43,7 +41,7 @@ class Address:
     """0 with `unix_path`."""
     unix_path: str | None = None
     username: str = "guest"
-    password: str = field(default="guest", repr=False)
+    password: Secret[str] = _GUEST
     virtual_host: str = "/"
     tls: bool = False
 
@@ -61,7 +59,7 @@ class Address:
     cacertfile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
-    key_password: str | None = field(default=None, repr=False)
+    key_password: Secret[str] | None = None
     """What opens the key file; `password` in the URI's query."""
     verify: bool | None = None
     """Whether the broker's certificate is verified; `verify_peer` or `verify_none` in the URI."""
@@ -72,8 +70,14 @@ class Address:
     """The longest chain of certificates."""
 
 
-def parse_uri(uri: str) -> Address:
+def parse_uri(uri: str | Secret[str]) -> Address:
     """The address a URI stands for. `ValueError` says what is wrong with it, without the password."""
+    hidden = uri if isinstance(uri, Secret) else Secret(uri)
+    del uri
+    return unwatched(lambda: _parse(hidden.reveal()))
+
+
+def _parse(uri: str) -> Address:
     if not isinstance(uri, str):
         raise ValueError(f"a broker's URI must be a str, not {type(uri).__name__}")
     if re.search(r"[\x00-\x20\x7f]", uri):
@@ -89,13 +93,16 @@ def parse_uri(uri: str) -> Address:
             "'#' is written %23, '@' %40, '/' %2F, '?' %3F and ':' %3A"
         )
     credentials, _, location = match["authority"].rpartition("@")
-    arguments = _parse_query(query)
+    arguments = parse_query(query)
+    arguments.pop("locale", None)
+    if arguments.pop("ssl", scheme == "amqps") != (scheme == "amqps"):
+        raise ValueError("query parameter ssl is not what the scheme says: amqps:// uses TLS, amqp:// does not")
     virtual_host = arguments.pop("vhost", None)
     if scheme == "amqp+unix":
         host, port = "", 0
         if location:
             raise ValueError("a Unix socket has no host: three slashes, amqp+unix:///path/to/socket")
-        unix_path = _decode(match["path"], "path of the socket")
+        unix_path = decode(match["path"], "path of the socket")
         if unix_path in ("", "/"):
             raise ValueError("the path of the socket is missing: amqp+unix:///path/to/socket")
     else:
@@ -104,8 +111,8 @@ def parse_uri(uri: str) -> Address:
         host, port = _parse_location(location, DEFAULT_TLS_PORT if scheme == "amqps" else DEFAULT_PORT)
         unix_path = None
         virtual_host = _parse_virtual_host(match["path"])
-    if scheme != "amqps" and not _TLS_PARAMETERS.isdisjoint(arguments):
-        raise ValueError(f"{', '.join(sorted(_TLS_PARAMETERS & arguments.keys()))}: only amqps:// uses TLS")
+    if scheme != "amqps" and not TLS_PARAMETERS.isdisjoint(arguments):
+        raise ValueError(f"{', '.join(sorted(TLS_PARAMETERS & arguments.keys()))}: only amqps:// uses TLS")
     if "@" in match["authority"]:
         arguments |= _parse_credentials(credentials)
     return Address(
@@ -127,25 +134,12 @@ _URI = re.compile(
 )
 
 
-def _decode(text: str, what: str) -> str:
-    """Percent-decoding, strict: a stray % is more often an unescaped password than meant."""
-    if re.search("%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError(f"the {what} has a '%' without two hexadecimal digits; a percent sign itself is written %25")
-    try:
-        return unquote_to_bytes(text).decode()
-    except UnicodeError:  # which carries the text, and so must not be the context of what is raised
-        pass
-    raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs")
-
-
-def _parse_credentials(text: str) -> dict[str, str]:
+def _parse_credentials(text: str) -> dict[str, str | Secret[str]]:
     username, colon, password = text.partition(":")
-    credentials = {"username": _decode(username, "user name")}
-    if colon:
-        credentials["password"] = _decode(password, "password")
-    if any("\0" in value for value in credentials.values()):
+    username, password = decode(username, "user name"), decode(password, "password")
+    if "\0" in username + password:
         raise ValueError("neither user name nor password may contain %00")
-    return credentials
+    return {"username": username} | ({"password": Secret(password)} if colon else {})
 
 
 def _parse_location(text: str, default_port: int) -> tuple[str, int]:
@@ -154,13 +148,13 @@ def _parse_location(text: str, default_port: int) -> tuple[str, int]:
         raise ValueError("the URI has too many colons: an IPv6 address stands in brackets, as in amqp://[::1]:5672/")
     host, port = match["host"], match["port"]
     if host.startswith("["):
-        host = _decode(host[1:-1], "host")
+        host = decode(host[1:-1], "host")
         try:
             IPv6Address(host)
         except AddressValueError:
             raise ValueError("there is no IPv6 address between the brackets") from None
     else:
-        host = _decode(host, "host") or "localhost"
+        host = decode(host, "host") or "localhost"
         if re.search(r"[\s\[\]/@:]", host):
             raise ValueError("the host contains a character that no host name has")
     if not port:
@@ -173,102 +167,14 @@ def _parse_location(text: str, default_port: int) -> tuple[str, int]:
 
 def _parse_virtual_host(path: str) -> str:
     name = path.removeprefix("/")
+    if name == "/":
+        return name  # as kombu writes the virtual host "/"
     if "/" in name:
         raise ValueError("the virtual host contains a '/'; write it as %2F, or leave the path empty for \"/\"")
-    return _decode(name, "virtual host")
+    return decode(name, "virtual host")
 
 
 def _checked_virtual_host(name: str) -> str:
     if len(name.encode()) > 255:
         raise ValueError("the name of the virtual host is longer than 255 bytes")
     return name
-
-
-# --- the query -----------------------------------------------------------------------------------------------------
-
-
-def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,10}", text) or not minimum <= int(text) <= maximum:
-            raise ValueError(f"must be an integer from {minimum} to {maximum}, not {text!r:.40}")
-        return int(text)
-
-    return parse
-
-
-def _frame_max(text: str) -> int:
-    value = _integer(0, FRAME_MAX_SIZE)(text)
-    if 0 < value < FRAME_MIN_SIZE:
-        raise ValueError(f"must be 0 (the broker's) or at least {FRAME_MIN_SIZE}, not {value}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    return _integer(1, LONGEST_MS)(text) / 1000
-
-
-def _choice(choices: dict[str, bool]) -> Callable[[str], bool]:
-    def parse(text: str) -> bool:
-        if text not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}, not {text!r:.40}")
-        return choices[text]
-
-    return parse
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ValueError("must not be empty")
-    return text
-
-
-_Parameters: TypeAlias = dict[str, tuple[str, Callable[[str], Any]]]
-
-_TLS: _Parameters = {
-    "cacertfile": ("cacertfile", _text),
-    "certfile": ("certfile", _text),
-    "keyfile": ("keyfile", _text),
-    "password": ("key_password", _text),
-    "verify": ("verify", _choice({"verify_peer": True, "verify_none": False})),
-    "fail_if_no_peer_cert": ("fail_if_no_peer_cert", _choice({"true": True, "false": False})),
-    "server_name_indication": ("server_name_indication", _text),
-    "depth": ("depth", _integer(0, 255)),
-}
-_PARAMETERS: _Parameters = {
-    "heartbeat": ("heartbeat", _integer(0, 65535)),
-    "connection_timeout": ("connection_timeout", _seconds),
-    "channel_max": ("channel_max", _integer(0, 65535)),
-    "frame_max": ("frame_max", _frame_max),
-    "auth_mechanism": ("auth_mechanism", _text),
-    "name": ("name", _text),
-    "connection_name": ("name", _text),
-    "vhost": ("vhost", _text),
-    **_TLS,
-}
-"""The parameters of the query: the attribute of `Address` each sets, and how it is read."""
-
-_TLS_PARAMETERS = {attribute for attribute, _ in _TLS.values()}
-
-
-def _parse_query(query: str) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    arguments_seen: set[str] = set()
-    for item in filter(None, query.split("&")):
-        name, equals, text = item.partition("=")
-        arguments_seen.add(name)
-        if name not in _PARAMETERS:
-            may_be_secret = "password" in arguments_seen or not equals or not re.fullmatch("[a-z_]{1,40}", name)
-            shown = "" if may_be_secret else f" {name}"
-            raise ValueError(f"unknown query parameter{shown}; there are {', '.join(_PARAMETERS)}")
-        attribute, parse = _PARAMETERS[name]
-        try:
-            value = parse(_decode(text, "value"))
-        except ValueError as exc:
-            raise ValueError(f"query parameter {name}: {exc}") from None
-        if attribute == "auth_mechanism":
-            arguments[attribute] = (*arguments.get(attribute, ()), value)
-        elif attribute in arguments:
-            raise ValueError(f"query parameter {name} occurs twice")
-        else:
-            arguments[attribute] = value
-    return arguments

@@ -10,7 +10,6 @@ from datetime import timedelta
 from math import inf
 from random import Random
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.durations import seconds
 
 __all__ = ["Backoff"]
@@ -37,11 +36,11 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not 0 < seconds(self.initial) <= seconds(self.maximum):
-            raise LocalProtocolError(f"back-off: 0 < initial <= maximum, not {self.initial} and {self.maximum}")
+            raise ValueError(f"back-off: 0 < initial <= maximum, not {self.initial} and {self.maximum}")
         if self.attempts is not None and self.attempts < 1:
-            raise LocalProtocolError(f"back-off: attempts must be at least 1, not {self.attempts}")
+            raise ValueError(f"back-off: attempts must be at least 1, not {self.attempts}")
         if self.deadline is not None and seconds(self.deadline) <= 0:
-            raise LocalProtocolError(f"back-off: deadline must be positive, not {self.deadline}")
+            raise ValueError(f"back-off: deadline must be positive, not {self.deadline}")
 
     def delay(self, failures: int, random: Random) -> float:
         """Seconds to wait after so many failed attempts in a row (at least 1)."""

@@ -15,7 +15,6 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.codecs import Codec, codec_named
 from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
@@ -58,7 +57,7 @@ class Message:
         body = self.body
         if type(body) is not bytes:
             if not isinstance(body, Body):
-                raise LocalProtocolError(
+                raise TypeError(
                     f"a message body must be bytes, not {type(body).__name__}: "
                     "use Message.json(...), Message.msgpack(...) or Message.encode(..., codec='text')"
                 )
@@ -103,7 +102,7 @@ class Message:
         return fresh
 
     def encoded_properties(self) -> bytes:
-        """The properties as they go into the content header. `LocalProtocolError` names what can't be encoded."""
+        """The properties as they go into the content header. `TypeError` or `ValueError` names what can't be."""
         encoded = self._encoded
         if encoded is None:
             # hot: what needs no conversion is encoded as it is; a reply's properties are never the same twice
@@ -129,7 +128,7 @@ def wire_properties(message: Message) -> Properties:
     if message.expiration is not None:
         milliseconds = ceil(seconds(message.expiration) * 1000 - 1e-6)
         if not 0 <= milliseconds <= LONGEST_MS:
-            raise LocalProtocolError(f"expiration must be 0 to {LONGEST_MS / 1000} seconds, not {message.expiration}")
+            raise ValueError(f"expiration must be 0 to {LONGEST_MS / 1000} seconds, not {message.expiration}")
         properties.expiration = str(milliseconds)
     return properties
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.topology import Exchange
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     "DEFAULT_DRAIN",
     "DEFAULT_MAX_MESSAGE_SIZE",
     "ConsumeOptions",
+    "Loss",
     "Offset",
     "OnUnknown",
     "Outcome",
@@ -71,14 +71,17 @@ WhileDown: TypeAlias = Literal["wait", "fail"]
 OnUnknown: TypeAlias = Literal["raise", "republish"]
 """What becomes of a publish whose connection was lost before the broker confirmed it."""
 
-Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
+Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "refused", "unknown", "unsent"]
 """What became of a publish."""
+
+Loss: TypeAlias = Literal["refused", "unknown", "unsent"]
+"""What the end of a channel makes of a publish that was not confirmed."""
 
 
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
     if window < 1:
-        raise LocalProtocolError(f"window must be at least 1, not {window}")
+        raise ValueError(f"window must be at least 1, not {window}")
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings as plain values, with RabbitMQ's queue arguments typed and checked.
+"""Exchanges, queues and bindings as plain values, with RabbitMQ's queue arguments typed, and checked by `arguments`.
 
 What must stay true: a value says the same to the broker each time it is declared, and what some version of RabbitMQ
 refuses, crashes on or silently ignores is refused here, with the reason. Values declare nothing themselves:
@@ -14,7 +14,8 @@ from math import ceil
 from typing import Any, Literal, TypeAlias, get_args
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.durations import LONGEST_MS, seconds
+from rabbitry._values.arguments import check_exchange_type, check_name, check_queue_arguments, merged
+from rabbitry._values.durations import LONGEST_MS, checked_seconds
 from rabbitry.protocol.wire import methods
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
@@ -36,6 +37,10 @@ class Exchange:
     alternate: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        check_name("an exchange", self.name)
+        check_exchange_type(self.type)
+
     def declaration(self) -> methods.ExchangeDeclare:
         """The method that declares the exchange."""
         return methods.ExchangeDeclare(
@@ -44,7 +49,7 @@ class Exchange:
             durable=self.durable,
             auto_delete=self.auto_delete,
             internal=self.internal,
-            arguments=_merged(self.arguments, {"alternate-exchange": self.alternate}),
+            arguments=merged(self.arguments, {"alternate-exchange": self.alternate}),
         )
 
     def deletion(self) -> methods.ExchangeDelete:
@@ -53,22 +58,25 @@ class Exchange:
 
 
 class ServerName:
-    """The name that the broker gave a temporary queue, in its present life; also what tells such queues apart."""
+    """The name that the broker gave a temporary queue, and the connection's `life` that it is good for; also what tells
+    such queues apart.
+    """
 
-    __slots__ = ("name",)
+    __slots__ = ("life", "name")
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.life: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue. `LocalProtocolError` for a combination that RabbitMQ refuses, now or in its newest versions.
+    """A queue. `ValueError` for a combination that RabbitMQ refuses, now or in its newest versions.
 
     `type`: "classic"; "quorum", replicated, durable, redelivers a message `delivery_limit` times at most; "stream",
     a log that keeps what was read, for as long as `max_age` and `max_length_bytes` say.
     `max_length` (messages) and `max_length_bytes` (of bodies): beyond them `overflow` says what happens, "drop-head"
-    (the default), "reject-publish" or "reject-publish-dlx".
+    (the default), "reject-publish" or "reject-publish-dlx" (which a quorum queue does not know).
     `message_ttl` and `expires` (seconds or timedelta, to the millisecond, up to 49 days): how long a message waits, and
     how long the queue lives unused. `dead_letter_exchange` ("" is the default exchange) gets what is rejected or
     expired, under `dead_letter_routing_key` if that is given.
@@ -119,33 +127,49 @@ class Queue:
         """Whether the broker chooses the queue's name."""
         return self._server is not None
 
-    def declared_as(self, name: str) -> None:
-        """Keep the name that the broker gave as it answered the declaration, if it was to choose one."""
+    def declared_as(self, name: str, life: object) -> None:
+        """Keep the name that the broker gave as it answered the declaration, if it was to choose one. `life` is one and
+        the same object for all that happens on one connection.
+        """
         if self._server is not None:
-            self._server.name = name
+            self._server.name, self._server.life = name, life
+
+    def was_named_in(self, life: object) -> bool:
+        """Whether the broker has given it a name on this connection: to declare it there again would make another."""
+        return self._server is not None and self._server.life is life and life is not None
 
     def __post_init__(self) -> None:
+        check_name("a queue", self.name)
         if not self.name and self._server is None:
-            raise LocalProtocolError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
+            raise ValueError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
         if self.type not in _UNSUITABLE:
-            raise LocalProtocolError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
+            raise ValueError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
-            raise LocalProtocolError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
+            raise ValueError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
         if not self.durable and not self.exclusive:
-            raise LocalProtocolError(
+            raise ValueError(
                 "RabbitMQ 4 deprecates queues that are neither durable nor exclusive, and is to deny them: make it "
                 "durable, with expires= if it should go by itself, or exclusive if only this connection uses it"
             )
         for name in _UNSUITABLE[self.type]:
             if getattr(self, name) not in (None, False):
-                raise LocalProtocolError(f"{name} does nothing for a {self.type} queue")
+                raise ValueError(f"{name} does nothing for a {self.type} queue")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise LocalProtocolError(f"{name} is {least:,} to {most:,}, not {value}")
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is a whole number, not {value!r}")
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
+        if self.overflow not in _OVERFLOWS:
+            raise ValueError(f"overflow is {', '.join(map(str, _OVERFLOWS[1:]))}, not {self.overflow!r}")
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
-            raise LocalProtocolError("dead_letter_routing_key needs a dead_letter_exchange")
-        self.declaration()  # refuses times out of range, and what is given twice
+            raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
+        declared = self.declaration()  # refuses times out of range, and what is given twice
+        check_queue_arguments(declared.arguments)
+        if self.is_temporary and declared.arguments.get("x-queue-type", "classic") != "classic":
+            raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
 
     def declaration(self) -> methods.QueueDeclare:
         """The method that declares the queue."""
@@ -161,14 +185,14 @@ class Queue:
             "x-single-active-consumer": self.single_active_consumer or None,
             "x-max-priority": self.max_priority,
             "x-delivery-limit": self.delivery_limit,
-            "x-max-age": None if self.max_age is None else f"{ceil(seconds(self.max_age))}s",
+            "x-max-age": _age(self.max_age),
         }
         return methods.QueueDeclare(
             queue=self.name,
             durable=self.durable,
             exclusive=self.exclusive,
             auto_delete=self.auto_delete,
-            arguments=_merged(self.arguments, typed),
+            arguments=merged(self.arguments, typed),
         )
 
     def deletion(self) -> methods.QueueDelete:
@@ -178,7 +202,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Has `exchange` route what matches `routing_key`, or for a headers exchange `arguments`, to `queue`."""
+    """Has `exchange` route what matches `routing_key`, or for a headers exchange `arguments`, to `queue`.
+
+    To RabbitMQ the size of an integer in `arguments` is part of what the binding is: 32 bits where they hold it, here,
+    else 64. Declared here beside another client's of another size, it is a second one; deleted here, both are.
+    """
 
     queue: str | Queue
     exchange: str | Exchange
@@ -235,12 +263,47 @@ class ExchangeBinding:
 Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
 
 
-def in_order(entities: Iterable[Entity]) -> list[Entity]:
-    """The entities in the order to declare them, as some refer to others: exchanges, queues, bindings."""
+def is_another(former: Exchange | Queue, entity: Exchange | Queue) -> bool:
+    """Whether the broker can't have taken one declaration for the other of the same name. It compares what follows here
+    alone: two that differ in other arguments are the same to it.
+    """
+    return _compared(former) != _compared(entity)
+
+
+def _compared(entity: Exchange | Queue) -> tuple[object, ...]:
+    method = entity.declaration()
+    arguments = {name: value for name, value in method.arguments.items() if name in _COMPARED and value}
+    if arguments.get("x-queue-type") == "classic":
+        del arguments["x-queue-type"]
+    if isinstance(method, methods.QueueDeclare):
+        return (method.durable, method.exclusive, method.auto_delete, arguments)
+    return (method.type, method.durable, method.auto_delete, method.internal, arguments)
+
+
+_COMPARED = {
+    "alternate-exchange",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-message-ttl",
+    "x-queue-type",
+    "x-single-active-consumer",
+}
+"""Arguments that every RabbitMQ compares as an entity is declared again (`rabbit_amqqueue:assert_args_equivalence`)."""
+
+
+def in_order(entities: Iterable[Entity], verb: str = "declare") -> list[Entity]:
+    """The entities in the order to declare them, as some refer to others: exchanges, queues, bindings. `TypeError` for
+    what is none, with what `verb` takes.
+    """
     order = get_args(Entity)
     for entity in entities:
         if type(entity) not in order:
-            raise TypeError(f"declare takes {', '.join(kind.__name__ for kind in order)}, not {entity!r}")
+            hint = f": say which, Queue({entity!r}) or Exchange({entity!r})" if isinstance(entity, str) else ""
+            raise TypeError(f"{verb} takes {', '.join(kind.__name__ for kind in order)}, not {entity!r}{hint}")
     return sorted(entities, key=lambda entity: order.index(type(entity)))
 
 
@@ -252,7 +315,7 @@ def name_of(entity: str | Queue | Exchange) -> str:
         return entity.current_name
     if isinstance(entity, Exchange):
         return entity.name
-    raise LocalProtocolError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
+    raise TypeError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
@@ -265,6 +328,8 @@ _UNSUITABLE: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_OVERFLOWS = (None, "drop-head", "reject-publish", "reject-publish-dlx")
+
 _RANGES = {
     "max_length": (0, 2**63 - 1),
     "max_length_bytes": (0, 2**63 - 1),
@@ -273,17 +338,19 @@ _RANGES = {
 }
 
 
+def _age(duration: float | timedelta | None) -> str | None:
+    if duration is None:
+        return None
+    value = ceil(checked_seconds("max_age", duration))
+    if value < 1:  # RabbitMQ's channel crashes over a negative one
+        raise ValueError(f"max_age must be positive, not {duration}")
+    return f"{value}s"
+
+
 def _milliseconds(name: str, duration: float | timedelta | None, least: int) -> int | None:
     if duration is None:
         return None
-    value = ceil(seconds(duration) * 1000)
+    value = ceil(checked_seconds(name, duration) * 1000)
     if not least <= value <= LONGEST_MS:
-        raise LocalProtocolError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
+        raise ValueError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
     return value
-
-
-def _merged(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in typed.items() if value is not None}
-    if twice := found.keys() & given.keys():
-        raise LocalProtocolError(f"{', '.join(sorted(twice))} in arguments is given by a field as well")
-    return {**found, **given}

@@ -46,6 +46,7 @@ class Block(Generic[T]):
         """The async object that entering gave; `LocalProtocolError` before that."""
         if self._entered is None:
             raise LocalProtocolError(f"{self._what} is not open: enter it first, 'with {self._call} as ...'")
+        self._portal.check_fork()
         return self._entered
 
     def __enter__(self) -> Self:

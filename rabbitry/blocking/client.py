@@ -16,6 +16,7 @@ import anyio.to_thread
 
 import rabbitry
 from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
+from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import (
@@ -325,6 +326,15 @@ class Client(Hosted[rabbitry.Client]):
         client = self._async
         self._portal.run(lambda: client.delete(*entities), timeout)
 
+    def forget(self, *entities: Entity) -> None:
+        """Declare exchanges, queues and bindings no more, and leave them at the broker as they are."""
+        client = self._async
+
+        async def forget() -> None:
+            client.forget(*entities)
+
+        self._portal.run(forget)
+
     def inspect(self, queue: str | Queue, *, timeout: Timeout = None) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue."""
         client = self._async
@@ -396,6 +406,8 @@ def open_client(
     unless that raises something else. Leaving waits for handlers and publishers of other threads, up to `drain` seconds
     (5), and closes within 5 s.
     """
+    hidden = Secret(urls)
+    del urls
 
     async def ask() -> Credentials:
         assert credentials is not None
@@ -403,7 +415,7 @@ def open_client(
 
     return Client(
         rabbitry.open_client(
-            urls,
+            hidden.reveal(),
             name=name,
             reconnect=reconnect,
             while_down=while_down,

@@ -10,6 +10,7 @@ from typing import Any
 
 import rabbitry
 from rabbitry import Codec, Instrumentation, Queue, RequestCounts
+from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
 from rabbitry.blocking.channel import Channel
@@ -92,8 +93,10 @@ class Connection(Hosted[rabbitry.Connection]):
 
     def update_secret(self, secret: str | bytes, reason: str = "token refresh", *, timeout: Timeout = None) -> None:
         """Give the broker a new token (OAuth 2)."""
+        hidden = Secret(secret)
+        del secret
         connection = self._async
-        self._portal.run(lambda: connection.update_secret(secret, reason), timeout)
+        self._portal.run(lambda: connection.update_secret(hidden.reveal(), reason), timeout)
 
     def wait_closed(self, *, timeout: Timeout = None) -> None:
         """Return when this program closed the connection; raise the cause when something else ended it."""
@@ -150,9 +153,11 @@ def connect(
     The arguments are those of `rabbitry.connect`. Entering raises `AuthenticationFailed` or `ConnectFailed`, within
     `connect_timeout` (15 s); leaving closes within 5 s.
     """
+    hidden = Secret(url)
+    del url
     return Connection(
         rabbitry.connect(
-            url,
+            hidden.reveal(),
             name=name,
             heartbeat=heartbeat,
             connect_timeout=connect_timeout,

@@ -147,7 +147,7 @@ class Consumer(Block[AnyConsumer]):
         """The next delivery; None after `stop()`. Raises `TimeoutError` when none comes in time; nothing is lost by it,
         nor by Ctrl-C.
         """
-        self._portal.check_fork()
+        self._portal.check_thread()
         delivery = self._next_fetched()
         return delivery if delivery is not None else self._wait_for_one(Deadline(timeout))
 

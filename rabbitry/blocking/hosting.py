@@ -96,6 +96,7 @@ class Hosted(Generic[T]):
         if self._leased is None or self._is_left:
             state = "closed" if self._is_left else "not open"
             raise NotConnected(f"{self._what} is {state}: use it inside its block, '{self._how}'")
+        self._leased.check_fork()
         return self._leased
 
     @property

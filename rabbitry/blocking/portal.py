@@ -1,41 +1,32 @@
 """`Portal`: the event loop in its thread, and how other threads have it run operations and wait for them.
 
-What must stay true: a waiting thread is always woken, because what was handed over runs, and what runs ends; who is
-interrupted while it waits leaves nothing running, and loses no result that somebody must undo; settlements are in the
-order of their thread's other operations. A task of AnyIO's own portal costs 80 us of processor time, one of these 26.
+What must stay true: what was handed over runs, and what runs ends; a time-out binds in the thread that waits, even
+while a callback holds up the loop; who is interrupted while it waits leaves nothing running, and loses no result that
+somebody must undo; settlements are in the order of their thread's other operations; the loop's thread runs no logging
+handler. A task of AnyIO's own portal costs 80 us of processor time, one of these 26.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from contextvars import copy_context
-from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 
 from rabbitry import LocalProtocolError, NotConnected
-from rabbitry._values.durations import seconds
+from rabbitry.blocking.log_thread import LogThread, ask_levels, write_here
+from rabbitry.blocking.operation import Deadline, Operation, Timeout
 
 __all__ = ["Deadline", "Portal", "Timeout", "lease"]
 
-try:
-    import sniffio
-except ModuleNotFoundError:  # a newer AnyIO can do without
-    sniffio = None  # type: ignore[assignment]  # asked for before each use
-
 logger = logging.getLogger("rabbitry")
-
-Timeout: TypeAlias = float | timedelta | None
 
 T = TypeVar("T")
 
@@ -44,121 +35,14 @@ SETTLE_WITHIN = 0.001
 takes those before it along at once.
 """
 
+HELD_UP = 0.5
+"""Seconds in which the loop must take notice once the time of an operation is up, or it counts as held up."""
+
 STOP_BOUND = 10.0
 """Seconds to wait for the thread's end; what is left in it then is bounded itself, and ends on its own."""
 
-
-class Deadline:
-    """When a call that takes several steps must be done."""
-
-    __slots__ = ("_end",)
-
-    def __init__(self, timeout: Timeout) -> None:
-        self._end = None if timeout is None else time.monotonic() + seconds(timeout)
-
-    @property
-    def rest(self) -> float | None:
-        """Seconds left, negative when there are none; None without a bound."""
-        return None if self._end is None else self._end - time.monotonic()
-
-
-class Operation(Generic[T]):
-    """A coroutine that runs on the loop for one waiting thread, which makes this, waits for it and takes its result."""
-
-    __slots__ = (
-        "_context",
-        "_done",
-        "_error",
-        "_function",
-        "_is_started",
-        "_scope",
-        "_timeout",
-        "_value",
-        "has_value",
-        "is_done",
-    )
-
-    def __init__(self, function: Callable[[], Awaitable[T]], timeout: float | None) -> None:
-        self._function: Callable[[], Awaitable[T]] | None = function
-        self._timeout = timeout
-        self._context = copy_context()
-        if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
-            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
-        self._scope: anyio.CancelScope | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._value: T | None = None
-        self._error: BaseException | None = None
-        self.has_value = self.is_done = self._is_started = False
-
-    # --- in the waiting thread ----------------------------------------------------------------------------------------
-
-    def wait(self) -> None:
-        """Return when the coroutine has ended. A signal handler may raise here, any number of times."""
-        if not self.is_done:
-            self._done.acquire()
-
-    def result(self) -> T:
-        """What the coroutine returned, or raise what it raised."""
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None  # its traceback leads here
-        return cast(T, self._value)
-
-    # --- on the loop --------------------------------------------------------------------------------------------------
-
-    def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Run the coroutine in a task. Harmless when done twice."""
-        if self._is_started:
-            return
-        self._is_started = True
-        coroutine = self._run()
-        try:
-            task = tasks.create_task(coroutine, context=self._context)
-        except RuntimeError:  # the loop is about to end
-            coroutine.close()
-            self._end(_thread_ended())
-        else:
-            task.add_done_callback(self._ended)
-
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        """The task is done. One that was cancelled before its first step never ran, and did not say so itself."""
-        if not self.is_done:
-            self._end(_thread_ended())
-
-    def cancel(self) -> None:
-        """Have the operation end; at once if it was never started."""
-        if self._scope is not None:
-            self._scope.cancel()
-        elif not self.is_done:
-            self._end(NotConnected("the operation was interrupted before it began"))
-
-    async def _run(self) -> None:
-        if self._function is None:
-            return
-        deadline = math.inf if self._timeout is None else anyio.current_time() + self._timeout
-        try:
-            with anyio.CancelScope(deadline=deadline) as self._scope:
-                self._value = await self._function()
-                self.has_value = True
-        except asyncio.CancelledError:
-            self._end(_thread_ended())
-        except BaseException as error:
-            self._end(error)
-        else:
-            self._end(None if self.has_value else TimeoutError(f"not done within {self._timeout} s, and cancelled"))
-
-    def _end(self, error: BaseException | None) -> None:
-        self._error = error
-        self._function = None  # the task lives on for a moment, and must not keep what the waiting thread drops
-        self.is_done = True
-        self._done.release()
-
-
-def _thread_ended() -> NotConnected:
-    return NotConnected("the thread that ran the operation has ended")
+WRITTEN_BOUND = 1.0
+"""Seconds to wait for the thread's last log lines to be written: their handler may wait for who waits here."""
 
 
 class Portal:
@@ -175,11 +59,13 @@ class Portal:
         self._forks = _forks
         self.leases = 0
         started = threading.Event()
+        self._log_thread = LogThread()
         self._thread = threading.Thread(target=self._host, args=(started,), name="rabbitry.blocking", daemon=True)
         self._thread.start()
         started.wait()
 
     def _host(self, started: threading.Event) -> None:
+        self._log_thread.begin()
         try:
             anyio.run(self._run, started, backend="asyncio")
         except BaseException:  # which nothing here raises, but a callback of the user's may
@@ -188,6 +74,7 @@ class Portal:
             with self._lock:
                 self.is_open = False
             started.set()
+            self._log_thread.end()
 
     async def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -218,7 +105,17 @@ class Portal:
         """Raise in a child process, where the loop does not run."""
         if self.is_forked:
             raise LocalProtocolError(
-                "this was opened before the process forked, and belongs to the parent: open another one in the child"
+                "this was opened before the process forked, and belongs to the parent: open another one in the child "
+                "(in multiprocessing's initializer, gunicorn's post_fork, or when it is first used)"
+            )
+
+    def check_thread(self) -> None:
+        """Raise in a thread that must not wait for the loop: its own, and any of a child process."""
+        self.check_fork()  # first: in the child, threads have the identities of the parent's
+        if threading.get_ident() == self._thread.ident:
+            raise LocalProtocolError(
+                "a blocking call in the event loop's own thread, which would have to carry it out meanwhile: what is "
+                "called there (on_outcome, on_error, an instrumentation) must hand it over to another thread"
             )
 
     def submit(self, callback: Callable[[], object]) -> None:
@@ -248,23 +145,33 @@ class Portal:
         wait. `undo` is called on the loop with a result that so had no taker. `is_final`: it has to be done, and goes
         on without being waited for.
         """
-        if threading.get_ident() == self._thread.ident:
-            raise LocalProtocolError(
-                "a blocking call from the thread that has to carry it out: a callback must not wait for the broker"
-            )
-        operation = Operation(function, None if timeout is None else seconds(timeout))
+        self.check_thread()
+        deadline = Deadline(timeout)
+        operation = Operation(function, deadline)
         begin = partial(self._begin, operation)
-        self.check_fork()
         try:
             self.submit(begin)
-            operation.wait()
-            return operation.result()
+            if self._has_ended(operation, deadline):
+                return operation.result()
         except BaseException:  # its own error, too, but for which there is nothing to undo
             if is_final:
                 self.submit_if_open(begin)
             else:
                 self._abandon(operation, undo)
             raise
+        self.submit_if_open(partial(operation.abandon, undo))
+        raise deadline.error(": the event loop's thread is held up, by a callback or a lock that it waits for")
+
+    def _has_ended(self, operation: Operation[Any], deadline: Deadline) -> bool:
+        """Wait for the end of an operation; False where its time is up and the loop takes no notice."""
+        has_ended = operation.wait(deadline.rest)
+        while not has_ended:  # it is being cancelled, and what it began undone
+            noticed = threading.Event()
+            self.submit_if_open(noticed.set)
+            has_ended = operation.wait(HELD_UP)
+            if not (has_ended or noticed.is_set()) and self.is_open:
+                return False
+        return True
 
     def _abandon(self, operation: Operation[T], undo: Callable[[T], object] | None) -> None:
         """End an operation whose result nobody takes any more."""
@@ -331,6 +238,7 @@ class Portal:
                 self._loop.call_soon_threadsafe(self._stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(STOP_BOUND)
+            self._log_thread.join(WRITTEN_BOUND)
 
     def _stop(self) -> None:
         self.settle_now()
@@ -347,6 +255,7 @@ _forks = 0
 def lease() -> Portal:
     """The process's portal; each lease is to be given back."""
     global _portal
+    ask_levels()
     with _lock:
         if _portal is None or not _portal.is_open:
             _portal = Portal()
@@ -357,6 +266,7 @@ def lease() -> Portal:
 def _forget() -> None:
     """Begin anew in the child of a fork: the thread is not here, and the lock may be held by one that isn't either."""
     global _portal, _lock, _forks
+    write_here()
     _portal, _lock, _forks = None, threading.RLock(), _forks + 1
 
 

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
 import rabbitry
-from rabbitry import Exchange, LocalProtocolError
+from rabbitry import Exchange
 from rabbitry._values.interfaces import Bound, public_methods
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Timeout
@@ -107,4 +107,4 @@ class RPC(Block[AnyRPC]):
 
     def _check_idempotent(self) -> None:
         if not isinstance(self._async, rabbitry.ClientRPC):
-            raise LocalProtocolError("a connection's RPC sends nothing again: idempotent=True is for client.rpc()")
+            raise ValueError("a connection's RPC sends nothing again: idempotent=True is for client.rpc()")

@@ -13,8 +13,9 @@ import.
     channel.request(methods.QueueDeclare(queue="q"), another)
     channel.publish(encode_properties(Properties(delivery_mode=2)), b"body", "", "q", False)
 
-Actions queue whole frames, and raise `rabbitry.LocalProtocolError` or why the channel or connection has ended. Times
-are an argument (`handle_timer`). Waiting for room where `out_size` grows, and for replies, is the caller's business.
+Actions queue whole frames, and raise `TypeError` or `ValueError` for what can't be sent, `rabbitry.LocalProtocolError`
+for what can't be now, or why the channel or connection has ended. Times are an argument (`handle_timer`). Waiting for
+room where `out_size` grows, and for replies, is the caller's business.
 """
 
 from __future__ import annotations

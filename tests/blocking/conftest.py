@@ -55,9 +55,13 @@ def in_thread() -> Iterator[Callable[..., threading.Thread]]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    """The thread of the event loop ends with the last block."""
+    """The thread of the event loop ends with the last block, and then the one that writes its log lines."""
     yield
-    assert "rabbitry.blocking" not in {thread.name for thread in threading.enumerate()}
+    threads = {thread.name: thread for thread in threading.enumerate()}
+    assert "rabbitry.blocking" not in threads
+    if (log_thread := threads.get("rabbitry.blocking.log")) is not None:
+        log_thread.join(5)
+        assert not log_thread.is_alive()
 
 
 class SteeredProxy:

@@ -12,7 +12,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Backoff, blocking
-from rabbitry.blocking.portal import Operation
+from rabbitry.blocking.operation import Operation
 
 InThread = Callable[..., threading.Thread]
 
@@ -88,7 +88,7 @@ def test_no_time_means_not_done(channel: blocking.Channel, queue: str) -> None:
         channel.publish(b"x", routing_key=queue, timeout=0)
     with pytest.raises(TimeoutError):
         channel.publish_many([b"x"], routing_key=queue, timeout=-1)
-    with pytest.raises(rabbitry.LocalProtocolError):
+    with pytest.raises(ValueError):
         channel.publish(b"x", routing_key=queue, timeout=float("nan"))
     assert channel.get(queue) is None
 
@@ -159,7 +159,7 @@ def test_what_ends_a_client_leaves_its_block(amqp_url: str) -> None:
 def test_what_keeps_a_connection_from_being_entered_is_raised(amqp_url: str) -> None:
     with pytest.raises(rabbitry.ConnectFailed):
         blocking.connect("amqp://localhost:1").__enter__()
-    with pytest.raises(rabbitry.LocalProtocolError):
+    with pytest.raises(ValueError):
         blocking.open_client([]).__enter__()
     with blocking.open_client("amqp://localhost:1") as client:
         channel = client.channel(timeout=0.01)
@@ -220,10 +220,10 @@ def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def strike(name: str) -> None:
         method = getattr(Operation, name)
 
-        def interrupted(_: Operation[Any]) -> None:
+        def interrupted(operation: Operation[Any], *_: object) -> None:
             monkeypatch.setattr(Operation, name, method)
             if name == "result":
-                method(_)
+                method(operation)
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Operation, name, interrupted)

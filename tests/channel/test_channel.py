@@ -156,29 +156,29 @@ async def test_a_refusal_ends_all_that_waits_on_the_channel(amqp_url: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("act", "words"),
+    ("act", "kind", "words"),
     [
-        (lambda channel: channel.flow(False), "prefetch"),
-        (lambda channel: channel.recover(requeue=False), "requeue=True"),
-        (lambda channel: channel.select_tx(), "confirm=False"),
-        (lambda channel: channel.commit_tx(), "select_tx"),
-        (lambda channel: channel.rollback_tx(), "select_tx"),
-        (lambda channel: channel.qos(65536), "65,535"),
-        (lambda channel: channel.qos(-1), "prefetch"),
-        (lambda channel: channel.declare_queue("x" * 256), "queue"),
-        (lambda channel: channel.declare_queue(arguments={"x": object()}), "object"),
-        (lambda channel: channel.declare_queue(arguments={"x": 2**63}), "x"),
-        (lambda channel: channel.publish(b"", routing_key="x" * 256), "routing_key"),
-        (lambda channel: channel.publish("text"), "Message.json"),
-        (lambda channel: channel.publish(rabbitry.Message(b"", priority=256)), "priority"),
-        (lambda channel: channel.publish(rabbitry.Message(b"", expiration=-1)), "expiration"),
-        (lambda channel: channel.publish(rabbitry.Message(b"", expiration=2**32)), "expiration"),
-        (lambda channel: channel.publish(rabbitry.Message(b"", headers={"x" * 256: 1})), "headers"),
+        (lambda channel: channel.flow(False), ValueError, "prefetch"),
+        (lambda channel: channel.recover(requeue=False), ValueError, "requeue=True"),
+        (lambda channel: channel.select_tx(), rabbitry.LocalProtocolError, "confirm=False"),
+        (lambda channel: channel.commit_tx(), rabbitry.LocalProtocolError, "select_tx"),
+        (lambda channel: channel.rollback_tx(), rabbitry.LocalProtocolError, "select_tx"),
+        (lambda channel: channel.qos(65536), ValueError, "65,535"),
+        (lambda channel: channel.qos(-1), ValueError, "prefetch"),
+        (lambda channel: channel.declare_queue("x" * 256), ValueError, "queue"),
+        (lambda channel: channel.declare_queue(arguments={"x": object()}), TypeError, "object"),
+        (lambda channel: channel.declare_queue(arguments={"x": 2**63}), ValueError, "x"),
+        (lambda channel: channel.publish(b"", routing_key="x" * 256), ValueError, "routing_key"),
+        (lambda channel: channel.publish("text"), TypeError, "Message.json"),
+        (lambda channel: channel.publish(rabbitry.Message(b"", priority=256)), ValueError, "priority"),
+        (lambda channel: channel.publish(rabbitry.Message(b"", expiration=-1)), ValueError, "expiration"),
+        (lambda channel: channel.publish(rabbitry.Message(b"", expiration=2**32)), ValueError, "expiration"),
+        (lambda channel: channel.publish(rabbitry.Message(b"", headers={"x" * 256: 1})), ValueError, "headers"),
     ],
 )
-async def test_refused_here(amqp_url: str, act: Act, words: str) -> None:
+async def test_refused_here(amqp_url: str, act: Act, kind: type[Exception], words: str) -> None:
     async with open_channel(amqp_url) as channel:
-        with pytest.raises(rabbitry.LocalProtocolError, match=words):
+        with pytest.raises(kind, match=words):
             await act(channel)
         await check_channel(channel)
 

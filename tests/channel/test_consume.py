@@ -536,7 +536,7 @@ async def test_each_task_gets_an_error_of_its_own(amqp_url: str) -> None:
 @pytest.mark.parametrize("tag", ["\ud800", 5])
 async def test_a_consumer_tag_that_is_no_text(amqp_url: str, tag: Any) -> None:
     async with open_channel(amqp_url) as channel:
-        with pytest.raises(rabbitry.LocalProtocolError, match="consumer tag is text"):
+        with pytest.raises((TypeError, ValueError), match="consumer tag is text"):
             async with channel.consume(await exclusive_queue(channel), consumer_tag=tag):
                 pass
         await check_channel(channel)

@@ -15,3 +15,8 @@ def double(value: Any) -> Any:
 def upper(text: str) -> str:
     """The text in capitals."""
     return text.upper()
+
+
+def fail(text: str) -> None:
+    """Raise what the caller sent, with another error as its cause."""
+    raise ValueError(text) from KeyError(text)

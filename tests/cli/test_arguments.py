@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rabbitry._cli.arguments import parse
@@ -31,6 +33,45 @@ def test_a_value_that_may_be_left_out() -> None:
     assert parse(["queues", "--rabbitmqctl", "--check"]).rabbitmqctl == "rabbitmqctl"
     assert parse(["queues", "--rabbitmqctl", "sudo rabbitmqctl", "--check"]).rabbitmqctl == "sudo rabbitmqctl"
     assert parse(["queues"]).rabbitmqctl is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--url amqp://h declare queue q",
+        "declare --url amqp://h queue q",
+        "--json --url=amqp://h --wait 5 declare queue q",
+        "declare queue --url amqp://h q",
+    ],
+)
+def test_flags_of_the_broker_stand_ahead_of_the_command(words: str) -> None:
+    found = parse(words.split())
+    assert (found.url, found.run, found.name) == ("amqp://h", "rabbitry._cli.commands.topology:declare_queue", "q")
+
+
+@pytest.mark.parametrize("words", ["--url amqp://h", "--url amqp://h --", "--json", "--url", "--nothing ping"])
+def test_flags_without_a_command_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words.split())
+    assert ended.value.code == 2
+    assert "invalid choice" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--version", "--url amqp://h --version", "--version ping"])
+def test_the_version(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(words.split())
+    assert ended.value.code == 0
+    assert re.fullmatch(r"rabbitry (\d+\.\d+.*|\(not installed.*)\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["declare", "delete", "bind", "unbind"])
+def test_the_usage_of_a_group(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([command, "--help"], ["--help", command], [command]):
+        with pytest.raises(SystemExit):
+            parse(words)
+        out, err = capsys.readouterr()
+        assert (out + err).startswith(f"usage: rabbitry {command} KIND NAME …\n")
 
 
 @pytest.mark.parametrize(

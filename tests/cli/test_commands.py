@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +106,112 @@ def test_a_line_that_is_no_message_is_named(cli: Cli, queue: str, line: bytes, r
     assert (done.records[0]["published"], done.records[0]["confirmed"]) == (1, 1)
 
 
+CULPRIT = {"user_id": "another"}
+TOO_LONG = {"type": "x" * 256}
+
+
+def records(queue: str, count: int, properties: dict[int, dict[str, str]]) -> bytes:
+    """Lines of numbered messages; some, by their numbers, have properties."""
+    return b"".join(
+        json.dumps({"body": str(number), "routing_key": queue, "properties": properties.get(number, {})}).encode()
+        + b"\n"
+        for number in range(count)
+    )
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("count", "culprits"),
+    [
+        pytest.param(10, [3], id="one"),
+        pytest.param(2000, [0, 5, 700, 701, 1999], id="several"),
+        pytest.param(3, [0, 1, 2], id="all"),
+    ],
+)
+def test_a_message_that_is_refused_takes_no_other_with_it(
+    cli: Cli, queue: str, backend: str, count: int, culprits: list[int], tmp_path: Path
+) -> None:
+    """As whoever filled the pipe may have forgotten them: they arrive once or, which is counted, more often."""
+    failed = tmp_path / "failed"
+    words = "publish", "--json-lines", "--json", "--backend", backend, "--failed", str(failed)
+    done = cli(*words, stdin=records(queue, count, dict.fromkeys(culprits, CULPRIT)))
+    (record,) = done.records
+    assert (done.code, record["published"], record["confirmed"]) == (1, count, count - len(culprits))
+    for culprit in culprits:
+        assert f"line {culprit + 1}: " in done.err
+    assert done.err.count("PRECONDITION_FAILED - user_id property set to 'another'") == len(culprits)
+    arrived = cli("get", queue, "--count", "10k").out.split()
+    assert {int(body) for body in arrived} == set(range(count)) - set(culprits)
+    assert len(arrived) - len(set(arrived)) <= record.get("republished", 0)
+    kept = [json.loads(line) for line in failed.read_bytes().splitlines()]
+    assert sorted(int(each["body"]) for each in kept) == culprits
+    assert {each["properties"]["user_id"] for each in kept} == {"another"}
+
+
+def test_what_failed_can_be_published_again(cli: Cli, queue: str, tmp_path: Path) -> None:
+    failed, elsewhere = tmp_path / "failed", unique()
+    line = cli("publish", "--routing-key", elsewhere, "--header", "n=1", "--failed", str(failed), "x\udcff", "y")
+    assert (line.code, line.err.count("no queue is bound")) == (1, 2)
+    again = cli("publish", "--json-lines", "--routing-key", queue, stdin=failed.read_bytes())
+    assert again.code == 0
+    assert [each["properties"]["headers"] for each in cli("get", queue, "--count", "9", "--json").records] == [
+        {"n": 1}
+    ] * 2
+    assert cli("publish", "--failed", str(tmp_path), "x").code == 2
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "bad", [b"no JSON", b'{"body": 5}', json.dumps({"body": "x", "properties": TOO_LONG}).encode()]
+)
+def test_a_line_that_is_no_message_takes_no_other_with_it(
+    cli: Cli, queue: str, backend: str, bad: bytes, tmp_path: Path
+) -> None:
+    first, second, third, fourth = records(queue, 4, {2: CULPRIT}).splitlines()
+    words = "publish", "--json-lines", "--json", "--backend", backend
+    done = cli(*words, stdin=b"\n".join((bad, first, bad, second, fourth)))
+    assert (done.code, done.records[0]["published"], done.records[0]["invalid"]) == (2, 3, 2)
+    assert "line 1: " in done.err and "line 3: " in done.err
+    assert cli("get", queue, "--count", "9").out.split() == [b"0", b"1", b"3"]
+    failed = tmp_path / "failed"
+    both = cli(*words, "--failed", str(failed), stdin=b"\n".join((first, bad, third)))
+    assert (both.code, both.records[0]["confirmed"]) == (1, 1)
+    assert len(failed.read_bytes().splitlines()) == 2
+
+
+@BACKENDS
+def test_where_all_would_fail_no_more_is_read(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """What is still in the pipe goes back into the queue that it came from."""
+    cli("publish", "--routing-key", queue, "--lines", stdin=b"x\n" * 200)
+    program = f"{sys.executable} -m rabbitry"
+    command = (
+        f"{program} consume {queue} --json | {program} publish --json-lines --exchange {unique()} --backend {backend}"
+    )
+    environment = {**os.environ, "RABBITMQ_URL": amqp_url}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b"NOT_FOUND - no exchange" in done.stderr) == (1, True)
+    for _ in range(200):
+        if depth(cli, queue) == 200:
+            break
+        time.sleep(0.05)
+    assert depth(cli, queue) == 200
+
+
+def test_several_bodies(cli: Cli, queue: str) -> None:
+    assert cli("publish", "--routing-key", queue, "one", "two", "--repeat", "2", "--", "-3").code == 0
+    assert cli("get", queue, "--count", "9").out == b"one\ntwo\n-3\none\ntwo\n-3\n"
+
+
+@pytest.mark.parametrize("flags", [("--lines",), ("--json-lines",), ()], ids=" ".join)
+def test_what_reaches_no_queue_fails_unless_it_may(cli: Cli, flags: tuple[str, ...]) -> None:
+    words = "publish", "--routing-key", unique(), *flags
+    done = cli(*words, stdin=b'{"body": "x"}')
+    assert (done.code, "no queue is bound" in done.err) == (1, True)
+    assert cli(*words, "--mandatory", stdin=b'{"body": "x"}').code == 1
+    allowed = cli(*words, "--no-mandatory", stdin=b'{"body": "x"}')
+    assert (allowed.code, allowed.err) == (0, "")
+
+
 def test_outcomes_other_than_confirmed(cli: Cli) -> None:
     lines = b"".join(b"%d\n" % number for number in range(15))
     done = cli("publish", "--routing-key", unique(), "--mandatory", "--lines", "--json", stdin=lines)
@@ -144,6 +254,46 @@ def test_requeue_shows_each_once_and_leaves_them(cli: Cli, queue: str) -> None:
     assert cli("consume", queue, "--requeue", "--timeout", "100ms").out == b"a\nb\nc\n"
     assert cli("consume", queue, "--requeue", "--count", "2", "--bare").out == b"ab"
     assert depth(cli, queue) == 3
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "words", [("consume", "--timeout", "200ms"), ("get", "--count", "5"), ("consume", "--count", "3")]
+)
+def test_looking_counts_with_a_quorum_queue(cli: Cli, backend: str, words: tuple[str, ...]) -> None:
+    """Which is told; and it is by nacks, which RabbitMQ 4.3 does not count, where all other ways count."""
+    queue = unique("cli")
+    assert cli("declare", "queue", queue, "--type", "quorum", "--delivery-limit", "9").code == 0
+    try:
+        cli("publish", "--routing-key", queue, "--lines", stdin=b"a\nb\nc\n")
+        command, *flags = words
+        look = (command, queue, "--requeue", "--backend", backend, *flags)
+        assert cli(*look).out == b"a\nb\nc\n"
+        looked = cli(*look)
+        assert (looked.code, looked.out) == (0, b"a\nb\nc\n")
+        seen = cli("get", queue, "--requeue", "--count", "3", "--json").records
+        headers = [record["properties"].get("headers", {}) for record in seen]
+        if "x-acquired-count" in headers[0]:
+            assert all("x-delivery-count" not in each for each in headers)
+            assert looked.err == ""
+        else:
+            assert [each["x-delivery-count"] for each in headers] == [2, 2, 2]
+            assert f"queue '{queue}' is a quorum queue" in looked.err
+            assert "the 2nd now" in looked.err
+    finally:
+        cli("delete", "queue", queue)
+
+
+def test_looking_at_other_queues_tells_nothing(cli: Cli, queue: str) -> None:
+    cli("publish", "--routing-key", queue, "--header", "x-delivery-count=many", "x")
+    for command in ("get", "consume"):
+        assert cli(command, queue, "--requeue", "--count", "1").err == ""
+    stream = unique("cli")
+    cli("declare", "queue", stream, "--type", "stream")
+    cli("publish", "--routing-key", stream, "x")
+    looked = cli("consume", stream, "--requeue", "--offset", "first", "--count", "1")
+    assert (looked.code, looked.out, looked.err) == (0, b"x\n", "")
+    cli("delete", "queue", stream)
 
 
 def test_too_few_in_time(cli: Cli, queue: str) -> None:
@@ -291,3 +441,21 @@ def test_json_is_one_object_a_line(cli: Cli, queue: str) -> None:
     cli("publish", "--routing-key", queue, "two\nlines")
     (line,) = cli("get", queue, "--json").out.splitlines()
     assert json.loads(line)["body"] == "two\nlines"
+
+
+# --- what the broker closes the connection over -----------------------------------------------------------------------
+
+
+def test_a_refusal_is_no_broker_out_of_reach(cli: Cli) -> None:
+    for command, words in (
+        (("declare", "exchange", unique(), "--type", "fanuot"), "unknown exchange type"),
+        (("declare", "queue", unique(), "--argument", "x-queue-master-locator=bogus"), "INTERNAL_ERROR"),
+    ):
+        ran = cli(*command)
+        assert ran.code == 1 and words in ran.err
+
+
+@pytest.mark.parametrize("argument", ["x-max-age=-5s", "x-max-length=-1", "x-max-length=abc"])
+def test_arguments_that_no_queue_has_are_wrong_usage(cli: Cli, argument: str) -> None:
+    ran = cli("declare", "queue", unique(), "--argument", argument)
+    assert ran.code == 2 and argument.partition("=")[0] in ran.err

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 import rabbitry
+import rabbitry.blocking
 from rabbitry.testing import PrivateNode
 from tests.cli.conftest import Cli
 from tests.support.helpers import unique
@@ -142,6 +144,60 @@ def test_what_looks_wrong(cli: Cli, management: str, situation: dict[str, str]) 
     assert cli("queues", "--check", "--window", "10m").code == 0  # nobody is accused before so much has been seen
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_growth_shows_where_samples_are_taken_once_a_minute(
+    cli: Cli, management: str, situation: dict[str, str], node: PrivateNode, backend: str
+) -> None:
+    """As they are by nodes for many connections: the queues are asked then, and none is accused without need."""
+    names = {kind: unique(kind) for kind in ("growing", "still", "gone")}
+    stop = threading.Event()
+
+    def grow() -> None:
+        with rabbitry.blocking.connect(node.url) as connection, connection.channel() as channel:
+            while not stop.wait(0.05):
+                channel.publish(b"x", routing_key=names["growing"])
+
+    def row(kind: str, ready: int, published: list[int]) -> dict[str, Any]:
+        samples = [{"sample": ready, "timestamp": 1000 * second} for second in (60, 30, 0)]
+        counter = [{"sample": each, "timestamp": 30_000 * place} for place, each in enumerate(published)]
+        return {
+            "name": names[kind],
+            "vhost": "/",
+            "type": "classic",
+            "messages_ready": ready,
+            "messages_ready_details": {"samples": samples},
+            "message_stats": {"publish_details": {"samples": counter}},
+        }
+
+    for kind in ("growing", "still"):
+        cli("declare", "queue", names[kind])
+    cli("publish", "--routing-key", names["still"], "x")
+    growing = threading.Thread(target=grow)
+    growing.start()
+    try:
+        eventually(
+            lambda: bool(cli("declare", "queue", names["growing"], "--passive", "--json").records[0]["messages"])
+        )
+        rows = [row("growing", 0, [0, 0, 0]), row("still", 1, [1, 1, 1]), row("gone", 5, [5, 5, 5])]
+        with web_server(200, {}, json.dumps(rows).encode()) as (url, _):
+            words = "queues", "--check", "--management", url, "--backend", backend
+            (found,) = cli(*words, "--json").records
+            assert found["name"] == names["growing"]
+            assert [note["kind"] for note in found["notes"]] == ["unconsumed"]
+            assert "more ready than when the broker took its last sample" in found["notes"][0]["text"]
+            assert cli(*words).code == 1
+            assert cli(*words, "--url", "amqp://127.0.0.1:1").code == 0  # the management alone can be had
+            assert cli(*words, "--window", "10m").code == 0  # it has not been seen for so long
+        rows = [row("growing", 0, [0, 5, 9])]  # samples are taken often enough to tell
+        with web_server(200, {}, json.dumps(rows).encode()) as (url, _):
+            assert cli("queues", "--check", "--management", url).code == 0
+    finally:
+        stop.set()
+        growing.join()
+        for kind in ("growing", "still"):
+            cli("delete", "queue", names[kind])
+
+
 def test_what_a_queue_has(cli: Cli, management: str, situation: dict[str, str]) -> None:
     def row() -> dict[str, object]:
         rows = {each["name"]: each for each in cli("queues", "--json").records}
@@ -262,6 +318,24 @@ def test_a_row_may_lack_anything(cli: Cli, kind: str) -> None:
             done = cli(kind, "--management", url, *flags)
             assert (done.code, done.err) == (0, "")
             assert len(done.out.splitlines()) == (2 if flags == ("--json",) else 3)
+
+
+def test_names_make_no_lines_and_steer_no_terminal(cli: Cli) -> None:
+    """Who may declare a queue says nothing of others."""
+    name = "a\n! jobs: all is well\x1b]0;title\x07\u202e"
+    row = {"name": name, "vhost": name, "type": name, "state": name, "source": name, "routing_key": name, "user": name}
+    row |= {"arguments": {name: name}, "client_properties": {"connection_name": name}, "messages_ready": 3}
+    with web_server(200, {}, json.dumps([row]).encode()) as (url, _):
+        for kind in ("queues", "exchanges", "bindings", "connections"):
+            for flags in ((), ("--json",), ("--all-vhosts",)):
+                done = cli(kind, "--management", url, *flags)
+                assert (done.code, done.err) == (0, "")
+                found = done.out.decode().splitlines()
+                assert all(line.isprintable() for line in found)
+                assert len(found) == 1 + (not flags or flags == ("--all-vhosts",)) + (
+                    kind == "queues" and flags != ("--json",)
+                )
+                assert not any(line.startswith("! jobs") for line in found)
 
 
 def test_tls_is_verified(cli: Cli, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rabbitry import Message
-from rabbitry._cli.messages import _from_json, parse_properties, parse_record, to_json
+from rabbitry._cli.messages import _from_json, as_record, parse_properties, parse_record, to_json
 from rabbitry._cli.output import as_json
 
 
@@ -39,13 +40,18 @@ from rabbitry._cli.output import as_json
             {"$decimal": {"$bytes": "x"}},
             {"$other": 1},
             {},
+            {"\udcff": "\udcfe", "b": b"x"},
+            {"$table": [1]},
+            {"$table": [["a", 1]]},
+            {"$text": "AA=="},
+            [{"\udc80": [{"$text": 1}]}],
         ),
     ],
 )
 def test_header_values_come_back_as_they_were(value: Any) -> None:
     line = as_json(to_json(value))
     assert _from_json(json.loads(line)) == value
-    line.encode()
+    assert "\\ud" not in line.lower() and line.isprintable()
 
 
 def test_a_record_is_a_message() -> None:
@@ -73,6 +79,34 @@ def test_a_record_is_a_message() -> None:
     )
 
 
+def test_texts_that_are_no_utf8_come_back_as_they_were() -> None:
+    """JSON's readers need not take half a surrogate pair."""
+    properties = {
+        "content_type": "\udcff",
+        "correlation_id": "a\udc80b",
+        "headers": {"\udcff": "\udcfe", "t": "x\udcff", "x-rabbitry-publish-tag": 5},
+    }
+    delivery = SimpleNamespace(
+        message=Message(b"\xff", **properties),
+        body=b"\xff",
+        exchange="e\udcff",
+        routing_key="\udcff",
+        redelivered=False,
+    )
+    line = as_json(as_record(delivery))  # type: ignore[arg-type]
+    line.encode()
+    assert "\\ud" not in line
+    del properties["headers"]["x-rabbitry-publish-tag"]  # type: ignore[attr-defined]
+    message = Message(b"\xff", **properties)
+    assert parse_record(line.encode(), {}) == (message, "e\udcff", "\udcff")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff\n", "\ud83d\ude00"])
+def test_json_never_has_half_a_pair(text: str) -> None:
+    """Though a reply in JSON may have brought one."""
+    json.loads(as_json([text]))[0].encode()
+
+
 def test_what_is_not_said_is_the_default() -> None:
     assert parse_record(b'{"body": "x"}', {}) == (Message(b"x"), None, None)
 
@@ -89,6 +123,10 @@ def test_what_is_not_said_is_the_default() -> None:
             b'{"body": "x", "properties": {"headers": {"a": {"$time": 1}}}}',
         ),
         b'{"body": "x", "properties": {"headers": {"a": {"$decimal": "x"}}}}',
+        b'{"body": "x", "properties": {"headers": {"$table": [["a"]]}}}',
+        b'{"body": "x", "properties": {"headers": {"$table": [[1, 2]]}}}',
+        b'{"body": "x", "routing_key": {"$text": "?"}}',
+        b'{"body": "x", "properties": {"type": {"$bytes": "AA=="}}}',
     ],
 )
 def test_other_records_are_refused(line: bytes) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,16 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from rabbitry._cli.output import Progress
-from rabbitry._cli.program import main
+from rabbitry._cli.pipes import Writer
+from rabbitry._cli.program import _logging, main
 from rabbitry.testing import Proxy, open_proxy
 from tests.cli.conftest import Cli
 from tests.cli.test_commands import BACKENDS, depth
 from tests.support.helpers import unique
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe does not tell what is unread")
 ROOT = Path(__file__).parents[2]
 PIPE = subprocess.PIPE
 
@@ -64,19 +70,18 @@ def lines(count: int) -> bytes:
 
 @BACKENDS
 def test_interrupted_while_the_reader_stalls(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
-    """What fitted into the pipe is acknowledged, the rest is back, heartbeats or not; no message is in both."""
+    """What was read is acknowledged, the rest is back, heartbeats or not; the one that lies in the pipe is in both."""
     cli("publish", "--routing-key", queue, "--lines", stdin=lines(3_000))
-    with program(amqp_url, "consume", queue, "--backend", backend, stdout=PIPE) as consumer:
-        eventually(lambda: depth(cli, queue) < 2_900)
-        eventually(lambda: (before := depth(cli, queue)) == depth(cli, queue) == before)
+    with program(amqp_url, "consume", queue, "--backend", backend, stdout=PIPE, bufsize=0) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.readline() + consumer.stdout.readline() == lines(2)
+        eventually(lambda: depth(cli, queue) == 2_898)  # but for the prefetch
         consumer.send_signal(signal.SIGINT)
-        out, _ = consumer.communicate(timeout=30)
-    assert consumer.returncode == 130
-    whole = out.count(b"\n")
-    assert out.startswith(lines(whole))
-    eventually(lambda: depth(cli, queue) == 3_000 - whole)
-    rest = cli("consume", queue, "--count", str(3_000 - whole), "--backend", backend).out
-    assert lines(whole) + rest == lines(3_000)
+        assert consumer.wait(timeout=30) == 130
+        assert consumer.stdout.read() == lines(3)[-101:]
+    eventually(lambda: depth(cli, queue) == 2_998)
+    rest = cli("consume", queue, "--count", "2998", "--backend", backend).out
+    assert lines(2) + rest == lines(3_000)
 
 
 def test_a_reader_that_has_enough(cli: Cli, queue: str, amqp_url: str) -> None:
@@ -87,7 +92,72 @@ def test_a_reader_that_has_enough(cli: Cli, queue: str, amqp_url: str) -> None:
         consumer.stdout.close()
         assert consumer.wait(timeout=30) == 1
         assert consumer.stderr.read() == b""
-    assert depth(cli, queue) > 0
+    assert depth(cli, queue) == 2_999
+
+
+@LINUX
+@BACKENDS
+@pytest.mark.parametrize(
+    ("reader", "taken"),
+    [
+        pytest.param("head -3", 3, id="quick"),
+        pytest.param("(sleep 1; head -3)", 3, id="slow"),
+        pytest.param("head -c 350", 3, id="in the midst of one"),
+        pytest.param("(read a; read b; kill -9 $$)", 2, id="killed"),
+        pytest.param("true", 0, id="none"),
+    ],
+)
+def test_what_no_reader_took_stays(cli: Cli, queue: str, amqp_url: str, backend: str, reader: str, taken: int) -> None:
+    cli("publish", "--routing-key", queue, "--lines", stdin=lines(1_000))
+    command = f"{sys.executable} -m rabbitry consume {queue} --backend {backend} | sh -c '{reader}'"
+    environment = {**os.environ, "RABBITMQ_URL": amqp_url}
+    subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, env=environment, stdout=PIPE, timeout=60, check=False)
+    eventually(lambda: depth(cli, queue) == 1_000 - taken)
+
+
+@LINUX
+def test_a_message_larger_than_the_pipe_is_read_whole_or_stays(cli: Cli, queue: str, amqp_url: str) -> None:
+    cli("publish", "--routing-key", queue, "--repeat", "2", stdin=bytes(300_000))
+    with program(amqp_url, "consume", queue, "--bare", stdout=PIPE, bufsize=0) as consumer:
+        assert consumer.stdout is not None
+        left = 300_000 + 299_999
+        while left:
+            left -= len(consumer.stdout.read(left))
+        consumer.stdout.close()
+        assert consumer.wait(timeout=30) == 1
+    eventually(lambda: depth(cli, queue) == 1)
+
+
+@LINUX
+async def test_a_pipe_that_holds_more_than_a_page_is_waited_for(anyio_backend: object) -> None:
+    """It can't be made smaller then, and is writable though it is not empty."""
+    ours, its = os.pipe()
+    with (
+        os.fdopen(ours, "rb", buffering=0) as reader,
+        os.fdopen(its, "w") as stdout,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        os.write(its, bytes(9_000))  # somebody else's
+        patch.setattr("sys.stdout", stdout)
+        writer = Writer()
+        before = fcntl.fcntl(its, fcntl.F_GETPIPE_SZ)
+        with writer.narrowed():
+            await writer.write(b"mine")
+            assert (writer.written, writer.taken <= 0) == (4, True)
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(writer.wait_taken)
+                await anyio.wait_all_tasks_blocked()
+                assert len(reader.read(9_003)) == 9_003
+                assert writer.taken == 3
+                reader.read(1)
+            assert writer.taken == 4
+        with writer.narrowed():
+            assert fcntl.fcntl(its, fcntl.F_GETPIPE_SZ) < before
+            await writer.write(b"left")
+            reader.close()
+            with pytest.raises(BrokenPipeError):
+                await writer.wait_taken()
+        assert fcntl.fcntl(its, fcntl.F_GETPIPE_SZ) == before
 
 
 def test_lines_are_published_as_they_come(cli: Cli, queue: str, amqp_url: str) -> None:
@@ -147,6 +217,82 @@ def test_interrupted_ahead_of_the_confirms(cli: Cli, queue: str, amqp_url: str, 
         portal.call(proxy.resume)
         assert publisher.wait(timeout=10) == 130
         assert b'"published":2,"confirmed":2' in publisher.stdout.read()
+
+
+@BACKENDS
+def test_interrupted_it_publishes_what_was_read(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """A pipe's writer takes that for published; and it is said how many were confirmed."""
+    words = "publish", "--routing-key", queue, "--lines", "--window", "1", "--backend", backend
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"1\n2\n3\n4\nhalf of")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 2)
+        publisher.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            publisher.wait(timeout=0.3)
+        portal.call(proxy.resume)
+        assert publisher.wait(timeout=10) == 130
+        assert publisher.stderr.read() == b"rabbitry: interrupted: 5 messages published: 5 confirmed\n"
+    assert cli("get", queue, "--count", "9").out == b"first\n1\n2\n3\n4\n"
+
+
+def test_interrupted_twice_it_says_of_how_many_nothing_is_known(cli: Cli, queue: str, amqp_url: str) -> None:
+    words = "publish", "--routing-key", queue, "--lines"
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"second\nthird\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 3)
+        publisher.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            publisher.wait(timeout=0.3)
+        publisher.send_signal(signal.SIGINT)
+        assert publisher.wait(timeout=20) == 130
+        text = publisher.stderr.read().decode()
+    assert text.endswith("rabbitry: interrupted: 3 messages published: 1 confirmed, 2 unknown\n")
+
+
+@BACKENDS
+def test_a_connection_that_is_lost_costs_no_message(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """What was under way then is sent again, and counted, as it may have arrived."""
+    words = "publish", "--routing-key", queue, "--lines", "--wait", "30", "--backend", backend
+    with (
+        proxied(amqp_url) as (portal, proxy),
+        program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+    ):
+        assert publisher.stdin is not None and publisher.stderr is not None
+        publisher.stdin.write(b"first\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 1)
+        for link in proxy.links:
+            portal.call(link.to_client.stall)
+        publisher.stdin.write(b"second\nthird\n")
+        publisher.stdin.flush()
+        eventually(lambda: depth(cli, queue) == 3)
+        portal.call(proxy.cut)
+        publisher.stdin.close()
+        publisher.stdin = None
+        assert publisher.wait(timeout=30) == 0
+        text = publisher.stderr.read().decode()
+    assert "3 messages published: 3 confirmed; 2 sent again, which may have arrived twice\n" in text
+    assert cli("get", queue, "--count", "9").out.split() == [b"first", b"second", b"third", b"second", b"third"]
 
 
 @BACKENDS
@@ -324,6 +470,49 @@ def test_a_terminal_is_not_steered(cli: Cli, queue: str, amqp_url: str) -> None:
     finally:
         os.close(ours)
         os.close(its)
+
+
+HOSTILE = "\x1b]0;title\x07\nrabbitry: all is well\r\x9b31m\u202e"
+
+
+@BACKENDS
+def test_a_handlers_error_says_nothing_in_our_name(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
+    """Its text came from a caller: it steers no terminal, and makes no line of its own."""
+    words = "serve", queue, "--function", "tests.cli.functions:fail", "--backend", backend
+    with program(amqp_url, *words, stderr=PIPE) as server:
+        eventually(lambda: has_consumer(cli, queue))
+        failed = cli("call", queue, json.dumps(HOSTILE))
+        assert (failed.code, failed.err.count("\n"), failed.err.strip().isprintable()) == (1, 1, True)
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=30)
+    text = errors.decode()
+    assert text.replace("\n", "").isprintable()
+    assert "\nrabbitry: all" not in text
+    assert "ValueError: \\x1b]0;title\\x07\\nrabbitry: all is well\\r\\x9b31m\\u202e\n" in text
+    assert "in fail\n" in text  # the traceback has its lines
+
+
+def test_tracebacks_of_groups_and_notes_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    error = ValueError(HOSTILE)
+    error.add_note(HOSTILE)
+    with _logging():
+        try:
+            raise ExceptionGroup(HOSTILE, [error, OSError(HOSTILE)]) from error
+        except ExceptionGroup:
+            logging.getLogger("rabbitry.some").exception("the handler of %s failed", HOSTILE)
+    text = capfd.readouterr().err
+    assert text.replace("\n", "").isprintable()
+    assert "\nrabbitry: all" not in text.replace("failed\n", "", 1)
+    assert text.startswith("rabbitry: the handler of \\x1b]0;title\\x07\\nrabbitry: all is well")
+    assert "  + Exception Group Traceback" in text
+
+
+def test_names_say_nothing_in_our_name(cli: Cli, queue: str) -> None:
+    name = f"{queue}\n! another: is wrong\x1b[2J"
+    for words in (("declare", "queue", name), ("purge", name), ("get", name), ("delete", "queue", name)):
+        done = cli(*words)
+        assert done.out.count(b"\n") + done.err.count("\n") == 1
+        assert (done.out.decode() + done.err).strip().isprintable()
 
 
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

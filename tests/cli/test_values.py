@@ -62,6 +62,8 @@ def test_the_broker_is_the_librarys_unless_it_is_named() -> None:
 def test_another_virtual_host() -> None:
     assert with_vhost("amqp://u:p@h/x?heartbeat=5", "a/b") == "amqp://u:p@h/a%2Fb?heartbeat=5"
     assert with_vhost("amqp://h", None) == "amqp://h"
+    assert with_vhost("amqp:///", "x") == with_vhost("amqp://", "x") == "amqp:///x"
+    assert with_vhost("amqps:///?heartbeat=5", "") == "amqps:///?heartbeat=5"
     with pytest.raises(ValueError):
         with_vhost("amqp+unix:///run/socket", "a")
 
@@ -74,6 +76,19 @@ def test_another_virtual_host() -> None:
         ("--url=user:sec=ret@host", "--url=user:***@host"),
         ("user@host", "user@host"),
         ("plain", "plain"),
+        ("amqps://h/v?password=secret", "amqps://h/v?password=***"),
+        (
+            "amqps://u:secret@h/?verify=verify_peer&PASSWORD=sec;ret#x",
+            "amqps://u:***@h/?verify=verify_peer&PASSWORD=***",
+        ),
+        ("amqps://h?p%61ssword=s@cret&heartbeat=5", "amqps://h?p%61ssword=***&heartbeat=5"),
+        ("amqps://h?password=secret&password=ret&keyfile=k", "amqps://h?password=***&password=***&keyfile=k"),
+        ("--label=from=amqps://h/?password=sec&ret==", "--label=from=amqps://h/?password=***"),
+        ("amqps://u:p?password=secret@h", "amqps://u:***"),
+        ("amqp://user:secret", "amqp://user:***"),
+        ("amqp://a:1,amqp://u:secret@b", "amqp://a:***@b"),
+        ("amqp://[::1]:5672/v?heartbeat=5", "amqp://[::1]:5672/v?heartbeat=5"),
+        ("amqps://h/?keyfile=/k&cacertfile=/c", "amqps://h/?keyfile=/k&cacertfile=/c"),
     ],
 )
 def test_passwords_are_masked(word: str, shown: str) -> None:
@@ -81,9 +96,30 @@ def test_passwords_are_masked(word: str, shown: str) -> None:
     assert redact_in(f"unrecognized arguments: {word} {word!r}", [word]) == f"unrecognized arguments: {shown} {shown!r}"
 
 
+def test_urls_are_masked_in_any_text() -> None:
+    """Also those that nobody typed, and a part of a word."""
+    assert redact_in("at 'amqps://h/?password=secret', (amqp://u:secret@h).") == (
+        "at 'amqps://h/?password=***', (amqp://u:***@h)."
+    )
+    assert redact_in("no choice: 'u:secret@h'", ["--backend=u:secret@h"]) == "no choice: 'u:***@h'"
+    for text in ("no management at http://127.0.0.1:15672: refused", "write amqp://user@host:5672/vhost, or [amqp://]"):
+        assert redact_in(text) == text
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ("ping", "--url", "amqps://127.0.0.1:1/?password=secret"),
+        ("ping", "--url", "amqps://127.0.0.1:1/?password=secret&keyfile=/none"),
+        ("ping", "--url", "amqp://127.0.0.1:1/?password=secret"),
+        ("ping", "--url", "amqps://127.0.0.1:1/?heartbeat=x&password=secret"),
+        ("ping", "amqps://host?password=secret"),
+        ("--url", "amqps://user:p?password=secret@host", "ping", "more"),
+        ("ping", "--wait=amqps://host?PASSWORD=secret"),
+        ("consume", "q", "--backend=user:secret@host"),
+        ("publish", "--header", "amqps://host?p%61ssword:secret@x"),
+        ("queues", "--url", "amqps://127.0.0.1:1/?password=secret"),
+        ("queues", "--management", "https://127.0.0.1:1/?password=secret"),
         ("ping", "amqp://user:secret@host"),
         ("ping", "--url", "amqp://user:secret@127.0.0.1:1"),
         ("ping", "--url", "amqp://user:sec/ret@127.0.0.1:1"),
@@ -106,9 +142,27 @@ def test_passwords_are_masked(word: str, shown: str) -> None:
         ("ping", "--url", "amqp://user:secret@ho\u2100st", "--vhost", "v"),
     ],
 )
-def test_no_output_has_the_password(words: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_output_has_the_password(
+    words: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", "amqp://127.0.0.1:1")
     assert main(words) in (2, 3)
     out, err = capfd.readouterr()
     assert err
     assert "sec" not in out + err and "ret@" not in out + err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["amqps://h:x/?password=secret", "amqp://u:secret", "amqps://h/?depth=x&password=secret", "amqp://u:secret@h@h"],
+)
+def test_no_output_has_the_password_of_the_environment(
+    url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RABBITMQ_URL", url)
+    for words in (("ping",), ("queues",), ("ping", "--vhost", "v")):
+        assert main(words) in (2, 3)
+        out, err = capfd.readouterr()
+        assert err
+        assert "secret" not in out + err

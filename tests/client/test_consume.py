@@ -462,7 +462,7 @@ async def test_handlers_of_a_stream(amqp_url: str) -> None:
                 if delivery.body in b"24":
                     raise ValueError("mine")
 
-            with pytest.raises(rabbitry.LocalProtocolError, match="takes nothing back"):
+            with pytest.raises(ValueError, match="takes nothing back"):
                 await client.process(stream, handle, offset="first")
             with pytest.raises(ValueError, match="mine"):
                 await client.process(stream, handle, offset="first", on_error="raise")
@@ -494,7 +494,7 @@ async def test_where_to_begin_in_a_stream(amqp_url: str) -> None:
         finally:
             await client.delete(stream)
         for options in ({"no_ack": True}, {"prefetch": 0}, {"arguments": {"x-stream-offset": 1}}):
-            with pytest.raises(rabbitry.LocalProtocolError):
+            with pytest.raises(ValueError):
                 client.consume(stream, **options)  # type: ignore[arg-type]
 
 
@@ -863,7 +863,7 @@ async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog
 )
 async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, object]) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
-        with anyio.fail_after(20), pytest.raises((rabbitry.LocalProtocolError, ValueError)):
+        with anyio.fail_after(20), pytest.raises(ValueError):
             await client.process(queue, handle_nothing, **options)  # type: ignore[arg-type]
 
 

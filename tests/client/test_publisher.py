@@ -251,7 +251,7 @@ async def test_unroutable_and_order_through_a_publisher(amqp_url: str) -> None:
 @pytest.mark.parametrize("options", [{"window": 0}, {"while_down": "drop"}, {"on_unknown": "drop"}])
 async def test_a_publisher_that_makes_no_sense(amqp_url: str, options: dict[str, object]) -> None:
     async with rabbitry.open_client(amqp_url) as client:
-        with pytest.raises(rabbitry.LocalProtocolError):
+        with pytest.raises(ValueError):
             async with client.publisher(**options):  # type: ignore[arg-type]
                 pass
 
@@ -345,7 +345,7 @@ async def test_no_channel_is_left_by_publishers_that_are_refused_or_left(amqp_ur
     async with through_proxy(amqp_url) as (client, proxy):
         await client.publish(b"x", routing_key="nowhere")
         for _ in range(20):
-            with pytest.raises(rabbitry.LocalProtocolError):
+            with pytest.raises(ValueError):
                 async with client.publisher(window=0):
                     pass
         waiting = anyio.Event()

@@ -10,9 +10,14 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.methods import Method
+from rabbitry.protocol.wire.tables import SIZED_INTS
 from rabbitry.testing import PrivateNode, Proxy
 from tests.support.clients import QUICK, refuse, some_queue, through_proxy
 from tests.support.helpers import counts, open_channel, unique, until
+from tests.support.peer import scripted
+from tests.support.protocol_broker import method_frame
 
 
 def declared(client: rabbitry.Client) -> int:
@@ -55,7 +60,7 @@ def test_temporary_queues_are_told_apart() -> None:
     assert one != other and len({one, other}) == 2
     assert one.is_temporary and one.exclusive and not one.durable
     assert "amq" not in repr(one)
-    with pytest.raises(rabbitry.LocalProtocolError, match="temporary"):
+    with pytest.raises(ValueError, match="temporary"):
         Queue("")
 
 
@@ -245,3 +250,218 @@ async def test_names_of_former_lives_do_not_pile_up(amqp_url: str, monkeypatch: 
         assert len(client._registry._given) == 3
         info = await client.inspect(queue)
         assert info is not None
+
+
+@pytest.mark.parametrize("kind", ["b", "s", "u", "i", "l"])
+async def test_a_binding_of_another_client_goes_whatever_the_size_of_its_integers(amqp_url: str, kind: str) -> None:
+    sized = SIZED_INTS[kind]
+    number = {"b": 5, "s": 500, "u": 40_000, "i": 3_000_000_000, "l": 5}[kind]
+    arguments = {"x-match": "all", "number": number, "x-more": [{"n": number}]}
+    foreign = {**arguments, "number": sized(number), "x-more": [{"n": sized(number)}]}
+    first, second = Exchange(unique(), "headers", auto_delete=True), Exchange(unique(), "headers", auto_delete=True)
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        await client.declare(first, second, queue := Queue(unique()))
+        message = rabbitry.Message(b"", headers={"number": number})
+        between = ExchangeBinding(second, first, arguments=arguments)
+        kept = Binding(queue, second, arguments={"x-match": "all", "number": 7})
+        await client.declare(kept, ExchangeBinding(second, first, "kept", arguments={"x-match": "all", "number": 7}))
+        try:
+            for unbind in (
+                lambda: client.delete(Binding(queue, second, arguments=arguments)),
+                lambda: channel.unbind_queue(queue, second, arguments=arguments),
+            ):
+                await channel.bind_queue(queue, second, arguments=foreign)
+                await channel.bind_exchange(second, first, arguments=foreign)
+                await client.publish(message, exchange=first, mandatory=True)
+                await unbind()
+                with pytest.raises(rabbitry.Unroutable):
+                    await client.publish(message, exchange=second, mandatory=True)
+            await channel.bind_queue(queue, second, arguments=foreign)
+            await client.delete(between)
+            with pytest.raises(rabbitry.Unroutable):
+                await client.publish(message, exchange=first, mandatory=True)
+            await client.publish(rabbitry.Message(b"", headers={"number": 7}), exchange=first, mandatory=True)
+        finally:
+            await client.delete(queue)
+
+
+# --- what is remembered -----------------------------------------------------------------------------------------------
+
+
+async def test_a_temporary_queue_that_is_declared_again_stays_the_one_it_is(amqp_url: str) -> None:
+    queue = Queue.temporary()
+    first, second = (Exchange(unique(), "fanout", auto_delete=True) for _ in range(2))
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(queue, first, Binding(queue, first))
+        name = queue.current_name
+        await client.declare(queue, second, Binding(queue, second))
+        assert queue.current_name == name and declared(client) == 5
+        for _ in range(2):
+            async with client.consume(queue) as deliveries:
+                for exchange in (first, second):
+                    await client.publish(b"x", exchange=exchange, mandatory=True)
+                    with anyio.fail_after(5):
+                        (await anext(deliveries)).ack()
+            await next_life(client, proxy)
+            assert queue.current_name != name
+
+
+async def test_a_temporary_queue_that_has_gone_is_made_anew_with_its_bindings(amqp_url: str) -> None:
+    queue, exchange = Queue.temporary(), Exchange(unique(), "fanout")
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        await client.declare(queue, exchange, Binding(queue, exchange))
+        name = queue.current_name
+        async with client._consuming._connection.channel() as own:  # type: ignore[union-attr]  # which alone may
+            await own.delete_queue(name)
+        await client.declare(queue)
+        assert queue.current_name != name and declared(client) == 3
+        await client.publish(b"x", exchange=exchange, mandatory=True)
+        await channel.delete_exchange(exchange.name)
+
+
+async def test_channels_declare_a_temporary_queue_once(amqp_url: str) -> None:
+    queue = Queue.temporary()
+    async with rabbitry.connect(amqp_url) as connection:
+        async with connection.channel() as channel, connection.channel() as other:
+            await channel.declare(queue)
+            name = queue.current_name
+            await other.declare(queue)
+            assert queue.current_name == name
+            await channel.delete_queue(queue)
+            await channel.declare(queue)
+            assert queue.current_name != name and channel.is_open
+    async with open_channel(amqp_url) as channel:
+        name = queue.current_name
+        await channel.declare(queue)
+        assert queue.current_name != name
+
+
+@pytest.mark.parametrize("lost", ["deleted elsewhere", "expired"])
+async def test_the_latest_declaration_of_a_name_counts(amqp_url: str, lost: str) -> None:
+    """The next life would end the client, if it declared the former one again."""
+    name, kind = unique(), unique()
+    short = 0.05 if lost == "expired" else None
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(
+            Queue(name, expires=short, max_length=5), Exchange(kind, "topic"), Binding(name, kind, "#")
+        )
+        if lost == "expired":
+            with anyio.fail_after(10):
+                while await client.inspect(name) is not None:
+                    await anyio.sleep(0.05)
+        else:
+            await channel.delete_queue(name)
+        await channel.delete_exchange(kind)
+        await client.declare(Queue(name), Exchange(kind, "fanout"))
+        assert declared(client) == 2  # with what was bound to what went
+        await next_life(client, proxy)
+        await client.publish(b"x", routing_key=name, mandatory=True)
+        with pytest.raises(rabbitry.Unroutable):
+            await client.publish(b"x", exchange=kind, mandatory=True)
+        await client.delete(Queue(name), Exchange(kind))
+
+
+async def test_a_declaration_that_is_the_same_to_the_broker_keeps_what_is_bound(amqp_url: str) -> None:
+    name, exchange = unique(), Exchange(unique(), auto_delete=True)
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(Queue(name, exclusive=True, max_length=5), exchange, Binding(name, exchange, "k"))
+        same = Queue(name, exclusive=True, arguments={"x-max-length": 5, "x-note": "compared by no broker"})
+        await client.declare(same)
+        assert declared(client) == 3
+        await next_life(client, proxy)
+        await client.publish(b"x", exchange=exchange, routing_key="k", mandatory=True)
+
+
+async def test_a_declaration_that_is_refused_leaves_the_former_one_remembered(amqp_url: str) -> None:
+    queue = Queue(unique(), exclusive=True)
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(queue)
+        with pytest.raises(rabbitry.PreconditionFailed):
+            await client.declare(Queue(queue.name, exclusive=True, max_length=5))
+        assert declared(client) == 1
+        await next_life(client, proxy)
+        await client.declare(queue)
+
+
+async def test_what_the_broker_took_counts_though_the_rest_was_refused(amqp_url: str) -> None:
+    name = unique()
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(Queue(name, max_length=5))
+        await channel.delete_queue(name)
+        with pytest.raises(rabbitry.NotFound):
+            await client.declare(Queue(name), Binding(name, unique()))
+        assert declared(client) == 1
+        await next_life(client, proxy)
+        await client.delete(Queue(name))
+
+
+async def test_forgetting_deletes_nothing(amqp_url: str) -> None:
+    queue, exchange, passing = Queue(unique()), Exchange(unique(), "topic"), Exchange(unique(), auto_delete=True)
+    binding = Binding(queue, exchange, "#")
+    between = ExchangeBinding(passing, exchange, "b")
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        await client.declare(queue, exchange, passing, binding, between, Binding(queue, passing, "a"))
+        client.forget(Binding(queue.name, exchange.name, "#"))
+        assert declared(client) == 5
+        client.forget(Queue(queue.name, max_length=5))  # by its name, as it is deleted
+        assert declared(client) == 3  # (with its bindings; the auto-delete exchange has others at the broker)
+        client.forget(exchange, passing)
+        assert declared(client) == 0
+        client.forget(queue, exchange, binding)  # harmless
+        await client.publish(b"x", exchange=exchange, routing_key="any", mandatory=True)
+        await channel.delete_queue(queue.name)
+        await channel.declare(Queue(queue.name, max_length=5))
+        await next_life(client, proxy)
+        await client.delete(queue, exchange, passing)
+
+
+async def test_a_forgotten_temporary_queue_can_be_declared_again(amqp_url: str) -> None:
+    queue = Queue.temporary()
+    async with through_proxy(amqp_url) as (client, proxy):
+        await client.declare(queue)
+        name = queue.current_name
+        client.forget(queue)
+        await next_life(client, proxy)
+        assert queue.current_name == name and await client.inspect(name) is None
+        await client.declare(queue)
+        assert queue.current_name != name
+
+
+@pytest.mark.parametrize("verb", ["declare", "delete", "forget"])
+async def test_what_is_no_entity_is_refused_by_the_verb_that_was_asked(amqp_url: str, verb: str) -> None:
+    async with rabbitry.open_client(amqp_url) as client:
+        for wrong in ("jobs", None, Queue):
+            with pytest.raises(TypeError, match=f"{verb} takes Exchange, Queue, ExchangeBinding, Binding, not"):
+                result = getattr(client, verb)(wrong)
+                await result
+        with pytest.raises(TypeError, match=r"Queue\('jobs'\) or Exchange\('jobs'\)"):
+            await client.delete("jobs")  # type: ignore[arg-type]
+        assert client.state == "idle"
+
+
+async def test_a_queue_that_another_connection_holds_is_refused_at_once(amqp_url: str) -> None:
+    queue = Queue(unique(), exclusive=True)
+    async with rabbitry.open_client(amqp_url) as holder, through_proxy(amqp_url) as (client, proxy):
+        await holder.declare(queue)
+        await client.inspect("nothing")
+        await next_life(client, proxy)
+        with anyio.fail_after(5), pytest.raises(rabbitry.ResourceLocked):
+            await client.declare(queue)
+        assert declared(client) == 0
+
+
+async def test_a_queue_that_our_former_life_may_hold_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its declaration was on its way as the connection was lost, of which the broker has not learnt."""
+    monkeypatch.setattr("rabbitry._client.registry.LOCKED_PAUSE", 0.01)
+    answers = [
+        lambda method, number: method_frame(0, methods.ConnectionClose(reply_code=320, reply_text="lost")),
+        *[lambda method, number: method_frame(number, methods.ChannelClose(reply_code=405, reply_text="locked"))] * 3,
+    ]
+
+    def answer(method: Method, number: int) -> bytes | None:
+        return answers.pop(0)(method, number) if answers and isinstance(method, methods.QueueDeclare) else None
+
+    with scripted(answer) as peer, anyio.fail_after(20):
+        async with rabbitry.open_client(peer.url, reconnect=QUICK) as client:
+            await client.declare(Queue("q", exclusive=True))
+            assert declared(client) == 1 and not answers

@@ -60,3 +60,29 @@ async def test_a_group_of_the_bodys_own_passes_unchanged() -> None:
         async with background():
             raise group
     assert raised.value is group
+
+
+@pytest.mark.parametrize("way", ["cause", "context", "member", "far away"])
+async def test_what_the_bodys_error_tells_of_already_is_not_logged(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    defect = RuntimeError("the background's")
+
+    def tell() -> None:
+        if way == "context":
+            try:
+                raise defect
+            except RuntimeError:
+                raise ValueError  # noqa: B904
+        if way == "cause":
+            raise ValueError from defect
+        group = ExceptionGroup("several", [KeyError(), defect])
+        if way == "member":
+            raise group
+        raise ValueError from ExceptionGroup("outer", [group])
+
+    with pytest.raises((ValueError, ExceptionGroup)):
+        async with background() as tg:
+            tg.start_soon(fail_when_cancelled, defect)
+            await anyio.wait_all_tasks_blocked()
+            tg.cancel_scope.cancel()
+            tell()
+    assert "failed, too" not in caplog.text

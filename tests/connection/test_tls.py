@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ import trustme
 
 import rabbitry
 from loadtest.commands import run as program
+from rabbitry._connection import settings
 from rabbitry.testing import PrivateNode
 from rabbitry.testing.rabbitmq.setup import free_ports
 
@@ -164,6 +166,58 @@ async def test_an_unknown_authority_is_refused_and_named(url: str) -> None:
     await use(url.partition("?")[0] + "?verify=verify_none")
 
 
+@pytest.mark.parametrize("name", ["other.example", "10.9.8.7"])
+async def test_of_another_name_not_the_authority_is_blamed(name: str, url: str) -> None:
+    told = rf"for {name}: .*mismatch.*; connect by a name that it has.*server_name_indication="
+    with pytest.raises(rabbitry.ConnectFailed, match=told) as raised:
+        await use(f"{url}&server_name_indication={name}")
+    assert "cacertfile" not in str(raised.value)
+
+
+async def test_unverified_is_warned_of_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    settings._warn_unverified.cache_clear()
+    unverified = f"{url}&verify=verify_none"
+    for _ in range(2):
+        await use(unverified)
+    async with rabbitry.open_client(unverified) as client:
+        await client.publish(b"", routing_key="nowhere")
+    warnings = [record for record in caplog.records if "verify_none" in record.getMessage()]
+    assert len(warnings) == 1 and warnings[0].levelname == "WARNING"
+    assert "guest" not in warnings[0].getMessage()
+    caplog.clear()
+    await use(url)
+    await use(unverified, ssl_context=ssl.create_default_context(cafile=url.partition("cacertfile=")[2]))
+    assert "verify_none" not in caplog.text
+
+
+async def test_the_dot_at_the_end_of_a_name_is_for_the_look_up_only(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    named: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.ca.issue_cert("rabbit.example").configure_cert(context)
+    context.sni_callback = lambda _, name, __: named.append(name)
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as wrapped:
+            wrapped.recv(8)
+            wrapped.sendall(b"AMQP\x00\x00\x01\x00")
+
+    with serving(serve) as port:
+        for query in ("", "&server_name_indication=rabbit.example."):
+            with pytest.raises(rabbitry.ConnectFailed, match="it speaks AMQP"):  # beyond TLS
+                await use(f"amqps://rabbit.example.:{port}/?cacertfile={authority.file}{query}")
+    assert asked == ["rabbit.example."] * 2
+    assert named == ["rabbit.example"] * 2
+
+
 async def test_another_name_is_refused(url: str) -> None:
     with pytest.raises(rabbitry.ConnectFailed, match=r"for other\.example: Hostname mismatch.*other\.example"):
         await use(f"{url}&server_name_indication=other.example")
@@ -186,11 +240,11 @@ async def test_files_that_can_not_be_used(query: str, told: str, tls_port: int) 
 
 
 async def test_what_can_not_be_done_is_refused(tls_port: int) -> None:
-    with pytest.raises(rabbitry.LocalProtocolError, match="depth"):
+    with pytest.raises(ValueError, match="depth"):
         await use(f"amqps://localhost:{tls_port}/?depth=2")
-    with pytest.raises(rabbitry.LocalProtocolError, match="keyfile without certfile"):
+    with pytest.raises(ValueError, match="keyfile without certfile"):
         await use(f"amqps://localhost:{tls_port}/?keyfile=/x")
-    with pytest.raises(rabbitry.LocalProtocolError, match="ssl_context is for amqps"):
+    with pytest.raises(ValueError, match="ssl_context is for amqps"):
         await use("amqp://localhost/", ssl_context=ssl.create_default_context())
 
 
@@ -274,8 +328,9 @@ async def test_an_expired_certificate_is_refused(authority: Authority) -> None:
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     expired = authority.ca.issue_cert("localhost", not_after=past)
     with serving(tls_server(expired, authority.ca)) as port:
-        with pytest.raises(rabbitry.ConnectFailed, match="certificate has expired"):
+        with pytest.raises(rabbitry.ConnectFailed, match="certificate has expired; it has to be renewed") as raised:
             await use(f"amqps://localhost:{port}/?cacertfile={authority.file}")
+        assert "cacertfile" not in str(raised.value)
 
 
 async def test_a_server_that_wants_our_certificate(authority: Authority) -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up: each may import those above it, and no room below. rabbitry/ first, then loadtest/.
 ROOMS = (
     "rabbitry._errors",
+    "rabbitry._secrets",
     "rabbitry._concurrency",
     "rabbitry._transport",
     "rabbitry.protocol.wire",
@@ -70,14 +71,15 @@ GUESTS = ("loadtest", "rabbitry._cli", "rabbitry.__main__", "rabbitry.tutorials"
 # The rooms that may import these and nothing else of the project, where "above it" would allow more.
 ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry._errors": (),
+    "rabbitry._secrets": (),
     "rabbitry._concurrency": (),
-    "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors"),
+    "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.protocol.wire": ("rabbitry._errors",),
-    "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors"),
+    "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.protocol": ("rabbitry.protocol.client", "rabbitry.protocol.wire", "rabbitry._errors"),
-    "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors"),
+    "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.testing.rabbitmq": (),
-    "rabbitry.blocking": ("rabbitry", "rabbitry._values"),
+    "rabbitry.blocking": ("rabbitry", "rabbitry._values", "rabbitry._secrets"),
     "loadtest.units": (),
     "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
 }

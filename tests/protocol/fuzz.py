@@ -315,11 +315,15 @@ class Client:
                 case events.Replied():
                     self.waiting.remove(event.token)
                     self.replies[event.token] = event.reply
+                case events.Failed():
+                    self.waiting.remove(event.token)
                 case events.Confirmed():
                     for token in event.tokens:
                         self.confirms.remove(token)
                 case events.Returned():
                     assert event.token is None or event.token in self.confirms
+                case events.TooLarge():
+                    assert event.content.consumer in self.consuming
                 case events.ConsumerCancelledByBroker():
                     self.consuming.remove(event.token)
                 case events.ChannelEnded():
@@ -607,7 +611,7 @@ class Life:
         def act(client: Client) -> str:
             try:
                 action(client, token, number)
-            except RabbitryError as error:
+            except (RabbitryError, ValueError) as error:
                 outcome = comparable(f"{type(error).__name__}: {error}")
             else:
                 outcome = "done"

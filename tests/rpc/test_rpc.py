@@ -430,12 +430,33 @@ async def test_a_reply_whose_properties_can_not_be_encoded(amqp_url: str) -> Non
             tg.start_soon(partial(connection.serve, queue, handler, concurrency=1, raw=True))
             async with connection.rpc() as rpc:
                 for _ in range(5):  # more than the prefetch of 2
-                    with pytest.raises(rabbitry.RemoteError, match="LocalProtocolError"):
+                    with pytest.raises(rabbitry.RemoteError, match="TypeError"):
                         await rpc.call(queue, b"bad", raw=True)
                 with anyio.fail_after(5):
                     assert await rpc.call(queue, raw=True) == b""
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
+
+
+async def test_a_reply_that_no_frame_can_carry(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The request is rejected, and the server has its place for the next."""
+
+    async def handler(request: rabbitry.Delivery) -> rabbitry.Message:
+        return rabbitry.Message(b"", headers={"large": "x" * 5000 if request.body == b"bad" else ""})
+
+    async with rabbitry.connect(amqp_url, frame_max=4096) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(connection.serve, queue, handler, concurrency=1, raw=True))
+            async with connection.rpc() as rpc:
+                for _ in range(3):  # more than the prefetch of 2
+                    with anyio.move_on_after(0.2):
+                        await rpc.call(queue, b"bad", raw=True)
+                with anyio.fail_after(5):
+                    assert await rpc.call(queue, raw=True) == b""
+            tg.cancel_scope.cancel()
+        assert await has_counts(channel, queue, 0)
+    assert "exceeds frame_max" in caplog.text
 
 
 async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rabbitry._errors import RabbitryError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import ProtocolChannel
-from rabbitry.protocol.client.connection import ProtocolConnection
+from rabbitry.protocol.client.connection import UNSPLIT_MAX, ProtocolConnection
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
@@ -145,10 +145,14 @@ def described(event: Any) -> tuple[Any, ...]:
         case events.Replied():
             reply = described(event.reply) if isinstance(event.reply, Content) else event.reply
             return ("replied", event.token, reply)
+        case events.Failed():
+            return ("failed", event.token, getattr(event.error, "blame", None), failure(event.error))
         case events.Confirmed():
             return ("confirmed", event.tokens, event.acked)
         case events.Returned():
             return ("returned", event.token, event.code, event.text, described(event.content))
+        case events.TooLarge():
+            return ("too large", event.content.consumer, event.content.delivery_tag, event.size)
         case events.ConsumerCancelledByBroker():
             return ("cancelled", event.token)
         case events.Blocked():
@@ -282,7 +286,8 @@ def check_bookkeeping(connection: ProtocolConnection) -> None:
             outstanding += 1
     assert connection.awaiting == outstanding, f"awaiting is {connection.awaiting}, outstanding are {outstanding}"
     assert connection.out_size == sum(map(len, connection.out))
-    assert len(connection._tail) <= connection.body_max + 8
+    unsplit = UNSPLIT_MAX if connection.handshake is None else 0
+    assert len(connection._tail) <= max(connection.body_max, unsplit) + 8
     for channel in channels:
         if channel.tags.pending or channel.tags.requeued:
             assert channel in connection.acking

@@ -162,7 +162,7 @@ class Listener:
         """A connected endpoint and its peer."""
         endpoint = endpoint or Recorder()
         if self.path is None:
-            endpoint.transport = await poller.connect_tcp("127.0.0.1", self.port, endpoint)
+            endpoint.transport = await poller.connect_tcp(("127.0.0.1", self.port), endpoint)
         else:
             endpoint.transport = await poller.connect_unix(self.path, endpoint)
         return endpoint, await self.accept()

@@ -45,22 +45,61 @@ async def test_ipv6_literal() -> None:
     with server:
         async with running_poller() as poller:
             port = server.getsockname()[1]
-            transport = await poller.connect_tcp("::1", port, Recorder())
+            transport = await poller.connect_tcp(("::1", port), Recorder())
             assert transport.describe() == f"[::1]:{port}"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_literal_addresses_are_asked_of_nobody(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(anyio, "getaddrinfo")
+    assert await addresses.resolve(host, 5672) == [(host, 5672)]
+
+
 async def test_host_name() -> None:
-    with Listener() as listener:
-        async with running_poller() as poller:
-            transport = await poller.connect_tcp("localhost", listener.port, Recorder())
-            assert transport.describe() == f"127.0.0.1:{listener.port}"
+    assert ("127.0.0.1", 5672) in await addresses.resolve("localhost", 5672)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
     async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+        return [entry(each, port) for each in hosts]
 
     monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+
+
+def entry(host: str, port: int) -> Any:
+    if ":" in host:
+        return (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (host, port, 0, 0))
+    return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+
+
+@pytest.mark.parametrize(
+    ("found", "order"),
+    [
+        (["10.0.0.1"], ["10.0.0.1"]),
+        (["10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]),
+        (["::1", "::2", "::3", "10.0.0.1", "10.0.0.2"], ["::1", "10.0.0.1", "::2", "10.0.0.2", "::3"]),
+        (["10.0.0.1", "10.0.0.2", "::1"], ["10.0.0.1", "::1", "10.0.0.2"]),
+    ],
+)
+async def test_each_address_once_and_the_families_in_turn(
+    found: list[str], order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, *found)
+    assert [address[0] for address in await addresses.resolve("several.example", 5672)] == order
+
+
+async def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch)
+    with pytest.raises(socket.gaierror, match=r"none\.example: no address"):
+        await addresses.resolve("none.example", 5672)
+
+
+async def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
+    assert ("127.0.0.1", 5672) in await addresses.resolve("localhost", 5672)
 
 
 def unused_port() -> int:
@@ -73,27 +112,11 @@ async def test_refused() -> None:
     async with running_poller() as poller:
         endpoint = Recorder()
         with pytest.raises(ConnectionRefusedError, match=rf"127\.0\.0\.1:{port}: Connection refused") as caught:
-            await poller.connect_tcp("127.0.0.1", port, endpoint)
+            await poller.connect_tcp(("127.0.0.1", port), endpoint)
         assert caught.value.errno == errno.ECONNREFUSED
         assert not endpoint.lost and not len(poller)
     await turns()
     assert open_descriptors() <= before
-
-
-async def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Listener() as listener:
-        resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
-        async with running_poller() as poller:
-            transport = await poller.connect_tcp("two.example", listener.port, Recorder())
-            assert transport.describe() == f"127.0.0.1:{listener.port}"
-
-
-async def test_every_address_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
-    port = unused_port()
-    async with running_poller() as poller:
-        with pytest.raises(ConnectionRefusedError, match=rf"127\.0\.0\.2:{port}: .*; 127\.0\.0\.1:{port}: "):
-            await poller.connect_tcp("two.example", port, Recorder())
 
 
 def silent_listener() -> tuple[Listener, list[socket.socket]]:
@@ -108,22 +131,6 @@ def silent_listener() -> tuple[Listener, list[socket.socket]]:
     return listener, fillers
 
 
-async def test_a_silent_address_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "ADDRESS_SECONDS", 0.05)
-    silent, fillers = silent_listener()
-    with silent:
-        other = Listener.__new__(Listener)
-        other.sock = socket.create_server(("127.0.0.2", silent.port))
-        other.peers = []
-        with other:
-            resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
-            async with running_poller() as poller:
-                transport = await poller.connect_tcp("two.example", silent.port, Recorder())
-                assert transport.describe().startswith("127.0.0.2:")
-    for filler in fillers:
-        filler.close()
-
-
 async def test_cancelled_connect_leaves_nothing() -> None:
     silent, fillers = silent_listener()
     with silent:
@@ -132,7 +139,7 @@ async def test_cancelled_connect_leaves_nothing() -> None:
             before = open_descriptors()
             endpoint = Recorder()
             with anyio.move_on_after(0.02) as scope:
-                await poller.connect_tcp("127.0.0.1", silent.port, endpoint)
+                await poller.connect_tcp(("127.0.0.1", silent.port), endpoint)
             assert scope.cancelled_caught
             assert open_descriptors() == before
             assert not poller._connecting and not len(poller) and not endpoint.lost
@@ -144,7 +151,7 @@ async def test_an_event_meant_for_a_former_descriptor_does_not_count_as_connecte
     silent, fillers = silent_listener()
     with silent:
         async with running_poller() as poller, anyio.create_task_group() as tg:
-            tg.start_soon(poller.connect_tcp, "127.0.0.1", silent.port, Recorder())
+            tg.start_soon(poller.connect_tcp, ("127.0.0.1", silent.port), Recorder())
             for _ in range(3):
                 await until(lambda: poller._connecting)
                 next(iter(poller._connecting.values())).set()
@@ -164,7 +171,7 @@ async def test_closing_ends_a_connect_in_progress() -> None:
 
             async def connect() -> None:
                 with pytest.raises(ConnectionAbortedError):
-                    await poller.connect_tcp("127.0.0.1", silent.port, Recorder())
+                    await poller.connect_tcp(("127.0.0.1", silent.port), Recorder())
 
             async def run() -> None:
                 await poller.run()
@@ -175,7 +182,7 @@ async def test_closing_ends_a_connect_in_progress() -> None:
             await until(lambda: poller._connecting)
             poller.stop()
         with pytest.raises(ConnectionAbortedError):
-            await poller.connect_tcp("127.0.0.1", silent.port, Recorder())
+            await poller.connect_tcp(("127.0.0.1", silent.port), Recorder())
     for filler in fillers:
         filler.close()
 
@@ -185,16 +192,14 @@ async def test_unknown_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(anyio, "getaddrinfo", getaddrinfo)
-    async with running_poller() as poller:
-        with pytest.raises(socket.gaierror, match=r"rabbit\.example: Name or service not known"):
-            await poller.connect_tcp("rabbit.example", 5672, Recorder())
+    with pytest.raises(socket.gaierror, match=r"rabbit\.example: Name or service not known"):
+        await addresses.resolve("rabbit.example", 5672)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "nul\0.example"])
 async def test_impossible_host_is_an_oserror(host: str) -> None:
-    async with running_poller() as poller:
-        with pytest.raises(OSError, match=r"not a host name|not known|resolution"):
-            await poller.connect_tcp(host, 5672, Recorder())
+    with pytest.raises(OSError, match=r"not a host name|not known|resolution"):
+        await addresses.resolve(host, 5672)
 
 
 async def test_a_connection_to_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +216,7 @@ async def test_a_connection_to_itself_counts_as_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "socket", Bound)
     async with running_poller() as poller:
         with pytest.raises(ConnectionRefusedError):
-            await poller.connect_tcp("127.0.0.1", port, Recorder())
+            await poller.connect_tcp(("127.0.0.1", port), Recorder())
 
 
 async def test_missing_unix_socket(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ async def test_the_endpoint_is_not_called_before_connecting_has_returned() -> No
 
             async def connect(endpoint: Recorder) -> None:
                 endpoint.on_data = lambda _: returned[-1]
-                endpoint.transport = await poller.connect_tcp("127.0.0.1", listener.port, endpoint)
+                endpoint.transport = await poller.connect_tcp(("127.0.0.1", listener.port), endpoint)
                 assert not endpoint.chunks and not endpoint.lost
                 returned.append(endpoint)
 
@@ -271,5 +276,5 @@ async def test_ten_thousand_cycles_leak_nothing(tmp_path: Path) -> None:
             assert not len(poller) and len(poller._timers) < 200
             for _ in range(200):
                 with pytest.raises(ConnectionRefusedError):
-                    await poller.connect_tcp("127.0.0.1", 1, Recorder())
+                    await poller.connect_tcp(("127.0.0.1", 1), Recorder())
             assert open_descriptors() == before and not poller._connecting

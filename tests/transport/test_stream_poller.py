@@ -66,7 +66,7 @@ async def test_the_endpoint_is_not_called_before_connecting_has_returned() -> No
                     peer.send(b"early")
 
                 tg.start_soon(greet)
-                endpoint.transport = await poller.connect_tcp("127.0.0.1", listener.port, endpoint)
+                endpoint.transport = await poller.connect_tcp(("127.0.0.1", listener.port), endpoint)
                 assert not endpoint.chunks
             await until(lambda: endpoint.received == b"early")
             assert not endpoint.lost
@@ -75,7 +75,7 @@ async def test_the_endpoint_is_not_called_before_connecting_has_returned() -> No
 async def test_refused(tmp_path: Path) -> None:
     async with running_poller() as poller:
         with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1:1: Connection refused"):
-            await poller.connect_tcp("127.0.0.1", 1, Recorder())
+            await poller.connect_tcp(("127.0.0.1", 1), Recorder())
         with pytest.raises(FileNotFoundError, match="missing"):
             await poller.connect_unix(str(tmp_path / "missing"), Recorder())
 
@@ -86,11 +86,11 @@ async def test_stopping_ends_what_is_left() -> None:
             old, _ = await listener.connect(poller)
             await turns(20)
             new = Recorder()
-            await poller.connect_tcp("127.0.0.1", listener.port, new)
+            await poller.connect_tcp(("127.0.0.1", listener.port), new)
         for endpoint in (old, new):
             assert isinstance(endpoint.lost[0], ConnectionAbortedError)
         with pytest.raises(ConnectionAbortedError):
-            await poller.connect_tcp("127.0.0.1", listener.port, Recorder())
+            await poller.connect_tcp(("127.0.0.1", listener.port), Recorder())
 
 
 async def test_a_cancelled_owner_can_still_say_goodbye() -> None:

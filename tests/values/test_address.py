@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
 
 PARTS = ("username", "password", "host", "port", "virtual_host")
@@ -30,6 +31,8 @@ GUEST = ("guest", "guest")
         ("amqp:///vhost", (*GUEST, "localhost", 5672, "vhost")),
         ("amqp://host/", (*GUEST, "host", 5672, "/")),  # the deviation: "" by the specification
         ("amqp://host/%2F", (*GUEST, "host", 5672, "/")),
+        ("amqp://host//", (*GUEST, "host", 5672, "/")),  # kombu's way to write it
+        ("amqp://user:pass@host:5672//?heartbeat=5", ("user", "pass", "host", 5672, "/")),
         ("amqp://[::1]", (*GUEST, "::1", 5672, "/")),
         # and more
         ("amqps://host", (*GUEST, "host", 5671, "/")),
@@ -52,7 +55,8 @@ GUEST = ("guest", "guest")
 )
 def test_parts(uri: str, parts: tuple[Any, ...]) -> None:
     address = parse_uri(uri)
-    assert tuple(getattr(address, name) for name in PARTS) == parts
+    values = [getattr(address, name) for name in PARTS]
+    assert tuple(value.reveal() if isinstance(value, Secret) else value for value in values) == parts
     assert address.tls == (address.scheme == "amqps")
     assert address.unix_path is None
 
@@ -80,7 +84,7 @@ def test_absent_parameters_say_nothing() -> None:
         ("cacertfile=/etc/ca.pem", "cacertfile", "/etc/ca.pem"),
         ("certfile=%2Fetc%2Fc.pem", "certfile", "/etc/c.pem"),
         ("keyfile=k.pem", "keyfile", "k.pem"),
-        ("password=s%26cret", "key_password", "s&cret"),
+        ("password=s%26cret", "key_password", Secret("s&cret")),
         ("verify=verify_peer", "verify", True),
         ("verify=verify_none", "verify", False),
         ("fail_if_no_peer_cert=true", "fail_if_no_peer_cert", True),
@@ -93,6 +97,58 @@ def test_query(query: str, attribute: str, value: Any) -> None:
     address = parse_uri(f"amqps://host/?{query}")
     assert getattr(address, attribute) == value
     assert type(getattr(address, attribute)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("query", "ours"),
+    [
+        ("auth=plain", "auth_mechanism=plain"),
+        ("cafile=/ca.pem", "cacertfile=/ca.pem"),
+        ("ca_certs=/ca.pem", "cacertfile=/ca.pem"),
+        ("channelMax=10", "channel_max=10"),
+        ("frameMax=4096", "frame_max=4096"),
+        ("no_verify_ssl=1", "verify=verify_none"),
+        ("no_verify_ssl=false", "verify=verify_peer"),
+        ("locale=en_US", ""),
+        ("ssl=true&locale=en_US", ""),
+        ("ssl=1", ""),
+        ("heartbeat=60&locale=en_US&frameMax=0", "heartbeat=60&frame_max=0"),
+    ],
+)
+def test_what_other_clients_call_the_same(query: str, ours: str) -> None:
+    assert parse_uri(f"amqps://host/?{query}") == parse_uri(f"amqps://host/?{ours}")
+
+
+def test_what_is_in_the_clear_may_say_so() -> None:
+    assert parse_uri("amqp://host/?ssl=false") == parse_uri("amqp://host/?ssl=0") == parse_uri("amqp://host")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("connection_attempts", r"reconnect=Backoff\(attempts="),
+        ("retry_delay", r"reconnect=Backoff\("),
+        ("reconnect_interval", r"reconnect=Backoff\("),
+        ("fail_fast", r"reconnect=Backoff\("),
+        ("socket_timeout", "connection_timeout in milliseconds, or connect_timeout= in seconds"),
+        ("stack_timeout", "connect_timeout="),
+        ("timeout", "connect_timeout="),
+        ("blocked_connection_timeout", r"anyio\.fail_after"),
+        ("ssl_options", "cacertfile, certfile, keyfile and verify are, or pass ssl_context="),
+        ("cadata", "ssl_context="),
+        ("happy_eyeballs_delay", "leave it out"),
+        ("keepAlive", "leave it out"),
+        ("client_properties", "client_properties="),
+        ("prefetch", "prefetch="),
+        ("virtual_host", "the path here: amqp://host/name"),
+    ],
+)
+def test_what_other_clients_have_is_named_with_what_to_use(name: str, instead: str) -> None:
+    with pytest.raises(ValueError, match=f"query parameter {name} is .*{instead}|parameter {name} has .*{instead}"):
+        parse_uri(f"amqps://host/?heartbeat=5&{name}=s3cret")
+    with pytest.raises(ValueError) as raised:
+        parse_uri(f"amqp://user:word@host/?{name}=s3cret")
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +173,7 @@ def test_unix_sockets(uri: str, path: str, virtual_host: str) -> None:
 
 def test_unix_sockets_with_credentials() -> None:
     address = parse_uri("amqp+unix://user:secret@/run/x")
-    assert (address.username, address.password, address.unix_path) == ("user", "secret", "/run/x")
+    assert (address.username, address.password.reveal(), address.unix_path) == ("user", "secret", "/run/x")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +205,8 @@ def test_unix_sockets_with_credentials() -> None:
         ("amqp://[::1]x", "too many colons|brackets"),
         ("amqp://ho%2Fst", "character that no host name has"),
         ("amqp://ho%20st", "character that no host name has"),
-        ("amqp://host//", "virtual host contains a '/'"),
+        ("amqp://host//jobs", "virtual host contains a '/'"),
+        ("amqp://host///", "virtual host contains a '/'"),
         ("amqp://host/a/b", "virtual host contains a '/'; write it as %2F"),
         ("amqp://host/a/", "virtual host contains a '/'"),
         ("amqp://host/" + "x" * 256, "longer than 255 bytes"),
@@ -176,6 +233,12 @@ def test_unix_sockets_with_credentials() -> None:
         ("amqp://host/?connection_timeout=0", "connection_timeout: must be an integer from 1"),
         ("amqp://host/?channel_max=65536", "channel_max: must be"),
         ("amqp://host/?frame_max=4095", "frame_max: must be 0 .the broker's. or at least 4096, not 4095"),
+        ("amqp://host/?ssl=true", "amqps:// uses TLS"),
+        ("amqps://host/?ssl=false", "amqps:// uses TLS, amqp:// does not"),
+        ("amqp://host/?ssl=maybe", "ssl: must be true or false"),
+        ("amqp://host/?locale=de_DE", "locale: can't be chosen"),
+        ("amqp://host/?channelMax=1&channel_max=1", "channel_max occurs twice"),
+        ("amqp://host/?no_verify_ssl=1", "verify: only amqps:// uses TLS"),
         ("amqp://host/?vhost=x", "virtual host is the path here"),
         ("amqp://host/?verify=verify_peer&cacertfile=x", "cacertfile, verify: only amqps:// uses TLS"),
         ("amqps://host/?verify=yes", "verify: must be verify_peer or verify_none, not 'yes'"),
@@ -202,7 +265,7 @@ def test_not_a_string(uri: Any) -> None:
 
 def test_repr_hides_passwords() -> None:
     address = parse_uri("amqps://user:hunter2@host/?password=hunter3")
-    assert (address.password, address.key_password) == ("hunter2", "hunter3")
+    assert (address.password.reveal(), address.key_password.reveal()) == ("hunter2", "hunter3")
     assert "hunter" not in repr(address)
     assert "hunter" not in str(address)
 
@@ -220,7 +283,7 @@ def test_unescaped_passwords_are_neither_shown_nor_misread(delimiter: str, tail:
     except ValueError as exc:
         error = exc
     else:
-        assert (address.username, address.password, address.host) == ("user", password, "host")
+        assert (address.username, address.password.reveal(), address.host) == ("user", password, "host")
         return
     assert "hunter" not in str(error)
     assert error.__context__ is None or error.__suppress_context__
@@ -230,7 +293,7 @@ def test_unescaped_passwords_are_neither_shown_nor_misread(delimiter: str, tail:
 def test_anything_percent_encoded_survives(secret: str, virtual_host: str) -> None:
     uri = f"amqp://{quote(secret, safe='')}:{quote(secret, safe='')}@host/{quote(virtual_host, safe='')}"
     address = parse_uri(uri)
-    assert (address.username, address.password, address.virtual_host) == (secret, secret, virtual_host)
+    assert (address.username, address.password.reveal(), address.virtual_host) == (secret, secret, virtual_host)
 
 
 @given(st.text(max_size=60))

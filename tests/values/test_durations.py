@@ -24,7 +24,7 @@ def test_seconds() -> None:
 
 @pytest.mark.parametrize("duration", [math.inf, -math.inf, math.nan])
 def test_what_is_no_duration(duration: float) -> None:
-    with pytest.raises(rabbitry.LocalProtocolError, match="a duration must be finite"):
+    with pytest.raises(ValueError, match="a duration must be finite"):
         seconds(duration)
 
 
@@ -33,8 +33,8 @@ def test_one_limit_for_all_that_rabbitmq_takes_in_milliseconds() -> None:
     assert rabbitry.Message(b"", expiration=LONGEST).encoded_properties()
     assert rabbitry.Queue("jobs", message_ttl=LONGEST, expires=LONGEST).declaration()
     longer = LONGEST + timedelta(milliseconds=1)
-    with pytest.raises(rabbitry.LocalProtocolError, match="expiration"):
+    with pytest.raises(ValueError, match="expiration"):
         rabbitry.Message(b"", expiration=longer).encoded_properties()
     for name in ("message_ttl", "expires"):
-        with pytest.raises(rabbitry.LocalProtocolError, match=name):
+        with pytest.raises(ValueError, match=name):
             rabbitry.Queue("jobs", **{name: longer})  # type: ignore[arg-type]

@@ -225,7 +225,7 @@ async def test_a_replaced_message_is_sent_as_replaced(amqp_url: str) -> None:
 
 @pytest.mark.parametrize("body", ["text", 1, None, [b"list"], {}])
 def test_bodies_are_bytes(body: Any) -> None:
-    with pytest.raises(rabbitry.LocalProtocolError, match=r"Message\.json"):
+    with pytest.raises(TypeError, match=r"Message\.json"):
         rabbitry.Message(body)
 
 
@@ -247,7 +247,7 @@ async def test_refused_before_anything_is_sent(amqp_url: str, properties: dict[s
         queue = await exclusive_queue(channel)
         message = rabbitry.Message(b"", **properties)
         for mandatory in (False, True):
-            with pytest.raises(rabbitry.LocalProtocolError, match=words):
+            with pytest.raises((TypeError, ValueError), match=words):
                 await channel.publish(message, routing_key=queue, mandatory=mandatory)
         await channel.publish(b"the next one is confirmed as itself", routing_key=queue)
         assert await channel.purge_queue(queue) == 1

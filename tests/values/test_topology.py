@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from enum import IntEnum
 from typing import Any
 
 import anyio
@@ -77,12 +79,81 @@ def test_they_are_values() -> None:
         ({"message_ttl": float("nan")}, "finite"),
         ({"dead_letter_routing_key": "k"}, "needs a dead_letter_exchange"),
         ({"max_length": 5, "arguments": {"x-max-length": 6}}, "x-max-length in arguments is given by a field as well"),
+        ({"type": "stream", "max_age": -5}, "max_age must be positive, not -5"),
+        ({"type": "stream", "max_age": timedelta(0)}, "max_age must be positive"),
+        ({"type": "stream", "arguments": {"x-max-age": "-5s"}}, "such as \"7D\", not '-5s'"),
+        ({"type": "stream", "arguments": {"x-max-age": "0D"}}, "a positive number with one of Y, M, D, h, m, s"),
+        ({"type": "quorum", "overflow": "reject-publish-dlx"}, 'give overflow="reject-publish"'),
+        ({"overflow": "reject-publish-dlx", "arguments": {"x-queue-type": "quorum"}}, "does not know reject-publish"),
+        ({"overflow": "reject"}, "overflow is drop-head, reject-publish, reject-publish-dlx, not 'reject'"),
+        ({"arguments": {"x-message-ttl": -1}}, "x-message-ttl must not be negative: -1"),
     ],
 )
 def test_what_can_not_be_is_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(rabbitry.LocalProtocolError) as raised:
+    with pytest.raises(ValueError) as raised:
         Queue("q", **options)
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Queue(5), "the name of a queue is text, not 5"),  # type: ignore[arg-type]
+        (lambda: Queue("q", max_length="5"), "max_length is a whole number, not '5'"),  # type: ignore[arg-type]
+        (lambda: Queue("q", max_length=True), "max_length is a whole number, not True"),
+        (lambda: Queue("q", max_priority=1.5), "max_priority is a whole number"),  # type: ignore[arg-type]
+        (lambda: Queue("q", message_ttl="5000"), "message_ttl is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: Queue("q", expires=True), "expires is a number of seconds"),
+        (lambda: Queue("q", type="stream", max_age="7D"), "max_age is a number of seconds"),  # type: ignore[arg-type]
+        (lambda: Queue("q", arguments={"x-expires": 1.5}), "x-expires is a whole number, not 1.5"),
+        (lambda: Queue("q", arguments={"x-max-age": 5}), 'x-max-age is text such as "7D", not 5'),
+        (lambda: Exchange(None), "the name of an exchange is text, not None"),  # type: ignore[arg-type]
+        (lambda: Exchange("x", None), "an exchange's type is text, not None"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_of_another_type_is_refused(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        make()
+    assert told in str(raised.value)
+
+
+def test_what_only_a_broker_can_know_is_left_to_it() -> None:
+    """Plugins have types, and queue arguments, of their own; and counts may be of any kind of int."""
+    assert Exchange("x", "fanuot").declaration().type == "fanuot"
+    assert Queue("q", arguments={"x-of-a-plugin": -1, "x-max-age": "7D"})
+    few = IntEnum("Limit", {"FEW": 5})(5)
+    assert Queue("q", max_length=few).declaration().arguments == {"x-max-length": 5}
+    with pytest.raises(ValueError, match="an exchange needs a type"):
+        Exchange("x", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "quorum"},
+        {"type": "stream"},
+        {"type": "quorum", "durable": True, "exclusive": False},
+        {"arguments": {"x-queue-type": "quorum"}},
+    ],
+)
+def test_only_classic_queues_are_temporary(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"quorum|stream|classic"):
+        Queue.temporary(**options)
+
+
+async def test_channels_refuse_what_crashes_the_broker_too(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        stream = {"x-queue-type": "stream", "x-max-age": "-5s"}
+        with pytest.raises(ValueError, match="x-max-age"):
+            await channel.declare_queue(f"{PREFIX}.never", arguments=stream)
+        with pytest.raises(ValueError, match="reject-publish"):
+            dropping = {"x-queue-type": "quorum", "x-overflow": "reject-publish-dlx"}
+            await channel.declare_queue(f"{PREFIX}.never", arguments=dropping)
+        with pytest.raises(ValueError, match="an exchange needs a type"):
+            await channel.declare_exchange(f"{PREFIX}.never", "")
+        with pytest.raises(TypeError, match="an exchange's type is text"):
+            await channel.declare_exchange(f"{PREFIX}.never", 5)  # type: ignore[arg-type]
+        assert channel.is_open
 
 
 async def test_all_is_declared_whatever_the_order(amqp_url: str) -> None:

@@ -252,13 +252,13 @@ async def test_dial_that_gives_no_stream() -> None:
     async def dial(host: str, port: int) -> Any:
         return None
 
-    with pytest.raises(rabbitry.LocalProtocolError, match="ByteStream, not None"):
+    with pytest.raises(TypeError, match="ByteStream, not None"):
         async with rabbitry.connect("amqp://localhost", dial=dial):
             pass
 
 
 async def test_amqps_over_a_stream_without_tls() -> None:
-    with scripted(plainly) as peer, pytest.raises(rabbitry.LocalProtocolError, match="needs a TLS stream"):
+    with scripted(plainly) as peer, pytest.raises(ValueError, match="needs a TLS stream"):
         async with rabbitry.connect(peer.url.replace("amqp:", "amqps:"), dial=anyio.connect_tcp):
             pass
     assert peer.received == []

@@ -7,31 +7,38 @@ see, and looks through it for both, whole or in part, plain or in the forms in w
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import json
 import logging
+import pickle
 import ssl
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import anyio
 import pytest
 import trustme
+from anyio.abc import ByteStream
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 import rabbitry
+import rabbitry.blocking
 from rabbitry import Backoff, Credentials
+from rabbitry._transport import SocketTransport
 from rabbitry.protocol.wire import methods
 from rabbitry.testing import PrivateNode
 from tests.support.helpers import until
 from tests.support.hostile import Replay, Script, answers, serving
 from tests.support.protocol_broker import method_frame, raw_frame
 
+TESTS = str(Path(__file__).parents[1])
 USER = "keeper"
 PASSWORD = "Zw9kQ/h\u00fcrde&%xVb4T"
 TOKEN = "eyJhbGciOi.Jr5tN/\u00f1 Wc8pL"
@@ -65,6 +72,15 @@ def forms(secret: str) -> Iterator[str]:
 
 
 NEEDLES = sorted({*TELLING, *(form for secret in SECRETS for form in forms(secret))})
+
+
+def shown(value: object) -> Iterator[str]:
+    """What an error reporter shows of a variable."""
+    yield repr(value)
+    if isinstance(value, Mapping):
+        yield from (text for each in value.values() for text in shown(each))
+    elif isinstance(value, (tuple, list, set)):
+        yield from (text for each in value for text in shown(each))
 
 
 class Evidence:
@@ -108,8 +124,18 @@ class Evidence:
             for name in ("object", "filename", "filename2", "doc", "message", "text", "strerror", "verify_message"):
                 self.seen.append((f"{place}.{name}", repr(getattr(each, name, None))))
             following += [one for one in (each.__cause__, each.__context__) if one is not None]
+            self._note_locals(place, each.__traceback__)
             if isinstance(each, BaseExceptionGroup):
                 following += each.exceptions
+
+    def _note_locals(self, where: str, frames: TracebackType | None) -> None:
+        """The variables of each frame but the tests' own, as error reporters show them: containers are opened."""
+        for frame, _ in traceback.walk_tb(frames):
+            code = frame.f_code
+            if not code.co_filename.startswith(TESTS):
+                for name, value in frame.f_locals.items():
+                    place = f"{where}: {name} in {code.co_qualname}"
+                    self.seen += [(place, text) for text in shown(value)]
 
     def check(self) -> None:
         """Nothing of what was seen holds a secret."""
@@ -479,11 +505,11 @@ async def test_bad_arguments(netloc: str, evidence: Evidence) -> None:
         {"ssl_context": ssl.create_default_context()},
     ]
     for options in arguments:
-        with failing(evidence, rabbitry.LocalProtocolError, ValueError):
+        with failing(evidence, TypeError, ValueError):
             await connect(url_of(netloc), **options)
-    with failing(evidence, rabbitry.LocalProtocolError):
+    with failing(evidence, ValueError):
         await connect(url_of(netloc, rest="/?auth_mechanism=gssapi"))
-    with failing(evidence, rabbitry.LocalProtocolError, rabbitry.ConnectFailed):
+    with failing(evidence, ValueError, rabbitry.ConnectFailed):
         await connect(url_of(netloc, rest=f"/{'v' * 255}"))
     with failing(evidence, TypeError):
         await rabbitry.connect(url_of(netloc))
@@ -493,7 +519,7 @@ async def test_bad_arguments(netloc: str, evidence: Evidence) -> None:
     async def no_stream(host: str, port: int) -> Any:
         return None
 
-    with failing(evidence, rabbitry.LocalProtocolError):
+    with failing(evidence, TypeError):
         await connect(url_of(netloc), dial=no_stream)
 
 
@@ -525,7 +551,7 @@ async def test_a_token_that_can_not_be_renewed(name: str, evidence: Evidence) ->
 async def test_a_token_that_can_not_be_sent(netloc: str, evidence: Evidence) -> None:
     async with rabbitry.connect(url_of(netloc)) as connection:
         for secret, reason in [(TOKEN * 10_000, "r"), (TOKEN, "r" * 999), (TOKEN, "\udcff")]:
-            with failing(evidence, rabbitry.LocalProtocolError):
+            with failing(evidence, ValueError):
                 await connection.update_secret(secret, reason)
         with failing(evidence):
             await rabbitry.Connection(connection._settings, None).update_secret(TOKEN)
@@ -559,7 +585,7 @@ async def test_credentials_that_are_no_text() -> None:
         await through_client(server.url, credentials=credentials)
     evidence.note("raised", raised.value)
     evidence.check()
-    assert isinstance(raised.value, rabbitry.RabbitryError)
+    assert isinstance(raised.value, ValueError)
 
 
 async def test_a_token_that_is_no_text(netloc: str) -> None:
@@ -568,3 +594,119 @@ async def test_a_token_that_is_no_text(netloc: str) -> None:
         with failing(evidence, Exception):
             await connection.update_secret(TOKEN + "\udcff")
     evidence.check()
+
+
+# --- the variables of frames -----------------------------------------------------------------------------------------
+
+
+async def test_what_fails_inside_a_block(netloc: str, evidence: Evidence) -> None:
+    """The frames around the block are part of the traceback, and live as long as it does."""
+    with failing(evidence, ZeroDivisionError):
+        async with rabbitry.open_client(url_of(netloc)):
+            raise ZeroDivisionError
+    with failing(evidence, ZeroDivisionError):
+        async with rabbitry.open_client([url_of(netloc), url_of(netloc, TOKEN)]) as client:
+            await client.publish(b"", routing_key="nowhere")
+            raise ZeroDivisionError
+    with failing(evidence, ZeroDivisionError):
+        async with rabbitry.connect(url_of(netloc)):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("returned", [ValueError(), (USER, PASSWORD, 1.0, "one too many"), PASSWORD], ids=range(3))
+async def test_a_source_of_credentials_that_fails(returned: Any, evidence: Evidence) -> None:
+    async def credentials() -> Any:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    with failing(evidence, rabbitry.ConnectFailed):
+        await through_client("amqp://127.0.0.1:1", credentials=credentials)
+
+
+class Severed(ByteStream):
+    """A stream that fails as the credentials are to leave, in a frame that has them."""
+
+    def __init__(self) -> None:
+        self._received = answers()[0][1]
+        self._sends = 0
+
+    async def send(self, item: bytes) -> None:
+        self._sends += 1
+        if self._sends > 1:
+            assert PASSWORD.encode() in item
+            raise anyio.BrokenResourceError from OSError(32, "Broken pipe")
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if not self._received:
+            await anyio.sleep_forever()
+        received, self._received = self._received, b""
+        return received
+
+    async def send_eof(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+async def test_a_stream_lost_as_the_credentials_are_sent(evidence: Evidence) -> None:
+    async def dial(host: str, port: int) -> Severed:
+        return Severed()
+
+    with failing(evidence, rabbitry.ConnectFailed):
+        await connect(url_of("127.0.0.1:1"), dial=dial)
+
+
+async def test_a_socket_lost_as_the_credentials_are_sent(
+    netloc: str, attempt: Callable[..., Awaitable[None]], evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = SocketTransport._send
+
+    def severed(self: SocketTransport, data: bytes | memoryview) -> None:
+        if PASSWORD.encode() in bytes(data):
+            self._socket.close()
+        send(self, data)
+
+    monkeypatch.setattr(SocketTransport, "_send", severed)
+    with failing(evidence, rabbitry.ConnectFailed):
+        await attempt(url_of(netloc))
+
+
+def test_threads(netloc: str, evidence: Evidence) -> None:
+    refused = f"127.0.0.1:{free_port()}"
+    with failing(evidence, ValueError):
+        rabbitry.blocking.connect(url_of(netloc, rest="/?no_such=1"))
+    for url, error in [
+        (url_of(refused), rabbitry.ConnectFailed),
+        (url_of(netloc, WRONG), rabbitry.AuthenticationFailed),
+        (url_of(netloc, rest="/?no_such=1"), ValueError),
+    ]:
+        if error is not ValueError:
+            with failing(evidence, error), rabbitry.blocking.connect(url):
+                pass
+        with failing(evidence, error), rabbitry.blocking.open_client(url, reconnect=QUICK) as client:
+            client.publish(b"", routing_key="nowhere")
+    with failing(evidence, ZeroDivisionError), rabbitry.blocking.open_client(url_of(netloc)) as client:
+        raise ZeroDivisionError
+    with rabbitry.blocking.connect(url_of(netloc)) as connection:
+        with failing(evidence, rabbitry.LocalProtocolError):
+            connection.update_secret(TOKEN * 10_000)
+
+
+def free_port() -> int:
+    with serving(lambda connection: None) as server:
+        return server.port
+
+
+def test_values_that_are_written_down(evidence: Evidence) -> None:
+    """The values that hold secrets, as a debugger, a serializer or a copy would have them."""
+    url = url_of("host", scheme="amqps", rest=f"/?password={quote(KEY_PASSWORD, safe='')}")
+    connection = rabbitry.connect(url)
+    settings = connection._settings
+    for value in (settings, settings.address):
+        evidence.note("value", value, dataclasses.asdict(value), copy.copy(value))
+        with failing(evidence, TypeError):
+            pickle.dumps(value)
+    evidence.note("deep copy", copy.deepcopy(settings.address), f"{settings.address.password}")
+    assert copy.deepcopy(settings.address) == settings.address
+    assert settings.address.password.reveal() == PASSWORD
+    credentials = Credentials(USER, PASSWORD)
+    evidence.note("credentials", credentials)

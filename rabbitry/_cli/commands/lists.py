@@ -13,6 +13,8 @@ from rabbitry._cli.output import FAILED, OK, USAGE, CommandError, as_json, forma
 
 LONGEST_WINDOW = 3600.0
 
+Noted = tuple[Row, list[advice.Note]]
+
 
 def queues(arguments: argparse.Namespace) -> int:
     """`rabbitry queues`."""
@@ -27,7 +29,7 @@ def queues(arguments: argparse.Namespace) -> int:
             consumers[consumer.get("vhost") or queue.get("vhost"), queue.get("name")].append(consumer)
     noted = [(row, advice.notes(row, consumers[row["vhost"], row["name"]], arguments.window)) for row in _sorted(rows)]
     if arguments.check:
-        noted = [(row, found) for row, found in noted if found]
+        noted = [(row, found) for row, found in _looked_at(arguments, noted) if found]
     if arguments.json:
         for row, found in noted:
             print(as_json(_queue_record(row) | {"notes": [{"kind": each.kind, "text": each.text} for each in found]}))
@@ -50,6 +52,22 @@ def queues(arguments: argparse.Namespace) -> int:
             for note in found:
                 print(printable(f"! {row['name']}: {note.text}"))
     return FAILED if arguments.check and noted else OK
+
+
+def _looked_at(arguments: argparse.Namespace, noted: Sequence[Noted]) -> Sequence[Noted]:
+    """With what shows only where the queues themselves are asked, as samples are too few."""
+    names = [_name(row) for row, found in noted if not found and advice.is_unresolved(row, arguments.window)]
+    if not names:
+        return noted
+    from rabbitry._cli import looks  # which imports the client
+
+    counts = looks.look_twice(arguments.url, names, arguments.backend)
+    grown = {_name(row): advice.grows(row, counts[_name(row)], looks.PAUSE) for row, _ in noted if _name(row) in counts}
+    return [(row, [note] if (note := grown.get(_name(row))) else found) for row, found in noted]
+
+
+def _name(row: Row) -> tuple[str, str]:
+    return row["vhost"], row["name"]
 
 
 def _queue_record(row: Row) -> dict[str, Any]:

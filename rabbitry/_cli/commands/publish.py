@@ -1,7 +1,9 @@
 """`publish`: bodies from the command line or stdin, pipelined, each confirmed.
 
 What must stay true: it ends when every message has its outcome, also when interrupted; the exit code is 0 only if all
-of them were confirmed.
+of them were confirmed. Whoever filled the pipe behind stdin may have forgotten what was read: so a message that the
+broker refuses, or a line that is no message, ends nothing and takes no other message with it; what is of unknown
+outcome is sent again, and counted; and where all would fail, that shows at the first, before more is read.
 """
 
 from __future__ import annotations
@@ -9,19 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from rabbitry import ChannelClosed, ClientPublisher, Confirmation, LocalProtocolError, Message
-from rabbitry._cli.messages import parse_properties, parse_record
-from rabbitry._cli.output import FAILED, OK, USAGE, CommandError, Progress, as_json, plural, say
+from rabbitry import Client, ClientPublisher, Message
+from rabbitry._cli.messages import parse_properties, parse_record, record_of
+from rabbitry._cli.output import OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry._cli.pipes import Reader
 from rabbitry._cli.session import Session
-
-MOST_TOLD = 10
-"""Failures that are told one by one."""
+from rabbitry._cli.tally import Tally
 
 
 class Outgoing(NamedTuple):
@@ -33,50 +33,6 @@ class Outgoing(NamedTuple):
     routing_key: str
 
 
-class Tally:
-    """What became of the messages."""
-
-    def __init__(self, noun: str) -> None:
-        self.published = 0
-        self.outcomes = {"confirmed": 0, "nacked": 0, "unroutable": 0, "unknown": 0, "unsent": 0}
-        self.is_hopeless = False
-        self.noun = noun
-        self._untold = 0
-
-    def ended(self, confirmation: Confirmation) -> None:
-        """Count a message that has its outcome, and tell of a failure."""
-        self.outcomes[confirmation.outcome] += 1
-        failure = confirmation.failure()
-        if failure is None:
-            return
-        if isinstance(failure.__cause__, ChannelClosed):  # no such exchange, no permission: the next would fail as well
-            self.is_hopeless = True
-        if self.failed <= MOST_TOLD:
-            say(f"{self.noun} {confirmation.tag}: {failure}")
-        else:
-            self._untold += 1
-
-    @property
-    def failed(self) -> int:
-        """How many have another outcome than confirmed."""
-        return sum(self.outcomes.values()) - self.outcomes["confirmed"]
-
-    def summary(self) -> str:
-        """What became of the messages, in words."""
-        return f"{plural(self.published, 'message')} published: " + ", ".join(
-            f"{count:,} {outcome}" for outcome, count in self.outcomes.items() if count or outcome == "confirmed"
-        )
-
-    def progress(self) -> str:
-        """How far it is, in fewer words."""
-        return f"{self.published:,} published, {self.outcomes['confirmed']:,} confirmed"
-
-    def tell_rest(self) -> None:
-        """Say how many failures were not told one by one."""
-        if self._untold:
-            say(f"and {plural(self._untold, 'failure')} more")
-
-
 async def publish(arguments: argparse.Namespace, session: Session) -> int:
     """`rabbitry publish`."""
     is_many = arguments.lines or arguments.json_lines
@@ -86,56 +42,80 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
         raise CommandError("--null is for --lines and --json-lines", USAGE)
     given = parse_properties(arguments.property, arguments.header)
     Message(b"", **given).encoded_properties()  # refuses what can't be sent before anything is read
-    body: bytes | None = None
+    bodies: list[bytes] = []
     if not is_many:
-        body = await _body(arguments, session)
+        bodies = await _bodies(arguments, session)
         if session.is_interrupted:
+            say("interrupted: nothing was published")
             return OK
-    tally = Tally("message" if body is not None else "line")
+    is_one_exchange = not arguments.json_lines or arguments.exchange is not None
+    tally = Tally("line" if is_many else "message", is_one_exchange=is_one_exchange)
     progress = Progress(tally.progress)
+    source = Source(arguments, given, bodies)
+    with _failed_file(arguments.failed) as tally.failed_file:
+        try:
+            async with session.open_client() as client:
+                if is_many and arguments.exchange:  # what is read from a pipe may be in no queue any more
+                    await _check_exchange(client, arguments.exchange)
+                async with client.publisher(
+                    window=arguments.window, on_outcome=tally.ended, on_unknown="republish"
+                ) as publisher:
+                    try:
+                        with session.ending_by(partial(_end, source, publisher)):
+                            await _submit(source, publisher, tally, progress, is_mandatory=arguments.mandatory)
+                            await publisher.flush()
+                    finally:
+                        tally.republished = publisher.republished
+        finally:
+            progress.clear()
+            tally.tell_rest()
+            _report(tally, arguments, session)
+    return tally.code
+
+
+async def _check_exchange(client: Client, name: str) -> None:
+    async with client.channel(confirm=False) as channel:
+        await channel.declare_exchange(name, passive=True)
+
+
+@contextmanager
+def _failed_file(name: str | None) -> Iterator[BinaryIO | None]:
+    if name is None:
+        yield None
+        return
     try:
-        async with (
-            session.open_client() as client,
-            client.publisher(window=arguments.window, on_outcome=tally.ended) as publisher,
-            aclosing(_messages(arguments, given, body)) as messages,
-        ):
-            failure: CommandError | None = None
-            with session.interruptible():
-                try:
-                    await _submit(messages, publisher, tally, progress, is_mandatory=arguments.mandatory)
-                except CommandError as error:  # of one message: those before it have their outcomes yet to come
-                    failure = error
-            with session.ending_by(partial(_tell_pending, publisher)):
-                await publisher.flush()
-            if failure is not None:
-                raise failure
-    finally:
-        progress.clear()
-        tally.tell_rest()
-        _report(tally, arguments)
-    return OK if tally.outcomes["confirmed"] == tally.published else FAILED
+        file = open(name, "ab")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CommandError(f"--failed {name}: {error.strerror}", USAGE) from None
+    with file:
+        yield file
 
 
 async def _submit(
-    messages: AsyncGenerator[Outgoing, None],
-    publisher: ClientPublisher,
-    tally: Tally,
-    progress: Progress,
-    *,
-    is_mandatory: bool,
+    source: Source, publisher: ClientPublisher, tally: Tally, progress: Progress, *, is_mandatory: bool
 ) -> None:
-    """Publish the messages, ahead of their confirms. CommandError for one that can't be sent."""
-    async for number, message, exchange, routing_key in messages:
-        try:
-            await publisher.submit(
-                message, exchange=exchange, routing_key=routing_key, mandatory=is_mandatory, tag=number
-            )
-        except LocalProtocolError as error:
-            raise CommandError(f"{tally.noun} {number}: {error}", USAGE) from None
-        tally.published += 1
-        progress.tick()
-        if tally.is_hopeless:
-            break
+    """Publish the messages, ahead of their confirms, but for the first one."""
+    async with aclosing(source.messages(tally)) as messages:
+        async for number, message, exchange, routing_key in messages:
+            try:
+                await publisher.submit(
+                    message, exchange=exchange, routing_key=routing_key, mandatory=is_mandatory, tag=number
+                )
+            except (TypeError, ValueError) as error:
+                tally.is_no_message(number, error, as_json(record_of(message, exchange, routing_key)).encode())
+                continue
+            tally.published += 1
+            progress.tick()
+            if tally.published == 1:
+                await publisher.flush()
+            if tally.is_hopeless:
+                break
+
+
+def _end(source: Source, publisher: ClientPublisher) -> None:
+    """Read no more, and wait for what was read."""
+    source.stop()
+    _tell_pending(publisher)
 
 
 def _tell_pending(publisher: ClientPublisher) -> None:
@@ -143,48 +123,72 @@ def _tell_pending(publisher: ClientPublisher) -> None:
         say(f"interrupted: waiting for the outcome of {plural(publisher.pending, 'message')}, if you let it")
 
 
-def _report(tally: Tally, arguments: argparse.Namespace) -> None:
+def _report(tally: Tally, arguments: argparse.Namespace, session: Session) -> None:
     if arguments.json:
-        print(as_json({"published": tally.published, **tally.outcomes}), flush=True)
-    elif tally.failed or (tally.published > 1 and sys.stderr.isatty()):
+        print(as_json(tally.record()), flush=True)
+    elif session.is_interrupted:
+        say(f"interrupted: {tally.summary()}")
+    elif tally.code or tally.republished or (tally.published > 1 and sys.stderr.isatty()):
         say(tally.summary())
 
 
-async def _body(arguments: argparse.Namespace, session: Session) -> bytes:
+async def _bodies(arguments: argparse.Namespace, session: Session) -> list[bytes]:
     if arguments.body is not None:
-        return os.fsencode(arguments.body)
+        return [os.fsencode(body) for body in (arguments.body, *arguments.more)]
     if sys.stdin is not None and sys.stdin.isatty():
         say("reading the body from the terminal, up to Ctrl-D")
     body = b""
     with session.interruptible():
         body = await Reader().read_all()
-    return body
+    return [body]
 
 
-async def _messages(
-    arguments: argparse.Namespace, given: Mapping[str, Any], body: bytes | None
-) -> AsyncGenerator[Outgoing, None]:
-    exchange, routing_key = arguments.exchange or "", arguments.routing_key or ""
-    if body is not None:
-        message = Message(body, **given)
-        for number in range(1, arguments.repeat + 1):
-            yield Outgoing(number, message, exchange, routing_key)
-        return
-    empty = Message(b"", **given)
-    number = 0
-    async with aclosing(Reader().lines(b"\0" if arguments.null else b"\n")) as lines:
-        async for line in lines:
-            number += 1
-            if not arguments.json_lines:
-                yield Outgoing(number, empty.replace(body=line), exchange, routing_key)
-            elif line.strip():
-                try:
-                    message, its_exchange, its_key = parse_record(line, given)
-                except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
-                    raise CommandError(f"line {number}: {error}", USAGE) from None
-                yield Outgoing(
-                    number,
-                    message,
-                    exchange if arguments.exchange is not None else its_exchange or "",
-                    routing_key if arguments.routing_key is not None else its_key or "",
-                )
+class Source:
+    """Where the messages come from: the command line, or lines of stdin."""
+
+    def __init__(self, arguments: argparse.Namespace, given: Mapping[str, Any], bodies: Sequence[bytes]) -> None:
+        self._arguments = arguments
+        self._given = given
+        self._bodies = bodies
+        self._reader = None if bodies else Reader()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Read no more lines; those that were read still come, as a pipe's writer takes them for published."""
+        self._is_stopped = True
+        if self._reader is not None:
+            self._reader.stop()
+
+    async def messages(self, tally: Tally) -> AsyncGenerator[Outgoing, None]:
+        """All of them, in order; of lines that are none the tally is told."""
+        exchange, routing_key = self._arguments.exchange or "", self._arguments.routing_key or ""
+        if self._reader is None:
+            messages = [Message(body, **self._given) for body in self._bodies]
+            for number in range(self._arguments.repeat * len(messages)):
+                if self._is_stopped:
+                    return
+                yield Outgoing(number + 1, messages[number % len(messages)], exchange, routing_key)
+            return
+        empty = Message(b"", **self._given)
+        number = 0
+        async with aclosing(self._reader.lines(b"\0" if self._arguments.null else b"\n")) as lines:
+            async for line in lines:
+                number += 1
+                if not self._arguments.json_lines:
+                    yield Outgoing(number, empty.replace(body=line), exchange, routing_key)
+                elif line.strip():
+                    try:
+                        outgoing = self._parsed(number, line, exchange, routing_key)
+                    except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
+                        tally.is_no_message(number, error, line)
+                    else:
+                        yield outgoing
+
+    def _parsed(self, number: int, line: bytes, exchange: str, routing_key: str) -> Outgoing:
+        message, its_exchange, its_key = parse_record(line, self._given)
+        return Outgoing(
+            number,
+            message,
+            exchange if self._arguments.exchange is not None else its_exchange or "",
+            routing_key if self._arguments.routing_key is not None else its_key or "",
+        )

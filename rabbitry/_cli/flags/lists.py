@@ -41,7 +41,8 @@ def _queues(commands: Any) -> None:
         notes="It points out queues (1) that had unacknowledged messages all through the last minute (--window) in "
         "which not one was acknowledged: their consumers forget to, or take longer, or reject everything; and it tells "
         "whether they have filled their prefetch; (2) that have no consumer and more messages than half a window ago, "
-        "and then more than a window ago. Both come from the samples that the management keeps. Without these "
+        "and then more than a window ago. Both come from the samples that the management keeps. Where "
+        "the broker takes these too seldom, --check asks the queues themselves, by AMQP, twice. Without samples "
         "(rabbitmqctl, or statistics switched off) it tells only what is so at this moment: a prefetch that is full, "
         "messages that nobody consumes.",
     )

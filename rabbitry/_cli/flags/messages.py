@@ -8,6 +8,11 @@ from typing import Any
 from rabbitry._cli.flags.parser import add_command, add_header, add_value
 from rabbitry._cli.values import parse_count, parse_duration, parse_number
 
+LOOKING = (
+    "With a quorum queue, --requeue uses up: each look counts as a delivery (before RabbitMQ 4.3), and beyond the "
+    "queue's delivery limit messages are dead-lettered or dropped."
+)
+
 
 def add_to(commands: Any) -> None:
     """Add the commands."""
@@ -27,12 +32,21 @@ def _publish(commands: Any) -> None:
   rabbitry publish --exchange events --routing-key job.new --property content_type=application/json < event.json
   tail -f access.log | rabbitry publish --routing-key log --lines
   rabbitry consume old --json --timeout 1 | rabbitry publish --json-lines --routing-key new""",
+        notes="It goes on after a message that the broker refuses and after a line that is no message, names each, and "
+        "exits 1 or 2 in the end. What was under way when a connection was lost is sent again; how many may have "
+        "arrived twice for that is said.",
     )
     add.add_argument("body", nargs="?", metavar="BODY", help="the body (default: all of stdin)")
+    add.add_argument("more", nargs="*", metavar="BODY", help="more of them: a message each")
     add.add_argument("--exchange", metavar="NAME", help="(default: the default exchange, whose keys are queues' names)")
     add.add_argument("--routing-key", metavar="KEY")
     _properties(add)
-    add.add_argument("--mandatory", action="store_true", help="fail where no queue is bound")
+    add.add_argument(
+        "--mandatory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="fail where no queue is bound (the default), or have the broker drop the message",
+    )
     add_value(add, "--repeat", parse_count, "N", "publish the body so often", 1)
     many = add.add_mutually_exclusive_group()
     many.add_argument("--lines", action="store_true", help="a message for each line of stdin")
@@ -42,6 +56,8 @@ def _publish(commands: Any) -> None:
         help="each line is a message with its properties, as `consume --json` writes it; flags given here win over it",
     )
     add.add_argument("-0", "--null", action="store_true", help="lines end with NUL, not with a line feed")
+    text = "append what was not confirmed, in the form that --json-lines reads"
+    add.add_argument("--failed", metavar="FILE", help=text)
     add_value(add, "--window", parse_count, "N", "publish so many ahead of their confirms", 1000)
 
 
@@ -58,7 +74,9 @@ def _consume(commands: Any) -> None:
   rabbitry consume --exchange events --routing-key 'job.#'
   rabbitry consume audit --offset first --timeout 5     a stream, from its beginning""",
         notes="It goes on until --count, --timeout, Ctrl-C, or until the queue is deleted. What was not written "
-        "whole by then goes back to the queue. To a terminal, bodies are written without control characters.",
+        "whole by then goes back to the queue. Into a pipe, on Linux, it writes one message at a time and acknowledges "
+        "it once it was read; with --count, and where that can't be known, once it was written. To a terminal, bodies "
+        f"are written without control characters. {LOOKING}",
     )
     add.add_argument("queue", nargs="?", metavar="QUEUE")
     add.add_argument("--exchange", metavar="NAME", help="instead of QUEUE: a temporary queue, bound to this exchange")
@@ -92,7 +110,7 @@ def _get(commands: Any) -> None:
   rabbitry get jobs --requeue --json                    look at the first one, and put it back
   rabbitry get jobs --count 100 --null | xargs -0 -n 1 work""",
         notes="A single body is written as it is, byte for byte; several as `consume` writes them. "
-        "The exit code is 1 if there is nothing to get.",
+        f"The exit code is 1 if there is nothing to get. {LOOKING}",
     )
     add.add_argument("queue", metavar="QUEUE")
     add_value(add, "--count", parse_count, "N", "take so many at most", 1)

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from rabbitry._cli.output import printable
 from rabbitry._cli.values import DEFAULT_URL, parse_duration, redact_in
 
 EXIT_CODES = (
@@ -19,6 +20,9 @@ EXIT_CODES = (
     "something); 2 wrong usage; 3 the broker or its management can't be reached, refuses the credentials, or was lost; "
     "130 interrupted."
 )
+
+VALUED = ("--url", "--vhost", "--wait", "--backend")
+"""The flags of all commands that have a value."""
 
 T = TypeVar("T")
 
@@ -56,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with code 2, saying why, without a password."""
-        super().error(redact_in(message, Parser.words))
+        super().error(printable(redact_in(message, Parser.words)))
 
 
 def _is_flag(word: str) -> bool:
@@ -65,7 +69,15 @@ def _is_flag(word: str) -> bool:
 
 def add_group(commands: Any, name: str, text: str) -> Any:
     """A command that others stand under, such as `declare` of `declare queue`; what `add_command` takes for them."""
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    parser = commands.add_parser(
+        name,
+        prog=f"rabbitry {name}",
+        usage=f"rabbitry {name} KIND NAME …",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"`rabbitry {name} KIND --help` tells of each, with examples.",
+        allow_abbrev=False,
+    )
     return parser.add_subparsers(metavar="KIND", required=True, dest="kind", parser_class=Parser)
 
 

@@ -14,12 +14,16 @@ everything look alike, so the text names them all. Without samples it says only 
     no-consumer      there are messages, and no consumer
 
 A full prefetch where messages are being acknowledged is how a busy consumer looks, and nothing is said of it.
+
+A broker may take its samples so seldom that a window has one or two (`collect_statistics_interval`, often a minute
+where there are many connections). Then `is_unresolved` says so, and the queue itself can be asked for more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rabbitry._cli.output import plural
@@ -28,6 +32,9 @@ Row = Mapping[str, Any]
 
 SAMPLES = 12
 """How many cover a window: with the default of a minute one each 5 s, which is as often as the broker takes them."""
+
+RESOLVED = 180.0
+"""Seconds of a window that has three samples even where the broker takes one a minute."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,32 @@ def notes(queue: Row, consumers: Sequence[Row], window: float) -> list[Note]:
         return []
     found = _unacknowledged(queue, consumers, window), _unconsumed(queue, window)
     return [note for note in found if note is not None]
+
+
+def is_unresolved(queue: Row, window: float) -> bool:
+    """Whether the queue may grow without a consumer, and the samples of the window are too few to tell: nothing in them
+    changed more than once.
+    """
+    is_candidate = not (queue.get("type") == "stream" or queue.get("exclusive") or _number(queue, "consumers"))
+    samples = _samples(queue.get("messages_ready_details"), window) if window < RESOLVED else None
+    if not is_candidate or samples is None or samples.values[0] < samples.values[-1]:
+        return False
+    statistics = queue.get("message_stats")
+    published = _samples(statistics.get("publish_details"), window) if isinstance(statistics, Mapping) else None
+    return all(_changes(each.values) < 2 for each in (samples, published) if each is not None)
+
+
+def grows(queue: Row, counts: Sequence[int], seconds: float) -> Note | None:
+    """What is wrong with a queue without consumers, by its messages ready now and so many seconds later."""
+    sampled, now, later = _number(queue, "messages_ready"), *counts
+    if not later > now > sampled:
+        return None
+    text = f"no consumer, and it grows: {now - sampled:,} more ready than when the broker took its last sample, and "
+    return Note("unconsumed", f"{text}{later - now:,} more {seconds:g} s later")
+
+
+def _changes(values: Sequence[int]) -> int:
+    return sum(newer != older for newer, older in pairwise(values))
 
 
 def _unacknowledged(queue: Row, consumers: Sequence[Row], window: float) -> Note | None:

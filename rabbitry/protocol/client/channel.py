@@ -209,7 +209,7 @@ class ProtocolChannel(Settling):
             # nobody will ever learn the name the broker chose
             try:
                 self.send(methods.QueueDelete(queue=reply.queue, if_unused=True, if_empty=True, nowait=True))
-            except LocalProtocolError:
+            except ValueError:
                 raise RemoteProtocolError(f"the broker named a queue {reply.queue!r}", SYNTAX_ERROR) from None
 
     def _undo_consume(self, request: Method) -> None:
@@ -231,8 +231,10 @@ class ProtocolChannel(Settling):
         """
         try:
             tag = octets(method.consumer_tag)
-        except (AttributeError, UnicodeEncodeError):
-            raise LocalProtocolError(f"a consumer tag is text, not {method.consumer_tag!r}") from None
+        except AttributeError:
+            raise TypeError(f"a consumer tag is text, not {method.consumer_tag!r}") from None
+        except UnicodeEncodeError:
+            raise ValueError(f"a consumer tag is text that UTF-8 can represent, not {method.consumer_tag!r}") from None
         if not tag or tag in self.consumers:
             raise LocalProtocolError(f"consumer tag {method.consumer_tag!r} is already in use on this channel")
         slot = self.request(method, waiter)
@@ -335,9 +337,7 @@ def method_frame(number: int, method: Method, payload_max: int) -> bytes:
     """A method's frame. Only content can be cut into several (specification 4.2.6), so its size is checked here."""
     frame = encode_method_frame(number, method)
     if len(frame) - FRAME_OVERHEAD > payload_max:
-        raise LocalProtocolError(
-            f"{method.name}: its {len(frame)} bytes exceed frame_max ({payload_max + FRAME_OVERHEAD})"
-        )
+        raise ValueError(f"{method.name}: its {len(frame)} bytes exceed frame_max ({payload_max + FRAME_OVERHEAD})")
     return frame
 
 

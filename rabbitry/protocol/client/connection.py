@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any
 
 from rabbitry._errors import ConnectFailed, ConnectionClosed, LocalProtocolError, RabbitryError, RemoteProtocolError
+from rabbitry._secrets import Secret, forget_frames, unwatched
 from rabbitry.protocol.client.channel import ProtocolChannel, method_frame
 from rabbitry.protocol.client.channel_methods import receive_channel_method, settle_confirms
 from rabbitry.protocol.client.connection_methods import receive_connection_method
@@ -26,6 +27,7 @@ from rabbitry.protocol.wire.constants import (
     BASIC_CLASS_ID,
     CHANNEL_ERROR,
     CONNECTION_FORCED,
+    CONTENT_TOO_LARGE,
     FRAME_BODY,
     FRAME_END,
     FRAME_ERROR,
@@ -37,7 +39,7 @@ from rabbitry.protocol.wire.constants import (
 from rabbitry.protocol.wire.framing import HEARTBEAT_FRAME
 from rabbitry.protocol.wire.methods import decode_method
 
-__all__ = ["ProtocolConnection"]
+__all__ = ["UNSPLIT_MAX", "ProtocolConnection"]
 
 _unpack_frame = Struct(">BHI").unpack_from
 _unpack_content_header = Struct(">BHIHHQ").unpack_from
@@ -48,20 +50,30 @@ _ACK = methods.BasicAck.key
 _CLOSES = (methods.ConnectionClose.key, methods.ConnectionCloseOk.key)
 
 
+UNSPLIT_MAX = 1048576
+"""Bytes that a content header or a method may take whatever frame_max says, once the connection is open.
+
+Neither can be split into several frames (specification 4.2.6), and RabbitMQ sends them as large as they are: what came
+in within its own frame_max, 131,072 bytes by default, has grown by x-death, CC or another connection's larger
+frame_max. Eight times that bounds what a hostile peer can have buffered here.
+"""
+
+
 class ProtocolConnection(ConnectionLife[ProtocolChannel]):
     """The client's side of one connection.
 
     `mechanisms` are (SASL name, initial response) in order of preference; they are forgotten once used. `heartbeat` is
-    in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. Messages larger
-    than `max_message_size` bytes end the connection. Received messages become instances of `delivery_type`.
+    in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. A message larger
+    than `max_message_size` bytes ends the consumer or the get that it comes for; properties (with headers) larger than
+    `frame_max` and `UNSPLIT_MAX` end the connection. Received messages become instances of `delivery_type`.
     """
 
-    __slots__ = ("_missed", "_needed", "_next_number", "_received", "_tail")
+    __slots__ = ("_due", "_late", "_missed", "_needed", "_next_number", "_received", "_tail")
 
     def __init__(
         self,
         *,
-        mechanisms: Sequence[tuple[str, bytes]],
+        mechanisms: Sequence[tuple[str, bytes | Secret[bytes]]],
         virtual_host: str = "/",
         client_properties: Mapping[str, Any] | None = None,
         heartbeat: int = 30,
@@ -85,6 +97,9 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         # Heartbeats: whether anything came since the last tick, and how many ticks nothing came.
         self._received = False
         self._missed = 0
+        # When the next tick is due (0: none is), and how late the last one was, if a peer may have given up meanwhile.
+        self._due = 0.0
+        self._late = 0.0
 
     # --- bytes in --------------------------------------------------------------------------------------------------
 
@@ -96,13 +111,16 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         try:
             self._parse(data)
         except RemoteProtocolError as exc:
-            self.fail(exc)
-        except LocalProtocolError as exc:  # what the handshake should carry (a virtual host of 300 bytes, say)
+            self.fail(forget_frames(exc))  # they hold what came, and a server may give back the credentials
+        except (TypeError, ValueError) as exc:
+            if self.handshake is None:  # else what it should carry (a virtual host of 300 bytes, say)
+                self.fail_internally(exc)
+                return
             refused = ConnectFailed(f"the connection can't be opened like this: {exc}")
-            refused.__cause__ = exc
+            refused.__cause__ = forget_frames(exc)
             self.end(refused)
         except Exception as exc:  # a defect of ours must not escape into whoever reads the socket
-            self.fail_internally(exc)
+            self.fail_internally(exc if self.handshake is None else forget_frames(exc))
 
     def _parse(self, data: bytes) -> None:
         if self._tail:
@@ -120,10 +138,7 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             start = position + 7
             end = start + length
             if length > longest:
-                raise RemoteProtocolError(
-                    f"a frame of {length + FRAME_OVERHEAD} bytes exceeds frame_max ({longest + FRAME_OVERHEAD})",
-                    FRAME_ERROR,
-                )
+                self._check_length(kind, length)
             if end >= size:
                 break
             if data[end] != FRAME_END:
@@ -208,6 +223,20 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             self._tail = bytearray(data[position:])
             self._needed = 8 if size - position < 8 else 8 + _unpack_frame(data, position)[2]
 
+    def _check_length(self, kind: int, length: int) -> None:
+        """Whether a frame beyond frame_max may be as long as this."""
+        size, frame_max = length + FRAME_OVERHEAD, self.body_max + FRAME_OVERHEAD
+        may_exceed = kind in (FRAME_HEADER, FRAME_METHOD) and self.handshake is None
+        if not may_exceed:
+            raise RemoteProtocolError(f"a frame of {size} bytes exceeds frame_max ({frame_max})", FRAME_ERROR)
+        if length > UNSPLIT_MAX:
+            what = "a message's properties and headers take" if kind == FRAME_HEADER else "a method takes"
+            raise RemoteProtocolError(
+                f"{what} {length} bytes, which exceeds frame_max ({frame_max}) and what is accepted beyond it "
+                f"({UNSPLIT_MAX})",
+                CONTENT_TOO_LARGE if kind == FRAME_HEADER else FRAME_ERROR,
+            )
+
     def _refuse_greeting(self, data: bytes) -> None:
         """The first byte is no method frame: another protocol version, or no AMQP server at all."""
         refused = refused_greeting(data)
@@ -216,8 +245,10 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         else:
             self.end(refused)
 
-    def eof_received(self, error: Exception | None) -> None:
-        """The peer closed the stream, or the transport failed with `error`."""
+    def eof_received(self, error: Exception | None, now: float | None = None) -> None:
+        """The peer closed the stream, or the transport failed with `error`. With `now` it is said if that happened
+        because this program left no time for heartbeats.
+        """
         if self.state is ConnectionState.CLOSED:
             return
         detail = f"{error}" if error is not None else "the peer closed the connection"
@@ -228,9 +259,18 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         elif self.state is ConnectionState.CLOSING:
             ended = ConnectionClosed("the connection was closed by this program")
         else:
-            ended = ConnectionClosed(f"connection lost: {detail}")
+            ended = ConnectionClosed(f"connection lost: {detail}{self._blame(now)}")
         ended.__cause__ = error
         self.end(ended)
+
+    def _blame(self, now: float | None) -> str:
+        late = self._late if now is None or not self._due else max(self._late, now - self._due)
+        if not self.heartbeat or late < self.heartbeat:
+            return ""
+        return (
+            f", after this program had kept its event loop from running for at least {late:.1f} s, in which no "
+            f"heartbeat (of {self.heartbeat} s) could be sent: what takes so long belongs into a thread"
+        )
 
     # --- actions ---------------------------------------------------------------------------------------------------
 
@@ -253,13 +293,15 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         self._next_number = number % self.channel_max + 1
         return number
 
-    def update_secret(self, secret: bytes, reason: str, token: Any) -> Slot:
+    def update_secret(self, secret: bytes | Secret[bytes], reason: str, token: Any) -> Slot:
         """Queue connection.update-secret: a new token for a connection that authenticated with one."""
+        hidden = secret if isinstance(secret, Secret) else Secret(secret)
+        del secret
         if self.state is not ConnectionState.OPEN:
             raise self.end_error()
-        method = methods.ConnectionUpdateSecret(new_secret=secret, reason=reason)
-        frame = method_frame(0, method, self.body_max)
-        slot = Slot(None, method, token)
+        method = methods.ConnectionUpdateSecret
+        frame = unwatched(lambda: method_frame(0, method(new_secret=hidden.reveal(), reason=reason), self.body_max))
+        slot = Slot(None, method(new_secret=b"", reason=reason), token)  # what waits for the reply need not have it
         self.slots.append(slot)
         self.awaiting += 1
         self.queue(frame)
@@ -279,6 +321,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         if not self._sent and not self.out:
             self.queue(HEARTBEAT_FRAME)
         self._sent = False
+        late = now - self._due
+        self._late = late if self._due and late >= self.heartbeat else 0.0
         # Ticks without data are counted, not seconds: a process that slept through two intervals counts one tick.
         self._missed = 0 if self._received or not reading else self._missed + 1
         self._received = False
@@ -289,7 +333,12 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
                 )
             )
             return None
-        return now + self.heartbeat / 2
+        return self.next_tick(now)
+
+    def next_tick(self, now: float) -> float:
+        """When to call `handle_timer` if nothing but heartbeats is to be seen to, half an interval from now."""
+        self._due = now + self.heartbeat / 2
+        return self._due
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ def _on_close(connection: Life, method: Method) -> None:
     else:
         blamed = methods.method_name(method.failing_class_id, method.failing_method_id)
         error = ConnectionClosed(method.reply_text, code=method.reply_code, method=blamed)
+        connection.blame(error, method.failing_class_id, method.failing_method_id)
     connection.end(error)
 
 

@@ -19,10 +19,12 @@ __all__ = [
     "ConnectionEnded",
     "ConsumerCancelledByBroker",
     "Event",
+    "Failed",
     "Opened",
     "Recovered",
     "Replied",
     "Returned",
+    "TooLarge",
     "Unblocked",
 ]
 
@@ -41,6 +43,16 @@ class Replied:
     def __init__(self, token: Any, reply: Any) -> None:
         self.token = token
         self.reply = reply
+
+
+class Failed:
+    """The request of this token came to nothing, by `error`, and not by what its channel's other requests learn."""
+
+    __slots__ = ("error", "token")
+
+    def __init__(self, token: Any, error: RabbitryError) -> None:
+        self.token = token
+        self.error = error
 
 
 class Confirmed:
@@ -68,6 +80,18 @@ class Returned:
         self.code = code
         self.text = text
         self.content = content
+
+
+class TooLarge:
+    """A delivery whose body, of `size` bytes, is larger than `max_message_size`: `content` is an instance of the
+    connection's `delivery_type` without it.
+    """
+
+    __slots__ = ("content", "size")
+
+    def __init__(self, content: Any, size: int) -> None:
+        self.content = content
+        self.size = size
 
 
 class ConsumerCancelledByBroker:
@@ -146,8 +170,10 @@ class ConnectionEnded:
 Event = (
     Opened
     | Replied
+    | Failed
     | Confirmed
     | Returned
+    | TooLarge
     | ConsumerCancelledByBroker
     | Blocked
     | Unblocked

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rabbitry._errors import AuthenticationFailed, ConnectFailed, RemoteProtocolError, shown
+from rabbitry._secrets import Secret, unwatched
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import (
@@ -43,14 +44,19 @@ class Handshake:
     )
 
     def __init__(
-        self, mechanisms: Sequence[tuple[str, bytes]], virtual_host: str, client_properties: Mapping[str, Any]
+        self,
+        mechanisms: Sequence[tuple[str, bytes | Secret[bytes]]],
+        virtual_host: str,
+        client_properties: Mapping[str, Any],
     ) -> None:
-        self._mechanisms = tuple(mechanisms)
+        self._mechanisms = tuple(
+            (name, response if isinstance(response, Secret) else Secret(response)) for name, response in mechanisms
+        )
         self._virtual_host = virtual_host
         self._client_properties = client_properties
         self._is_start_ok_large = False
         self._is_frame_small = False
-        self._response = b""
+        self._response = Secret(b"")
 
     def answer(self, start: methods.ConnectionStart) -> bytes | ConnectFailed:
         """The frame that answers connection.start; or why there is none."""
@@ -69,14 +75,17 @@ class Handshake:
         mechanism, response = chosen
         self._mechanisms = ()
         self._response = response
-        frame = encode_method_frame(
+        frame = unwatched(lambda: self._start_ok(mechanism, response.reveal()))
+        self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
+        return frame
+
+    def _start_ok(self, mechanism: str, response: bytes) -> bytes:
+        return encode_method_frame(
             0,
             methods.ConnectionStartOk(
                 client_properties=self._client_properties, mechanism=mechanism, response=response, locale="en_US"
             ),
         )
-        self._is_start_ok_large = len(frame) > FRAME_MIN_SIZE
-        return frame
 
     def open_frame(self, frame_max: int) -> bytes:
         """The frame that asks for the virtual host, after `frame_max` has been agreed on."""
@@ -95,8 +104,9 @@ class Handshake:
 
     def _without_secret(self, text: str) -> str:
         """A server must not have us log the password that it was just given."""
+        response = self._response.reveal()
         # of PLAIN, and of AMQPLAIN, whose table ends with it
-        for secret in (self._response.rpartition(b"\0")[2], self._response.rpartition(b"PASSWORDS")[2][4:]):
+        for secret in (response.rpartition(b"\0")[2], response.rpartition(b"PASSWORDS")[2][4:]):
             if secret:
                 text = text.replace(secret.decode("utf-8", "replace"), "…")
         return text

@@ -8,15 +8,17 @@ connection.close that says what was wrong. Knows no channel but by what `Ending`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from rabbitry._errors import ConnectFailed, ConnectionClosed, NotConnected, RabbitryError, RemoteProtocolError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.handshake import Handshake
-from rabbitry.protocol.client.slots import Slot
+from rabbitry.protocol.client.slots import Slot, Slots, suspects
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import (
+    CONNECTION_FORCED,
     FRAME_METHOD,
     FRAME_OVERHEAD,
     INTERNAL_ERROR,
@@ -49,6 +51,7 @@ class Ending(Acking, Protocol):
     """What ends with its connection: as much of a channel as the connection's life needs."""
 
     number: int
+    slots: Slots
 
     def connection_ended(self, error: RabbitryError, unsent: int) -> None:
         """The connection has ended, by `error`; the last `unsent` publishes of the channel never left."""
@@ -230,6 +233,29 @@ class ConnectionLife(Generic[Channel]):
         self.slots = []
         self.awaiting = 0
         self.events.append(events.ConnectionEnded(self.error, waiting))
+
+    def blame(self, error: ConnectionClosed, class_id: int, method_id: int) -> None:
+        """The broker ends the connection by `error`, over what it names: tell those who may have asked for that, ahead
+        of all others, who are told that it was not they.
+
+        connection.close names a method and no channel. So a request is certainly meant where it alone, on all channels,
+        is of that method; several may be meant, and all are where the channel's process crashed, which RabbitMQ reports
+        by a 541 that names none. A 541 that names one says that the broker has failed in it, not that it refuses it.
+        """
+        if error.code in (0, REPLY_SUCCESS, CONNECTION_FORCED):
+            return
+        channels = (self.slots, *(channel.slots for channel in self.channels.values()))
+        found = list(chain.from_iterable(suspects(slots, class_id, method_id) for slots in channels))
+        if not found:
+            return
+        is_certain = len(found) == 1 and class_id != 0 and error.code != INTERNAL_ERROR
+        for slot in found:
+            if slot.token is not None:
+                told = error.copy()
+                told.blame = "this" if is_certain else "perhaps"
+                self.events.append(events.Failed(slot.token, told))
+                slot.token = None
+        error.blame = "another" if class_id else "perhaps"
 
     def _drop_publishes(self) -> Mapping[int, int]:
         """Count each channel's messages still queued: certainly not sent, and they won't be.

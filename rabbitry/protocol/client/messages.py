@@ -1,7 +1,8 @@
 """Messages as they arrive: content frames put together, and what becomes of a message once it is whole.
 
 What must stay true: method, header and body follow each other on a channel with nothing in between; a delivery tag
-rises with each delivery; a message for somebody who is gone goes back to its queue. Functions of a channel.
+rises with each delivery; a message for somebody who is gone goes back to its queue, and one that is larger than it may
+be ends what it came for, not the connection, on which it would come again. Functions of a channel.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
 
-from rabbitry._errors import RemoteProtocolError
+from rabbitry._errors import MessageTooLarge, RemoteProtocolError
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel, octets
 from rabbitry.protocol.client.content import seems_streamed
@@ -31,10 +32,14 @@ def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
     """Take in a content header: the message that it belongs to has begun."""
     if channel.state is ChannelState.CLOSING:
         return
-    if channel.assembly is None:
+    assembly = channel.assembly
+    if assembly is None:
         raise RemoteProtocolError(f"unexpected content header on channel {channel.number}", UNEXPECTED_FRAME)
-    if channel.assembly.add_header(payload, channel.connection.max_message_size):
-        _finish_content(channel, channel.assembly)
+    if assembly.add_header(payload, channel.connection.max_message_size):
+        _finish_content(channel, assembly)
+    elif assembly.excessive:
+        assert assembly.header is not None
+        _EXCESSIVE[type(assembly.method)](channel, assembly.method, assembly.header, assembly.excessive)
 
 
 def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
@@ -49,6 +54,8 @@ def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
 
 def _finish_content(channel: ProtocolChannel, assembly: Assembly) -> None:
     channel.assembly = None
+    if assembly.excessive:  # it was told of at once
+        return
     assert assembly.header is not None
     _CONTENTS[type(assembly.method)](channel, assembly.method, assembly.header, assembly.body)
 
@@ -71,12 +78,12 @@ def receive_delivery(channel: ProtocolChannel, payload: bytes, header: bytes, bo
         decode_method(methods.BasicDeliver.key + payload)  # raises, and says what is wrong
         raise
     if consumer is None:
-        raise RemoteProtocolError(f"basic.deliver for an unknown consumer on channel {channel.number}", COMMAND_INVALID)
+        raise _unknown_consumer(channel)
     if not consumer.no_ack:  # (direct reply-to numbers all its deliveries 1, and nobody settles them)
         channel.tags.arrive(tag)
     if consumer.discard:
-        if not consumer.no_ack and channel.is_outstanding(tag) and not seems_streamed(header):
-            channel.requeue(tag)
+        if not consumer.no_ack:
+            _put_back(channel, tag, header)
         return
     connection = channel.connection
     connection.events.append(
@@ -128,6 +135,55 @@ def _finish_return(channel: ProtocolChannel, method: Method, header: bytes, body
     )
 
 
+# --- what is too large -----------------------------------------------------------------------------------------------
+
+
+def _refuse_delivery(channel: ProtocolChannel, method: Method, header: bytes, size: int) -> None:
+    assert isinstance(method, methods.BasicDeliver)
+    consumer = channel.consumers.get(octets(method.consumer_tag))
+    if consumer is None:
+        raise _unknown_consumer(channel)
+    if not consumer.no_ack:
+        channel.tags.arrive(method.delivery_tag)
+    connection = channel.connection
+    route = _route(method.exchange, method.routing_key)
+    content = connection.delivery_type(
+        channel, consumer.token, method.delivery_tag, method.redelivered, route, header, b""
+    )
+    if not consumer.discard:
+        connection.events.append(events.TooLarge(content, size))
+    elif not consumer.no_ack:
+        _put_back(channel, method.delivery_tag, header)
+
+
+def _refuse_get(channel: ProtocolChannel, method: Method, header: bytes, size: int) -> None:
+    assert isinstance(method, methods.BasicGetOk)
+    slot = channel.slots.pop(channel.slots.answered_by(method, channel.number))
+    connection, request = channel.connection, slot.request
+    assert isinstance(request, methods.BasicGet)
+    connection.awaiting -= 1
+    if not request.no_ack:
+        channel.tags.arrive(method.delivery_tag)
+        _put_back(channel, method.delivery_tag, header)
+    if slot.token is not None:
+        error = MessageTooLarge(request.queue, size, connection.max_message_size, request.no_ack)
+        connection.events.append(events.Failed(slot.token, error))
+
+
+def _shorten_return(channel: ProtocolChannel, method: Method, header: bytes, size: int) -> None:
+    """Who published it has the body."""
+    _finish_return(channel, method, header, b"")
+
+
+def _put_back(channel: ProtocolChannel, tag: int, header: bytes) -> None:
+    if channel.is_outstanding(tag) and not seems_streamed(header):
+        channel.requeue(tag)
+
+
+def _unknown_consumer(channel: ProtocolChannel) -> RemoteProtocolError:
+    return RemoteProtocolError(f"basic.deliver for an unknown consumer on channel {channel.number}", COMMAND_INVALID)
+
+
 def _route(exchange: str, routing_key: str) -> bytes:
     first, second = octets(exchange), octets(routing_key)
     return bytes((len(first),)) + first + bytes((len(second),)) + second
@@ -139,3 +195,10 @@ _CONTENTS: dict[type[Method], Callable[[ProtocolChannel, Method, bytes, bytes], 
     methods.BasicReturn: _finish_return,
 }
 """Methods that carry content, and what becomes of it."""
+
+_EXCESSIVE: dict[type[Method], Callable[[ProtocolChannel, Method, bytes, int], None]] = {
+    methods.BasicDeliver: _refuse_delivery,
+    methods.BasicGetOk: _refuse_get,
+    methods.BasicReturn: _shorten_return,
+}
+"""What becomes of one whose body is too large, as soon as its header says so."""

@@ -6,6 +6,7 @@ answers none is the broker's fault. Knows requests and replies, no frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rabbitry._errors import RemoteProtocolError
@@ -13,7 +14,7 @@ from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import COMMAND_INVALID
 from rabbitry.protocol.wire.methods import Method
 
-__all__ = ["Slot", "Slots", "Undoes"]
+__all__ = ["Slot", "Slots", "Undoes", "suspects"]
 
 _ANSWERED_LATE = (methods.BasicConsume, methods.BasicCancel)
 """RabbitMQ answers these from the queue's process through the channel's mailbox (rabbit_channel's handle_cast of
@@ -71,6 +72,20 @@ class Slots(list[Slot]):
             if type(request) not in _ANSWERED_LATE:
                 break
         raise RemoteProtocolError(f"unexpected {reply.name} on channel {number}", COMMAND_INVALID)
+
+
+def suspects(slots: Sequence[Slot], class_id: int, method_id: int) -> list[Slot]:
+    """Where a channel's requests wait that the broker may mean by what a close names: those of this method, or all
+    where it names none. Who sends two together (an open and confirm.select, a prefetch and a consume) waits for the
+    second alone.
+    """
+    return [
+        slot
+        if slot.token is not None or slot.abandoned
+        else next((later for later in slots[index:] if later.token is not None), slot)
+        for index, slot in enumerate(slots)
+        if not class_id or (slot.request.class_id == class_id and slot.request.method_id == method_id)
+    ]
 
 
 def _tag_of(method: Method) -> str | None:

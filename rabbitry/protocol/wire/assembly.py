@@ -1,6 +1,7 @@
 """One message being received in pieces: its method, its content header, its body frames, in this order only.
 
-Lives from the method to the last octet of the body. Illegal moves raise `RemoteProtocolError`.
+Lives from the method to the last octet of the body. Illegal moves raise `RemoteProtocolError`. What must stay true: of
+a body that is larger than it may be, nothing is kept.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from rabbitry._errors import RemoteProtocolError
-from rabbitry.protocol.wire.constants import CONTENT_TOO_LARGE, FRAME_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME
+from rabbitry.protocol.wire.constants import FRAME_ERROR, SYNTAX_ERROR, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method
 
 __all__ = ["Assembly"]
@@ -22,16 +23,20 @@ _SMALL = 512
 class Assembly:
     """What has come so far of the content that `method` announced."""
 
-    __slots__ = ("_parts", "_remaining", "header", "method")
+    __slots__ = ("_parts", "_remaining", "excessive", "header", "method")
 
     def __init__(self, method: Method) -> None:
         self.method = method
         self.header: bytes | None = None
         self._parts: list[bytes | bytearray] = []
         self._remaining = 0
+        self.excessive = 0  # the size of a body that is too large, which is dropped as it comes
 
     def add_header(self, payload: bytes, largest: int) -> bool:
-        """Take class, weight, body size, properties (specification 4.2.6.1). True if that completes the message."""
+        """Take class, weight, body size, properties (specification 4.2.6.1). True if that completes the message.
+
+        A body of more than `largest` bytes is `excessive`.
+        """
         if self.header is not None:
             raise RemoteProtocolError(f"a second content header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) < 14:
@@ -40,9 +45,7 @@ class Assembly:
         if class_id != 60:
             raise RemoteProtocolError(f"a content header of class {class_id} after {self.method.name}", FRAME_ERROR)
         if size > largest:
-            raise RemoteProtocolError(
-                f"a message of {size} bytes exceeds max_message_size ({largest})", CONTENT_TOO_LARGE
-            )
+            self.excessive = size
         self.header = payload[12:]
         self._remaining = size
         return not size
@@ -53,7 +56,9 @@ class Assembly:
             raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) > self._remaining:
             raise RemoteProtocolError("a content body is longer than its header says", FRAME_ERROR)
-        if len(payload) >= _SMALL:
+        if self.excessive:
+            pass
+        elif len(payload) >= _SMALL:
             self._parts.append(payload)
         elif self._parts and isinstance(self._parts[-1], bytearray):
             self._parts[-1] += payload

@@ -2,7 +2,7 @@
 
 A row is a class whose annotations are its fields in wire order. `@method` gives it slots, a keyword constructor,
 `encode` and `decode`. What must stay true: the annotations alone decide the octets; encoding raises only
-`LocalProtocolError`, naming method and field, decoding only `RemoteProtocolError`. Knows no method by name.
+`TypeError` and `ValueError`, naming method and field, decoding only `RemoteProtocolError`. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from struct import error as StructError
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar, cast, dataclass_transform
 
-from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.constants import SYNTAX_ERROR
 from rabbitry.protocol.wire.tables import (
     decode_longstr,
@@ -27,6 +27,8 @@ from rabbitry.protocol.wire.tables import (
     encode_longstr,
     encode_shortstr,
     encode_table,
+    outside,
+    reworded,
 )
 
 __all__ = [
@@ -60,18 +62,17 @@ class FieldType:
     decode: Callable[[bytes, int], tuple[Any, int]] | None = None
     is_secret: bool = False
 
-    def fault(self, value: object) -> str | None:
+    def fault(self, value: object) -> TypeError | ValueError | None:
         """Why `value` can't be encoded, worded to follow the field's name; None if it can."""
         try:
             if self.encode is not None:
                 self.encode(value)
             elif self.letter:
                 Struct(f">{self.letter}").pack(value)
-        except LocalProtocolError as exc:
-            return str(exc)
+        except (TypeError, ValueError) as exc:
+            return exc
         except StructError:
-            limit = 256 ** Struct(f">{self.letter}").size - 1
-            return f"must be an int of 0 to {limit}, not {value!r:.60}"
+            return outside(value, 256 ** Struct(f">{self.letter}").size - 1)
         return None
 
 
@@ -153,7 +154,7 @@ class Method:
     """Whether a content header follows it."""
 
     def encode(self) -> bytes:
-        """The payload of the method's frame. `LocalProtocolError` names the field that can't be encoded."""
+        """The payload of the method's frame. `TypeError` or `ValueError` names the field that can't be encoded."""
         raise NotImplementedError
 
     @staticmethod
@@ -228,7 +229,7 @@ def method(
 #     def encode(self):
 #         try:
 #             return key + encode_consumer_tag(self.consumer_tag) + pack1((1 if self.nowait else 0))
-#         except (LocalProtocolError, StructError) as exc:
+#         except (TypeError, ValueError, StructError) as exc:
 #             raise explained(self, exc) from None
 #     def decode(payload):
 #         self = new(cls)
@@ -249,7 +250,6 @@ def _compile(cls: type[Method]) -> dict[str, Any]:
         "new": object.__new__,
         "explained": _explained,
         "surplus": _surplus,
-        "LocalProtocolError": LocalProtocolError,
         "StructError": StructError,
     }
     terms = ["key"]
@@ -271,7 +271,7 @@ def _compile(cls: type[Method]) -> dict[str, Any]:
     lines = [f"def __init__(self{', *' if cls.fields else ''}{', '.join(parameters)}):"]
     lines += [f"    self.{field.name} = {field.name}" for field in cls.fields] or ["    pass"]
     lines += ["def encode(self):", "    try:", f"        return {' + '.join(terms)}"]
-    lines += ["    except (LocalProtocolError, StructError) as exc:", "        raise explained(self, exc) from None"]
+    lines += ["    except (TypeError, ValueError, StructError) as exc:", "        raise explained(self, exc) from None"]
     lines += ["def decode(payload):"]
     lines += [f"    {step}" for step in steps]
     functions: dict[str, Any] = {}
@@ -323,13 +323,13 @@ def _compile_variable(units: list[_Unit], scope: dict[str, Any], terms: list[str
         steps.append(f"self.{field.name}, offset = decode_{field.name}(payload, offset)")
 
 
-def _explained(method: Method, error: Exception) -> LocalProtocolError:
+def _explained(method: Method, error: Exception) -> TypeError | ValueError:
     """What to raise for `error`, naming the field. Only found now: what can be encoded shouldn't pay for it."""
     for field in method.fields:
         fault = field.type.fault(getattr(method, field.name))
         if fault is not None:
-            return LocalProtocolError(f"{method.name}: {field.name} {fault}")
-    return LocalProtocolError(f"{method.name}: {error}")
+            return reworded(fault, f"{method.name}: {field.name} {fault}")
+    return reworded(error, f"{method.name}: {error}")
 
 
 def _surplus(payload: bytes, offset: int) -> RemoteProtocolError:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from struct import Struct
 
-from rabbitry._errors import LocalProtocolError
-
 __all__ = ["ACK", "HEARTBEAT_FRAME", "NACK", "REJECT", "message_frames", "settlement_frame"]
 
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -40,7 +38,7 @@ def message_frames(number: int, publish: bytes, properties: bytes, body: bytes, 
             )
         )
     if header_size > body_max:
-        raise LocalProtocolError(
+        raise ValueError(
             f"the message's properties take {header_size + 8} bytes, which exceeds frame_max ({body_max + 8})"
         )
     # No body frame for an empty body (specification 4.2.6.2), several for one larger than a frame.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from struct import Struct
 from struct import error as StructError
 
-from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.codec import (
     NO_TABLE,
     Bit,
@@ -609,12 +609,12 @@ def decode_method(payload: bytes) -> Method:
 
 
 def encode_method_frame(channel: int, method: Method) -> bytes:
-    """A whole frame with the method. `LocalProtocolError` names what can't be encoded."""
+    """A whole frame with the method. `TypeError` or `ValueError` names what can't be encoded."""
     payload = method.encode()
     try:
         return _FRAME_HEADER.pack(FRAME_METHOD, channel, len(payload)) + payload + b"\xce"
     except StructError:
-        raise LocalProtocolError(f"a channel's number is 0 to 65535, not {channel!r}") from None
+        raise ValueError(f"a channel's number is 0 to 65535, not {channel!r}") from None
 
 
 def method_name(class_id: int, method_id: int) -> str:

@@ -1,8 +1,8 @@
 """The fourteen properties of a message, as the content header carries them.
 
 What must stay true: one row per property, in wire order, is all that encoding and decoding know; a property that is
-None takes no octets. Values are in the wire's units here. Encoding raises only `LocalProtocolError`, decoding only
-`RemoteProtocolError`. Knows nothing of frames and bodies.
+None takes no octets. Values are in the wire's units here. Encoding raises only `TypeError` and `ValueError`, decoding
+only `RemoteProtocolError`. Knows nothing of frames and bodies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.constants import SYNTAX_ERROR
 from rabbitry.protocol.wire.tables import (
     decode_shortstr,
@@ -25,6 +25,8 @@ from rabbitry.protocol.wire.tables import (
     encode_shortstr,
     encode_table,
     encode_timestamp,
+    outside,
+    reworded,
 )
 
 __all__ = ["PROPERTIES", "Properties", "decode_all_but_headers", "decode_properties", "encode_properties"]
@@ -69,8 +71,8 @@ def encode_properties(source: object) -> bytes:
             flags |= flag
             try:
                 parts.append(encode(value))
-            except LocalProtocolError as exc:
-                raise LocalProtocolError(f"property {name} {exc}") from None
+            except (TypeError, ValueError) as exc:
+                raise reworded(exc, f"property {name} {exc}") from None
     return _FLAGS.pack(flags) + b"".join(parts)
 
 
@@ -114,7 +116,7 @@ def _encode_octet(value: int) -> bytes:
     try:
         return _OCTET.pack(value)
     except StructError:
-        raise LocalProtocolError(f"must be an int of 0 to 255, not {value!r:.60}") from None
+        raise outside(value, 255) from None
 
 
 def _decode_octet(data: bytes, offset: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Field tables and strings: the values inside methods, headers and arguments, in every type RabbitMQ knows.
 
 What must stay true: decoding raises `RemoteProtocolError` and nothing else, whatever the input; encoding refuses what
-AMQP can't carry by `LocalProtocolError`; what was decoded encodes again to an equal value, but for infinities and NaN,
-which RabbitMQ closes the connection over. Knows nothing of methods, frames or sockets.
+AMQP can't carry by `TypeError` or `ValueError`; what was decoded encodes again to an equal value, but for infinities
+and NaN, which RabbitMQ closes the connection over. Knows nothing of methods, frames or sockets.
 
 The types are those RabbitMQ reads and writes (errata, section 3), not those of the specification's grammar (4.2.1):
 
@@ -25,11 +25,12 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, TypeAlias, Union
 
-from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.constants import SYNTAX_ERROR
 
 __all__ = [
     "MAX_DEPTH",
+    "SIZED_INTS",
     "FieldValue",
     "decode_longstr",
     "decode_shortstr",
@@ -39,6 +40,8 @@ __all__ = [
     "encode_shortstr",
     "encode_table",
     "encode_timestamp",
+    "outside",
+    "reworded",
 ]
 
 FieldValue: TypeAlias = Union[
@@ -75,17 +78,17 @@ def encode_shortstr(value: str, errors: str = "surrogateescape") -> bytes:
     try:
         data = value.encode("utf-8", errors)
     except (AttributeError, UnicodeEncodeError):
-        raise LocalProtocolError(_not_text(value)) from None
+        raise _not_text(value) from None
     size = len(data)
     if size > 255:
-        raise LocalProtocolError(f"is {size} bytes long in UTF-8; the limit is 255: {value[:20]!r}…")
+        raise ValueError(f"is {size} bytes long in UTF-8; the limit is 255: {value[:20]!r}…")
     return _OCTETS[size] + data
 
 
 def encode_longstr(value: bytes | bytearray | memoryview) -> bytes:
     """A long string: four octets of length, then the octets as given."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise LocalProtocolError(f"must be bytes, not {type(value).__name__}")
+        raise TypeError(f"must be bytes, not {type(value).__name__}")
     data = bytes(value)
     return _LENGTH.pack(len(data)) + data
 
@@ -97,9 +100,9 @@ def encode_timestamp(value: datetime) -> bytes:
     they are equal until far beyond `datetime`'s years, and times before 1970 survive.
     """
     if not isinstance(value, datetime):
-        raise LocalProtocolError(f"must be a datetime, not {type(value).__name__}")
+        raise TypeError(f"must be a datetime, not {type(value).__name__}")
     if value.utcoffset() is None:
-        raise LocalProtocolError(f"is {value.isoformat()} without a time zone: which instant is meant?")
+        raise ValueError(f"is {value.isoformat()} without a time zone: which instant is meant?")
     return _SECONDS.pack((value - _EPOCH) // _SECOND)
 
 
@@ -115,23 +118,23 @@ def encode_table(table: Mapping[str, FieldValue]) -> bytes:
 
 def _encode_empty_table(table: object) -> bytes:
     if not isinstance(table, Mapping):
-        raise LocalProtocolError(f"must be a mapping, not {type(table).__name__}")
+        raise TypeError(f"must be a mapping, not {type(table).__name__}")
     return b"\x00\x00\x00\x00"
 
 
 def _encode_table(table: Mapping[str, Any], depth: int) -> bytes:
     _check_depth(depth)
     if not isinstance(table, Mapping):
-        raise LocalProtocolError(f"must be a mapping, not {type(table).__name__}")
+        raise TypeError(f"must be a mapping, not {type(table).__name__}")
     parts: list[bytes] = []
     for key, value in table.items():
         try:
             name = encode_shortstr(key)
-        except LocalProtocolError as exc:
-            raise LocalProtocolError(f"has a key that {exc}") from None
+        except (TypeError, ValueError) as exc:
+            raise reworded(exc, f"has a key that {exc}") from None
         try:
             parts += name, _ENCODERS.get(type(value), _encode_other)(value, depth)
-        except LocalProtocolError as exc:
+        except (TypeError, ValueError) as exc:
             raise _inside(key, exc) from None
     data = b"".join(parts)
     return _LENGTH.pack(len(data)) + data
@@ -143,7 +146,7 @@ def _encode_array(values: Sequence[Any], depth: int) -> bytes:
     for index, value in enumerate(values):
         try:
             parts.append(_ENCODERS.get(type(value), _encode_other)(value, depth))
-        except LocalProtocolError as exc:
+        except (TypeError, ValueError) as exc:
             raise _inside(index, exc) from None
     data = b"".join(parts)
     return _LENGTH.pack(len(data)) + data
@@ -154,12 +157,12 @@ def _encode_int(value: int, depth: int) -> bytes:
         return _PACK_INT32(b"I", value)
     if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF:
         return _PACK_INT64(b"l", value)
-    raise LocalProtocolError(f"is an int of {value.bit_length()} bits; a table holds signed 64 bits at most")
+    raise ValueError(f"is an int of {value.bit_length()} bits; a table holds signed 64 bits at most")
 
 
 def _encode_float(value: float, depth: int) -> bytes:
     if not isfinite(value):
-        raise LocalProtocolError(f"is {value}, which RabbitMQ can't represent")
+        raise ValueError(f"is {value}, which RabbitMQ can't represent")
     return _PACK_DOUBLE(b"d", value)
 
 
@@ -167,13 +170,13 @@ def _encode_decimal(value: Decimal, depth: int) -> bytes:
     """A scale and an unscaled integer. Unsigned by the grammar, signed in the Java and Go clients, and so here."""
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
-        raise LocalProtocolError(f"is {value}, which AMQP can't represent")
+        raise ValueError(f"is {value}, which AMQP can't represent")
     # int() and str() of Decimals with huge exponents take forever: judge by the digits first.
     if exponent < -255 or exponent > 9 or len(digits) > 10:
-        raise LocalProtocolError(_inexact(value))
+        raise ValueError(_inexact(value))
     unscaled = int("".join(map(str, digits))) * (-1 if sign else 1) * 10 ** max(exponent, 0)
     if not -0x80000000 <= unscaled <= 0x7FFFFFFF:
-        raise LocalProtocolError(_inexact(value))
+        raise ValueError(_inexact(value))
     return _PACK_DECIMAL(b"D", max(-exponent, 0), unscaled)
 
 
@@ -181,7 +184,7 @@ def _encode_str(value: str, depth: int) -> bytes:
     try:
         data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise LocalProtocolError(_not_text(value)) from None
+        raise _not_text(value) from None
     return _PACK_LENGTH(b"S", len(data)) + data
 
 
@@ -210,6 +213,21 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
 """What becomes of a value of exactly this type."""
 
 
+def _sized_int(code: str, format: str) -> type[int]:
+    """A kind of int that is always encoded in this type."""
+    kind = type(f"Int_{code}", (int,), {"__slots__": ()})
+    pack, octet = Struct(format).pack, code.encode()
+    _ENCODERS[kind] = lambda value, depth: pack(octet, value)
+    return kind
+
+
+SIZED_INTS = {
+    code: _sized_int(code, format)
+    for code, format in {"b": ">cb", "s": ">ch", "u": ">cH", "i": ">cI", "l": ">cq"}.items()
+}
+"""Ints in types that `encode_table` gives no plain one, or not one so small: what another client has written."""
+
+
 def _encode_other(value: Any, depth: int) -> bytes:
     """Subclasses (enums, named tuples) as their base; mappings and sequences of any kind as tables and arrays."""
     if isinstance(value, Mapping):
@@ -220,23 +238,34 @@ def _encode_other(value: Any, depth: int) -> bytes:
             return encoder(value, depth)
     if isinstance(value, Sequence):
         return b"A" + _encode_array(value, depth + 1)
-    raise LocalProtocolError(f"is of type {type(value).__name__}, which AMQP can't represent: {value!r:.60}")
+    raise TypeError(f"is of type {type(value).__name__}, which AMQP can't represent: {value!r:.60}")
 
 
 def _check_depth(depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise LocalProtocolError(f"lies more than {MAX_DEPTH} tables and arrays deep; does one contain itself?")
+        raise ValueError(f"lies more than {MAX_DEPTH} tables and arrays deep; does one contain itself?")
 
 
-def _inside(step: str | int, error: LocalProtocolError) -> LocalProtocolError:
+def reworded(error: Exception, text: str) -> TypeError | ValueError:
+    """An error of the same kind, `TypeError` or `ValueError`, with another text."""
+    return TypeError(text) if isinstance(error, TypeError) else ValueError(text)
+
+
+def outside(value: object, most: int) -> TypeError | ValueError:
+    """Why a value is not packed as an unsigned integer of up to `most`."""
+    kind = ValueError if isinstance(value, int) else TypeError
+    return kind(f"must be an int of 0 to {most}, not {value!r:.60}")
+
+
+def _inside(step: str | int, error: Exception) -> TypeError | ValueError:
     text = str(error)
-    return LocalProtocolError(f"[{step!r}]{text}" if text.startswith("[") else f"[{step!r}] {text}")
+    return reworded(error, f"[{step!r}]{text}" if text.startswith("[") else f"[{step!r}] {text}")
 
 
-def _not_text(value: object) -> str:
+def _not_text(value: object) -> TypeError | ValueError:
     if isinstance(value, str):
-        return f"contains a character that UTF-8 can't represent: {value[:20]!r}"
-    return f"must be a str, not {type(value).__name__}"
+        return ValueError(f"contains a character that UTF-8 can't represent: {value[:20]!r}")
+    return TypeError(f"must be a str, not {type(value).__name__}")
 
 
 def _inexact(value: Decimal) -> str:

@@ -30,6 +30,13 @@ import anyio.to_thread
 from rabbitry.testing.rabbitmq import setup
 from rabbitry.testing.rabbitmq.alarm import MemoryAlarm
 from rabbitry.testing.rabbitmq.installation import NodeError, find_epmd, find_scripts
+from rabbitry.testing.rabbitmq.plugins import (
+    check_plugins,
+    listening_abroad,
+    listening_plugins,
+    plugin_settings,
+    ports_of,
+)
 from rabbitry.testing.rabbitmq.processes import POLL_INTERVAL, Guardian, Steps, arun, run
 
 START_TIMEOUT = 90.0  # seconds; a start takes four on an idle machine, most of it Erlang loading code
@@ -61,7 +68,8 @@ class PrivateNode:
     connections: how many sockets it must bear; sizes descriptors, the accept backlog and buffers.
     schedulers:  Erlang's scheduler threads; None leaves the choice to Erlang.
     settings:    further lines of rabbitmq.conf, which win over those set here.
-    plugins:     names of plugins to enable.
+    plugins:     names of plugins to enable. Those that listen do so on the loopback interface, too, and on free ports:
+                 `ports` has them by the plugin's name. What would listen on other interfaces is refused.
     Starting raises RabbitMQNotFound or NodeError. Entering can be cancelled; leaving is shielded and takes well under
     a second.
 
@@ -82,6 +90,7 @@ class PrivateNode:
         self.name = f"rabbitry-{secrets.token_hex(4)}@localhost"
         self.host = setup.HOST
         self.port = 0
+        self.ports: Mapping[str, int] = {}
         self._schedulers = schedulers
         self._settings = dict(settings or {})
         self._plugins = tuple(plugins)
@@ -294,6 +303,7 @@ class PrivateNode:
 
     def _starting(self) -> Steps:
         setup.check_descriptors(self.connections)
+        check_plugins(self._plugins)
         for attempts_left in (2, 1, 0):
             try:
                 self._launch()
@@ -351,7 +361,9 @@ class PrivateNode:
                 f"the temporary directory {tempfile.gettempdir()} has a quote or a backslash in its name, which "
                 "RabbitMQ's start scripts don't bear: set TMPDIR to another"
             )
-        self.port, distribution_port, epmd_port, control_port = setup.free_ports(4)
+        listening = listening_plugins(self._plugins)
+        self.port, distribution_port, epmd_port, control_port, *others = setup.free_ports(4 + len(listening))
+        own = plugin_settings(dict(zip(listening, others, strict=True)), self.host, self._settings)
         descriptors = setup.descriptor_limit(self.connections)
         member = self._membership
         if member is not None:
@@ -359,7 +371,8 @@ class PrivateNode:
 
         self._owner = os.getpid()
         directory = self._directory = Path(tempfile.mkdtemp(prefix="rabbitry-node-"))
-        settings = setup.settings(self.port, self.connections) | self._settings
+        settings = setup.settings(self.port, self.connections) | own | self._settings
+        self.ports = ports_of(listening, settings)
         cookie = setup.make_cookie() if member is None else member.cookie
         setup.write_files(directory, settings, self._plugins, cookie)
         self._environment = setup.environment(directory, self.name, distribution_port, epmd_port, control_port)
@@ -385,7 +398,15 @@ class PrivateNode:
             raise self._failure(f"ended by itself while starting (status {guardian.exit_status})")
         if guardian.has_ended:
             raise self._failure(f"could not be started (status {guardian.process.wait()})")
-        return pid != 0 and answers_amqp(self.host, self.port)
+        if pid == 0 or not answers_amqp(self.host, self.port):
+            return False
+        if (self._plugins or self._settings) and (abroad := listening_abroad(pid)):
+            guardian.signal_server(signal.SIGKILL)
+            raise NodeError(
+                f"the private RabbitMQ node {self.name} listened on other interfaces than {self.host}, on port "
+                f"{', '.join(map(str, abroad))}: set where each plugin and each listener of `settings` listens"
+            )
+        return True
 
     def _failure(self, what: str) -> NodeError:
         log = self._log(200, self._logged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from loadtest.analysis.facts import gather_facts
@@ -101,3 +102,18 @@ def test_where_nothing_was_measured_there_are_no_facts() -> None:
     assert gather_facts(SETTINGS, record) is None
     result = build_result(SETTINGS, record, {}, [])
     assert (result["verdict"]["status"], result["publish"]["rate"]) == ("inconclusive", None)
+
+
+def test_a_result_has_no_secret() -> None:
+    """It is made to be passed on."""
+    url = "amqps://me:secret@host/?cacertfile=/ca.pem&password=secret"
+    words = ["--url", url, f"--label=broker={url}", "--queue-arg", f"x={url}"]
+    asked = Asked(urls=[url], labels={"broker": url}, queue_arguments={"x": url, "n": 1})
+    record = record_of(0)
+    record.errors.counts["ConnectFailed"] = 1
+    record.errors.examples["ConnectFailed"] = f"no answer from {url!r}: {url}"
+    result = build_result(complete(asked, {}), record, {}, words)
+    text = json.dumps(result)
+    assert "secret" not in text
+    assert result["scenario"]["urls"] == ["amqps://me@host/?cacertfile=/ca.pem&password=***"]
+    assert (result["scenario"]["queue_arguments"]["n"], "confirmed" in result["scenario"]) == (1, False)

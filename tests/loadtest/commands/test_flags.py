@@ -108,6 +108,14 @@ def test_queue_arguments_and_labels() -> None:
         ("--url amqpfoo://guest:secret@host", "no AMQP URL"),
         ("--url amqp://guest:secret@host:99999", "no AMQP URL"),
         ("--url guest:secret@host", "no AMQP URL"),
+        ("--url http://host?password=secret", "no AMQP URL"),
+        ("--url amqps://host?password=secret --driver aiormq", "TLS is for --driver rabbitry"),
+        ("--clients amqp://guest:secret@host", "is no number"),
+        ("--clients=amqps://host?PASSWORD=secret", "is no number"),
+        ("--label amqps://host?p%61ssword:secret@x", "write it as key=value"),
+        ("--driver=guest:secret@host", "invalid choice"),
+        ("amqps://guest@host?password=secret", "unrecognized arguments"),
+        ("--clients a\x1b]0;title\x07\u202e", r"'a\x1b]0;title\x07"),
     ],
 )
 def test_wrong_usage_says_why(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +124,16 @@ def test_wrong_usage_says_why(line: str, message: str, capsys: pytest.CaptureFix
     assert exit_info.value.code == 2
     told = capsys.readouterr().err
     assert message in told
+    assert "secret" not in told
+    assert told.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:secret@host:x", "http://host?password=secret", "amqp://guest:secret"])
+def test_no_password_of_the_environment_is_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(RABBITMQ_URL=url)
+    told = capsys.readouterr().err
+    assert "no AMQP URL" in told
     assert "secret" not in told
 
 

@@ -52,3 +52,13 @@ def test_only_failures_fail(result: dict[str, Any]) -> None:
     assert failures(result) == []
     result["rpc"]["servers_lost"] = 1
     assert failures(result) == ["1 RPC servers lost"]
+
+
+def test_a_brokers_text_steers_no_terminal(result: dict[str, Any]) -> None:
+    hostile = "[bold]x[/]\x1b]0;t\x07\nok: well\x9b\u202e"
+    result["environment"]["broker"] |= {"product": hostile, "version": hostile}
+    result |= {"errors": {hostile: 1}, "error_examples": {hostile: hostile}}
+    text = shown(result)
+    assert text.replace("\n", "").isprintable()
+    assert text.count("[bold]x[/]\\x1b]0;t\\x07\\nok: well\\x9b\\u202e") == 4
+    assert "\nok: well" not in text

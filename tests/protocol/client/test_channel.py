@@ -141,11 +141,11 @@ def test_many_requests_on_their_way(split: str) -> None:
 def test_input_that_can_not_be_encoded_changes_nothing() -> None:
     dialogue, channel = with_channel()
     for method in (methods.QueueDeclare(queue="q" * 256), methods.QueueDeclare(queue="q", arguments={"a": object()})):
-        with pytest.raises(LocalProtocolError, match=r"queue\.declare"):
+        with pytest.raises((TypeError, ValueError), match=r"queue\.declare"):
             channel.request(method, "token")
-    with pytest.raises(LocalProtocolError, match=r"basic\.consume"):
+    with pytest.raises(ValueError, match=r"basic\.consume"):
         channel.consume(methods.BasicConsume(queue="q" * 256, consumer_tag="c"), "c", "waiter")
-    with pytest.raises(LocalProtocolError, match=r"basic\.publish"):
+    with pytest.raises(ValueError, match=r"basic\.publish"):
         channel.publish(NO_PROPERTIES, b"body", "e" * 256, "q", False, "message")
     assert channel.consumers == {}
     assert (dialogue.connection.awaiting, channel.confirms.following) == (0, 1)
@@ -804,7 +804,7 @@ def test_settling_twice() -> None:
     ]
     for tag in (1, 2, 3, 4):
         for settle in (channel.ack, lambda tag: channel.nack(tag, True), lambda tag: channel.reject(tag, True)):
-            with pytest.raises(AlreadySettled, match=r"await delivery\.ack\(\)"):
+            with pytest.raises(AlreadySettled, match="a delivery is settled once"):
                 settle(tag)
     assert dialogue.sent() == []
 

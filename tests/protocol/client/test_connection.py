@@ -237,7 +237,7 @@ def test_what_can_not_be_encoded_is_our_fault(split: str, options: dict[str, Any
     assert type(error) is ConnectFailed
     assert text in str(error)
     assert "server" not in str(error)
-    assert isinstance(error.__cause__, LocalProtocolError)
+    assert isinstance(error.__cause__, (TypeError, ValueError))
 
 
 # --- the end -------------------------------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ def test_nothing_queued_behind_a_lost_publish_is_sent() -> None:
 
 def test_a_close_that_cannot_be_said_changes_nothing() -> None:
     dialogue = Dialogue().open()
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(ValueError):
         dialogue.connection.close(text="x" * 300)
     assert dialogue.connection.state is ConnectionState.OPEN
     assert not dialogue.connection.ended_here
@@ -517,6 +517,39 @@ def test_heartbeats_are_sent_when_idle() -> None:
         assert connection.handle_timer(now + 5 * tick) == now + 5 * tick + 5
         # The heartbeat itself counts as something sent.
         assert dialogue.sent() == ([(0, "heartbeat")] if tick % 2 == 0 else [])
+
+
+@pytest.mark.parametrize("has_ticked", [False, True])
+def test_who_left_no_time_for_heartbeats_is_told(has_ticked: bool) -> None:
+    """Whether the tick or the end is looked at first when the loop runs again."""
+    for late, told in (0.0, False), (9.0, False), (11.0, True), (100.5, True):
+        dialogue = Dialogue(heartbeat=10).open()
+        connection = dialogue.connection
+        due = connection.next_tick(1000.0)
+        assert due == 1005.0
+        if has_ticked:
+            connection.handle_timer(due + late)
+        connection.eof_received(None, due + late)
+        assert ("event loop" in str(connection.error)) == told
+        if told:
+            assert "the peer closed the connection, after this program had kept its event loop" in str(connection.error)
+            assert f"for at least {late:.1f} s" in str(connection.error)
+
+
+def test_a_late_tick_of_long_ago_is_not_blamed() -> None:
+    connection = Dialogue(heartbeat=10).open().connection
+    following = connection.handle_timer(connection.next_tick(0.0) + 50)
+    assert following is not None
+    connection.receive_data(HEARTBEAT)
+    connection.handle_timer(following)
+    connection.eof_received(OSError("reset"), following + 1)
+    assert str(connection.error) == "connection closed: connection lost: reset"
+
+
+def test_without_heartbeats_nobody_is_blamed() -> None:
+    connection = Dialogue(heartbeat=0).open().connection
+    connection.eof_received(None, 1e6)
+    assert str(connection.error) == "connection closed: connection lost: the peer closed the connection"
 
 
 def test_no_heartbeat_while_something_is_queued() -> None:
@@ -617,12 +650,12 @@ def test_what_fits_no_frame_is_refused() -> None:
     dialogue = Dialogue().open(frame_max=4096)
     channel = dialogue.open_channel(methods.ConfirmSelect())
     connection = dialogue.connection
-    with pytest.raises(LocalProtocolError, match=r"queue.declare.*frame_max \(4096\)"):
+    with pytest.raises(ValueError, match=r"queue.declare.*frame_max \(4096\)"):
         channel.request(methods.QueueDeclare(queue="q", arguments={"x": "a" * 4096}), "declare")
-    with pytest.raises(LocalProtocolError, match=r"connection.update-secret.*frame_max \(4096\)"):
+    with pytest.raises(ValueError, match=r"connection.update-secret.*frame_max \(4096\)"):
         connection.update_secret(b"s" * 4096, "", "secret")
     for body in (b"", b"body", b"a" * 10000):
-        with pytest.raises(LocalProtocolError, match=r"properties.*frame_max \(4096\)"):
+        with pytest.raises(ValueError, match=r"properties.*frame_max \(4096\)"):
             channel.publish(b"\0" * 4077, body, "", "q", False, "message")
     assert (connection.awaiting, channel.confirms.following, channel.slots, channel.confirms.pending) == (0, 1, [], {})
     assert dialogue.sent() == []
@@ -736,3 +769,95 @@ def test_credentials_are_not_kept() -> None:
     connection = ProtocolConnection(mechanisms=PLAIN)
     connection.close()
     assert connection.handshake is None
+
+
+# --- whom the broker means -----------------------------------------------------------------------------------------
+
+DECLARE = methods.ExchangeDeclare(exchange="x", type="fanuot")
+UNKNOWN_TYPE = "COMMAND_INVALID - unknown exchange type 'fanuot'"
+REFUSED = f"ConnectionClosed: connection closed (503): {UNKNOWN_TYPE}, caused by exchange.declare"
+CRASHED = "ConnectionClosed: connection closed (541): INTERNAL_ERROR"
+
+
+def blamed(dialogue: Dialogue, close: bytes) -> tuple[list[tuple[Any, ...]], str]:
+    """Who is told apart, and what all others are told by the end of the connection."""
+    events = dialogue.feed(close)
+    error = dialogue.connection.error
+    assert isinstance(error, ConnectionClosed)
+    return [event for event in events if event[0] == "failed"], error.blame
+
+
+def test_a_close_names_the_method_of_one_request(split: str) -> None:
+    dialogue = in_state(split, ConnectionState.OPEN)
+    one, other = dialogue.open_channel(), dialogue.open_channel()
+    one.request(methods.QueueDeclare(queue="q"), "innocent, too")
+    other.request(DECLARE, "culprit")
+    other.request(methods.QueueBind(queue="q", exchange="x"), "innocent")
+    events = dialogue.feed(close_frame(503, UNKNOWN_TYPE, (40, 10)))
+    assert events[0] == ("failed", "culprit", "this", REFUSED)
+    assert [event[:4] for event in events[1:3]] == [
+        ("channel ended", one.number, REFUSED, ["innocent, too"]),
+        ("channel ended", other.number, REFUSED, ["innocent"]),
+    ]
+    error = dialogue.connection.error
+    assert isinstance(error, ConnectionClosed) and error.blame == "another"
+
+
+def test_a_close_names_the_method_of_several_requests(split: str) -> None:
+    dialogue = in_state(split, ConnectionState.OPEN)
+    for token in ("one", "other"):
+        dialogue.open_channel().request(DECLARE, token)
+    dialogue.open_channel().request(methods.QueueDeclare(queue="q"), "innocent")
+    assert blamed(dialogue, close_frame(503, UNKNOWN_TYPE, (40, 10))) == (
+        [("failed", "one", "perhaps", REFUSED), ("failed", "other", "perhaps", REFUSED)],
+        "another",
+    )
+
+
+def test_a_crash_of_the_broker_names_none(split: str) -> None:
+    """Then whatever is under way may be what it crashed over, a message or an acknowledgement as well."""
+    dialogue = in_state(split, ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    dialogue.connection.update_secret(b"", "", "other")
+    assert blamed(dialogue, close_frame(541, "INTERNAL_ERROR")) == (
+        [("failed", "other", "perhaps", CRASHED), ("failed", "one", "perhaps", CRASHED)],
+        "perhaps",
+    )
+
+
+def test_a_failure_of_the_broker_is_no_refusal_though_it_names_the_method() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    [(_, token, blame, _)], others = blamed(dialogue, close_frame(541, "INTERNAL_ERROR - timeout", (40, 10)))
+    assert (token, blame, others) == ("one", "perhaps", "another")
+
+
+@pytest.mark.parametrize("code", [0, 200, 320])
+def test_a_broker_that_goes_blames_nobody(code: int) -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel().request(DECLARE, "one")
+    assert blamed(dialogue, close_frame(code, "CONNECTION_FORCED", (40, 10))) == ([], "")
+
+
+@pytest.mark.parametrize("method", [(60, 40), (60, 120), (50, 10)])
+def test_what_has_no_reply_or_was_answered_is_nobodys(method: tuple[int, int]) -> None:
+    """basic.publish, basic.nack; and a request of that method was answered before."""
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    dialogue.open_channel(methods.QueueDeclare(queue="q")).request(DECLARE, "one")
+    assert blamed(dialogue, close_frame(540, "NOT_IMPLEMENTED", method)) == ([], "")
+
+
+def test_who_waits_for_the_second_of_two_requests_is_told_of_the_first() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    channel, _ = dialogue.connection.open_channel(None)
+    channel.request(methods.ConfirmSelect(), "who opens it")
+    [(_, token, blame, _)], _others = blamed(dialogue, close_frame(530, "NOT_ALLOWED - too many", (20, 10)))
+    assert (token, blame) == ("who opens it", "this")
+
+
+def test_an_abandoned_request_is_blamed_and_nobody_else() -> None:
+    dialogue = in_state("whole", ConnectionState.OPEN)
+    channel = dialogue.open_channel()
+    channel.request(DECLARE, "gone").abandon()
+    channel.request(methods.QueueDeclare(queue="q"), "innocent")
+    assert blamed(dialogue, close_frame(503, UNKNOWN_TYPE, (40, 10))) == ([], "another")

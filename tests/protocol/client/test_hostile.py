@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rabbitry._errors import ConnectFailed, ConnectionClosed, DecodeError, RemoteProtocolError
+from rabbitry.protocol.client.connection import UNSPLIT_MAX
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
@@ -157,8 +158,11 @@ HOSTILE: dict[str, tuple[list[bytes], int, str]] = {
     "header of another class": ([DELIVER_FRAME, header_frame(1, 4, class_id=50)], 501, "class 50"),
     "header without properties": ([DELIVER_FRAME, header_frame(1, 4, b"\0"), body_frame(1, b"body")], 502, "truncated"),
     "empty header": ([DELIVER_FRAME, raw_frame(2, 1, b"")], 502, "truncated"),
-    "huge body": ([DELIVER_FRAME, header_frame(1, 2**64 - 1)], 311, "exceeds max_message_size (134217728)"),
-    "body a little too large": ([DELIVER_FRAME, header_frame(1, 134217729)], 311, "a message of 134217729 bytes"),
+    "huge body for nobody": (
+        [DELIVER_FRAME.replace(b"\x01c", b"\x01d"), header_frame(1, 2**64 - 1)],
+        503,
+        "unknown consumer",
+    ),
     # deliveries
     "unknown consumer": ([deliver(1, 1, consumer_tag="d")], 503, "unknown consumer"),
     "unknown consumer, not text": (
@@ -484,11 +488,84 @@ def test_no_limit_is_a_limit() -> None:
     assert "exceeds frame_max" in str(dialogue.connection.error)
 
 
+# --- what can't be split may exceed frame_max -------------------------------------------------------------------------
+
+
+def large_header(size: int) -> bytes:
+    """A content header of so many bytes: a table of one long string among the properties."""
+    text = size - 12 - 2 - 4 - 2 - 1 - 4  # class to body size, flags, the table's length, the key, the type, the length
+    table = b"\x01k" + b"S" + text.to_bytes(4, "big") + b"a" * text
+    return header_frame(1, 4, b"\x20\x00" + len(table).to_bytes(4, "big") + table)
+
+
+@pytest.mark.parametrize("frame_max", [4096, 131072])
+@pytest.mark.parametrize("size", [131_100, UNSPLIT_MAX])
+@pytest.mark.parametrize("before", ["deliver", "get", "return"])
+def test_headers_beyond_frame_max(frame_max: int, size: int, before: str) -> None:
+    dialogue = Dialogue("whole").open(frame_max=frame_max)
+    channel = dialogue.open_channel()
+    dialogue.consume(channel)
+    header = large_header(size)
+    assert len(header) == size + 8
+    if before == "get":
+        channel.request(methods.BasicGet(queue="q"), "got")
+        dialogue.sent()
+        frames = get_ok(1, 1)
+    elif before == "return":
+        frames = returned(1, b"")
+    else:
+        frames = DELIVER_FRAME
+    method = frames[: 8 + int.from_bytes(frames[3:7], "big")]
+    events = dialogue.feed(method, header, body_frame(1, b"body"))
+    assert [event[0] for event in events] != ["ended"], events
+    assert dialogue.connection.state is ConnectionState.OPEN
+    [event] = dialogue.feed(deliver(1, 2, b"next"))
+    assert event[-1] == b"next"
+
+
+def test_headers_beyond_any_bound(split: str) -> None:
+    """Refused as soon as the size is known, with what to look for, and by the code of what is too large."""
+    dialogue = ready(split)
+    events = dialogue.feed(DELIVER_FRAME, b"\x02\x00\x01" + (UNSPLIT_MAX + 1).to_bytes(4, "big") + b"\x00")
+    assert f"properties and headers take {UNSPLIT_MAX + 1} bytes, which exceeds frame_max (131072)" in str(events)
+    assert getattr(dialogue.connection.error, "code", None) == 311
+    assert dialogue.connection._tail == b""
+
+
+@pytest.mark.parametrize("state", [ConnectionState.TUNE, ConnectionState.OPEN_OK])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_during_the_handshake_nothing_may_exceed(kind: int, state: ConnectionState) -> None:
+    dialogue = in_state("whole", state)
+    [ended] = dialogue.feed(bytes([kind]) + b"\x00\x00" + (131_100).to_bytes(4, "big") + b"\x00")
+    assert "exceeds frame_max" in ended[1]
+
+
+def test_a_body_may_not_exceed(split: str) -> None:
+    dialogue = ready(split)
+    events = dialogue.feed(DELIVER_FRAME, large_header(200_000), raw_frame(3, 1, b"a" * 131_065))
+    assert "a frame of 131073 bytes exceeds frame_max (131072)" in str(events)
+
+
 def test_max_message_size(split: str) -> None:
     dialogue = ready(split, max_message_size=100)
     [event] = dialogue.feed(deliver(1, 1, b"a" * 100))
     assert len(event[-1]) == 100
-    check_end(dialogue, dialogue.feed(deliver(1, 2, b"a" * 101)), 311, "a message of 101 bytes exceeds")
+    for tag, size, piece in ((2, 101, 4088), (4, 1000, 7)):
+        events = dialogue.feed(deliver(1, tag, b"a" * size, piece=piece), deliver(1, tag + 1, b"next"))
+        assert events[0] == ("too large", "c", tag, size)
+        assert [event[-1] for event in events[1:]] == [b"next"]
+    delivery = method_frame(1, methods.BasicDeliver(consumer_tag="c", delivery_tag=6, exchange="", routing_key="q"))
+    events = dialogue.feed(delivery, header_frame(1, 101), body_frame(1, b"a" * 102))
+    check_end(dialogue, events[1:], 501, "longer than its header says")
+
+
+def test_what_is_too_large_is_told_of_at_once_and_never_held(split: str) -> None:
+    dialogue = ready(split)
+    assert dialogue.feed(DELIVER_FRAME, header_frame(1, 2**64 - 1)) == [("too large", "c", 1, 2**64 - 1)]
+    piece = body_frame(1, bytes(131064))
+    if split == "whole":
+        assert growth(lambda: [dialogue.connection.receive_data(piece) for _ in range(100)] and None) < 200_000
+    assert dialogue.connection.state is ConnectionState.OPEN
 
 
 # --- at random -----------------------------------------------------------------------------------------------------

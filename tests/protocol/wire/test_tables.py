@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pamqp import decode as pamqp_decode
 from pamqp import encode as pamqp_encode
 
-from rabbitry._errors import LocalProtocolError, RemoteProtocolError
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.tables import (
     MAX_DEPTH,
     decode_longstr,
@@ -189,7 +189,7 @@ def test_keys_keep_their_order() -> None:
     ],
 )
 def test_refused_with_the_way_to_the_value(table: Any, text: str) -> None:
-    with pytest.raises(LocalProtocolError, match=text):
+    with pytest.raises((TypeError, ValueError), match=text):
         encode_table(table)
 
 
@@ -199,7 +199,7 @@ def test_a_table_that_contains_itself_is_refused() -> None:
     array: list[Any] = []
     array.append(array)
     for value in (table, {"a": array}):
-        with pytest.raises(LocalProtocolError, match="does one contain itself"):
+        with pytest.raises(ValueError, match="does one contain itself"):
             encode_table(value)
 
 
@@ -210,16 +210,16 @@ def test_nesting_is_limited_alike_both_ways(kind: str) -> None:
     assert encode_table(table) == deepest
     with pytest.raises(RemoteProtocolError, match=f"more than {MAX_DEPTH} deep"):
         decode_table(nested(MAX_DEPTH + 1, kind))
-    with pytest.raises(LocalProtocolError, match=f"more than {MAX_DEPTH} tables"):
+    with pytest.raises(ValueError, match=f"more than {MAX_DEPTH} tables"):
         encode_table({"k": table})
 
 
 @given(st.one_of(scalars, st.builds(object), st.sets(st.integers(), max_size=2), st.complex_numbers(), st.integers()))
-def test_encoding_raises_nothing_but_local_errors(value: Any) -> None:
+def test_encoding_raises_type_and_value_errors_only(value: Any) -> None:
     for table in ({"a": value}, {"a": [value]}, {value if value.__hash__ else "a": 1}, value):
         try:
             encode_table(table)
-        except LocalProtocolError:
+        except (TypeError, ValueError):
             pass
 
 
@@ -490,9 +490,9 @@ def test_short_strings_like_pamqp(text: str) -> None:
 def test_short_string_limits() -> None:
     assert encode_shortstr("x" * 255) == b"\xff" + b"x" * 255
     for text, reason in [("x" * 256, "256 bytes"), ("é" * 128, "256 bytes"), ("\ud800", "UTF-8"), (b"x", "not bytes")]:
-        with pytest.raises(LocalProtocolError, match=reason):
+        with pytest.raises((TypeError, ValueError), match=reason):
             encode_shortstr(text)  # type: ignore[arg-type]
-    with pytest.raises(LocalProtocolError, match="UTF-8"):
+    with pytest.raises(ValueError, match="UTF-8"):
         encode_shortstr("\udcff", "strict")
     assert encode_shortstr("\udcff") == b"\x01\xff"
 
@@ -500,7 +500,7 @@ def test_short_string_limits() -> None:
 def test_long_string_limits() -> None:
     assert encode_longstr(bytearray(b"abc")) == b"\x00\x00\x00\x03abc"
     assert decode_longstr(b"..\x00\x00\x00\x03abc..", 2) == (b"abc", 9)
-    with pytest.raises(LocalProtocolError, match="must be bytes, not str"):
+    with pytest.raises(TypeError, match="must be bytes, not str"):
         encode_longstr("abc")  # type: ignore[arg-type]
 
 
@@ -516,7 +516,7 @@ def test_strings_and_times_truncated_at_each_octet(decode: Callable[[bytes, int]
 
 
 def test_timestamps_need_a_time_zone_and_a_datetime() -> None:
-    with pytest.raises(LocalProtocolError, match="without a time zone"):
+    with pytest.raises(ValueError, match="without a time zone"):
         encode_timestamp(datetime(2020, 1, 1))  # noqa: DTZ001
-    with pytest.raises(LocalProtocolError, match="must be a datetime, not int"):
+    with pytest.raises(TypeError, match="must be a datetime, not int"):
         encode_timestamp(0)  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""What can be checked of a declaration's arguments, and of a stream's offset, before RabbitMQ sees them.
+
+RabbitMQ answers most that is wrong by closing the channel, with a reason. Some of it crashes the channel's process, and
+that takes the connection along without a reason (541); some it ignores. What must stay true: what a RabbitMQ or one of
+its plugins may accept is not refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from rabbitry.protocol.wire.tables import SIZED_INTS, encode_table
+
+__all__ = [
+    "as_others_write_them",
+    "check_exchange_type",
+    "check_name",
+    "check_offset",
+    "check_queue_arguments",
+    "merged",
+]
+
+_INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
+"""What RabbitMQ reads as a time span (`rabbit_amqqueue:check_max_age`); over "-5s" its channel crashes."""
+
+_COUNTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
+
+
+def check_name(what: str, name: object) -> None:
+    """Refuse what is no text."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of {what} is text, not {name!r}")
+
+
+def check_exchange_type(type: object) -> None:
+    """Refuse what no plugin can have named. Which types there are, the broker alone knows: it closes the connection
+    (503; the channel from 3.13 on) over one that it does not.
+    """
+    if not isinstance(type, str):
+        raise TypeError(f"an exchange's type is text, not {type!r}")
+    if not type:
+        raise ValueError('an exchange needs a type: "direct", "fanout", "topic", "headers", or a plugin\'s')
+
+
+def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse queue arguments that RabbitMQ crashes on, or silently takes for others."""
+    for name in _COUNTS:
+        value = arguments.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if value < 0:
+            raise ValueError(f"{name} must not be negative: {value}")
+    age = arguments.get("x-max-age")
+    if age is not None:
+        if not isinstance(age, str):
+            raise TypeError(f'x-max-age is text such as "7D", not {age!r}')
+        if not _INTERVAL.fullmatch(age) or not int(age[:-1]):
+            raise ValueError(f'x-max-age is a positive number with one of Y, M, D, h, m, s, such as "7D", not {age!r}')
+    if arguments.get("x-overflow") == "reject-publish-dlx" and arguments.get("x-queue-type") == "quorum":
+        raise ValueError(
+            "a quorum queue does not know reject-publish-dlx: RabbitMQ would silently drop its oldest messages; "
+            'give overflow="reject-publish"'
+        )
+
+
+def check_offset(offset: object) -> None:
+    """Refuse what is no place in a stream, over which RabbitMQ's channel crashes: `TypeError`, `ValueError`."""
+    if isinstance(offset, str):
+        if offset not in ("first", "last", "next") and not _INTERVAL.fullmatch(offset):
+            raise ValueError(
+                f'the offset in a stream is "first", "last", "next", or a time span such as "1h", not {offset!r}'
+            )
+    elif isinstance(offset, datetime):
+        if offset.utcoffset() is None:
+            raise ValueError(f"the offset {offset.isoformat()} is without a time zone: which instant is meant?")
+    elif isinstance(offset, timedelta):
+        if offset < timedelta(0):
+            raise ValueError(f"the offset is a timedelta into the past, which is not negative: {offset}")
+    elif isinstance(offset, bool) or not isinstance(offset, int):
+        raise TypeError(
+            f'the offset in a stream is "first", "last", "next", an int, a datetime or a timedelta, not {offset!r}'
+        )
+    elif not 0 <= offset < 2**63:
+        raise ValueError(f"the offset in a stream is 0 to 2**63 - 1, not {offset}")
+
+
+# --- integers --------------------------------------------------------------------------------------------------------
+
+_RANGES = {
+    "b": (-(2**7), 2**7 - 1),
+    "s": (-(2**15), 2**15 - 1),
+    "u": (0, 2**16 - 1),
+    "I": (-(2**31), 2**31 - 1),
+    "i": (0, 2**32 - 1),
+    "l": (-(2**63), 2**63 - 1),
+}
+
+_HABITS = ("l", "bsIl", "bsuIil")
+"""The types that other clients choose the first fitting one of: Java's and Go's 64-bit integers; amqplib; pamqp, and so
+aiormq and aio-pika. This library's, pika's and others' are "Il".
+"""
+
+
+def as_others_write_them(arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same arguments with each integer in the types in which other clients write it; none if there is no integer.
+
+    To RabbitMQ the type is part of what a binding is: one that was made with a 64-bit 5 is not removed by a 32-bit 5,
+    and the answer says that it was.
+    """
+    if not arguments:
+        return []
+    known = {encode_table(arguments)}
+    found = []
+    for codes in _HABITS:
+        other = {name: _sized(value, codes) for name, value in arguments.items()}
+        encoded = encode_table(other)
+        if encoded not in known:
+            known.add(encoded)
+            found.append(other)
+    return found
+
+
+def _sized(value: Any, codes: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _sized(each, codes) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sized(each, codes) for each in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        for code in codes:
+            least, most = _RANGES[code]
+            if least <= value <= most:
+                return SIZED_INTS[code](value) if code != "I" else int(value)
+    return value
+
+
+def merged(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that fields stand for, and those given as they are; `ValueError` for what is given twice."""
+    found = {name: value for name, value in typed.items() if value is not None}
+    if twice := found.keys() & given.keys():
+        raise ValueError(f"{', '.join(sorted(twice))} in arguments is given by a field as well")
+    return {**found, **given}

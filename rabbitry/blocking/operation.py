@@ -1,0 +1,171 @@
+"""`Operation`: a coroutine that runs on the loop for one waiting thread, and the `Deadline` that it has there.
+
+What must stay true: a thread that waits is always woken; a result that nobody takes any more is undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Generic, TypeAlias, TypeVar, cast
+
+import anyio
+
+from rabbitry import NotConnected
+from rabbitry._values.durations import seconds
+
+__all__ = ["Deadline", "Operation", "Timeout"]
+
+try:
+    import sniffio
+except ModuleNotFoundError:  # a newer AnyIO can do without
+    sniffio = None  # type: ignore[assignment]  # asked for before each use
+
+Timeout: TypeAlias = float | timedelta | None
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """When a call must be done, however many steps it takes. It counts from the call, in the waiting thread."""
+
+    __slots__ = ("_end", "_timeout")
+
+    def __init__(self, timeout: Timeout) -> None:
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + seconds(timeout)
+
+    @property
+    def rest(self) -> float | None:
+        """Seconds left, negative when there are none; None without a bound."""
+        return None if self._end is None else self._end - time.monotonic()
+
+    def error(self, why: str) -> TimeoutError:
+        """What to raise when the time is up."""
+        timeout = self._timeout.total_seconds() if isinstance(self._timeout, timedelta) else self._timeout
+        return TimeoutError(f"not done within {timeout} s{why}")
+
+
+class Operation(Generic[T]):
+    """Made by the waiting thread, which waits for it and takes its result."""
+
+    __slots__ = (
+        "_context",
+        "_deadline",
+        "_done",
+        "_error",
+        "_function",
+        "_is_started",
+        "_scope",
+        "_undo",
+        "_value",
+        "has_value",
+        "is_done",
+    )
+
+    def __init__(self, function: Callable[[], Awaitable[T]], deadline: Deadline) -> None:
+        self._function: Callable[[], Awaitable[T]] | None = function
+        self._deadline = deadline
+        self._context = copy_context()
+        if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
+            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
+        self._scope: anyio.CancelScope | None = None
+        self._undo: Callable[[T], object] | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self.has_value = self.is_done = self._is_started = False
+
+    # --- in the waiting thread ----------------------------------------------------------------------------------------
+
+    def wait(self, bound: float | None = None) -> bool:
+        """Return whether the coroutine has ended, at the latest after `bound` seconds (None: when it has). A signal
+        handler may raise here, any number of times.
+        """
+        if self.is_done:
+            return True
+        if bound is None:
+            return self._done.acquire()
+        return self._done.acquire(timeout=min(max(bound, 0.0), threading.TIMEOUT_MAX))
+
+    def result(self) -> T:
+        """What the coroutine returned, or raise what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback leads here
+        return cast(T, self._value)
+
+    # --- on the loop --------------------------------------------------------------------------------------------------
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Run the coroutine in a task. Harmless when done twice."""
+        if self._is_started:
+            return
+        self._is_started = True
+        coroutine = self._run()
+        try:
+            task = tasks.create_task(coroutine, context=self._context)
+        except RuntimeError:  # the loop is about to end
+            coroutine.close()
+            self._end(_thread_ended())
+        else:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        """The task is done. One that was cancelled before its first step never ran, and did not say so itself."""
+        if not self.is_done:
+            self._end(_thread_ended())
+
+    def cancel(self) -> None:
+        """Have the operation end; at once if it was never started."""
+        if self._scope is not None:
+            self._scope.cancel()
+        elif not self.is_done:
+            self._end(NotConnected("the operation was interrupted before it began"))
+
+    def abandon(self, undo: Callable[[T], object] | None) -> None:
+        """Have the operation end, and `undo` called with its result if it has one after all: nobody waits any more."""
+        self._undo = undo
+        self.cancel()
+        if self.is_done:
+            self._undo_result()
+
+    async def _run(self) -> None:
+        if self._function is None:
+            return
+        rest = self._deadline.rest
+        deadline = math.inf if rest is None else anyio.current_time() + rest
+        try:
+            with anyio.CancelScope(deadline=deadline) as self._scope:
+                self._value = await self._function()
+                self.has_value = True
+        except asyncio.CancelledError:
+            self._end(_thread_ended())
+        except BaseException as error:
+            self._end(error)
+        else:
+            self._end(None if self.has_value else self._deadline.error(", and cancelled"))
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._function = None  # the task lives on for a moment, and must not keep what the waiting thread drops
+        self.is_done = True
+        self._done.release()
+        self._undo_result()
+
+    def _undo_result(self) -> None:
+        undo, self._undo = self._undo, None
+        if undo is not None and self.has_value:
+            undo(cast(T, self._value))
+
+
+def _thread_ended() -> NotConnected:
+    return NotConnected("the thread that ran the operation has ended")
