@@ -90,7 +90,8 @@ class Delivery(Content):
     # --- settling --------------------------------------------------------------------------------------------------
 
     def ack(self) -> None:
-        """Acknowledge: the broker may forget the message. Not a coroutine; leaves with the next bytes, coalesced.
+        """Acknowledge: the broker may forget the message. Not a coroutine, though awaiting it is harmless; leaves with
+        the next bytes, coalesced.
 
         Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended.
         """
@@ -146,6 +147,9 @@ class Delivery(Content):
         function of (delivery, exception) that returns one of these. Cancelled, or any other `BaseException`: nack
         with requeue, and it goes on. What the block settled itself stays so; a stale delivery is counted and logged,
         not raised.
+
+        What "requeue" puts back comes again at once, and a message that always fails for ever: only `client.process`
+        pauses. Of like failures one a second is logged.
         """
         check_on_error(on_error)
         return ProcessDelivery(self, on_error)

@@ -73,6 +73,7 @@ class Widening:
         "_largest",
         "_may_rise",
         "_monotonic",
+        "_next",
         "_rest",
         "_rest_until",
         "_risen",
@@ -89,6 +90,7 @@ class Widening:
         self._may_rise = may_rise
         self._monotonic = clock().monotonic
         self._is_watching = False
+        self._next: Delivery | None = None  # held while watching: its consumer may be the next life's
         self._is_useless = base == 0
         self._changed = anyio.Event()
         self._risen, self._allowance = base, 0  # what it wants: for what is handled, and for what is held
@@ -115,7 +117,9 @@ class Widening:
     def hold_changed(self, delivery: Delivery) -> None:
         """The number of deliveries held is another."""
         self._changed.set()
-        if not self._is_watching:
+        if self._is_watching:
+            self._next = delivery
+        else:
             self._watch(delivery)
 
     # --- watching -----------------------------------------------------------------------------------------------------
@@ -144,6 +148,9 @@ class Widening:
             second.consumer_ended(consumer)
             self._is_watching = False
             self._risen, self._allowance = self._base, 0
+            following, self._next = self._next, None
+        if following is not None and following.consumer is not consumer:
+            self._watch(following)
 
     async def _follow(self, consumer: Consumer, second: SecondConsumer | StreamConsumer) -> None:
         """Give the second consumer the prefetch that is right, until none is."""

@@ -189,16 +189,20 @@ class Client:
         """Run `await handler(delivery)` for each delivery, up to `concurrency` at once, until stopped or cancelled.
 
         A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
-        returns, put back when it is cancelled; what it settled itself stays so. With `on_error="raise"` its error ends
-        this, and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
+        returns, put back when it is cancelled; what it settled itself stays so. What is put back for an error
+        ("requeue") and was redelivered before is put back after a pause, of 0.1 s at first and 30 s in the end; it
+        occupies no worker meanwhile, and goes back at once when this ends. With `on_error="raise"` its error ends this,
+        and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
         message, or "raise". `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
-        stale; else they finish. `prefetch` is 2 × concurrency unless given; `options` are those of `consume`. With
-        `no_ack=True` there is nothing to settle: what was sent to a handler is gone, whatever becomes of it.
+        stale; else they finish. `prefetch` (0 to 65,535) is 2 × concurrency unless given, and then rises while handlers
+        are quicker than a round trip; `options` are those of `consume`. With `no_ack=True` there is nothing to settle:
+        what was sent to a handler is gone, whatever becomes of it.
 
         After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
         raises. Cancelled, or when a handler's error ends it, it takes no more deliveries, and the handlers at work have
         `drain` seconds (0 unless given) to finish before they are cancelled, too. In a nursery,
-        `await tg.start(client.process, queue, handler)` returns once it consumes.
+        `await tg.start(client.process, queue, handler)` returns once it consumes. Raises `TypeError` for what can't be
+        a handler.
         """
         check_options(options, ConsumeOptions, "Client.process")
         processing = Processing(

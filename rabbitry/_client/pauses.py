@@ -28,6 +28,9 @@ that ends.
 REMEMBERED = 1000
 """Failing messages whose failures are counted here; beyond that, the one that failed least lately is forgotten."""
 
+HASHED = 65536
+"""Bytes of a body by which it is known, beside its length."""
+
 FORGOTTEN_AFTER = 4 * LONGEST
 """Seconds without a failure after which the next one counts as the first."""
 
@@ -84,7 +87,7 @@ class Pauses:
             counted = message_id = None
         if isinstance(counted, int) and counted > 0:
             return counted
-        key = (message_id, delivery.exchange, delivery.routing_key, len(delivery.body), hash(delivery.body))
+        key = (message_id, delivery.exchange, delivery.routing_key, len(delivery.body), hash(delivery.body[:HASHED]))
         now = monotonic()
         before, when = self._failures.pop(key, (0, -inf))
         failures = before + 1 if now - when < FORGOTTEN_AFTER else 1

@@ -154,7 +154,15 @@ class Connection:
             send_traceback=send_traceback,
             clock_skew=clock_skew,
         )
-        await serve(channel, queue, replies, answering, self._settings.kinds.observed, concurrency=concurrency)
+        await serve(
+            channel,
+            queue,
+            replies,
+            answering,
+            self._settings.kinds.observed,
+            concurrency=concurrency,
+            may_rise=prefetch is None,
+        )
 
     @property
     def requests(self) -> RequestCounts:

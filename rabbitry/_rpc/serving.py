@@ -15,10 +15,12 @@ import anyio
 from rabbitry._channel.channel import Channel, life_of, new_consumer
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.consumer import consume_method
-from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.delivery import Delivery, described
 from rabbitry._channel.publisher import Publisher
+from rabbitry._channel.widening import Widening
 from rabbitry._channel.working import Workers
-from rabbitry._errors import Closed, PublishFailed, RabbitryError
+from rabbitry._concurrency.repeated import Repeated
+from rabbitry._errors import Closed, PublishFailed, RabbitryError, shown
 from rabbitry._rpc.answering import Answering, reject
 from rabbitry._rpc.envelope import DIRECT
 from rabbitry._rpc.requests import RequestCounts
@@ -27,6 +29,8 @@ from rabbitry._values.message import Message
 __all__ = ["RawReplies", "serve"]
 
 logger = logging.getLogger("rabbitry")
+
+_UNANSWERED = Repeated()
 
 
 async def serve(
@@ -37,8 +41,11 @@ async def serve(
     observed: Callable[[Answering], Callable[[Delivery], Awaitable[Any]]],
     *,
     concurrency: int,
+    may_rise: bool,
 ) -> None:
-    """Answer requests until cancelled or the consumer ends; `observed` has around `answering` what is told of it."""
+    """Answer requests until cancelled or the consumer ends; `observed` has around `answering` what is told of it.
+    `may_rise`: the channel's prefetch is where it begins.
+    """
     handler = observed(answering)
 
     async def answer(request: Delivery) -> None:
@@ -47,7 +54,14 @@ async def serve(
             if not request.is_settled:  # a raw handler may have done so
                 request.ack()
         except (RabbitryError, ValueError) as exc:  # the second of a reply that no frame can carry
-            logger.warning("a request of queue %r could not be answered: %s", queue, exc)
+            _UNANSWERED.log(
+                logging.WARNING,
+                queue,
+                type(exc).__name__,
+                "a request could not be answered: %s; %s",
+                shown(str(exc)),
+                described(request),
+            )
             reject(request)
         except BaseException:
             _put_back(request)
@@ -62,10 +76,11 @@ async def serve(
             ended_by = error
             working.cancel()
 
+    widening = Widening(life_of(channel).prefetch, concurrency, may_rise=may_rise)
     requests = new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended)
     async with channel, replies, requests:
         with working:
-            await Workers(answer, concurrency=concurrency).run(requests)
+            await Workers(answer, concurrency=concurrency, widening=widening).run(requests)
         if ended_by is not None:
             raise ended_by.copy()
 

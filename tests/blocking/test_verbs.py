@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -505,6 +507,65 @@ def test_process_runs_handlers_in_threads(client: blocking.Client, queue: str) -
     assert sorted(done, key=int) == [b"%d" % number for number in range(20)]
     info = client.inspect(queue)
     assert info is not None and (info.message_count, info.consumer_count) == (0, 0)
+
+
+def generator(delivery: blocking.Delivery) -> Any:
+    yield delivery
+
+
+@pytest.mark.parametrize("handler", [None, "handle", generator, lambda: None, lambda delivery, more: None])
+def test_what_can_not_be_a_handler_is_refused_at_once(client: blocking.Client, queue: str, handler: Any) -> None:
+    with pytest.raises(TypeError, match="handler"):
+        client.process(queue, handler, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"concurrency": 0}, ValueError),
+        ({"concurrency": 1.0}, TypeError),
+        ({"concurrency": True}, TypeError),
+        ({"prefetch": -1}, ValueError),
+        ({"prefetch": 65_536}, ValueError),
+        ({"prefetch": True}, TypeError),
+    ],
+)
+def test_numbers_that_make_no_sense(
+    amqp_url: str, client: blocking.Client, queue: str, options: dict[str, Any], error: type[Exception]
+) -> None:
+    [name] = options
+    with blocking.connect(amqp_url) as connection, connection.channel() as channel:
+        calls: list[Callable[..., object]] = [
+            partial(client.process, queue, print, timeout=5),
+            partial(client.serve, queue, print, timeout=5),
+            partial(connection.serve, queue, print, timeout=5),
+        ]
+        if name == "prefetch":
+            calls += [
+                client.channel,
+                connection.channel,
+                partial(channel.consume, queue),
+                partial(client.consume, queue),
+            ]
+        for call in calls:
+            with pytest.raises(error, match=name):
+                call(**options)
+
+
+def test_poison_is_run_ever_more_seldom(client: blocking.Client, queue: str) -> None:
+    client.publish_many([b"bad", *[b"good"] * 100], routing_key=queue)
+    runs: Counter[bytes] = Counter()
+
+    def handle(delivery: blocking.Delivery) -> None:
+        runs[delivery.body] += 1
+        if delivery.body == b"bad":
+            raise ValueError("boom")
+
+    with pytest.raises(TimeoutError):
+        client.process(queue, handle, timeout=2)
+    assert runs[b"good"] == 100 and 2 <= runs[b"bad"] <= 7
+    info = client.inspect(queue)
+    assert info is not None and info.message_count == 1
 
 
 def test_a_handlers_error_and_its_exit_leave_process(client: blocking.Client, queue: str) -> None:

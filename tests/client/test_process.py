@@ -145,6 +145,28 @@ async def test_a_lost_connection_drops_what_waits(amqp_url: str, caplog: pytest.
     assert "after its channel had ended" not in caplog.text
 
 
+async def test_what_waits_makes_nobody_wait_in_the_next_life_either(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        await client.publish(b"bad", routing_key=queue)
+        failed: list[float] = []
+        good = anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            if delivery.body == b"bad":
+                failed.append(anyio.current_time())
+                raise ValueError("boom")
+            good.set()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, prefetch=1))
+            await until(lambda: len(failed) == 6)  # the next pause is 3.2 s
+            proxy.cut()
+            await client.publish(b"good", routing_key=queue, on_unknown="republish")
+            await good.wait()
+            assert len(failed) == 7 and anyio.current_time() - failed[-1] < 2
+            tg.cancel_scope.cancel()
+
+
 async def test_two_workers_do_not_play_ping_pong(amqp_url: str) -> None:
     async with (
         some_queue(amqp_url) as queue,

@@ -12,7 +12,8 @@ import pytest
 
 import rabbitry
 from rabbitry._channel.channel import life_of
-from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, unique, until
+from rabbitry.testing import open_proxy
+from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
 
 
 async def double(number: int) -> int:
@@ -384,6 +385,29 @@ async def test_wrong_concurrency(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection:
         with pytest.raises(ValueError, match="concurrency"):
             await connection.serve("x", double, concurrency=0)
+
+
+async def test_quick_handlers_are_not_bound_by_the_round_trip(amqp_url: str) -> None:
+    """The prefetch of two for each worker is where it begins."""
+    async with open_proxy(amqp_url) as proxy, open_channel(amqp_url) as channel:
+        queue = (await channel.declare_queue(exclusive=False, durable=True, arguments={"x-expires": 60_000})).name
+        for _ in range(2000):
+            channel.publish_nowait(rabbitry.Message(b"\x15", content_type="application/msgpack"), routing_key=queue)
+        proxy.delay = 0.01
+        async with rabbitry.connect(proxy.url) as connection, anyio.create_task_group() as tg:
+            done = 0
+
+            async def handle(number: int) -> int:
+                nonlocal done
+                done += 1
+                return number
+
+            tg.start_soon(lambda: connection.serve(queue, handle, concurrency=1))
+            with anyio.fail_after(15):  # two for each round trip of 20 ms take 20 s
+                while done < 2000:
+                    await anyio.sleep(0.01)
+            tg.cancel_scope.cancel()
+        await channel.delete_queue(queue)
 
 
 async def test_a_handler_is_a_function(amqp_url: str) -> None:
