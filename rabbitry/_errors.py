@@ -33,6 +33,7 @@ __all__ = [
     "PublishFailed",
     "PublishesFailed",
     "RabbitryError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "ResourceLocked",
@@ -76,6 +77,8 @@ class Closed(RabbitryError):
     """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it
     objected to.
 
+    `is_explained` tells that one publish is known which the broker ended it for: that has raised `Refused`.
+
     An instance is kept as the recorded cause of an end; every later operation raises a copy.
     """
 
@@ -86,6 +89,7 @@ class Closed(RabbitryError):
         self.code = code
         self.text = text
         self.method = method
+        self.is_explained = False
 
     def __str__(self) -> str:
         code = f" ({self.code})" if self.code else ""
@@ -207,9 +211,11 @@ class PublishFailed(RabbitryError):
 
 
 class Nacked(PublishFailed):
-    """The broker refused the message (a queue's length limit with reject-publish, or an internal failure)."""
+    """The broker answered the message with a nack (a queue's length limit with reject-publish, or an internal
+    failure). Sent again, it may be taken.
+    """
 
-    reason = "the broker refused the message"
+    reason = "the broker did not take the message (nacked)"
 
 
 class Unroutable(PublishFailed):
@@ -224,6 +230,20 @@ class Unroutable(PublishFailed):
         self.reply = reply
 
 
+class Refused(PublishFailed):
+    """The broker does not accept such a message: it closed the channel, or the connection, over it. `code` and `text`
+    are the broker's; what it closed is the `__cause__`. Sent again it would be refused again.
+    """
+
+    reason = "the broker does not accept such a message"
+
+    def __init__(self, message: Any, exchange: str, routing_key: str, code: int = 0, text: str = "") -> None:
+        super().__init__(message, exchange, routing_key, f"{code} {shown(text)}")
+        self.args = (message, exchange, routing_key, code, text)  # by which it is copied
+        self.code = code
+        self.text = text
+
+
 class OutcomeUnknown(PublishFailed):
     """The message was on its way when the connection or channel ended: it may or may not have arrived."""
 
@@ -231,9 +251,9 @@ class OutcomeUnknown(PublishFailed):
 
 
 class NotSent(PublishFailed, NotConnected):
-    """The connection ended before the message left this process: it was certainly not sent."""
+    """The channel or connection ended before the broker could take the message: it certainly has not arrived."""
 
-    reason = "the connection ended before the message was sent"
+    reason = "the message was not sent, or not taken: what it was sent on had ended"
 
 
 class PublishesFailed(RabbitryError):

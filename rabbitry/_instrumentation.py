@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import monotonic
-from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, RemoteError, Unroutable
+from rabbitry._errors import DecodeError, LocalProtocolError, Nacked, OutcomeUnknown, Refused, RemoteError, Unroutable
 from rabbitry._values.message import Message
 
 __all__ = [
@@ -66,6 +66,7 @@ class Instrumentation(Protocol):
 _OUTCOMES: Mapping[type[Exception], str] = {
     Nacked: "nacked",
     Unroutable: "unroutable",
+    Refused: "refused",
     OutcomeUnknown: "unknown",
     RemoteError: "failed",
     DecodeError: "failed",
@@ -115,9 +116,10 @@ class Operation:
 class PublishOperation(Operation):
     """One message published: until its confirm, on a channel without confirms until it is queued.
 
-    `outcome` is "confirmed", "nacked", "unroutable" (returned), "unknown" (lost under way, or its caller was
-    cancelled), "unsent", or "queued" where there are no confirms. `publish` counts from the call, `submit` and
-    `publish_nowait` from when the message is queued; sent again in another connection life, it is still one.
+    `outcome` is "confirmed", "nacked", "unroutable" (returned), "refused" (the broker closed the channel, or the
+    connection, over it), "unknown" (lost under way, or its caller was cancelled), "unsent", or "queued" where there are
+    no confirms. `publish` counts from the call, `submit` and `publish_nowait` from when the message is queued; sent
+    again in another connection life, it is still one.
     """
 
     __slots__ = ("_carried", "attempts", "exchange", "headers", "message", "routing_key")
@@ -191,8 +193,8 @@ class GetOperation(Operation):
 class CallOperation(Operation):
     """One RPC call, until its answer; a client's, however often its request is sent.
 
-    `outcome` is "answered", "failed" (the handler raised), "unroutable", "unknown", "unsent", or "cancelled": its
-    caller gave up, mostly because its time was over. `given` are the caller's own headers.
+    `outcome` is "answered", "failed" (the handler raised), "unroutable", "refused", "unknown", "unsent", or
+    "cancelled": its caller gave up, mostly because its time was over. `given` are the caller's own headers.
     """
 
     __slots__ = ("exchange", "given", "headers", "routing_key")

@@ -6,12 +6,13 @@ Doubles as the protocol's token for the publish, so a confirmed publish costs on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 from rabbitry._concurrency.waiting import Signal, new_signal
-from rabbitry._errors import Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Unroutable
+from rabbitry._errors import Nacked, PublishFailed, RabbitryError, Unroutable
+from rabbitry._values.culprit import failure_of
 from rabbitry._values.message import Message
-from rabbitry._values.options import Outcome
+from rabbitry._values.options import Loss, Outcome
 
 __all__ = ["Confirmation"]
 
@@ -20,9 +21,10 @@ class Confirmation:
     """The outcome of one publish on a confirm channel.
 
     `outcome` is "pending" until the broker answered, then "confirmed" (it has taken responsibility), "nacked" (it
-    refused), "unroutable" (mandatory, and no queue bound), "unknown" (it was on its way when the connection or channel
-    ended) or "unsent" (it never left this process). `tag` is what `submit` was given. `message`, `exchange` and
-    `routing_key` are what was published.
+    answered with a nack), "unroutable" (mandatory, and no queue bound), "refused" (it closed the channel, or the
+    connection, over this message), "unknown" (it was on its way when the connection or channel ended) or "unsent" (it
+    never left this process, or came behind a refused one, where the broker takes nothing any more). `tag` is what
+    `submit` was given. `message`, `exchange` and `routing_key` are what was published.
     """
 
     __slots__ = (
@@ -60,7 +62,8 @@ class Confirmation:
         return f"<Confirmation {self.outcome}{tag} exchange={self.exchange!r} routing_key={self.routing_key!r}>"
 
     async def wait(self) -> None:
-        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `OutcomeUnknown` or `NotSent`.
+        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `Refused`, `OutcomeUnknown` or
+        `NotSent`.
 
         Any number of tasks may wait, before and after the end. Cancelling stops the waiting only: the outcome still
         comes.
@@ -89,7 +92,6 @@ class Confirmation:
     def failure(self) -> PublishFailed | None:
         """The error that `wait` raises, None while pending or when confirmed."""
         arguments = self.message, self.exchange, self.routing_key
-        failure: PublishFailed
         match self.outcome:
             case "pending" | "confirmed":
                 return None
@@ -97,12 +99,8 @@ class Confirmation:
                 return Nacked(*arguments)
             case "unroutable":
                 return Unroutable(*arguments, reply=self._returned or (312, "NO_ROUTE"))
-            case "unknown":
-                failure = OutcomeUnknown(*arguments, str(self._error))
-            case "unsent":
-                failure = NotSent(*arguments, str(self._error))
-        failure.__cause__ = self._error
-        return failure
+            case lost:
+                return failure_of(self, lost, self._error)
 
     def mark_returned(self, code: int, text: str) -> None:
         """basic.return came; the broker's ack follows and makes it final."""
@@ -128,7 +126,7 @@ class Confirmation:
         if self._on_settled is not None:
             self._on_settled(self)
 
-    def lose(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+    def lose(self, outcome: Loss, error: RabbitryError) -> None:
         """The channel ended before the broker answered."""
         self.outcome = outcome
         self._error = error

@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_DRAIN",
     "DEFAULT_MAX_MESSAGE_SIZE",
     "ConsumeOptions",
+    "Loss",
     "Offset",
     "OnUnknown",
     "Outcome",
@@ -58,8 +59,11 @@ WhileDown: TypeAlias = Literal["wait", "fail"]
 OnUnknown: TypeAlias = Literal["raise", "republish"]
 """What becomes of a publish whose connection was lost before the broker confirmed it."""
 
-Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "unknown", "unsent"]
+Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "refused", "unknown", "unsent"]
 """What became of a publish."""
+
+Loss: TypeAlias = Literal["refused", "unknown", "unsent"]
+"""What the end of a channel makes of a publish that was not confirmed."""
 
 
 def check_window(window: int) -> None:

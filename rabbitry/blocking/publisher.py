@@ -36,8 +36,8 @@ class Confirmation:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the publish: "pending" at first, then "confirmed", "nacked", "unroutable", "unknown" or
-        "unsent", as `rabbitry.Confirmation` explains.
+        """What became of the publish: "pending" at first, then "confirmed", "nacked", "unroutable", "refused",
+        "unknown" or "unsent", as `rabbitry.Confirmation` explains.
         """
         return self._async.outcome
 
@@ -62,7 +62,8 @@ class Confirmation:
         return self._async.routing_key
 
     def wait(self, *, timeout: Timeout = None) -> None:
-        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `OutcomeUnknown` or `NotSent`.
+        """Return once the broker confirmed; otherwise raise `Nacked`, `Unroutable`, `Refused`, `OutcomeUnknown`
+        or `NotSent`.
 
         Any number of threads may wait, before and after the end. Timed out or interrupted, the outcome still comes.
         """
