@@ -16,6 +16,7 @@ from rabbitry._concurrency.clock import monotonic
 from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
+from rabbitry._values.culprit import find_culprit, loss
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.slots import Slot
@@ -287,13 +288,22 @@ class Endpoint:
     def _on_channel_ended(self, event: events.ChannelEnded) -> None:
         for waiter in event.waiting:
             waiter.fail(event.error.copy())
-        for confirmation in event.unknown:
-            confirmation.lose("unknown", event.error)
-        for confirmation in event.unsent:
-            confirmation.lose("unsent", event.error)
+        self._end_publishes(event)
         for consumer in event.consumers:
             consumer.channel_ended(event.error)
         self.notify_changed()  # publishes of this channel that wait for a blocked connection
+
+    def _end_publishes(self, event: events.ChannelEnded) -> None:
+        """Tell the publishes of a channel that has ended: what is known of each depends on which it was ended for."""
+        error = event.error
+        culprit = find_culprit(event.unknown, error) if event.unknown and event.is_alone else None
+        if culprit is not None:
+            assert isinstance(error, Closed)
+            error.is_explained = True
+        for index, confirmation in enumerate(event.unknown):
+            confirmation.lose(loss(index, culprit), error)
+        for confirmation in event.unsent:
+            confirmation.lose("unsent", error)
 
     def _on_connection_ended(self, event: events.ConnectionEnded) -> None:
         self.transport.flush()  # our connection.close or close-ok

@@ -78,6 +78,8 @@ class Closed(RabbitryError):
     """A connection or channel ended. `code` and `text` are the broker's (0 if it gave none), `method` what it
     objected to.
 
+    `is_explained` tells that one publish is known which the broker ended it for: that has raised `Refused`.
+
     An instance is kept as the recorded cause of an end; every later operation raises a copy.
     """
 
@@ -88,6 +90,7 @@ class Closed(RabbitryError):
         self.code = code
         self.text = text
         self.method = method
+        self.is_explained = False
 
     def __str__(self) -> str:
         code = f" ({self.code})" if self.code else ""

@@ -117,3 +117,10 @@ def broker_version(amqp_url: str) -> tuple[int, ...]:
     with start_blocking_portal() as portal:
         version = portal.call(ask)
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0]))
+
+
+@pytest.fixture
+def nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the broker, when it ends a channel over a message, said what fits none."""
+    monkeypatch.setattr("rabbitry._endpoint.find_culprit", lambda publishes, end: None)
+    monkeypatch.setattr("rabbitry._client.outcomes.is_like_refused", lambda published, end: False)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 
 class Outcome(Enum):
-    """How one publish ended."""
+    """How one publish ended. NACKED: the broker did not take it, and said so, if need be by closing the channel."""
 
     CONFIRMED = "confirmed"
     NACKED = "nacked"

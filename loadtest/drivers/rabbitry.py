@@ -18,7 +18,7 @@ _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
     "nacked": Outcome.NACKED,
     "unroutable": Outcome.RETURNED,
-    "refused": Outcome.UNKNOWN,
+    "refused": Outcome.NACKED,
     "unknown": Outcome.UNKNOWN,
     "unsent": Outcome.UNKNOWN,
 }
@@ -120,7 +120,7 @@ class _Producer:
     async def publish(self, body: bytes) -> Outcome:
         try:
             await self._channel.publish(self._message(body), routing_key=self._queue, mandatory=self._mandatory)
-        except rabbitry.Nacked:
+        except (rabbitry.Nacked, rabbitry.Refused):
             return Outcome.NACKED
         except rabbitry.Unroutable:
             return Outcome.RETURNED

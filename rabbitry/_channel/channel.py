@@ -87,7 +87,8 @@ class Channel(Declaring):
         """Publish; return once the broker confirmed, on a channel with `confirm=False` once it is queued.
 
         Waits while the connection is blocked or its buffers are full. Raises `Nacked`, `Unroutable` (mandatory, and no
-        queue bound), `OutcomeUnknown` (the channel ended first), `NotSent`, or the channel's end if it was over before.
+        queue bound), `Refused` (the broker ended the channel over this message), `OutcomeUnknown` (the channel ended
+        first), `NotSent` (it ended over a message before this one), or the channel's end if it was over before.
         Cancelling it before the message was queued means: not sent; afterwards the outcome is unknown to the caller.
         """
         life = self._life

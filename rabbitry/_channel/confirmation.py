@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rabbitry._concurrency.waiting import Signal, new_signal
-from rabbitry._errors import Closed, Nacked, NotSent, OutcomeUnknown, PublishFailed, RabbitryError, Refused, Unroutable
+from rabbitry._errors import Nacked, PublishFailed, RabbitryError, Unroutable
+from rabbitry._values.culprit import failure_of
 from rabbitry._values.message import Message
 from rabbitry._values.options import Loss, Outcome
 
@@ -91,7 +92,6 @@ class Confirmation:
     def failure(self) -> PublishFailed | None:
         """The error that `wait` raises, None while pending or when confirmed."""
         arguments = self.message, self.exchange, self.routing_key
-        failure: PublishFailed
         match self.outcome:
             case "pending" | "confirmed":
                 return None
@@ -99,15 +99,8 @@ class Confirmation:
                 return Nacked(*arguments)
             case "unroutable":
                 return Unroutable(*arguments, reply=self._returned or (312, "NO_ROUTE"))
-            case "refused":
-                assert isinstance(self._error, Closed)
-                failure = Refused(*arguments, self._error.code, self._error.text)
-            case "unknown":
-                failure = OutcomeUnknown(*arguments, str(self._error))
-            case "unsent":
-                failure = NotSent(*arguments, str(self._error))
-        failure.__cause__ = self._error
-        return failure
+            case lost:
+                return failure_of(self, lost, self._error)
 
     def mark_returned(self, code: int, text: str) -> None:
         """basic.return came; the broker's ack follows and makes it final."""

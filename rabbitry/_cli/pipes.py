@@ -15,6 +15,7 @@ import stat
 import struct
 import sys
 import termios
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 
@@ -118,6 +119,7 @@ class Reader:
         self._is_at_end = False
         self._scope = anyio.CancelScope()
         self.is_stopped = False
+        self.waiting: deque[bytes] = deque()
 
     def stop(self) -> None:
         """Read no more; what was read whole is still handed on."""
@@ -155,14 +157,18 @@ class Reader:
         return bytes(data)
 
     async def lines(self, end: bytes = b"\n") -> AsyncGenerator[bytes, None]:
-        """Each line without its end; the last one may lack it, unless reading was stopped there."""
+        """Each line without its end; the last one may lack it, unless reading was stopped there. In `waiting` are those
+        that were read and are yet to come.
+        """
         rest = bytearray()
         while piece := await self.read():
             first, *others = piece.split(end)
             rest += first
             for other in others:
-                yield bytes(rest)
+                self.waiting.append(bytes(rest))
                 rest = bytearray(other)
+            while self.waiting:
+                yield self.waiting.popleft()
             if len(rest) > LARGEST:
                 raise CommandError(f"a line is longer than {LARGEST:,} bytes")
         if rest and not self.is_stopped:

@@ -24,6 +24,7 @@ class Tally:
         self.published = 0
         self.outcomes = Counter(confirmed=0, nacked=0, unroutable=0, unknown=0, unsent=0)
         self.invalid = 0
+        self.left = 0
         self.republished = 0
         self.is_hopeless = False
         self.failed_file: BinaryIO | None = None
@@ -45,6 +46,11 @@ class Tally:
         message = failure.message if isinstance(failure.message, Message) else Message(failure.message)
         self._keep(as_json(record_of(message, failure.exchange, failure.routing_key)).encode())
 
+    def leave(self, line: bytes) -> None:
+        """Count one that was read and will not be published."""
+        self.left += 1
+        self._keep(line)
+
     def _keep(self, line: bytes) -> None:
         if self.failed_file is not None:
             self.failed_file.write(line + b"\n")
@@ -65,13 +71,13 @@ class Tally:
     @property
     def code(self) -> int:
         """The exit code."""
-        if self.outcomes["confirmed"] < self.published:
+        if self.outcomes["confirmed"] < self.published or self.left:
             return FAILED
         return USAGE if self.invalid else OK
 
     def record(self) -> dict[str, int]:
         """What became of the messages; what the latter names say, only where there is some."""
-        rest = {"invalid": self.invalid, "republished": self.republished}
+        rest = {"invalid": self.invalid, "left": self.left, "republished": self.republished}
         return {"published": self.published, **self.outcomes, **{name: count for name, count in rest.items() if count}}
 
     def summary(self) -> str:
@@ -81,7 +87,9 @@ class Tally:
             parts.append(f"{pending:,} of which nothing is known")
         text = f"{plural(self.published, 'message')} published: {', '.join(parts)}"
         if self.invalid:
-            text += f"; {plural(self.invalid, self.noun)} not published"
+            text += f"; {plural(self.invalid, self.noun)} that can't be"
+        if self.left:
+            text += f"; {plural(self.left, self.noun)} read, and left"
         if self.republished:
             text += f"; {self.republished:,} sent again, which may have arrived twice"
         return text

@@ -95,10 +95,10 @@ class Client:
         """Publish, and return once the broker confirmed.
 
         While the connection is down it waits, or with `while_down="fail"` raises `NotConnected`. A message that was
-        certainly not sent is sent in the next life. For one that was under way it raises `OutcomeUnknown`, or with
-        `on_unknown="republish"` sends it again: it arrives at least once, so there may be duplicates. While the broker
-        has blocked the connection it waits, too, or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`,
-        and cancelling means the same.
+        certainly not taken is sent again: it had not left when the connection ended, or came behind one that the broker
+        refused. For one that was under way it raises `OutcomeUnknown`, or with `on_unknown="republish"` sends it again:
+        it arrives at least once, so there may be duplicates. While the broker has blocked the connection it waits, too,
+        or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`, and cancelling means the same.
         """
         if type(exchange) is not str:
             exchange = name_of(exchange)

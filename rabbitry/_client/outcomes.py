@@ -1,7 +1,8 @@
 """What a failure means for the operation: whether it may be done again, and how. The only place that answers this.
 
-What must stay true: what certainly did not leave is done again; what may have arrived only where its caller has said
-that twice does no harm; what the broker closed a channel or a connection over is suspect: it is done again alone, so
+What must stay true: what certainly was not taken is done again; what may have arrived only where its caller has said
+that twice does no harm; what the broker refused never. What it closed a channel or a connection over, without that it
+is known which of several it was, is suspect, and so is what is like the one that it refused: it is done again alone, so
 that it can't take others with it, and a suspect that fails so once more has failed for good. Only what has failed
 comes here: nothing of this runs for a message that is confirmed.
 """
@@ -26,6 +27,7 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
+from rabbitry._values.culprit import Published, is_like_refused
 from rabbitry._values.options import WhileDown
 from rabbitry.protocol.wire.constants import CONNECTION_FORCED
 
@@ -53,17 +55,22 @@ def check_policies(while_down: str, on_unknown: str = "raise") -> None:
 
 
 def next_step(
-    outcome: Literal["unknown", "unsent"], end: BaseException | None, *, may_repeat: bool, is_last: bool = False
+    published: Published,
+    outcome: Literal["unknown", "unsent"],
+    end: BaseException | None,
+    *,
+    may_repeat: bool,
+    is_last: bool = False,
 ) -> Step:
-    """What to do with an operation whose channel's or connection's `end` struck it.
+    """What to do with a publish that its channel's or connection's `end` has struck.
 
     `may_repeat`: its caller has said that it may be done twice. `is_last`: it was suspected before, often enough.
     """
     if outcome == "unsent":
-        return "again"
+        return "alone" if is_like_refused(published, end) else "again"
     if not may_repeat:
         return "never"
-    if is_lost(end):
+    if is_lost(end) or (isinstance(end, Closed) and end.is_explained):
         return "again"
     return "never" if is_last else "alone"
 
@@ -77,7 +84,7 @@ def is_lost(end: BaseException | None) -> bool:
 
 class Attempts:
     """What one operation knows of its attempts: `unknown` is the last that may have arrived; it `is_suspect` once the
-    broker has closed something for it, or for what was under way beside it.
+    broker has closed something for it, or for what was under way beside it, or refused what is like it.
     """
 
     __slots__ = ("_may_repeat", "_suspicions_left", "is_suspect", "unknown")
@@ -93,15 +100,16 @@ class Attempts:
         """What to do after the attempt that raised this."""
         if isinstance(error, OutcomeUnknown):
             is_last = self._suspicions_left == 1
-            step = next_step("unknown", error.__cause__, may_repeat=self._may_repeat, is_last=is_last)
-            if step == "alone":
-                self.is_suspect = True
-                self._suspicions_left -= 1
+            step = next_step(error, "unknown", error.__cause__, may_repeat=self._may_repeat, is_last=is_last)
+            self._suspicions_left -= step == "alone"
             if step != "never":
                 self.unknown = error
-            return step
-        # It did not leave: the channel, its connection or its reply consumer had ended before.
-        return "again" if isinstance(error, NotSent | Closed | ConsumerCancelled) else "never"
+        elif isinstance(error, NotSent):
+            step = next_step(error, "unsent", error.__cause__, may_repeat=self._may_repeat)
+        else:  # it was not even queued, as the channel, its connection or its reply consumer had ended before
+            return "again" if isinstance(error, Closed | ConsumerCancelled) else "never"
+        self.is_suspect = self.is_suspect or step == "alone"
+        return step
 
 
 # --- in a life --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,15 @@ from rabbitry._client.link import Link
 from rabbitry._client.outcomes import next_step
 from rabbitry._client.senders import Renewal, open_channel
 from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
-from rabbitry._errors import Closed, ConnectionBlocked, LocalProtocolError, NotConnected, PublishFailed, RabbitryError
+from rabbitry._errors import (
+    ChannelClosed,
+    Closed,
+    ConnectionBlocked,
+    LocalProtocolError,
+    NotConnected,
+    PublishFailed,
+    RabbitryError,
+)
 from rabbitry._values.message import Message
 from rabbitry._values.options import Loss, OnUnknown, WhileDown
 from rabbitry._values.topology import Exchange, name_of
@@ -50,16 +58,14 @@ class LastingConfirmation(Confirmation):
         self.mandatory = mandatory
         self.number = 0  # in the order of submitting
         self.was_sent = False  # in a former life: it may have arrived then
-        self.is_suspect = False  # the broker closed a channel for it, or for one beside it
+        self.is_suspect = False  # the broker closed a channel for it, or for one beside it, or for one that is like it
 
     def __lt__(self, other: LastingConfirmation) -> bool:
         return self.number < other.number
 
     def lose(self, outcome: Loss, error: RabbitryError) -> None:
         """The channel ended before the broker answered."""
-        if outcome == "refused":
-            super().lose(outcome, error)
-        elif not self._publisher._takes_back(self, outcome, error):
+        if outcome == "refused" or not self._publisher._takes_back(self, outcome, error):
             self.give_up(outcome, error)
 
     def take_over(self, answered: Confirmation) -> None:
@@ -67,18 +73,18 @@ class LastingConfirmation(Confirmation):
         self._returned = answered._returned
         self.settle(answered.outcome != "nacked")
 
-    def give_up(self, outcome: Literal["unknown", "unsent"], error: RabbitryError) -> None:
+    def give_up(self, outcome: Loss, error: RabbitryError) -> None:
         """End it, as the message will not be sent again."""
-        super().lose("unknown" if self.was_sent else outcome, error)
+        super().lose("unknown" if self.was_sent and outcome == "unsent" else outcome, error)
 
 
 class ClientPublisher(Publisher):
     """A `Publisher` that goes on in the next connection life; made by `client.publisher`.
 
-    What was certainly not sent when a connection ended is sent in the next life, in order. What was under way ends as
+    What was certainly not taken when a channel or connection ended is sent again, in order. What was under way ends as
     `OutcomeUnknown`, or with `on_unknown="republish"` is sent again and counted in `republished`: it arrives at least
-    once, so there may be duplicates. Where the broker closed the channel over a message it does not say which: each
-    that was under way is then sent alone, and only the culprit fails.
+    once, so there may be duplicates. A message that the broker closed the channel over ends as `Refused`. Where it
+    can't be told which that is, each that was under way is, with "republish", sent alone, and only the culprit fails.
     """
 
     __slots__ = (
@@ -243,12 +249,20 @@ class ClientPublisher(Publisher):
         super()._settled(confirmation)
 
     def _takes_back(
-        self, confirmation: LastingConfirmation, outcome: Literal["unknown", "unsent"], error: RabbitryError
+        self,
+        confirmation: LastingConfirmation,
+        outcome: Literal["unknown", "unsent"],
+        error: RabbitryError,
+        *,
+        is_last: bool = False,
     ) -> bool:
-        """Whether a publish that a life's end has struck will be sent in the next one."""
-        if not self._is_open or self._while_down == "fail" or self._link.state == "closed":
+        """Whether a publish that the end of a channel or connection has struck will be sent again."""
+        if not self._is_open or self._link.state == "closed":
             return False
-        step = next_step(outcome, error, may_repeat=self._on_unknown == "republish")
+        if self._while_down == "fail" and not isinstance(error, ChannelClosed):  # it would have to wait
+            return False
+        may_repeat = self._on_unknown == "republish"
+        step = next_step(confirmation, outcome, error, may_repeat=may_repeat, is_last=is_last)
         if step == "never":
             return False
         if step == "alone":
@@ -300,9 +314,11 @@ class ClientPublisher(Publisher):
     async def _send_alone(self, confirmation: LastingConfirmation) -> None:
         """Send a suspect message on a channel with no other, so that its end is this one's fault."""
         once = self._once(confirmation)
+        is_under_way = False
         try:
             life = life_of(await open_channel(self._link, self._while_down))
             try:
+                is_under_way = True
                 await life.publish(once.message, once, confirmation.mandatory)
             finally:
                 await life.close()
@@ -311,19 +327,20 @@ class ClientPublisher(Publisher):
             assert error is None or isinstance(error, RabbitryError)
             if error is None:
                 confirmation.take_over(once)
+            elif once.outcome == "refused":
+                confirmation.give_up("refused", error)
             else:
                 outcome: Literal["unknown", "unsent"] = "unsent" if once.outcome == "unsent" else "unknown"
-                if next_step(outcome, error, may_repeat=True, is_last=True) == "again":
-                    heappush(self._again, confirmation)
-                else:
-                    confirmation.give_up("unknown", error)
+                if not self._takes_back(confirmation, outcome, error, is_last=True):
+                    confirmation.give_up(outcome, error)
         except Closed:  # before it was queued
             heappush(self._again, confirmation)
         except BaseException:
+            confirmation.was_sent = confirmation.was_sent or is_under_way
             if self._is_open:
                 heappush(self._again, confirmation)
             else:  # it was left, and has given up what was in the heap
-                confirmation.give_up("unknown", NotConnected("the publisher was left before the message was confirmed"))
+                confirmation.give_up("unsent", NotConnected("the publisher was left before the message was confirmed"))
             raise
         else:
             confirmation.take_over(once)

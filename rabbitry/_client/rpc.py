@@ -23,6 +23,7 @@ from rabbitry._errors import (
     LocalProtocolError,
     NotConnected,
     NotFound,
+    NotSent,
     OutcomeUnknown,
     RabbitryError,
 )
@@ -43,7 +44,7 @@ SUSPECT_ATTEMPTS = 3
 """Times that an idempotent call is sent which may be what the broker closes the channel, or the connection, for."""
 
 
-_ENDED = (OutcomeUnknown, Closed, ConsumerCancelled)
+_ENDED = (OutcomeUnknown, NotSent, Closed, ConsumerCancelled)
 """How a call fails whose channel, connection or reply consumer ended."""
 
 
@@ -52,8 +53,9 @@ class ClientRPC:
     calls at once.
 
     A call in flight when the connection ends raises `OutcomeUnknown`: the server may have done its work. With
-    `idempotent=True` it is sent again instead. Each exchange has a channel of its own (the first hundred of them): one
-    that does not exist, say, for which the broker closes the channel, ends the calls to itself alone.
+    `idempotent=True` it is sent again instead. A request that the broker closes the channel over raises `Refused`, and
+    those behind it are sent again. Each exchange has a channel of its own (the first hundred of them): one that does
+    not exist, say, for which the broker closes the channel, ends the calls to itself alone.
     """
 
     __slots__ = ("_codec", "_is_open", "_late", "_link", "_lock", "_reply_to", "_rpcs", "_waiting", "_while_down")

@@ -131,15 +131,16 @@ class Senders:
                     self._renewal.retire(life_of(channel))
 
     async def _publish_alone(self, send: Send, while_down: WhileDown, attempts: Attempts) -> None:
-        """The broker closed a channel, or the connection, for a message, and does not say which. Alone on a channel the
-        innocent get through; the culprit fails again, and for good.
+        """The broker closed a channel, or the connection, for a message, and does not say which, or for another that
+        is like this one. Alone on a channel the innocent get through; the culprit fails, and for good.
         """
         while True:
             try:
                 channel = await open_channel(self._link, while_down)
             except NotConnected as error:
-                assert attempts.unknown is not None
-                raise attempts.unknown from error
+                if attempts.unknown is not None:
+                    raise attempts.unknown from error
+                raise
             try:
                 return await send(channel)
             except (PublishFailed, Closed) as error:

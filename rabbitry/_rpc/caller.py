@@ -7,7 +7,7 @@ are parsed, without a task; late and unknown replies are counted and dropped; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import urandom
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,9 +18,9 @@ from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
+    Closed,
     ConsumerCancelled,
     MessageTooLarge,
-    OutcomeUnknown,
     RabbitryError,
     Unroutable,
 )
@@ -34,11 +34,13 @@ from rabbitry._rpc.envelope import (
 )
 from rabbitry._rpc.interface import bound
 from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.culprit import failure_of, find_culprit, is_like_refused, loss
 from rabbitry._values.message import Message
-from rabbitry._values.options import ReplyTo
+from rabbitry._values.options import Loss, ReplyTo
 from rabbitry._values.topology import Exchange, name_of
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.constants import PRECONDITION_FAILED
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
 __all__ = ["RPC", "calls_in_flight", "check_reply_to"]
@@ -79,7 +81,7 @@ class RPC:
         self._reply_to: ReplyTo = check_reply_to(reply_to)
         self._reply_address = DIRECT
         self._reply_headers: dict[str, Any] = {}
-        self._waiters: dict[str, Waiter] = {}
+        self._waiters: dict[str, _Call] = {}  # in the order of publishing
         self._error: RabbitryError | None = None
         self.late_replies = 0
 
@@ -141,8 +143,9 @@ class RPC:
         `method` names one of a `Service`, whose payload is `{"args": […], "kwargs": {…}}`: see `bind`. `headers` may be
         those of a request that is passed on: its deadline and the way of its reply are left out. Raises
         `Unroutable` when no queue is bound (with `mandatory`), `RemoteError` when the handler raised, `DecodeError`
-        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile, and what ended it where that
-        was before: then nothing was sent.
+        when the reply can't be decoded, `OutcomeUnknown` when the channel ended meanwhile, `Refused` when the broker
+        ended it over this request, `NotSent` when over one before it, and what ended it where that was before: then
+        nothing was sent.
 
         Its only time-out is the caller's cancel scope, which travels: the request expires in its queue, no server
         begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
@@ -172,17 +175,16 @@ class RPC:
         if table:
             properties.headers = table
         encoded = encode_properties(properties)
-        waiter = self._waiters[correlation_id] = Waiter()
+        waiter = self._waiters[correlation_id] = _Call(body, properties, exchange, routing_key)
         endpoint.protocol.expect(1)  # reading must not pause, and the poller may look again at once
         try:
             channel.publish(encoded, body, exchange, routing_key, mandatory)
             endpoint.wrote()
             reply = await waiter.wait(endpoint.new_signal)
         except _CallLost as lost:
-            message = _message(body, properties)
             if isinstance(lost.cause, Unroutable):
-                raise Unroutable(message, exchange, routing_key, lost.cause.reply) from None
-            raise OutcomeUnknown(message, exchange, routing_key, str(lost.cause)) from lost.cause
+                raise Unroutable(waiter.message, exchange, routing_key, lost.cause.reply) from None
+            raise failure_of(waiter, lost.outcome, lost.cause) from lost.cause
         except anyio.get_cancelled_exc_class():
             self.late_replies += waiter.value is not None  # it came in this very turn
             raise
@@ -270,9 +272,10 @@ class RPC:
     def channel_ended(self, error: RabbitryError) -> None:
         """No more replies will come."""
         self._error = error
-        waiters, self._waiters = self._waiters, {}
-        for waiter in waiters.values():
-            waiter.fail(_CallLost(error))
+        calls, self._waiters = list(self._waiters.values()), {}
+        culprit = _find_culprit(calls, error)
+        for index, call in enumerate(calls):
+            call.fail(_CallLost(error, loss(index, culprit)))
 
 
 def calls_in_flight(rpc: RPC) -> int:
@@ -286,11 +289,46 @@ def _remaining() -> float:
     return deadline - anyio.current_time() if math.isfinite(deadline) else deadline
 
 
-class _CallLost(Exception):
-    """Carries to a waiting call why no reply will come; never leaves this module."""
+class _Call(Waiter):
+    """A call whose reply has not come yet: a publish like others, should the broker refuse it."""
 
-    def __init__(self, cause: RabbitryError) -> None:
+    __slots__ = ("_body", "_properties", "exchange", "routing_key")
+
+    def __init__(self, body: bytes, properties: Properties, exchange: str, routing_key: str) -> None:
+        Waiter.__init__(self)
+        self._body = body
+        self._properties = properties
+        self.exchange = exchange
+        self.routing_key = routing_key
+
+    @property
+    def message(self) -> Message:
+        """The request as a message, for an error and for who asks which request was refused."""
+        return _message(self._body, self._properties)
+
+
+class _CallLost(Exception):
+    """Carries to a waiting call why no reply will come, and what became of its request; never leaves this module."""
+
+    def __init__(self, cause: RabbitryError, outcome: Loss = "unknown") -> None:
         self.cause = cause
+        self.outcome: Loss = outcome
+
+
+def _find_culprit(calls: Sequence[_Call], end: RabbitryError) -> int | None:
+    """The index of the call that the broker ended the channel for, where that can be told.
+
+    A call waits for long, and what it is refused for may be new: an exchange that is gone, a permission. So for what
+    is no fault of the message itself it must be the only one that fits.
+    """
+    culprit = find_culprit(calls, end)
+    if culprit is None:
+        return None
+    assert isinstance(end, Closed)
+    if end.code != PRECONDITION_FAILED and any(is_like_refused(call, end) for call in calls[culprit + 1 :]):
+        return None
+    end.is_explained = True
+    return culprit
 
 
 def check_reply_to(reply_to: ReplyTo) -> ReplyTo:

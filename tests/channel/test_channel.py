@@ -145,7 +145,7 @@ async def test_a_refusal_ends_all_that_waits_on_the_channel(amqp_url: str) -> No
                 await anyio.wait_all_tasks_blocked()
                 confirmation = channel.publish_nowait(b"", exchange=unique())
                 assert confirmation is not None
-                with pytest.raises(rabbitry.OutcomeUnknown) as caught:
+                with pytest.raises(rabbitry.Refused) as caught:
                     await confirmation.wait()
                 assert isinstance(caught.value.__cause__, rabbitry.NotFound)
         assert ended == ["iteration"]

@@ -270,6 +270,47 @@ def test_interrupted_twice_it_says_of_how_many_nothing_is_known(cli: Cli, queue:
 
 
 @BACKENDS
+@pytest.mark.parametrize("form", ["--lines", "--json-lines"])
+def test_what_was_read_and_not_published_is_kept(
+    cli: Cli, queue: str, amqp_url: str, backend: str, form: str, tmp_path: Path
+) -> None:
+    """Where the connection is lost for good, or the second signal drops it."""
+    failed = tmp_path / "failed"
+    words = "publish", "--routing-key", queue, form, "--window", "1", "--backend", backend, "--failed", str(failed)
+    wrapped = b"%d\n" if form == "--lines" else b'{"body": "%d"}\n'
+    for is_lost in (True, False):
+        failed.unlink(missing_ok=True)
+        with (
+            proxied(amqp_url) as (portal, proxy),
+            program(proxy.url, *words, stdin=PIPE, stderr=PIPE) as publisher,
+        ):
+            assert publisher.stdin is not None and publisher.stderr is not None
+            publisher.stdin.write(wrapped % 0)
+            publisher.stdin.flush()
+            eventually(lambda: depth(cli, queue) == 1)
+            for link in proxy.links:
+                portal.call(link.to_client.stall)
+            publisher.stdin.write(b"".join(wrapped % number for number in range(1, 6)))
+            publisher.stdin.flush()
+            eventually(lambda: depth(cli, queue) == 2)
+            if is_lost:
+                portal.call(proxy.refuse)
+                portal.call(proxy.cut)
+            else:
+                publisher.send_signal(signal.SIGINT)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    publisher.wait(timeout=0.3)
+                publisher.send_signal(signal.SIGINT)
+            assert publisher.wait(timeout=30) == (3 if is_lost else 130)
+            text = publisher.stderr.read().decode()
+        kept = [json.loads(line)["body"] for line in failed.read_bytes().splitlines()]
+        assert sorted(kept) == ["1", "2", "3", "4", "5"]
+        assert "4 lines read, and left" in text
+        assert "Traceback" not in text
+        cli("purge", queue)
+
+
+@BACKENDS
 def test_a_connection_that_is_lost_costs_no_message(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
     """What was under way then is sent again, and counted, as it may have arrived."""
     words = "publish", "--routing-key", queue, "--lines", "--wait", "30", "--backend", backend

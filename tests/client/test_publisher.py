@@ -194,6 +194,7 @@ async def test_leaving_the_client_flushes_publishers_of_other_tasks(amqp_url: st
         assert {confirmation.outcome for confirmation in confirmations} == {"confirmed"}
 
 
+@pytest.mark.usefixtures("nobody_is_named")
 async def test_republishing_finds_the_one_that_the_broker_closes_the_channel_for(amqp_url: str) -> None:
     """The broker does not say which it was; the innocent, which were under way beside it, all arrive."""
     async with rabbitry.open_client(amqp_url) as client, some_queue(amqp_url) as queue:
@@ -217,9 +218,11 @@ async def test_a_missing_exchange_does_not_republish_for_ever(amqp_url: str) -> 
                 for number in range(50):
                     await publisher.submit(b"%d" % number)
         assert raised.value.count == 50
-        with anyio.fail_after(30), pytest.raises(rabbitry.OutcomeUnknown) as unknown:
+        assert all(isinstance(failure, rabbitry.Refused) for failure in raised.value.failures)
+        with anyio.fail_after(30), pytest.raises(rabbitry.Refused) as refused:
             await client.publish(b"x", exchange=Exchange("missing"), on_unknown="republish")
-        assert isinstance(unknown.value.__cause__, rabbitry.NotFound)
+        assert isinstance(refused.value.__cause__, rabbitry.NotFound)
+        assert client.statistics()["republished"] == 0
 
 
 async def test_publish_republishes_where_duplicates_are_fine(amqp_url: str) -> None:
@@ -406,7 +409,7 @@ async def test_the_innocent_get_through_where_the_broker_closed_the_channel_for_
         async def publish(message: Message) -> None:
             try:
                 await client.publish(message, routing_key=queue, on_unknown="republish")
-            except rabbitry.OutcomeUnknown as error:
+            except rabbitry.Refused as error:
                 ended.append(type(error.__cause__).__name__)
             else:
                 ended.append("confirmed")
@@ -474,6 +477,7 @@ def test_under_plain_asyncio(amqp_url: str) -> None:
         runner.run(asyncio.wait_for(main(), 45))
 
 
+@pytest.mark.usefixtures("nobody_is_named")
 @pytest.mark.parametrize("while_down", ["wait", "fail"])
 async def test_a_connection_lost_while_a_suspect_is_sent_alone_leaves_its_outcome_unknown(
     amqp_url: str, while_down: Literal["wait", "fail"]
@@ -491,6 +495,7 @@ async def test_a_connection_lost_while_a_suspect_is_sent_alone_leaves_its_outcom
                 await client.publish(b"x", exchange="missing", on_unknown="republish", while_down=while_down)
 
 
+@pytest.mark.usefixtures("nobody_is_named")
 async def test_leaving_a_publisher_ends_what_it_sends_alone(amqp_url: str) -> None:
     async with through_proxy(amqp_url) as (client, proxy), anyio.create_task_group() as tg:
         with pytest.raises(ZeroDivisionError):

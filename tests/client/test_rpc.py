@@ -283,7 +283,7 @@ async def test_replies_outlive_a_message_that_the_broker_closes_their_channel_fo
 
         async def spoil() -> None:
             while True:
-                with suppress(rabbitry.OutcomeUnknown):
+                with suppress(rabbitry.Refused):
                     await server.publish(rabbitry.Message(b"x", user_id="mallory"), routing_key="nowhere")
 
         async with rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:

@@ -195,6 +195,7 @@ async def test_a_clients_handlers_and_lives(amqp_url: str) -> None:
     assert metrics.under_way == 0
 
 
+@pytest.mark.usefixtures("nobody_is_named")
 async def test_a_message_sent_again_alone_is_still_one(amqp_url: str) -> None:
     """The broker closes the channel over the second of three, so that each is sent again on one of its own."""
     metrics = Metrics()
@@ -210,6 +211,7 @@ async def test_a_message_sent_again_alone_is_still_one(amqp_url: str) -> None:
     assert metrics.under_way == 0
 
 
+@pytest.mark.usefixtures("nobody_is_named")
 async def test_one_given_up_and_then_sent_again_alone_is_still_one(amqp_url: str) -> None:
     """Nobody waits for it any more when the broker closes the channel over the one behind it."""
     metrics = Metrics()

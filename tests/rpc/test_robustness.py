@@ -210,7 +210,7 @@ async def test_a_call_to_a_missing_exchange_ends_no_others(amqp_url: str, idempo
                 for number in range(5):
                     calls.start_soon(call, number)
                 await until(lambda: "5 calls in flight" in repr(rpc))
-                with pytest.raises(rabbitry.OutcomeUnknown, match="NOT_FOUND"), anyio.fail_after(5):
+                with pytest.raises(rabbitry.Refused, match="NOT_FOUND"), anyio.fail_after(5):
                     await rpc.call("x", 1, exchange=Exchange(unique("missing")), idempotent=idempotent)
                 release.set()
             assert sorted(replies) == [0, 2, 4, 6, 8]
@@ -224,7 +224,7 @@ async def test_exchanges_that_are_missing_take_no_others_channel(
     monkeypatch.setattr("rabbitry._client.rpc.OWN_CHANNELS", 3)
     async with rabbitry.open_client(amqp_url) as client, client.rpc() as rpc:
         for _ in range(3):
-            with pytest.raises(rabbitry.OutcomeUnknown, match="NOT_FOUND"):
+            with pytest.raises(rabbitry.Refused, match="NOT_FOUND"):
                 await rpc.call("x", exchange=unique("missing"))
         with pytest.raises(rabbitry.Unroutable):
             await rpc.call(unique(), exchange="amq.direct")

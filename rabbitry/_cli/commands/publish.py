@@ -65,6 +65,7 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
                             await _submit(source, publisher, tally, progress, is_mandatory=arguments.mandatory)
                             await publisher.flush()
                     finally:
+                        source.leave(tally)
                         tally.republished = publisher.republished
         finally:
             progress.clear()
@@ -101,15 +102,22 @@ async def _submit(
                 await publisher.submit(
                     message, exchange=exchange, routing_key=routing_key, mandatory=is_mandatory, tag=number
                 )
-            except (TypeError, ValueError) as error:
-                tally.is_no_message(number, error, as_json(record_of(message, exchange, routing_key)).encode())
+            except (ValueError, TypeError) as error:
+                tally.is_no_message(number, error, _line(message, exchange, routing_key))
                 continue
+            except BaseException:  # of the client, or the second signal
+                tally.leave(_line(message, exchange, routing_key))
+                raise
             tally.published += 1
             progress.tick()
             if tally.published == 1:
                 await publisher.flush()
             if tally.is_hopeless:
                 break
+
+
+def _line(message: Message, exchange: str, routing_key: str) -> bytes:
+    return as_json(record_of(message, exchange, routing_key)).encode()
 
 
 def _end(source: Source, publisher: ClientPublisher) -> None:
@@ -150,7 +158,9 @@ class Source:
         self._arguments = arguments
         self._given = given
         self._bodies = bodies
+        self._exchange, self._routing_key = arguments.exchange or "", arguments.routing_key or ""
         self._reader = None if bodies else Reader()
+        self._empty = Message(b"", **given)
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -161,7 +171,7 @@ class Source:
 
     async def messages(self, tally: Tally) -> AsyncGenerator[Outgoing, None]:
         """All of them, in order; of lines that are none the tally is told."""
-        exchange, routing_key = self._arguments.exchange or "", self._arguments.routing_key or ""
+        exchange, routing_key = self._exchange, self._routing_key
         if self._reader is None:
             messages = [Message(body, **self._given) for body in self._bodies]
             for number in range(self._arguments.repeat * len(messages)):
@@ -169,20 +179,26 @@ class Source:
                     return
                 yield Outgoing(number + 1, messages[number % len(messages)], exchange, routing_key)
             return
-        empty = Message(b"", **self._given)
         number = 0
         async with aclosing(self._reader.lines(b"\0" if self._arguments.null else b"\n")) as lines:
             async for line in lines:
                 number += 1
                 if not self._arguments.json_lines:
-                    yield Outgoing(number, empty.replace(body=line), exchange, routing_key)
+                    yield Outgoing(number, self._empty.replace(body=line), exchange, routing_key)
                 elif line.strip():
                     try:
                         outgoing = self._parsed(number, line, exchange, routing_key)
-                    except (ValueError, RecursionError) as error:  # the second where it is nested too deeply
+                    except (ValueError, TypeError, RecursionError) as error:  # the last where it is nested too deeply
                         tally.is_no_message(number, error, line)
                     else:
                         yield outgoing
+
+    def leave(self, tally: Tally) -> None:
+        """Give up what was read and is yet to come."""
+        for line in self._reader.waiting if self._reader is not None else ():
+            if self._arguments.lines:
+                line = _line(self._empty.replace(body=line), self._exchange, self._routing_key)
+            tally.leave(line)
 
     def _parsed(self, number: int, line: bytes, exchange: str, routing_key: str) -> Outgoing:
         message, its_exchange, its_key = parse_record(line, self._given)

@@ -154,8 +154,17 @@ class ProtocolChannel(Settling):
         self.end(ChannelClosed("the channel was closed by this program"), ChannelState.CLOSING, keep=slot)
         return slot
 
-    def end(self, error: RabbitryError, state: ChannelState, keep: Slot | None = None, unsent: int = 0) -> None:
-        """Everything that waits learns the cause; the last `unsent` publishes never left."""
+    def end(
+        self,
+        error: RabbitryError,
+        state: ChannelState,
+        keep: Slot | None = None,
+        unsent: int = 0,
+        is_alone: bool = True,
+    ) -> None:
+        """Everything that waits learns the cause; the last `unsent` publishes never left. It `is_alone` where no other
+        channel with publishes ends by the same.
+        """
         if self.state is ChannelState.CLOSED:
             return
         if self.error is None:
@@ -174,14 +183,19 @@ class ProtocolChannel(Settling):
         first = self.state is not ChannelState.CLOSING
         self.state = state
         if first:
-            ended = events.ChannelEnded(self.number, self.error, waiting, consumers, unknown, never_sent)
+            ended = events.ChannelEnded(self.number, self.error, waiting, consumers, unknown, never_sent, is_alone)
             self.connection.events.append(ended)
         elif waiting:
             self.connection.events.append(events.ChannelEnded(self.number, self.error, waiting, [], [], []))
 
-    def connection_ended(self, error: RabbitryError, unsent: int) -> None:
+    @property
+    def is_publishing(self) -> bool:
+        """Whether publishes still wait for their confirm."""
+        return bool(self.confirms.pending)
+
+    def connection_ended(self, error: RabbitryError, unsent: int, is_alone: bool) -> None:
         """The connection has ended, by `error`, and this channel with it; the last `unsent` publishes never left."""
-        self.end(error, ChannelState.CLOSED, unsent=unsent)
+        self.end(error, ChannelState.CLOSED, unsent=unsent, is_alone=is_alone)
 
     # --- undoing -----------------------------------------------------------------------------------------------------
 

@@ -132,10 +132,11 @@ class Recovered:
 
 class ChannelEnded:
     """Channel `number` is over. `waiting` are the tokens of unanswered requests, `consumers` those of its consumers,
-    `unknown` of publishes that may have arrived, `unsent` of publishes whose frames never left.
+    `unknown` of publishes that may have arrived, `unsent` of publishes whose frames never left. It `is_alone` unless
+    other channels with publishes ended with it.
     """
 
-    __slots__ = ("consumers", "error", "number", "unknown", "unsent", "waiting")
+    __slots__ = ("consumers", "error", "is_alone", "number", "unknown", "unsent", "waiting")
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class ChannelEnded:
         consumers: list[Any],
         unknown: list[Any],
         unsent: list[Any],
+        is_alone: bool = True,
     ) -> None:
         self.number = number
         self.error = error
@@ -152,6 +154,7 @@ class ChannelEnded:
         self.consumers = consumers
         self.unknown = unknown
         self.unsent = unsent
+        self.is_alone = is_alone
 
 
 class ConnectionEnded:

@@ -53,8 +53,15 @@ class Ending(Acking, Protocol):
     number: int
     slots: Slots
 
-    def connection_ended(self, error: RabbitryError, unsent: int) -> None:
-        """The connection has ended, by `error`; the last `unsent` publishes of the channel never left."""
+    @property
+    def is_publishing(self) -> bool:
+        """Whether publishes still wait for their confirm."""
+        ...
+
+    def connection_ended(self, error: RabbitryError, unsent: int, is_alone: bool) -> None:
+        """The connection has ended, by `error`; the last `unsent` publishes of the channel never left. It `is_alone`
+        where no other channel is publishing.
+        """
         ...
 
 
@@ -276,8 +283,10 @@ class ConnectionLife(Generic[Channel]):
         return counts
 
     def _end_channels(self, error: RabbitryError, unsent: Mapping[int, int]) -> None:
-        for channel in list(self.channels.values()):
-            channel.connection_ended(error, unsent.get(channel.number, 0))
+        channels = list(self.channels.values())
+        is_alone = sum(channel.is_publishing for channel in channels) <= 1
+        for channel in channels:
+            channel.connection_ended(error, unsent.get(channel.number, 0), is_alone)
 
     def end_error(self) -> RabbitryError:
         """Why the connection can't be used, as a fresh exception."""

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from loadtest.drivers import BACKENDS, LIBRARIES, DriverMissing, load_driver
+from loadtest.drivers.base import Outcome, ProducerOptions
+from rabbitry.testing import PrivateNode
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -30,6 +32,26 @@ async def test_a_queue_that_is_not_there_is_counted_as_such(driver: str, amqp_ur
         assert await administrator.count_messages(name) == 0
         await administrator.delete_queue(name)
         assert await administrator.count_messages(name) is None
+
+
+async def test_a_message_that_the_broker_refuses_is_neither_lost_nor_unknown() -> None:
+    settled: dict[object, Outcome] = {}
+    async with (
+        PrivateNode(settings={"max_message_size": 1000}) as node,
+        load_driver("rabbitry").open() as session,
+        session.connect(node.url, "test") as connection,
+    ):
+        options = ProducerOptions(window=1, persistent=True, mandatory=False)
+        async with connection.producer("nowhere", options, settled.__setitem__) as producer:
+            assert await producer.publish(bytes(1000)) is Outcome.CONFIRMED
+            assert await producer.publish(bytes(1001)) is Outcome.NACKED
+        options = ProducerOptions(window=10, persistent=True, mandatory=False)
+        async with connection.producer("nowhere", options, settled.__setitem__) as producer:
+            await producer.submit(bytes(1000), 1)
+            await producer.flush()
+            await producer.submit(bytes(1001), 2)
+            await producer.flush()
+    assert settled == {1: Outcome.CONFIRMED, 2: Outcome.NACKED}
 
 
 def test_the_table_says_what_each_can() -> None:
