@@ -15,7 +15,6 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError
 from rabbitry._values.codecs import Codec, codec_named
 from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
@@ -32,9 +31,12 @@ class Message:
     `body` is copied if it is mutable, and so are the headers. The rest are AMQP's fourteen properties (specification
     1.8.2 and RabbitMQ's "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0
     to 255; `expiration` the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware
-    `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the broker closes the channel.
-    Strings are at most 255 bytes. Times before 1970 are sent, too, but a header with one ends the connection of some
-    other clients (pika 1.4 reads them unsigned).
+    `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the message is `Refused`. Strings
+    are at most 255 bytes. Times before 1970 are sent, too, but a header with one ends the connection of some other
+    clients (pika 1.4 reads them unsigned).
+
+    Raises `TypeError` for a body that is no bytes, headers that are no mapping, an expiration that is text, and
+    `ValueError` for a delivery mode other than these. What else can't be sent is refused by publishing.
     """
 
     body: bytes = field(kw_only=False)
@@ -58,13 +60,15 @@ class Message:
         body = self.body
         if type(body) is not bytes:
             if not isinstance(body, Body):
-                raise LocalProtocolError(
+                raise TypeError(
                     f"a message body must be bytes, not {type(body).__name__}: "
                     "use Message.json(...), Message.msgpack(...) or Message.encode(..., codec='text')"
                 )
             object.__setattr__(self, "body", bytes(body))
         if self.headers is not None:
             object.__setattr__(self, "headers", MappingProxyType(_copied(self.headers)))
+        if self.delivery_mode != 2 or self.expiration is not None:
+            _check(self.delivery_mode, self.expiration)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A message is pickled and copied by its fields, as the read-only view of its headers can't be. Pickles are
@@ -103,7 +107,9 @@ class Message:
         return fresh
 
     def encoded_properties(self) -> bytes:
-        """The properties as they go into the content header. `LocalProtocolError` names what can't be encoded."""
+        """The properties as they go into the content header. `LocalProtocolError` or `ValueError` names what can't be
+        encoded.
+        """
         encoded = self._encoded
         if encoded is None:
             # hot: what needs no conversion is encoded as it is; a reply's properties are never the same twice
@@ -114,7 +120,22 @@ class Message:
         return encoded
 
 
+def _check(delivery_mode: Any, expiration: Any) -> None:
+    """Refuse at once what RabbitMQ would close the channel over, and what is mistaken for something else."""
+    if delivery_mode is not None and not isinstance(delivery_mode, int):
+        raise TypeError(f"delivery_mode must be 2 (persistent) or 1 (transient), not {delivery_mode!r:.60}")
+    if delivery_mode not in (None, 1, 2):
+        raise ValueError(f"delivery_mode must be 2 (persistent) or 1 (transient), not {delivery_mode}")
+    if isinstance(expiration, str | bytes):
+        raise TypeError(
+            f"expiration must be a number of seconds or a timedelta, not {expiration!r:.60}: "
+            'what AMQP carries as "5000", milliseconds in digits, is expiration=5 here'
+        )
+
+
 def _copied(headers: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of names to values, not {type(headers).__name__}: {headers!r:.60}")
     return {
         name: deepcopy(value) if isinstance(value, (dict, list, bytearray)) else value
         for name, value in headers.items()
@@ -129,7 +150,7 @@ def wire_properties(message: Message) -> Properties:
     if message.expiration is not None:
         milliseconds = ceil(seconds(message.expiration) * 1000 - 1e-6)
         if not 0 <= milliseconds <= LONGEST_MS:
-            raise LocalProtocolError(f"expiration must be 0 to {LONGEST_MS / 1000} seconds, not {message.expiration}")
+            raise ValueError(f"expiration must be 0 to {LONGEST_MS / 1000} seconds, not {message.expiration}")
         properties.expiration = str(milliseconds)
     return properties
 
