@@ -162,11 +162,15 @@ class Delivery(Content):
 
     @property
     def message(self) -> Message:
-        """The delivery as a `Message`, to publish again."""
+        """The delivery as a `Message`, to publish again: without an expiration that is no number, and with a delivery
+        mode other than 1 and 2, which RabbitMQ 4 lets pass, as the transient one that it takes it for.
+        """
         properties = self.properties
         fields = {name: getattr(properties, name) for name in type(properties).__slots__}
         expiration = fields["expiration"]
         fields["expiration"] = int(expiration) / 1000 if expiration is not None and expiration.isdecimal() else None
+        if fields["delivery_mode"] not in (None, 1, 2):
+            fields["delivery_mode"] = 1
         return Message(self.body, **fields)
 
     @property

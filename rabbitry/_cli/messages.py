@@ -99,6 +99,8 @@ def parse_properties(properties: list[str], headers: list[str]) -> dict[str, Any
 
 
 def _property_from_text(name: str, text: str) -> Any:
+    if name == "delivery_mode" and text not in ("1", "2"):
+        raise ValueError(f"--property delivery_mode: 2 (persistent) or 1 (transient), not {text!r}")
     if name in ("delivery_mode", "priority"):
         if not text.isdecimal() or int(text) > 255:
             raise ValueError(f"--property {name}: a number of 0 to 255, not {text!r}")
@@ -121,6 +123,8 @@ def _property_from_json(name: str, value: Any) -> Any:
     if name in ("delivery_mode", "priority", "expiration"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{name} is a number")
+        if name == "delivery_mode" and value not in (1, 2):
+            raise ValueError("delivery_mode is 2 (persistent) or 1 (transient)")
         return value
     text = _text_from_json(name, value)
     return _time(text) if name == "timestamp" else text

@@ -31,9 +31,12 @@ class Message:
     `body` is copied if it is mutable, and so are the headers. The rest are AMQP's fourteen properties (specification
     1.8.2 and RabbitMQ's "publishers" guide): `delivery_mode` 2 is persistent (the default), 1 transient; `priority` 0
     to 255; `expiration` the time to live in the queue, seconds or `timedelta`, 0 to 4294967.295; `timestamp` an aware
-    `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the broker closes the channel.
-    Strings are at most 255 bytes. Times before 1970 are sent, too, but a header with one ends the connection of some
-    other clients (pika 1.4 reads them unsigned).
+    `datetime`, stored in whole seconds; `user_id` must be the connection's user, or the message is `Refused`. Strings
+    are at most 255 bytes. Times before 1970 are sent, too, but a header with one ends the connection of some other
+    clients (pika 1.4 reads them unsigned).
+
+    Raises `TypeError` for a body that is no bytes, headers that are no mapping, an expiration that is text, and
+    `ValueError` for a delivery mode other than these. What else can't be sent is refused by publishing.
     """
 
     body: bytes = field(kw_only=False)
@@ -64,6 +67,8 @@ class Message:
             object.__setattr__(self, "body", bytes(body))
         if self.headers is not None:
             object.__setattr__(self, "headers", MappingProxyType(_copied(self.headers)))
+        if self.delivery_mode != 2 or self.expiration is not None:
+            _check(self.delivery_mode, self.expiration)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A message is pickled and copied by its fields, as the read-only view of its headers can't be. Pickles are
@@ -113,7 +118,22 @@ class Message:
         return encoded
 
 
+def _check(delivery_mode: Any, expiration: Any) -> None:
+    """Refuse at once what RabbitMQ would close the channel over, and what is mistaken for something else."""
+    if delivery_mode is not None and not isinstance(delivery_mode, int):
+        raise TypeError(f"delivery_mode must be 2 (persistent) or 1 (transient), not {delivery_mode!r:.60}")
+    if delivery_mode not in (None, 1, 2):
+        raise ValueError(f"delivery_mode must be 2 (persistent) or 1 (transient), not {delivery_mode}")
+    if isinstance(expiration, str | bytes):
+        raise TypeError(
+            f"expiration must be a number of seconds or a timedelta, not {expiration!r:.60}: "
+            'what AMQP carries as "5000", milliseconds in digits, is expiration=5 here'
+        )
+
+
 def _copied(headers: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping of names to values, not {type(headers).__name__}: {headers!r:.60}")
     return {
         name: deepcopy(value) if isinstance(value, (dict, list, bytearray)) else value
         for name, value in headers.items()

@@ -101,13 +101,35 @@ async def test_returns_find_their_own_publish(amqp_url: str) -> None:
 async def test_a_mandatory_message_keeps_its_properties(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel)
-        message = rabbitry.Message(b"body", headers={"mine": 1}, correlation_id="c", expiration=60)
-        await channel.publish(message, routing_key=queue, mandatory=True)
-        delivery = await channel.get(queue, no_ack=True)
-        assert delivery is not None
-        assert delivery.headers.pop("x-rabbitry-publish-tag") == 1
-        assert delivery.message == message.replace(headers={"mine": 1})
-        assert message.headers == {"mine": 1}
+        messages = [
+            rabbitry.Message(b"body", headers={"mine": 1}, correlation_id="c", expiration=60),
+            rabbitry.Message(b"without headers", message_id="m"),
+            rabbitry.Message(b"with none", headers={}),
+        ]
+        for message in messages:
+            await channel.publish(message, routing_key=queue, mandatory=True)
+        for message in messages:
+            delivery = await channel.get(queue, no_ack=True)
+            assert delivery is not None
+            assert delivery.message == message.replace(headers=message.headers or None)
+            assert delivery.headers == (message.headers or {})
+        assert messages[0].headers == {"mine": 1}
+
+
+async def test_a_mandatory_message_passed_on_is_matched_to_its_own_return(amqp_url: str) -> None:
+    """What it carried to here is not carried on."""
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, [b"1", b"2"])
+        await channel.publish(b"3", routing_key=queue, mandatory=True)
+        async with channel.consume(queue) as deliveries:
+            for _ in range(3):
+                delivery = await anext(deliveries)
+                with pytest.raises(rabbitry.Unroutable) as unroutable:
+                    await channel.publish(delivery.message, routing_key=unique(), mandatory=True)
+                assert unroutable.value.message.headers is None
+                await channel.publish(delivery.message, routing_key=queue)
+                delivery.ack()
+        assert await drain(channel, queue) == [b"1", b"2", b"3"]
 
 
 async def test_confirmations_may_be_awaited_by_many_and_late(amqp_url: str) -> None:

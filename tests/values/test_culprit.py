@@ -75,7 +75,7 @@ async def check_refused(
     confirmations.append(channel.publish_nowait(message, exchange=exchange, routing_key=routing_key))
     confirmations += [channel.publish_nowait(each, exchange=innocent[0], routing_key=innocent[1]) for each in INNOCENT]
     confirmations.append(channel.publish_nowait(message, exchange=exchange, routing_key=routing_key))
-    failures = []
+    failures: list[rabbitry.PublishFailed | None] = []
     for confirmation in confirmations:
         assert confirmation is not None
         try:

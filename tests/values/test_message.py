@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rabbitry
+from rabbitry import Delivery
+from rabbitry.protocol.wire.properties import Properties, encode_properties
 from tests.support.helpers import exclusive_queue, open_channel
 
 ROOT = Path(__file__).parents[2]
@@ -230,11 +232,45 @@ def test_bodies_are_bytes(body: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("properties", "error", "words"),
+    [
+        ({"delivery_mode": 7}, ValueError, r"2 \(persistent\) or 1 \(transient\), not 7"),
+        ({"delivery_mode": 0}, ValueError, "delivery_mode"),
+        ({"delivery_mode": -1}, ValueError, "delivery_mode"),
+        ({"delivery_mode": "2"}, TypeError, "delivery_mode"),
+        ({"delivery_mode": 1.5}, TypeError, "delivery_mode"),
+        ({"expiration": "5000"}, TypeError, "seconds or a timedelta, not '5000': .* is expiration=5 here"),
+        ({"expiration": b"5000"}, TypeError, "expiration"),
+        ({"headers": [("name", 1)]}, TypeError, "headers must be a mapping of names to values, not list"),
+        ({"headers": "name=1"}, TypeError, "headers"),
+        ({"headers": {"name"}}, TypeError, "headers"),
+    ],
+)
+def test_refused_as_it_is_made(properties: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        rabbitry.Message(b"", **properties)
+    with pytest.raises(error, match=words):
+        rabbitry.Message.json({}, **properties)
+    with pytest.raises(error, match=words):
+        rabbitry.Message(b"").replace(**properties)
+
+
+def test_a_delivery_mode_that_there_is_not_can_be_received() -> None:
+    """RabbitMQ 4 lets any pass, and takes all but 2 for transient."""
+    header = encode_properties(Properties(delivery_mode=7, expiration="soon"))
+    delivery = Delivery(None, None, 1, False, b"\0\0", header, b"x")  # type: ignore[arg-type]
+    assert delivery.properties.delivery_mode == 7
+    assert delivery.message == rabbitry.Message(b"x", delivery_mode=1)
+    assert delivery.message.replace(body=b"y").delivery_mode == 1
+
+
+@pytest.mark.parametrize(
     ("properties", "words"),
     [
         ({"timestamp": datetime(2024, 1, 1)}, "timestamp"),  # noqa: DTZ001
         ({"expiration": float("nan")}, "finite"),
         ({"expiration": -0.1}, "expiration"),
+        ({"expiration": 4294967.296}, "expiration"),
         ({"correlation_id": "x" * 256}, "correlation_id"),
         ({"priority": "high"}, "priority"),
         ({"headers": {"key": {1: 2}}}, "headers"),

@@ -32,7 +32,7 @@ from rabbitry import _endpoint
 from rabbitry._channel.consumer import MESSAGE_OVERHEAD, SOFT_MARK
 from rabbitry._endpoint import HIGH_WATER
 from rabbitry.protocol.client import delivery_tags, settling
-from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER
+from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import METHODS, Method
 from rabbitry.protocol.wire.properties import Properties, encode_properties

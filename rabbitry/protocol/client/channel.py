@@ -13,7 +13,7 @@ from typing import Any
 
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotConnected, RabbitryError, RemoteProtocolError
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.content import Content
+from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER, Content
 from rabbitry.protocol.client.delivery_tags import NO_TAGS
 from rabbitry.protocol.client.life import ConnectionLife
 from rabbitry.protocol.client.publish_tags import PublishTags
@@ -28,17 +28,11 @@ from rabbitry.protocol.wire.methods import Method, encode_method_frame
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
 __all__ = [
-    "PUBLISH_TAG_HEADER",
     "ProtocolChannel",
     "ProtocolConsumer",
     "method_frame",
     "octets",
 ]
-
-PUBLISH_TAG_HEADER = "x-rabbitry-publish-tag"
-"""Header added to mandatory messages on confirm channels. basic.return carries no tag, so this names the publish it
-answers.
-"""
 
 _HEADS_KEPT = 256
 """Encoded basic.publish frames kept per channel, one for each (exchange, routing key, mandatory) lately used."""

@@ -12,8 +12,12 @@ from rabbitry._errors import DecodeError, RemoteProtocolError
 from rabbitry.protocol.client.settling import Settling
 from rabbitry.protocol.wire.properties import Properties, decode_properties
 
-__all__ = ["Content", "seems_streamed"]
+__all__ = ["PUBLISH_TAG_HEADER", "Content", "seems_streamed"]
 
+PUBLISH_TAG_HEADER = "x-rabbitry-publish-tag"
+"""Header added to mandatory messages on confirm channels. basic.return carries no tag, so this names the publish it
+answers. Nobody who receives such a message is shown it.
+"""
 
 STREAM_OFFSET = "x-stream-offset"
 """The header in which RabbitMQ tells a stream's deliveries their offset."""
@@ -79,13 +83,18 @@ class Content:
 
     @property
     def properties(self) -> Properties:
-        """The fourteen properties, decoded at first use. `DecodeError` if the publisher sent malformed ones."""
+        """The fourteen properties, decoded at first use, as they were published: without the header that this library
+        adds. `DecodeError` if the publisher sent malformed ones.
+        """
         header = self._header
         if type(header) is bytes:
             try:
-                self._header = header = decode_properties(header)
+                header = decode_properties(header)
             except RemoteProtocolError as exc:
                 raise DecodeError(f"the message's properties are malformed: {exc}") from exc
+            if header.headers and header.headers.pop(PUBLISH_TAG_HEADER, None) is not None:
+                header.headers = header.headers or None  # as it was, without
+            self._header = header
         assert isinstance(header, Properties)
         return header
 

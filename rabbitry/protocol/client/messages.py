@@ -13,8 +13,8 @@ from struct import error as StructError
 
 from rabbitry._errors import MessageTooLarge, RemoteProtocolError
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel, octets
-from rabbitry.protocol.client.content import seems_streamed
+from rabbitry.protocol.client.channel import ProtocolChannel, octets
+from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER, seems_streamed
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.assembly import Assembly

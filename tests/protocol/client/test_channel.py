@@ -19,8 +19,9 @@ from rabbitry._errors import (
     StaleDelivery,
 )
 from rabbitry.protocol.client import events
-from rabbitry.protocol.client.channel import PUBLISH_TAG_HEADER, ProtocolChannel
+from rabbitry.protocol.client.channel import ProtocolChannel
 from rabbitry.protocol.client.channel_methods import receive_channel_method
+from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER
 from rabbitry.protocol.client.states import ChannelState, ConnectionState, Mode
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
