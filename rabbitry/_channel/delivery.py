@@ -68,18 +68,24 @@ class Delivery(Content):
     def ack(self) -> None:
         """Acknowledge: the broker may forget the message. Not a coroutine; leaves with the next bytes, coalesced.
 
-        Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended.
+        Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended. In another thread than the event loop's:
+        `anyio.from_thread.run_sync(delivery.ack)`; called there as it is, it raises `LocalProtocolError` where that is
+        noticed.
         """
         channel = self._channel
+        endpoint = channel.connection.token
+        if endpoint is None or endpoint.transport.scheduled:
+            channel.ack(self.delivery_tag)
+            return
+        endpoint.check_thread()
         channel.ack(self.delivery_tag)
-        transport = channel.connection.token.transport
-        if not transport.scheduled:
-            transport.send_later()
+        endpoint.transport.send_later()
 
     def nack(self, *, requeue: bool = True) -> None:
         """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
         `ack`. A stream takes neither this nor `reject`: RabbitMQ closes the connection (540).
         """
+        self._check_thread()
         self._channel.nack(self.delivery_tag, requeue)
         self._wrote()
 
@@ -89,12 +95,18 @@ class Delivery(Content):
 
         RabbitMQ 4.3 and newer count only rejects towards a quorum queue's delivery limit, not nacks.
         """
+        self._check_thread()
         self._channel.reject(self.delivery_tag, requeue)
         self._wrote()
 
     def _settled_too_late(self) -> None:
         """The connection counts those whose `process` block ended after their channel."""
         self._channel.connection.stale_settlements += 1
+
+    def _check_thread(self) -> None:
+        endpoint = self._channel.connection.token
+        if endpoint is not None:
+            endpoint.check_thread()
 
     def _wrote(self) -> None:
         transport = self._channel.connection.token.transport

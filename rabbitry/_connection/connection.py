@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Self
 import anyio
 
 from rabbitry._channel.channel import Channel
-from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import Waiter
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.introduction import mechanisms, octets, own_properties
 from rabbitry._connection.settings import Settings
@@ -90,6 +90,8 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        assert self._hub is not None
+        self._hub.waits.check_loop()
         if self._private is None:
             await self._leave()
             return None
@@ -190,8 +192,8 @@ class Connection:
 
     async def update_secret(self, secret: str | bytes, reason: str = "token refresh") -> None:
         """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""
-        await checkpoint_if_cancelled()
         endpoint = self._endpoint
+        await endpoint.begin()
         waiter = Waiter()
         encoded = octets(secret, "token") if isinstance(secret, str) else secret
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)

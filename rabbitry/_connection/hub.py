@@ -21,7 +21,7 @@ from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
 from rabbitry._connection.settings import Dial, Settings
 from rabbitry._connection.tls import connect_failed, make_context, server_name
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import ConnectFailed, NotConnected
+from rabbitry._errors import ConnectFailed, LocalProtocolError, NotConnected
 from rabbitry._transport import Poller, StreamPoller, StreamTransport, TlsLayer, Transport, make_poller
 from rabbitry._values.address import Address
 
@@ -44,6 +44,14 @@ class Hub:
         """How many connections it has."""
         return len(self._endpoints)
 
+    def is_here(self) -> bool:
+        """Whether it lives on the running event loop."""
+        try:
+            self.waits.check_loop()
+        except LocalProtocolError:
+            return False
+        return True
+
     def check_open(self) -> None:
         """Raise `NotConnected` once it is being left."""
         if self._is_closed:
@@ -51,6 +59,7 @@ class Hub:
 
     def remember(self, endpoint: Endpoint) -> None:
         """A connection that is being opened: it is closed with the hub."""
+        self.waits.check_loop()
         self.check_open()
         self._endpoints.add(endpoint)
 
@@ -117,6 +126,7 @@ async def open_hub() -> AsyncIterator[Hub]:
     body raises leaves unchanged.
     """
     poller = make_poller()
+    is_here = True
     try:
         async with background() as tg:
             await checkpoint_if_cancelled()
@@ -125,12 +135,15 @@ async def open_hub() -> AsyncIterator[Hub]:
             try:
                 yield hub
             finally:
+                is_here = hub.is_here()
+                hub.waits.check_loop()
                 try:
                     await hub.close()
                 finally:
                     poller.stop()
     finally:
-        poller.close()
+        if is_here:  # else it is still in use
+            poller.close()
 
 
 async def _start(poller: Poller | StreamPoller, tg: TaskGroup) -> None:

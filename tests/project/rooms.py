@@ -70,7 +70,7 @@ GUESTS = ("loadtest", "rabbitry._cli", "rabbitry.__main__", "rabbitry.tutorials"
 # The rooms that may import these and nothing else of the project, where "above it" would allow more.
 ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry._errors": (),
-    "rabbitry._concurrency": (),
+    "rabbitry._concurrency": ("rabbitry._errors",),
     "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors"),
     "rabbitry.protocol.wire": ("rabbitry._errors",),
     "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors"),
