@@ -7,12 +7,14 @@ the transport; every token the protocol gave back is told how it ended.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import Any, Protocol
 
 import anyio
 
 from rabbitry._concurrency.clock import monotonic
+from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._concurrency.waiting import Waiter, Waits
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
@@ -78,6 +80,7 @@ class Endpoint:
         "_overfull",
         "_waited_in_vain",
         "blocked_reason",
+        "check_loop",
         "checkpoint_if_cancelled",
         "closed",
         "host",
@@ -86,6 +89,7 @@ class Endpoint:
         "opened",
         "port",
         "protocol",
+        "thread",
         "transport",
         "unmatched_returns",
     )
@@ -97,6 +101,8 @@ class Endpoint:
         self.port = port
         self.new_signal = waits.new_signal
         self.checkpoint_if_cancelled = waits.checkpoint_if_cancelled
+        self.check_loop = waits.check_loop
+        self.thread = waits.thread
         self.transport: Transport = _NoTransport()
         self.blocked_reason: str | None = None
         self.opened = Waiter()
@@ -140,6 +146,21 @@ class Endpoint:
         elif self.protocol.out_size:
             self.wrote()
         return following
+
+    # --- beginning to wait -----------------------------------------------------------------------------------------
+
+    def begin(self) -> Awaitable[None]:
+        """What an operation that will wait awaits first: it must be on this event loop, and not be cancelled."""
+        self.check_loop()
+        return self.checkpoint_if_cancelled()
+
+    def check_thread(self) -> None:
+        """Raise in another thread than the event loop's, before a function that waits for nothing queues something.
+
+        hot: who queues many asks only while nothing is `scheduled`, so once a turn at the most.
+        """
+        if get_ident() != self.thread:
+            raise of_another_thread()
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -329,6 +350,7 @@ class Endpoint:
     async def wait_closed(self) -> RabbitryError:
         """Return the cause once the connection has ended."""
         if self.closed is not None:
+            self.check_loop()
             waiter = Waiter()
             self.closed.append(waiter)
             try:

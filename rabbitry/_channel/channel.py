@@ -18,7 +18,7 @@ from rabbitry._channel.declaring import Declaring, QueueInfo
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
-from rabbitry._concurrency.waiting import GIVE_WAY, Waiter, checkpoint, checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import GIVE_WAY, Waiter, checkpoint
 from rabbitry._errors import LocalProtocolError, RabbitryError
 from rabbitry._values.message import Message
 from rabbitry._values.options import checked_prefetch
@@ -92,6 +92,7 @@ class Channel(Declaring):
         Cancelling it before the message was queued means: not sent; afterwards the outcome is unknown to the caller.
         """
         life = self._life
+        life.endpoint.check_loop()
         self._calls = calls = self._calls + 1
         if calls & GIVE_WAY or (
             life.confirm and (protocol := life.protocol) is not None and protocol.state is ChannelState.OPEN
@@ -197,7 +198,7 @@ class Channel(Declaring):
 
         Cancelled, a message that comes too late is put back; with `no_ack` it is kept for the next such get.
         """
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         protocol = self._life.live
         queue = name_of(queue)
         kept = protocol.take_kept(queue) if no_ack else None
@@ -217,7 +218,7 @@ class Channel(Declaring):
         effect.
         """
         prefetch = checked_prefetch(prefetch)
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         waiter = Waiter()
         slot = self._life.live.request(methods.BasicQos(prefetch_count=prefetch, global_=shared), waiter)
         if not shared:
@@ -231,7 +232,7 @@ class Channel(Declaring):
         """
         if not requeue:
             raise ValueError("RabbitMQ does not implement recover(requeue=False): only requeue=True")
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         waiter = Waiter()
         slot = self._life.live.recover(waiter)
         for consumer in self._life.live.consumers.values():

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 from rabbitry._channel.batches import Batches, batch_time
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
-from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, checkpoint_if_cancelled, wait_in_line
+from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, wait_in_line
 from rabbitry._errors import (
     ConsumerCancelled,
     ConsumerOverrun,
@@ -135,8 +135,8 @@ class Consumer:
         """
         if self._registration is not None:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
-        await checkpoint_if_cancelled()
         life = self._life
+        await life.endpoint.begin()
         life.set_prefetch(self._prefetch)
         waiter = Waiter()
         self._registration, slot = life.live.consume(self._method, self, waiter)
@@ -304,6 +304,7 @@ class Consumer:
                 await checkpoint()
                 raise StopAsyncIteration
             raise self._error.copy()
+        self._life.endpoint.check_loop()
         await wait_in_line(self._waiting, self._life.endpoint.new_signal(), self._wake)
 
     def _wake(self, deliveries: int = 1) -> None:

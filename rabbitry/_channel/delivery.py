@@ -93,19 +93,25 @@ class Delivery(Content):
         """Acknowledge: the broker may forget the message. Not a coroutine, though awaiting it is harmless; leaves with
         the next bytes, coalesced.
 
-        Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended.
+        Raises `AlreadySettled`, or `StaleDelivery` once the channel has ended. In another thread than the event loop's:
+        `anyio.from_thread.run_sync(delivery.ack)`; called there as it is, it raises `LocalProtocolError` where that is
+        noticed.
         """
         channel = self._channel
+        endpoint = channel.connection.token
+        if endpoint is None or endpoint.transport.scheduled:
+            channel.ack(self.delivery_tag)
+            return NOTHING  # type: ignore[no-any-return]
+        endpoint.check_thread()
         channel.ack(self.delivery_tag)
-        transport = channel.connection.token.transport
-        if not transport.scheduled:
-            transport.send_later()
+        endpoint.transport.send_later()
         return NOTHING  # type: ignore[no-any-return]
 
     def nack(self, *, requeue: bool = True) -> None:
         """Say "not processed": back into its queue, or dead-lettered or dropped with `requeue=False`. Errors as
         `ack`. A stream takes neither this nor `reject`: RabbitMQ closes the connection (540).
         """
+        self._check_thread()
         self._channel.nack(self.delivery_tag, requeue)
         self._wrote()
         return NOTHING  # type: ignore[no-any-return]
@@ -116,6 +122,7 @@ class Delivery(Content):
 
         RabbitMQ 4.3 and newer count only rejects towards a quorum queue's delivery limit, not nacks.
         """
+        self._check_thread()
         self._channel.reject(self.delivery_tag, requeue)
         self._wrote()
         return NOTHING  # type: ignore[no-any-return]
@@ -123,6 +130,11 @@ class Delivery(Content):
     def _settled_too_late(self) -> None:
         """The connection counts those whose `process` block ended after their channel."""
         self._channel.connection.stale_settlements += 1
+
+    def _check_thread(self) -> None:
+        endpoint = self._channel.connection.token
+        if endpoint is not None:
+            endpoint.check_thread()
 
     def _wrote(self) -> None:
         transport = self._channel.connection.token.transport

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from rabbitry._channel.confirmation import Confirmation
-from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import Waiter
 from rabbitry._endpoint import SEND_AHEAD, Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._values.message import PERSISTENT_HEADER, Message, wire_properties
@@ -53,9 +53,9 @@ class ChannelLife:
         """Open the channel. Cancelling it closes it again."""
         if self.protocol is not None:
             raise LocalProtocolError("this channel was entered before: call connection.channel() again")
-        await checkpoint_if_cancelled()
-        waiter = Waiter()
         endpoint = self.endpoint
+        await endpoint.begin()
+        waiter = Waiter()
         self.protocol, slot = endpoint.protocol.open_channel(None if self.confirm else waiter)
         if self.confirm:  # both requests leave together: one round trip
             confirm = self.protocol.request(methods.ConfirmSelect(), waiter)
@@ -73,6 +73,7 @@ class ChannelLife:
         protocol, endpoint = self.protocol, self.endpoint
         if protocol is None or protocol.state is not ChannelState.OPEN:
             return  # and no checkpoint: a cancellation would mask the error in flight
+        endpoint.check_loop()
         waiter = Waiter()
         protocol.close(waiter)
         endpoint.wrote_if_any()
@@ -80,7 +81,7 @@ class ChannelLife:
 
     async def call(self, method: Method) -> Any:
         """Send a request and return its reply. Cancelled, it may have taken effect."""
-        await checkpoint_if_cancelled()
+        await self.endpoint.begin()
         waiter = Waiter()
         slot = self.live.request(method, waiter)
         return await self.endpoint.reply(slot, waiter)
@@ -137,6 +138,9 @@ class ChannelLife:
             return False
         if protocol.held is not None:  # a commit is under way
             return False
+        transport = endpoint.transport
+        if not transport.scheduled:
+            endpoint.check_thread()
         if type(message) is bytes:
             protocol.publish(PERSISTENT_HEADER, message, exchange, routing_key, False)
         else:
@@ -145,7 +149,6 @@ class ChannelLife:
             protocol.publish(
                 message._encoded or message.encoded_properties(), message.body, exchange, routing_key, False
             )
-        transport = endpoint.transport
         if not transport.scheduled:
             transport.send_now()
         return True
@@ -160,6 +163,9 @@ class ChannelLife:
         ) and not endpoint.make_room():
             protocol.check_open()
             return False
+        transport = endpoint.transport
+        if not transport.scheduled:
+            endpoint.check_thread()
         exchange, routing_key = confirmation.exchange, confirmation.routing_key
         if mandatory:
             message = _checked_message(message)
@@ -177,7 +183,6 @@ class ChannelLife:
                 False,
                 confirmation,
             )
-        transport = endpoint.transport
         if not transport.scheduled:
             transport.send_now()
         if endpoint.transport.is_reading_paused:

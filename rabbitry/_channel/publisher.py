@@ -15,7 +15,7 @@ import anyio
 
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.life import ChannelLife
-from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, checkpoint_if_cancelled, wait_in_line
+from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, wait_in_line
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
 from rabbitry._values.message import Message
 from rabbitry._values.options import check_window
@@ -64,7 +64,7 @@ class Publisher:
         self._on_outcome = on_outcome
         self._failures: list[PublishFailed] = []
         self._unreported = 0
-        self._calls = 0
+        self._calls = -1
         self._is_open = False
         self._drained: anyio.Event | None = None  # set when nothing is pending
         self._waiting: list[Signal] = []  # for a place in the window, the first first
@@ -83,7 +83,7 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         """Check that the channel confirms."""
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         self._life.require_confirms("a publisher")
         self._is_open = True
         return self
@@ -116,7 +116,8 @@ class Publisher:
         self._calls += 1
         if self._calls & GIVE_WAY:
             await self._life.endpoint.checkpoint_if_cancelled()
-        else:
+        else:  # the first time, too
+            self._life.endpoint.check_loop()
             await checkpoint()
         exchange = self._exchange if exchange is None else name_of(exchange)
         confirmation = Confirmation(message, exchange, routing_key, tag, self._submitted_settled)
@@ -143,7 +144,7 @@ class Publisher:
         """Publish within the window and return once confirmed; raises as `Channel.publish`, and cancelling means the
         same.
         """
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         exchange = self._exchange if exchange is None else name_of(exchange)
         confirmation = Confirmation(message, exchange, routing_key, None, self._settled)
         await self._queue(confirmation, mandatory)
@@ -151,7 +152,7 @@ class Publisher:
 
     async def flush(self) -> None:
         """Return once nothing is pending. Cancelling it stops the waiting only."""
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         while self.pending:
             if self._drained is None:
                 self._drained = anyio.Event()
@@ -164,6 +165,7 @@ class Publisher:
 
     async def _queue(self, confirmation: Confirmation, mandatory: bool) -> None:
         """Wait for room in the window and on the connection, then queue; no checkpoint after the queueing."""
+        self._life.endpoint.check_loop()
         if self._has_room:
             self._reserved += 1
         else:

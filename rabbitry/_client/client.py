@@ -223,6 +223,7 @@ class Client:
         Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
         publish; then `process` and `serve` return, and iterators end.
         """
+        self._publishing.check_thread()
         self._running.subscriptions.stop()
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
@@ -447,7 +448,9 @@ class Client:
 
         Cancelling it stops the waiting only.
         """
-        await self._running.closed.wait()
+        if not self._running.closed.is_set():
+            self._publishing.check_loop()
+            await self._running.closed.wait()
         if (failure := self._running.fate.failure) is not None:
             raise failure
 
@@ -457,6 +460,8 @@ class Client:
         """
         if self._running.host is None:
             raise LocalProtocolError("open_client's client ends with its block; aclose() is for start_client's")
+        if self._running.closed.is_set():
+            return
         await self._running.host.end()
 
     # --- its parts ----------------------------------------------------------------------------------------------------

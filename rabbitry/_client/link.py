@@ -13,12 +13,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
+from threading import get_ident
 from typing import NamedTuple
 
 import anyio
 
 from rabbitry._client.changes import Change
 from rabbitry._client.refusals import is_refusal, was_told
+from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
@@ -170,8 +172,18 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
 
+    def check_loop(self) -> None:
+        """Raise on another event loop than the client's."""
+        self._hub.waits.check_loop()
+
+    def check_thread(self) -> None:
+        """Raise in another thread than the client's."""
+        if get_ident() != self._hub.waits.thread:
+            raise of_another_thread()
+
     async def connection(self, while_down: WhileDown) -> Connection:
         """The open connection of now. Without one, waits for it or raises `NotConnected`."""
+        self.check_loop()
         await checkpoint_if_cancelled()
         if self.state == "idle":
             self._move("connecting")

@@ -21,7 +21,7 @@ from rabbitry._channel.publisher import Publisher
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import next_step
 from rabbitry._client.senders import Renewal, open_channel
-from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint, checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import GIVE_WAY, checkpoint
 from rabbitry._errors import (
     ChannelClosed,
     Closed,
@@ -164,6 +164,7 @@ class ClientPublisher(Publisher):
         if self._calls & GIVE_WAY:
             await self._life.endpoint.checkpoint_if_cancelled()
         else:
+            self._life.endpoint.check_loop()
             await checkpoint()
         exchange = self._exchange if exchange is None else name_of(exchange)
         confirmation = LastingConfirmation(
@@ -195,7 +196,7 @@ class ClientPublisher(Publisher):
         """Publish within the window and return once confirmed; raises as `Client.publish`, and cancelling means the
         same.
         """
-        await checkpoint_if_cancelled()
+        await self._life.endpoint.begin()
         exchange = self._exchange if exchange is None else name_of(exchange)
         confirmation = LastingConfirmation(self, message, exchange, routing_key, mandatory, None, self._settled)
         await self._queue(confirmation, mandatory)

@@ -167,6 +167,7 @@ class ClientRPC:
 
     async def _opened_for(self, exchange: str) -> RPC:
         """The `RPC` that calls through this exchange, opened if need be, and in a life to come if need be."""
+        self._link.check_loop()
         while self._is_open:
             rpc = self._ready(exchange)
             if rpc is not None:

@@ -21,6 +21,7 @@ from rabbitry._client.publisher import Publishers
 from rabbitry._client.registry import Registry
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.waiting import waits
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import Settings
@@ -35,9 +36,10 @@ C = TypeVar("C")
 class Host:
     """The asyncio task that a client without a block lives in."""
 
-    __slots__ = ("_leave", "_task")
+    __slots__ = ("_check_loop", "_leave", "_task")
 
     def __init__(self) -> None:
+        self._check_loop = waits().check_loop
         self._leave = anyio.Event()
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
 
@@ -47,6 +49,7 @@ class Host:
 
     async def end(self) -> None:
         """Leave the client, and return once it has been."""
+        self._check_loop()
         assert self._task is not None
         self._leave.set()
         with anyio.CancelScope(shield=True):
@@ -193,6 +196,7 @@ async def run_client(
                 try:
                     yield make(running)
                 finally:
+                    hub.waits.check_loop()
                     try:
                         await running.drain(drain)
                     finally:
@@ -203,7 +207,7 @@ async def run_client(
                 raise fate.failure from None  # the body met it before it was cancelled
             raise
         finally:
-            if running is not None:
+            if running is not None and hub.is_here():
                 running.end()
 
 

@@ -7,12 +7,17 @@ it only where the body raised no error of its own, or where it ends the program 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
+
+from rabbitry._concurrency.elsewhere import of_another_loop, of_another_task
+from rabbitry._concurrency.waiting import running_loop
+from rabbitry._errors import LocalProtocolError
 
 __all__ = ["background"]
 
@@ -21,19 +26,33 @@ logger = logging.getLogger("rabbitry")
 
 @asynccontextmanager
 async def background() -> AsyncIterator[TaskGroup]:
-    """A task group for background tasks. The body must have ended them when it leaves.
+    """A task group for background tasks. The body must have ended them when it leaves. `LocalProtocolError` where that
+    is in another task, or on another event loop.
 
     A task group wraps what its body raises into a group. So the body's exception is kept inside, the group ends as if
     all were well, and the same object goes on outside; a cancellation that the group raises on its way out is the same
     cancellation again.
     """
     failure: BaseException | None = None
+    tg = anyio.create_task_group()
+    await tg.__aenter__()
+    loop, task = running_loop(), anyio.get_current_task().id
     try:
-        async with anyio.create_task_group() as tg:
-            try:
-                yield tg
-            except BaseException as exc:
-                failure = exc
+        yield tg
+    except BaseException as exc:
+        failure = exc
+    is_elsewhere = anyio.get_current_task().id != task
+    if is_elsewhere and running_loop() is not loop:
+        raise _once(of_another_loop(), failure)  # where nobody can wait for those tasks
+    if is_elsewhere and not isinstance(loop, asyncio.AbstractEventLoop):
+        raise _once(of_another_task(), failure)  # trio would end the program
+    try:
+        await tg.__aexit__(None, None, None)
+    except RuntimeError:  # AnyIO's, which names a cancel scope
+        if not is_elsewhere:
+            raise
+        said = _once(of_another_task(), failure)
+        raise said from said.__cause__
     except BaseExceptionGroup as group:
         cancelled = anyio.get_cancelled_exc_class()
         defect = _first_error(group, cancelled)
@@ -49,6 +68,14 @@ async def background() -> AsyncIterator[TaskGroup]:
             raise
     if failure is not None:
         raise failure
+
+
+def _once(error: LocalProtocolError, failure: BaseException | None) -> BaseException:
+    """The error, unless a group inside this one has said it."""
+    if isinstance(failure, LocalProtocolError):
+        return failure
+    error.__cause__ = failure
+    return error
 
 
 def _first_error(group: BaseExceptionGroup[BaseException], cancelled: type[BaseException]) -> BaseException | None:

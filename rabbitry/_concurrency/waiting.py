@@ -12,11 +12,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from math import inf
+from threading import get_ident
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from rabbitry._concurrency.elsewhere import of_another_loop
 
 __all__ = [
     "GIVE_WAY",
@@ -27,6 +30,7 @@ __all__ = [
     "checkpoint_if_cancelled",
     "is_being_cancelled",
     "new_signal",
+    "running_loop",
     "wait_in_line",
     "waits",
 ]
@@ -72,6 +76,10 @@ class Waits(NamedTuple):
 
     new_signal: Callable[[], Signal]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+    check_loop: Callable[[], None]
+    """Raises in a task of any other event loop, which nothing here would ever wake."""
+    thread: int
+    """The thread that it runs in, as `threading.get_ident` gives it."""
 
 
 def waits() -> Waits:
@@ -79,11 +87,37 @@ def waits() -> Waits:
     if "trio" in sys.modules:
         trio = _waiting_trio()
         if trio.in_trio_task():
-            return Waits(trio.TrioSignal, trio.checkpoint_if_cancelled)
+            check_loop = partial(trio.check_token, trio.current_trio_token())
+            return Waits(trio.TrioSignal, trio.checkpoint_if_cancelled, check_loop, get_ident())
     try:
-        return Waits(partial(AsyncioSignal, asyncio.get_running_loop()), checkpoint_if_cancelled)
+        loop = asyncio.get_running_loop()
     except RuntimeError:
-        return Waits(anyio.Event, checkpoint_if_cancelled)
+        return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, get_ident())
+    return Waits(partial(AsyncioSignal, loop), checkpoint_if_cancelled, partial(_check_asyncio, loop), get_ident())
+
+
+def _check_asyncio(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        if asyncio.get_running_loop() is loop:
+            return
+    except RuntimeError:  # of trio, or none
+        pass
+    raise of_another_loop()
+
+
+def _check_nothing() -> None:
+    """Whether the event loop is another one can't be told."""
+
+
+def running_loop() -> object:
+    """What identifies the event loop that runs here; None for one that AnyIO knows and this module does not."""
+    if "trio" in sys.modules and (trio := _waiting_trio()).in_trio_task():
+        token: object = trio.current_trio_token()
+        return token
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def new_signal() -> Signal:

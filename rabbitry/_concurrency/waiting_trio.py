@@ -7,12 +7,25 @@ from trio.lowlevel import (
     Abort,
     checkpoint_if_cancelled,
     current_task,
+    current_trio_token,
     in_trio_task,
     reschedule,
     wait_task_rescheduled,
 )
 
-__all__ = ["TrioSignal", "checkpoint_if_cancelled", "in_trio_task"]
+from rabbitry._concurrency.elsewhere import of_another_loop
+
+__all__ = ["TrioSignal", "check_token", "checkpoint_if_cancelled", "current_trio_token", "in_trio_task"]
+
+
+def check_token(token: trio.lowlevel.TrioToken) -> None:
+    """Raise unless the running trio is that of `token`."""
+    try:
+        if current_trio_token() is token:
+            return
+    except RuntimeError:  # it is asyncio, or none
+        pass
+    raise of_another_loop()
 
 
 class TrioSignal:

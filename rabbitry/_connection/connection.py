@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from rabbitry._channel.channel import Channel
-from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import Waiter
 from rabbitry._connection.dialling import open_endpoint
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.introduction import octets
@@ -88,6 +88,8 @@ class Connection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
+        assert self._hub is not None
+        self._hub.waits.check_loop()
         if self._private is None:
             await self._leave()
             return None
@@ -173,8 +175,8 @@ class Connection:
         """Give the broker a new token (OAuth 2). Cancelled, it may have been taken."""
         hidden = Secret(secret)
         del secret
-        await checkpoint_if_cancelled()
         endpoint = self._endpoint
+        await endpoint.begin()
         waiter = Waiter()
         encoded = unwatched(lambda: Secret(_encoded(hidden.reveal())))
         slot = endpoint.protocol.update_secret(encoded, reason, waiter)

@@ -17,7 +17,7 @@ from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
 from rabbitry._endpoint import Endpoint
-from rabbitry._errors import NotConnected
+from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._transport import Endpoint as TransportEndpoint
 from rabbitry._transport import Poller, StreamPoller, StreamTransport, Transport, make_poller
 from rabbitry._transport.addresses import Address as TcpAddress
@@ -41,6 +41,14 @@ class Hub:
         """How many connections it has."""
         return len(self._endpoints)
 
+    def is_here(self) -> bool:
+        """Whether it lives on the running event loop."""
+        try:
+            self.waits.check_loop()
+        except LocalProtocolError:
+            return False
+        return True
+
     def check_open(self) -> None:
         """Raise `NotConnected` once it is being left."""
         if self._is_closed:
@@ -48,6 +56,7 @@ class Hub:
 
     def remember(self, endpoint: Endpoint) -> None:
         """A connection that is being opened: it is closed with the hub."""
+        self.waits.check_loop()
         self.check_open()
         self._endpoints.add(endpoint)
 
@@ -100,6 +109,7 @@ async def open_hub() -> AsyncIterator[Hub]:
     body raises leaves unchanged.
     """
     poller = make_poller()
+    is_here = True
     try:
         async with background() as tg:
             await checkpoint_if_cancelled()
@@ -108,12 +118,15 @@ async def open_hub() -> AsyncIterator[Hub]:
             try:
                 yield hub
             finally:
+                is_here = hub.is_here()
+                hub.waits.check_loop()
                 try:
                     await hub.close()
                 finally:
                     poller.stop()
     finally:
-        poller.close()
+        if is_here:  # else it is still in use
+            poller.close()
 
 
 async def _start(poller: Poller | StreamPoller, tg: TaskGroup) -> None:

@@ -52,6 +52,7 @@ class InstrumentedChannel(Channel):
     async def publish_within(self, operation: PublishOperation, mandatory: bool) -> None:
         """Publish as a part of this operation, which has begun: a client's may take several lives."""
         life = self._observing
+        life.endpoint.check_loop()
         self._calls += 1
         if self._calls & GIVE_WAY or (life.confirm and life.is_open):
             await life.endpoint.checkpoint_if_cancelled()

@@ -152,6 +152,7 @@ class RPC:
         """
         exchange = name_of(exchange)
         channel, endpoint = self._life.live, self._life.endpoint
+        endpoint.check_loop()
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()

@@ -14,9 +14,9 @@ the logic is the async library's; what stands here hands its operations over to 
   operation is cancelled, with what that means for the async one of the same name, and then `TimeoutError` is raised. To
   undo at a broker that does not answer what has begun there (a consumer, say) may take 5 s more.
   The time counts where the call waits: it also ends while something holds up the loop.
-- A logging handler may publish: what is logged in the loop's thread is written in a third one (`rabbitry.blocking.log`),
-  so nobody waits for the other there. What the loop itself calls (`on_outcome`, `on_error`, an instrumentation) must not
-  make a blocking call, which raises `LocalProtocolError`, nor log by a handler that makes one.
+- A logging handler may publish: what is logged in the loop's thread is written in a third one, so that neither waits
+  for the other. What the loop itself calls (`on_outcome`, `on_error`, an instrumentation) must not make a blocking
+  call, which raises `LocalProtocolError`, nor log by a handler that makes one.
 - Ctrl-C, and whatever else a signal handler raises, interrupts each wait the same way: the operation is cancelled, then
   `KeyboardInterrupt` goes on. All blocks can be left as usual.
 - After a fork the child has none of it: it must open its own. What it inherited raises `LocalProtocolError` and does

@@ -72,7 +72,7 @@ GUESTS = ("loadtest", "rabbitry._cli", "rabbitry.__main__", "rabbitry.tutorials"
 ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry._errors": (),
     "rabbitry._secrets": (),
-    "rabbitry._concurrency": (),
+    "rabbitry._concurrency": ("rabbitry._errors",),
     "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.protocol.wire": ("rabbitry._errors",),
     "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
