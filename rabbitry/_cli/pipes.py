@@ -54,6 +54,11 @@ class Writer:
         assert self._descriptor is not None
         return _unread(self._descriptor)
 
+    def check_reader(self) -> None:
+        """BrokenPipeError if it is a pipe that nobody reads any more."""
+        if self._descriptor is not None and _polled(self._descriptor, select.POLLOUT) & select.POLLERR:
+            raise BrokenPipeError
+
     @contextmanager
     def narrowed(self) -> Iterator[None]:
         """In the block a pipe holds one page, if it can be had: it then polls as writable when all of it was read."""
@@ -77,8 +82,7 @@ class Writer:
             return
         assert self._descriptor is not None
         while self._unread():
-            if _polled(self._descriptor, select.POLLOUT) & select.POLLERR:
-                raise BrokenPipeError
+            self.check_reader()
             if _is_ready(self._descriptor, select.POLLOUT):  # a pipe of more than a page
                 await anyio.sleep(PAUSE)
             else:

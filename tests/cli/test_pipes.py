@@ -115,6 +115,21 @@ def test_what_no_reader_took_stays(cli: Cli, queue: str, amqp_url: str, backend:
     eventually(lambda: depth(cli, queue) == 1_000 - taken)
 
 
+@BACKENDS
+@pytest.mark.parametrize(("flags", "left"), [((), 0), (("--requeue",), 1), (("--count", "5"), 0)])
+def test_a_reader_that_has_enough_is_missed_though_nothing_comes(
+    cli: Cli, queue: str, amqp_url: str, backend: str, flags: tuple[str, ...], left: int
+) -> None:
+    cli("publish", "--routing-key", queue, "x")
+    with program(amqp_url, "consume", queue, *flags, "--backend", backend, stdout=PIPE, stderr=PIPE) as consumer:
+        assert consumer.stdout is not None and consumer.stderr is not None
+        assert consumer.stdout.readline() == b"x\n"
+        consumer.stdout.close()
+        assert consumer.wait(timeout=30) == 1
+        assert consumer.stderr.read() == b""
+    eventually(lambda: depth(cli, queue) == left)
+
+
 @LINUX
 def test_a_message_larger_than_the_pipe_is_read_whole_or_stays(cli: Cli, queue: str, amqp_url: str) -> None:
     cli("publish", "--routing-key", queue, "--repeat", "2", stdin=bytes(300_000))

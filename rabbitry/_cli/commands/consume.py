@@ -24,6 +24,8 @@ from rabbitry._cli.pipes import Writer
 from rabbitry._cli.session import Session
 
 LARGEST_BATCH = 500
+LOOK = 1.0
+"""Seconds between looks whether somebody still reads, while nothing comes."""
 UNLIMITED = 65535
 """The largest prefetch that can be said; beyond it there is 0, which is no limit."""
 
@@ -108,6 +110,10 @@ class Printer:
             return as_json(as_record(delivery)).encode() + b"\n"
         return self._writer.shown(delivery.body) + self._end
 
+    def check_reader(self) -> None:
+        """BrokenPipeError if stdout's reader has gone, which otherwise shows when there is something to write."""
+        self._writer.check_reader()
+
     @property
     def is_terminal(self) -> bool:
         """Whether somebody looks on."""
@@ -169,7 +175,7 @@ async def consume(arguments: argparse.Namespace, session: Session) -> int:
                 async with deliveries:
                     try:
                         while printer.count < wanted:
-                            batch = await _next(deliveries, arguments, wanted - printer.count)
+                            batch = await _next(deliveries, arguments, printer, wanted - printer.count)
                             if not batch:
                                 break
                             if printer.count + len(batch) >= wanted:
@@ -225,15 +231,23 @@ def _offset(text: str | None) -> Literal["first", "last", "next"] | int | dateti
     return time if time.tzinfo is not None else time.astimezone()
 
 
-async def _next(deliveries: Subscription, arguments: argparse.Namespace, most: float) -> Sequence[Delivery]:
-    """The deliveries that have come, one at least; none when nothing more comes, or nothing for too long."""
+async def _next(
+    deliveries: Subscription, arguments: argparse.Namespace, printer: Printer, most: float
+) -> Sequence[Delivery]:
+    """The deliveries that have come, one at least; none when nothing more comes, or nothing for too long.
+    BrokenPipeError if nobody reads any more.
+    """
     size = int(min(most, _prefetch(arguments) or LARGEST_BATCH, LARGEST_BATCH))
-    with anyio.move_on_after(arguments.timeout):
-        try:
-            return (await anext(deliveries.batches(size, within=0))).deliveries
-        except StopAsyncIteration:
-            pass
-    return ()
+    end = math.inf if arguments.timeout is None else anyio.current_time() + arguments.timeout
+    while True:
+        with anyio.move_on_after(min(end - anyio.current_time(), LOOK)):
+            try:
+                return (await anext(deliveries.batches(size, within=0))).deliveries
+            except StopAsyncIteration:
+                return ()
+        if anyio.current_time() >= end:
+            return ()
+        printer.check_reader()
 
 
 # --- get ------------------------------------------------------------------------------------------------------------
