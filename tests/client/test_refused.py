@@ -13,7 +13,7 @@ import rabbitry
 import rabbitry.blocking
 from rabbitry import Confirmation, Message
 from rabbitry._channel.channel import life_of
-from rabbitry.testing import PrivateNode
+from rabbitry.testing import PrivateNode, open_proxy
 from tests.support.clients import some_queue, through_proxy
 from tests.support.helpers import drain, open_channel, unique, until
 
@@ -317,3 +317,21 @@ async def test_what_an_instrumentation_is_told(amqp_url: str) -> None:
                 await rpc.call("x", exchange=unique("missing"))
     refused = [("publish", "refused")] * 3
     assert outcomes.ended == [*refused, ("publish", "confirmed"), ("publish", "refused"), ("call", "refused")]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_connection_closed_over_a_publish(amqp_url: str, is_alone: bool) -> None:
+    """It names no channel: the culprit is known where one channel alone was publishing."""
+    async with open_proxy(amqp_url) as proxy, rabbitry.connect(proxy.url) as connection:
+        async with connection.channel() as channel, connection.channel() as other:
+            proxy.stall()
+            confirmations = [channel.publish_nowait(bytes(size), routing_key="nowhere") for size in (1, 3, 3, 2)]
+            if not is_alone:
+                confirmations.append(other.publish_nowait(bytes(3), routing_key="nowhere"))
+            endpoint = life_of(channel).endpoint
+            await until(lambda: not endpoint.protocol.out_size)
+            text = "PRECONDITION_FAILED - message size 3 is larger than max size 2"
+            endpoint.protocol.end(rabbitry.ConnectionClosed(text, code=406, method="basic.publish"))
+            endpoint.dispatch()
+            outcomes = [confirmation and confirmation.outcome for confirmation in confirmations]
+            assert outcomes == (["unknown", "refused", "unsent", "unsent"] if is_alone else ["unknown"] * 5)
