@@ -92,7 +92,8 @@ class Channel(Declaring):
         Cancelling it before the message was queued means: not sent; afterwards the outcome is unknown to the caller.
         """
         life = self._life
-        life.endpoint.check_loop()
+        if not life.endpoint.transport.scheduled:  # hot: so once a turn; who comes from another loop finds none
+            life.endpoint.check_loop()
         self._calls = calls = self._calls + 1
         if calls & GIVE_WAY or (
             life.confirm and (protocol := life.protocol) is not None and protocol.state is ChannelState.OPEN

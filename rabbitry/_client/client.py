@@ -380,14 +380,18 @@ class Client:
             return None
 
     @asynccontextmanager
-    async def channel(self, *, confirm: bool = True, prefetch: int = 100) -> AsyncIterator[Channel]:
+    async def channel(
+        self, *, confirm: bool = True, prefetch: int = 100, consuming: bool = False
+    ) -> AsyncIterator[Channel]:
         """`async with client.channel() as channel`: a raw `Channel` of the publishing connection's present life, which
-        raises when that ends.
+        raises when that ends; with `consuming` of the consuming connection's. Only the latter reaches what the client
+        has declared as exclusive, temporary queues included: to the other, RabbitMQ says RESOURCE_LOCKED.
 
         Entering waits for a connection, or by the client's `while_down` raises `NotConnected`.
         """
         checked_prefetch(prefetch)
-        connection = await self._publishing.connection(self._while_down)
+        link = self._consuming if consuming else self._publishing
+        connection = await link.connection(self._while_down)
         async with connection.channel(confirm=confirm, prefetch=prefetch) as channel:
             yield channel
 

@@ -81,7 +81,9 @@ class Queue:
     how long the queue lives unused. `dead_letter_exchange` ("" is the default exchange) gets what is rejected or
     expired, under `dead_letter_routing_key` if that is given.
     `single_active_consumer`: one consumer at a time gets messages. `max_priority` (1 to 255; classic only; RabbitMQ
-    advises at most 10). `arguments` are any others, as RabbitMQ names them.
+    advises at most 10). `arguments` are any others, as RabbitMQ names them. `transient`: not durable though shared, as
+    other programs may have declared it: RabbitMQ 3 has such queues, which go with its restart; RabbitMQ 4 deprecates
+    them.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Queue:
     delivery_limit: int | None = None
     max_age: float | timedelta | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    transient: bool = False
     _server: ServerName | None = field(default=None, repr=False)
 
     @classmethod
@@ -146,10 +149,15 @@ class Queue:
             raise ValueError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
             raise ValueError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
-        if not self.durable and not self.exclusive:
+        if self.transient:
+            if self.exclusive or self.type != "classic":
+                raise ValueError("a transient queue is neither exclusive nor quorum nor a stream")
+            object.__setattr__(self, "durable", False)
+        elif not self.durable and not self.exclusive:
             raise ValueError(
                 "RabbitMQ 4 deprecates queues that are neither durable nor exclusive, and is to deny them: make it "
-                "durable, with expires= if it should go by itself, or exclusive if only this connection uses it"
+                "durable, with expires= if it should go by itself, or exclusive if only this connection uses it, or "
+                "transient=True where other programs declare it so"
             )
         for name in _UNSUITABLE[self.type]:
             if getattr(self, name) not in (None, False):

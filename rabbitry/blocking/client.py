@@ -340,13 +340,19 @@ class Client(Hosted[rabbitry.Client]):
         client = self._async
         return self._portal.run(lambda: client.inspect(queue), timeout)
 
-    def channel(self, *, confirm: bool = True, prefetch: int = 100, timeout: Timeout = None) -> Channel:
-        """A raw channel of the publishing connection's present life: it raises when that ends. `timeout` is for
-        entering.
+    def channel(
+        self, *, confirm: bool = True, prefetch: int = 100, consuming: bool = False, timeout: Timeout = None
+    ) -> Channel:
+        """A raw channel of the publishing connection's present life: it raises when that ends. With `consuming`, of the
+        consuming connection, which alone reaches the client's own exclusive queues. `timeout` is for entering.
         """
         client = self._async
         return Channel(
-            self._portal, lambda: client.channel(confirm=confirm, prefetch=prefetch), confirm, prefetch, timeout
+            self._portal,
+            lambda: client.channel(confirm=confirm, prefetch=prefetch, consuming=consuming),
+            confirm,
+            prefetch,
+            timeout,
         )
 
     # --- what it tells ------------------------------------------------------------------------------------------------

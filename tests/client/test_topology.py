@@ -467,3 +467,44 @@ async def test_a_queue_that_our_former_life_may_hold_is_waited_for(monkeypatch: 
         async with rabbitry.open_client(peer.url, reconnect=QUICK) as client:
             await client.declare(Queue("q", exclusive=True))
             assert declared(client) == 1 and not answers
+
+
+async def test_a_channel_that_reaches_the_clients_own_exclusive_queues(amqp_url: str) -> None:
+    named, temporary = Queue(unique("mine"), exclusive=True), Queue.temporary()
+    async with rabbitry.open_client(amqp_url) as client:
+        await client.declare(named, temporary)
+        await client.publish(b"x", routing_key=named.name)
+        async with client.channel(consuming=True) as channel:
+            delivery = await channel.get(named.name)
+            assert delivery is not None and delivery.body == b"x"
+            delivery.ack()
+            assert await channel.purge_queue(temporary.current_name) == 0
+        async with client.channel() as channel:
+            with pytest.raises(rabbitry.ResourceLocked):
+                await channel.get(named.name)
+
+
+async def test_a_transient_queue_is_joined_and_declared_again(amqp_url: str, broker_version: tuple[int, ...]) -> None:
+    """What RabbitMQ 3 has, and other programs declare: neither durable nor exclusive."""
+    if broker_version >= (4, 3):
+        pytest.skip("this broker denies transient queues that are not exclusive")
+    name = unique("transient")
+    with pytest.raises(ValueError, match="transient=True"):
+        Queue(name, durable=False)
+    with pytest.raises(ValueError, match="neither exclusive nor quorum nor a stream"):
+        Queue(name, transient=True, exclusive=True)
+    async with open_channel(amqp_url) as channel, through_proxy(amqp_url) as (client, proxy):
+        await channel.declare_queue(name, durable=False)  # as another program does
+        await client.declare(Queue(name, transient=True))
+        async with client.consume(name) as deliveries:
+            await channel.publish(b"1", routing_key=name)
+            (await anext(deliveries)).ack()
+            await channel.delete_queue(name)  # as a broker's restart does
+            with pytest.raises(rabbitry.NotFound):
+                async with open_channel(amqp_url) as another:
+                    await another.declare_queue(name, passive=True)
+            proxy.cut()
+            await client.publish(b"2", routing_key=name, on_unknown="republish")
+            with anyio.fail_after(20):
+                assert (await anext(deliveries)).body == b"2"
+        await channel.delete_queue(name)
