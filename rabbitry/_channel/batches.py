@@ -13,7 +13,7 @@ from typing import Self
 import anyio
 
 from rabbitry._channel.delivery import Delivery
-from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._errors import RabbitryError
 from rabbitry._values.durations import seconds
 
 __all__ = ["Batch", "Batches", "batch_time"]
@@ -22,10 +22,10 @@ __all__ = ["Batch", "Batches", "batch_time"]
 def batch_time(size: int, within: float | timedelta) -> float:
     """The seconds that a batch has to fill; refuses a size or a time that none can have."""
     if not 1 <= size <= 65535:
-        raise LocalProtocolError(f"a batch has 1 to 65,535 deliveries, not {size}")
+        raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
     within = seconds(within)
     if within < 0:
-        raise LocalProtocolError(f"within must not be negative: {within}")
+        raise ValueError(f"within must not be negative: {within}")
     return within
 
 

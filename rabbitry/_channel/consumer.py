@@ -1,7 +1,11 @@
 """`Consumer`: an async context manager that iterates over a queue's deliveries, one at a time or in batches.
 
-What must stay true: what arrived is bounded (by prefetch, else by the marks below); nothing that was not handed out is
-lost when iteration is cancelled or left: it goes back to the queue. Any number of tasks may iterate the same consumer.
+What must stay true: what arrived is bounded; nothing that was not handed out is lost when iteration is cancelled or
+left: it goes back to the queue. Any number of tasks may iterate the same consumer.
+
+What bounds the memory: where there is a prefetch, that many messages of `max_message_size` each, and then the
+connection is read on, whatever it holds, or one consumer's large messages would silence all others on it. Where there
+is none (0, or `no_ack`), or where the broker sends more than it allows, the marks below.
 """
 
 from __future__ import annotations
@@ -22,15 +26,29 @@ from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 
-__all__ = ["HARD_MARK", "MESSAGE_OVERHEAD", "SOFT_MARK", "Consumer", "consume_method", "life_behind"]
+__all__ = [
+    "HARD_MARK",
+    "MESSAGE_OVERHEAD",
+    "SOFT_MARK",
+    "Consumer",
+    "check_consumer_tag",
+    "consume_method",
+    "ended_by",
+    "life_behind",
+]
 
 SOFT_MARK = 8 * 1024 * 1024
-"""Bytes waiting to be iterated above which the connection stops reading, where nobody awaits a reply on it."""
+"""Bytes that wait to be iterated in a consumer without a prefetch, above which the connection stops reading where
+nobody awaits a reply on it.
+"""
 
 HARD_MARK = 256 * 1024 * 1024
-"""Bytes waiting to be iterated that end the consumer with `ConsumerOverrun`: reading could not pause, memory is
+"""Bytes that wait to be iterated which end such a consumer with `ConsumerOverrun`: reading could not pause, memory is
 finite.
 """
+
+LONGEST_TAG = 255
+"""Bytes of a consumer tag (specification 4.2.5.3: short strings)."""
 
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting delivery takes beside its body, about: the object, its route and properties."""
@@ -46,9 +64,11 @@ class Consumer:
     """
 
     __slots__ = (
+        "_bound",
         "_buffer",
         "_buffered",
         "_calls",
+        "_cancelling",
         "_ended",
         "_error",
         "_is_overfull",
@@ -77,13 +97,15 @@ class Consumer:
         self._on_arrival = on_arrival
         self._on_end = on_end
         self._buffer: deque[Delivery] = deque()
-        self._buffered = 0
+        self._bound: int | None = None  # deliveries that wait here at the most; None: their bytes are counted
+        self._buffered = 0  # bytes, while they are counted
         self._is_overfull = False
         self._calls = 0
         self._ended = False
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
+        self._cancelling: Waiter | None = None  # for cancel-ok, once the cancel was asked for here
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "consuming" if self._registration is not None else "not entered"
@@ -104,47 +126,50 @@ class Consumer:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
         await checkpoint_if_cancelled()
         life = self._life
-        life.set_prefetch(self._prefetch)
+        prefetch = life.set_prefetch(self._prefetch)
+        if prefetch and not self._method.no_ack:
+            self._bound = prefetch
         waiter = Waiter()
         self._registration, slot = life.live.consume(self._method, self, waiter)
         try:
             await life.endpoint.reply(slot, waiter)
         except BaseException:
-            self._leave(None)  # deliveries may have come with the reply
+            self._leave()  # deliveries may have come with the reply
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        waiter = Waiter()
-        if not self._leave(waiter):
-            return
-        await self._life.endpoint.wait_answered(waiter)
+        self._leave()
+        if self._cancelling is not None:  # by this, or by `stop` before: from cancel-ok on the tag is free again
+            await self._life.endpoint.wait_answered(self._cancelling)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
-        self._leave(None)
+        self._leave()
 
-    def _leave(self, waiter: Waiter | None) -> bool:
-        """Queue the cancel, then the nacks: in this order nothing is delivered here again. False if there was no
-        need.
-        """
-        registration = self._registration
-        if registration is None:
-            return False
-        channel = self._life.live
-        asked = False
-        if channel.state is ChannelState.OPEN and channel.cancel(registration, waiter) is not None:
-            asked = waiter is not None
+    def _leave(self) -> None:
+        """Queue the cancel, then the nacks: in this order nothing is delivered here again."""
+        if self._registration is None:
+            return
+        self._cancel(self._registration)
         self._put_back(self._take_all())
         self._finish(None)
         self._life.endpoint.wrote_if_any()
-        return asked
+
+    def _cancel(self, registration: ProtocolConsumer) -> None:
+        """Queue the cancel, unless it was asked for before, or there is nothing to cancel any more."""
+        channel = self._life.live
+        if channel.state is ChannelState.OPEN and not registration.discard:
+            waiter = Waiter()
+            if channel.cancel(registration, waiter) is not None:
+                self._cancelling = waiter
 
     def _take_all(self) -> deque[Delivery]:
         buffer, self._buffer = self._buffer, deque()
-        self._took(self._buffered)
+        self._buffered = 0
+        self._took()
         return buffer
 
     def _put_back(self, deliveries: Iterable[Delivery]) -> None:
@@ -164,10 +189,21 @@ class Consumer:
         if self._ended:  # by what ran since this was parsed
             self._put_back([delivery])
             return
-        self._buffer.append(delivery)
-        self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
+        buffer = self._buffer
+        buffer.append(delivery)
         if self._waiting:
             self._wake()
+        if self._bound is None:
+            self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
+            if self._buffered > SOFT_MARK:
+                self._overfull()
+        elif len(buffer) > self._bound:
+            self._count()
+
+    def _count(self) -> None:
+        """The broker sends more than the prefetch: from now on what waits here counts by its bytes."""
+        self._bound = None
+        self._buffered = sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in self._buffer)
         if self._buffered > SOFT_MARK:
             self._overfull()
 
@@ -184,9 +220,7 @@ class Consumer:
         """
         error = ConsumerOverrun(self.queue, self._buffered)
         assert self._registration is not None
-        channel = self._life.live
-        if channel.state is ChannelState.OPEN:
-            channel.cancel(self._registration, None)
+        self._cancel(self._registration)
         self._finish(error)
 
     def cancelled_by_broker(self) -> None:
@@ -238,9 +272,10 @@ class Consumer:
 
     def _take(self) -> Delivery:
         delivery = self._buffer.popleft()
-        self._buffered -= len(delivery.body) + MESSAGE_OVERHEAD
-        if self._is_overfull:
-            self._took(0)
+        if self._bound is None:
+            self._buffered -= len(delivery.body) + MESSAGE_OVERHEAD
+            if self._is_overfull:
+                self._took()
         return delivery
 
     def _take_some(self, most: int) -> list[Delivery]:
@@ -263,20 +298,32 @@ class Consumer:
         for _ in range(min(deliveries, len(self._waiting))):
             self._waiting.pop(0).set()
 
-    def _took(self, size: int) -> None:
-        self._buffered -= size
+    def _took(self) -> None:
         if self._is_overfull and self._buffered < SOFT_MARK // 2:
             self._is_overfull = False
             self._life.endpoint.set_overfull(self, False)
 
     def _return(self, taken: list[Delivery]) -> None:
         """Put deliveries back in front, in order: they were not handed out after all."""
-        self._buffer.extendleft(reversed(taken))
-        self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in taken)
-        self._wake(len(taken))  # others may wait for what a cancelled batch held
+        self._put_in_front(taken)
         if self._ended and self._error is None:
             self._put_back(self._take_all())
             self._life.endpoint.wrote_if_any()
+
+    def _put_in_front(self, deliveries: list[Delivery]) -> None:
+        self._buffer.extendleft(reversed(deliveries))
+        if self._bound is None:
+            self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in deliveries)
+        self._wake(len(deliveries))  # others may wait for what a cancelled batch held
+
+    def take_over(self, former: Consumer) -> None:
+        """Give out first what a consumer that has ended still holds, of the same queue: what can still be settled on
+        this channel, or need not be.
+        """
+        held = [delivery for delivery in former._take_all() if self._method.no_ack or not delivery.is_stale]
+        if self._bound is not None:
+            self._bound += len(held)
+        self._put_in_front(held)
 
     def batches(self, size: int, *, within: float | timedelta) -> Batches:
         """Iterate in batches of up to `size` deliveries (1 to 65,535), each complete `within` seconds of its first one.
@@ -296,6 +343,7 @@ def consume_method(
     arguments: Mapping[str, Any] | None = None,
 ) -> methods.BasicConsume:
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
+    check_consumer_tag(consumer_tag)
     table = dict(arguments or {})
     if priority is not None:
         table["x-priority"] = priority
@@ -306,6 +354,23 @@ def consume_method(
         exclusive=exclusive,
         arguments=table,
     )
+
+
+def check_consumer_tag(tag: str) -> None:
+    """Refuse what basic.consume can't say."""
+    if not isinstance(tag, str):
+        raise TypeError(f"a consumer tag is text, not {tag!r}")
+    try:
+        size = len(tag.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"a consumer tag is text that UTF-8 can say, not {tag!r}") from None
+    if size > LONGEST_TAG:
+        raise ValueError(f"a consumer tag has up to {LONGEST_TAG} bytes, not {size}")
+
+
+def ended_by(consumer: Consumer) -> RabbitryError | None:
+    """What has ended it; None while it goes on, or where it was stopped."""
+    return consumer._error
 
 
 def life_behind(consumer: Consumer) -> ChannelLife:
