@@ -21,6 +21,7 @@ __all__ = [
     "ConnectionClosed",
     "ConsumerCancelled",
     "ConsumerOverrun",
+    "ConsumingStopped",
     "DecodeError",
     "LocalProtocolError",
     "Nacked",
@@ -280,6 +281,13 @@ class ProtocolError(RabbitryError):
 
 class LocalProtocolError(ProtocolError):
     """Our caller asked for something AMQP or RabbitMQ does not allow. Nothing was sent."""
+
+
+class ConsumingStopped(NotConnected, LocalProtocolError):
+    """`client.stop_consuming()` was called, which is for good: what would consume after it, or would wait for a
+    connection in order to consume (`declare`, say), ends instead. On SIGTERM this is what ends a program that is still
+    on its way to its `process`.
+    """
 
 
 class RemoteProtocolError(ProtocolError):
