@@ -259,7 +259,7 @@ class Subscription:
                     self._link.backoff.maximum
                 ):
                     self._fruitless = 0
-                await self._leave_channel(ended, error)
+                await self._leave_channel(ended)
                 try:
                     await self._subscribe(resuming=True)
                 except ChannelClosed as refusal:
@@ -272,7 +272,7 @@ class Subscription:
             if self._is_stopped:
                 raise StopAsyncIteration
 
-    async def _leave_channel(self, ended: Consumer, error: RabbitryError) -> None:
+    async def _leave_channel(self, ended: Consumer) -> None:
         """Close the channel of a consumer that has ended. Where the broker ended the consumer alone, what came before
         can still be settled on it, and the next consumer is one more on the same channel. A stream goes on at what was
         not settled, so that must not be settled any more.
@@ -282,8 +282,6 @@ class Subscription:
             return
         await life_of(self._channel).close()
         ended.drop_stale()
-        if self._on_loss is not None and not isinstance(error, Closed):  # else it knows
-            self._on_loss()
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
         """Begin to consume, in the present life or the next one; returns early when stopped."""
@@ -314,6 +312,8 @@ class Subscription:
         channel = former = self._channel
         try:
             if channel is None or not channel.is_open:
+                if channel is not None and self._on_loss is not None:  # it may have ended without a consumer
+                    self._on_loss()
                 channel = connection.channel(confirm=False, prefetch=self._prefetch)
                 await channel.__aenter__()
             consumer = self._new_consumer(channel)

@@ -255,6 +255,27 @@ async def test_what_a_cancelled_consumer_left_can_still_be_settled(
         assert "after its channel had ended" not in caplog.text
 
 
+async def test_a_loss_while_it_had_no_consumer_is_one_to_its_handlers(amqp_url: str) -> None:
+    """The broker ended the consumer, and the connection was lost before the next one was there."""
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        async with busy(client, queue, [b"1"], concurrency=2) as (handler, _), open_channel(amqp_url) as channel:
+            (subscription,) = client._running.subscriptions._members
+            assert isinstance(subscription, Subscription)
+            async with subscription._lock:
+                assert subscription._consumer is not None
+                subscription._consumer.cancelled_by_broker()
+                refuse(proxy)
+                await until(lambda: client.state == "recovering")
+            proxy.accept()
+            await until(lambda: subscription.lives == 2)
+            assert await has_counts(channel, queue, 0, 1)
+            await client.publish(b"2", routing_key=queue)
+            await until(lambda: len(handler.log) == 2)
+            assert handler.log == ["1 begins", "2 begins"]
+            handler.go_on.set()
+            await until(lambda: "1 again ends" in handler.log)
+
+
 # --- what keeps it from consuming -------------------------------------------------------------------------------------
 
 
