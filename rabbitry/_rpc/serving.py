@@ -23,6 +23,7 @@ from rabbitry._rpc.answering import Answering, reject
 from rabbitry._rpc.envelope import DIRECT
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.message import Message
+from rabbitry._values.stopping import Stop, told
 
 __all__ = ["RawReplies", "serve"]
 
@@ -37,8 +38,11 @@ async def serve(
     observed: Callable[[Answering], Callable[[Delivery], Awaitable[Any]]],
     *,
     concurrency: int,
+    stop: Stop | None = None,
 ) -> None:
-    """Answer requests until cancelled or the consumer ends; `observed` has around `answering` what is told of it."""
+    """Answer requests until stopped or cancelled, or the consumer ends; `observed` has around `answering` what is told
+    of it.
+    """
     handler = observed(answering)
 
     async def answer(request: Delivery) -> None:
@@ -64,7 +68,7 @@ async def serve(
 
     requests = new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended)
     async with channel, replies, requests:
-        with working:
+        with working, told(stop, requests.stop):
             await Workers(answer, concurrency=concurrency).run(requests)
         if ended_by is not None:
             raise ended_by.copy()

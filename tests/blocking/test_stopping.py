@@ -88,8 +88,10 @@ def test_process_that_waits_for_a_broker_ends(nowhere: blocking.Client, in_threa
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("verb", ["process", "serve"])
-def test_a_stop_ends_one_from_any_thread(client: blocking.Client, queue: str, in_thread: InThread, verb: str) -> None:
+@pytest.mark.parametrize("verb", ["process", "serve", "serve of a connection"])
+def test_a_stop_ends_one_from_any_thread(
+    client: blocking.Client, queue: str, in_thread: InThread, verb: str, amqp_url: str
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
     done: list[bytes] = []
     stop = Stop()
@@ -102,8 +104,11 @@ def test_a_stop_ends_one_from_any_thread(client: blocking.Client, queue: str, in
     def run(stop: Stop) -> None:
         if verb == "process":
             client.process(queue, work, prefetch=3, stop=stop)
-        else:
+        elif verb == "serve":
             client.serve(queue, work, concurrency=1, prefetch=3, raw=True, stop=stop)
+        else:
+            with blocking.connect(amqp_url) as connection:
+                connection.serve(queue, work, concurrency=1, prefetch=3, raw=True, stop=stop)
 
     client.publish_many([b"1", b"2", b"3"], routing_key=queue)
     thread = in_thread(run, stop)

@@ -225,9 +225,14 @@ async def test_the_recipe_ends_with_the_broker_gone_midway(amqp_url: str, anyio_
 # --- one of several ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["process", "serve"])
+@pytest.mark.parametrize("verb", ["process", "serve", "serve of a connection"])
 async def test_a_stop_ends_one_and_no_other(amqp_url: str, verb: str) -> None:
-    async with some_queue(amqp_url) as queue, some_queue(amqp_url) as another, rabbitry.open_client(amqp_url) as client:
+    async with (
+        some_queue(amqp_url) as queue,
+        some_queue(amqp_url) as another,
+        rabbitry.open_client(amqp_url) as client,
+        rabbitry.connect(amqp_url) as connection,
+    ):
         begun, go_on = anyio.Event(), anyio.Event()
         finished: list[Any] = []
         stop = Stop()
@@ -241,7 +246,8 @@ async def test_a_stop_ends_one_and_no_other(amqp_url: str, verb: str) -> None:
             if verb == "process":
                 await client.process(queue, work, prefetch=3, stop=stop)
             else:
-                await client.serve(queue, work, concurrency=1, prefetch=3, raw=True, stop=stop)
+                serve = client.serve if verb == "serve" else connection.serve
+                await serve(queue, work, concurrency=1, prefetch=3, raw=True, stop=stop)
             ends.append("ended")
 
         ends: list[str] = []
