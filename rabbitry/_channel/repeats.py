@@ -17,7 +17,9 @@ __all__ = ["Repeats"]
 
 
 class Repeats:
-    """Of one set of workers. `former` are the stale deliveries that they still work on, `waiting` what came again."""
+    """Of one set of workers. `former` are the deliveries of lost lives that they still work on, `waiting` what came
+    again.
+    """
 
     __slots__ = ("former", "waiting")
 
@@ -26,8 +28,10 @@ class Repeats:
         self.waiting: list[Delivery] = []
 
     def lost(self, at_work: Iterable[Delivery]) -> None:
-        """A life was lost: the broker will deliver again what it has made stale. Called while reading."""
-        self.former = [delivery for delivery in at_work if delivery.is_stale]
+        """A life was lost: the broker will deliver again what was not settled, and what was, if that was lost as well.
+        Called while reading.
+        """
+        self.former = list(at_work)
         self.waiting = [delivery for delivery in self.waiting if not delivery.is_stale]
 
     def holds(self, delivery: Delivery) -> bool:

@@ -85,7 +85,7 @@ class Subscription:
         self._queue = queue
         self._prefetch = prefetch
         self._no_ack = no_ack = options.get("no_ack", False)
-        self.consumer_tag = options.get("consumer_tag")
+        self.consumer_tag = options.get("consumer_tag")  # None: each life's consumer has one of its own
         if self.consumer_tag is not None:
             check_consumer_tag(self.consumer_tag)
             if not self.consumer_tag:

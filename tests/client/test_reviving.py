@@ -114,6 +114,37 @@ async def test_what_comes_again_waits_for_its_handler_and_nothing_else_does(amqp
             assert await has_counts(channel, queue, 0, 1)
 
 
+async def test_what_comes_again_as_its_acknowledgement_was_lost_waits_for_its_handler(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
+        log: list[str] = []
+        acknowledged, go_on, again = anyio.Event(), anyio.Event(), anyio.Event()
+
+        async def handle(delivery: Delivery) -> None:
+            if delivery.redelivered:
+                log.append("again")
+                again.set()
+                return
+            for link in proxy.links:
+                link.to_broker.stall()
+            delivery.ack()
+            acknowledged.set()
+            await go_on.wait()
+            log.append("ends")
+
+        await client.publish(b"x", routing_key=queue)
+        async with anyio.create_task_group() as tg, open_channel(amqp_url) as channel:
+            tg.start_soon(partial(client.process, queue, handle, concurrency=2))
+            await acknowledged.wait()
+            await lose(client, proxy.cut)
+            assert await has_counts(channel, queue, 0, 1)
+            assert log == []
+            go_on.set()
+            with anyio.fail_after(20):
+                await again.wait()
+            client.stop_consuming()
+        assert log == ["ends", "again"]
+
+
 async def test_what_waits_for_its_handler_goes_back_when_it_is_not_to_begin(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         async with open_channel(amqp_url) as channel, busy(client, queue, [b"1"], concurrency=2) as (handler, ends):
