@@ -142,8 +142,9 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._leave()
-        if self._cancelling is not None:  # by this, or by `stop` before: from cancel-ok on the tag is free again
-            await self._life.endpoint.wait_answered(self._cancelling)
+        cancelling = self._cancelling  # by this, or by `stop` before; from cancel-ok on the tag is free again
+        if cancelling is not None and not cancelling.is_done:
+            await self._life.endpoint.wait_answered(cancelling)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
