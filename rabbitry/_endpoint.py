@@ -221,7 +221,9 @@ class Endpoint:
     # --- reading: back-pressure ------------------------------------------------------------------------------------
 
     def set_overfull(self, consumer: Receiver, overfull: bool) -> None:
-        """A consumer holds more than it should, or has room again."""
+        """A consumer without a prefetch holds more than it should, or has room again. One that a prefetch bounds never
+        stops the reading: what its prefetch allows has come at some time, and then no more does.
+        """
         if overfull:
             if self._overfull is None:
                 self._overfull = set()

@@ -21,6 +21,7 @@ __all__ = [
     "ConnectionClosed",
     "ConsumerCancelled",
     "ConsumerOverrun",
+    "ConsumingStopped",
     "DecodeError",
     "LocalProtocolError",
     "MessageTooLarge",
@@ -336,6 +337,13 @@ class ProtocolError(RabbitryError):
 class LocalProtocolError(ProtocolError):
     """Our caller asked for something that is not allowed now, or here: before entering, twice, in another mode of the
     channel. Nothing was sent. (An argument that is never allowed is a `ValueError` or `TypeError`.)
+    """
+
+
+class ConsumingStopped(NotConnected, LocalProtocolError):
+    """`client.stop_consuming()` was called, which is for good: what would consume after it, or would wait for a
+    connection in order to consume (`declare`, say), ends instead. On SIGTERM this is what ends a program that is still
+    on its way to its `process`.
     """
 
 

@@ -31,6 +31,7 @@ from rabbitry._errors import (
     ConnectionClosed,
     ConsumerCancelled,
     ConsumerOverrun,
+    ConsumingStopped,
     DecodeError,
     LocalProtocolError,
     MessageTooLarge,
@@ -66,6 +67,7 @@ from rabbitry._rpc.service import Service
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.message import Message
+from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Binding, Exchange, ExchangeBinding, Queue
 
 __all__ = [
@@ -94,6 +96,7 @@ __all__ = [
     "Consumer",
     "ConsumerCancelled",
     "ConsumerOverrun",
+    "ConsumingStopped",
     "Credentials",
     "Death",
     "DecodeError",
@@ -130,6 +133,7 @@ __all__ = [
     "ResourceLocked",
     "Service",
     "StaleDelivery",
+    "Stop",
     "Subscription",
     "SubscriptionBatches",
     "Unroutable",

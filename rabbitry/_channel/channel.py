@@ -222,7 +222,9 @@ class Channel(Declaring):
         await self._life.endpoint.begin()
         waiter = Waiter()
         slot = self._life.live.request(methods.BasicQos(prefetch_count=prefetch, global_=shared), waiter)
-        if not shared:
+        if shared:
+            self._life.shared_prefetch = prefetch
+        else:
             self._life.prefetch = self._life.prefetch_sent = prefetch
         await self._life.endpoint.reply(slot, waiter)
 

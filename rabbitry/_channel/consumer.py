@@ -1,7 +1,11 @@
 """`Consumer`: an async context manager that iterates over a queue's deliveries, one at a time or in batches.
 
-What must stay true: what arrived is bounded (by prefetch, else by the marks below); nothing that was not handed out is
-lost when iteration is cancelled or left: it goes back to the queue. Any number of tasks may iterate the same consumer.
+What must stay true: what arrived is bounded; nothing that was not handed out is lost when iteration is cancelled or
+left: it goes back to the queue. Any number of tasks may iterate the same consumer.
+
+What bounds the memory: where there is a prefetch, that many messages of `max_message_size` each, and then the
+connection is read on, whatever it holds, or one consumer's large messages would silence all others on it. Where there
+is none (0, or `no_ack`), or where the broker sends more than it allows, the marks below.
 """
 
 from __future__ import annotations
@@ -35,8 +39,11 @@ __all__ = [
     "SOFT_MARK",
     "Companion",
     "Consumer",
+    "Feeding",
     "begin_again",
+    "check_consumer_tag",
     "consume_method",
+    "ended_by",
     "has_ended",
     "is_starved",
     "life_behind",
@@ -46,12 +53,17 @@ __all__ = [
 ]
 
 SOFT_MARK = 8 * 1024 * 1024
-"""Bytes waiting to be iterated above which the connection stops reading, where nobody awaits a reply on it."""
+"""Bytes that wait to be iterated in a consumer without a prefetch, above which the connection stops reading where
+nobody awaits a reply on it.
+"""
 
 HARD_MARK = 256 * 1024 * 1024
-"""Bytes waiting to be iterated that end the consumer with `ConsumerOverrun`: reading could not pause, memory is
+"""Bytes that wait to be iterated which end such a consumer with `ConsumerOverrun`: reading could not pause, memory is
 finite.
 """
+
+LONGEST_TAG = 255
+"""Bytes of a consumer tag (specification 4.2.5.3: short strings)."""
 
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting delivery takes beside its body, about: the object, its route and properties."""
@@ -65,6 +77,12 @@ class Companion(Protocol):
         ...
 
 
+class Feeding(Companion, Protocol):
+    """A companion whose deliveries come to the consumer as well: at the most `expected` at a time."""
+
+    expected: int
+
+
 class Consumer:
     """Deliveries of one queue; made by `channel.consume`. Enter it with `async with`, then iterate with `async for`.
 
@@ -75,9 +93,11 @@ class Consumer:
     """
 
     __slots__ = (
+        "_bound",
         "_buffer",
         "_buffered",
         "_calls",
+        "_cancelling",
         "_ended",
         "_error",
         "_is_overfull",
@@ -108,15 +128,17 @@ class Consumer:
         self._on_arrival = on_arrival
         self._on_end = on_end
         self._buffer: deque[Delivery] = deque()
-        self._buffered = 0
+        self._bound: int | None = None  # deliveries that wait here at the most; None: their bytes are counted
+        self._buffered = 0  # bytes, while they are counted
         self._is_overfull = False
         self._calls = 0
         self._ended = False
         self._error: RabbitryError | None = None
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
-        self.beside: Companion | None = None  # feeds the same buffer: see second.py
+        self.beside: Feeding | None = None  # feeds the same buffer: see second.py
         self.holder: Companion | None = None  # keeps what was handed out, for a while
+        self._cancelling: Waiter | None = None  # for cancel-ok, once the cancel was asked for here
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "consuming" if self._registration is not None else "not entered"
@@ -137,49 +159,53 @@ class Consumer:
             raise LocalProtocolError("this consumer was entered before: call channel.consume(...) again")
         life = self._life
         await life.endpoint.begin()
-        life.set_prefetch(self._prefetch)
+        prefetch = life.set_prefetch(self._prefetch)
+        if prefetch and not self._method.no_ack:
+            self._bound = prefetch
         waiter = Waiter()
         self._registration, slot = life.live.consume(self._method, self, waiter)
         try:
             await life.endpoint.reply(slot, waiter)
         except BaseException:
-            self._leave(None)  # deliveries may have come with the reply
+            self._leave()  # deliveries may have come with the reply
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        waiter = Waiter()
-        if not self._leave(waiter):
-            return
-        await self._life.endpoint.wait_answered(waiter)
+        self._leave()
+        cancelling = self._cancelling  # by this, or by `stop` before; from cancel-ok on the tag is free again
+        if cancelling is not None and not cancelling.is_done:
+            await self._life.endpoint.wait_answered(cancelling)
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
-        self._leave(None)
+        self._leave()
 
-    def _leave(self, waiter: Waiter | None) -> bool:
-        """Queue the cancel, then the nacks: in this order nothing is delivered here again. False if there was no
-        need.
-        """
-        registration = self._registration
-        if registration is None:
-            return False
+    def _leave(self) -> None:
+        """Queue the cancel, then the nacks: in this order nothing is delivered here again."""
+        if self._registration is None:
+            return
         if self.beside is not None:  # first, or it might be given what this one leaves
             self.beside.consumer_ended(self)
-        channel = self._life.live
-        asked = False
-        if channel.state is ChannelState.OPEN and channel.cancel(registration, waiter) is not None:
-            asked = waiter is not None
+        self._cancel(self._registration)
         self._put_back(self._take_all())
         self._finish(None)
         self._life.endpoint.wrote_if_any()
-        return asked
+
+    def _cancel(self, registration: ProtocolConsumer) -> None:
+        """Queue the cancel, unless it was asked for before, or there is nothing to cancel any more."""
+        channel = self._life.live
+        if channel.state is ChannelState.OPEN and not registration.discard:
+            waiter = Waiter()
+            if channel.cancel(registration, waiter) is not None:
+                self._cancelling = waiter
 
     def _take_all(self) -> deque[Delivery]:
         buffer, self._buffer = self._buffer, deque()
-        self._took(self._buffered)
+        self._buffered = 0
+        self._took()
         return buffer
 
     def _put_back(self, deliveries: Iterable[Delivery]) -> None:
@@ -199,10 +225,26 @@ class Consumer:
         if self._ended:  # by what ran since this was parsed
             self._put_back([delivery])
             return
-        self._buffer.append(delivery)
-        self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
+        buffer = self._buffer
+        buffer.append(delivery)
         if self._waiting:
             self._wake()
+        if self._bound is None:
+            self._buffered += len(delivery.body) + MESSAGE_OVERHEAD
+            if self._buffered > SOFT_MARK:
+                self._overfull()
+        elif len(buffer) > self._bound:
+            self._count()
+
+    def _count(self) -> None:
+        """More waits than the prefetch lets come. A second consumer's may be among it; else the broker sends too much,
+        and from now on what waits here counts by its bytes.
+        """
+        waiting, bound = len(self._buffer), self._bound
+        if self.beside is not None and bound is not None and waiting <= bound + self.beside.expected:
+            return
+        self._bound = None
+        self._buffered = sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in self._buffer)
         if self._buffered > SOFT_MARK:
             self._overfull()
 
@@ -229,9 +271,7 @@ class Consumer:
     def _end_alone(self, error: RabbitryError) -> None:
         """What it holds can still be iterated, and what still comes goes back."""
         assert self._registration is not None
-        channel = self._life.live
-        if channel.state is ChannelState.OPEN:
-            channel.cancel(self._registration, None)
+        self._cancel(self._registration)
         self._finish(error)
 
     def cancelled_by_broker(self) -> None:
@@ -286,9 +326,10 @@ class Consumer:
 
     def _take(self) -> Delivery:
         delivery = self._buffer.popleft()
-        self._buffered -= len(delivery.body) + MESSAGE_OVERHEAD
-        if self._is_overfull:
-            self._took(0)
+        if self._bound is None:
+            self._buffered -= len(delivery.body) + MESSAGE_OVERHEAD
+            if self._is_overfull:
+                self._took()
         return delivery
 
     def _take_some(self, most: int) -> list[Delivery]:
@@ -312,20 +353,32 @@ class Consumer:
         for _ in range(min(deliveries, len(self._waiting))):
             self._waiting.pop(0).set()
 
-    def _took(self, size: int) -> None:
-        self._buffered -= size
+    def _took(self) -> None:
         if self._is_overfull and self._buffered < SOFT_MARK // 2:
             self._is_overfull = False
             self._life.endpoint.set_overfull(self, False)
 
     def _return(self, taken: list[Delivery]) -> None:
         """Put deliveries back in front, in order: they were not handed out after all."""
-        self._buffer.extendleft(reversed(taken))
-        self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in taken)
-        self._wake(len(taken))  # others may wait for what a cancelled batch held
+        self._put_in_front(taken)
         if self._ended and self._error is None:
             self._put_back(self._take_all())
             self._life.endpoint.wrote_if_any()
+
+    def _put_in_front(self, deliveries: list[Delivery]) -> None:
+        self._buffer.extendleft(reversed(deliveries))
+        if self._bound is None:
+            self._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in deliveries)
+        self._wake(len(deliveries))  # others may wait for what a cancelled batch held
+
+    def take_over(self, former: Consumer) -> None:
+        """Give out first what a consumer that has ended still holds, of the same queue: what can still be settled on
+        this channel, or need not be.
+        """
+        held = [delivery for delivery in former._take_all() if self._method.no_ack or not delivery.is_stale]
+        if self._bound is not None:
+            self._bound += len(held)
+        self._put_in_front(held)
 
     def batches(self, size: int, *, within: float | timedelta) -> Batches:
         """Iterate in batches of up to `size` deliveries (1 to 65,535), each complete `within` seconds of its first one.
@@ -345,6 +398,7 @@ def consume_method(
     arguments: Mapping[str, Any] | None = None,
 ) -> methods.BasicConsume:
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
+    check_consumer_tag(consumer_tag)
     table = dict(arguments or {})
     if "x-stream-offset" in table:
         check_offset(table["x-stream-offset"])
@@ -392,6 +446,7 @@ async def begin_again(consumer: Consumer, prefetch: int, arguments: Callable[[],
     if consumer._ended:
         return
     life.set_prefetch(prefetch)
+    consumer._bound = len(consumer._buffer) + prefetch
     waiter = Waiter()
     method = consumer._method
     method = methods.BasicConsume(queue=method.queue, consumer_tag=method.consumer_tag, arguments=arguments())
@@ -407,10 +462,26 @@ def shed(consumer: Consumer, keep: int) -> None:
     """Put back what waits in it, but for the `keep` that came first."""
     rest = consumer._take_all()
     kept = [rest.popleft() for _ in range(min(keep, len(rest)))]
-    consumer._buffer.extend(kept)
-    consumer._buffered += sum(len(delivery.body) + MESSAGE_OVERHEAD for delivery in kept)
+    consumer._put_in_front(kept)
     consumer._put_back(rest)
     consumer._life.endpoint.wrote_if_any()
+
+
+def check_consumer_tag(tag: str) -> None:
+    """Refuse what basic.consume can't say."""
+    if not isinstance(tag, str):
+        raise TypeError(f"a consumer tag is text, not {tag!r}")
+    try:
+        size = len(tag.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"a consumer tag is text that UTF-8 can say, not {tag!r}") from None
+    if size > LONGEST_TAG:
+        raise ValueError(f"a consumer tag has up to {LONGEST_TAG} bytes, not {size}")
+
+
+def ended_by(consumer: Consumer) -> RabbitryError | None:
+    """What has ended it; None while it goes on, or where it was stopped."""
+    return consumer._error
 
 
 def life_behind(consumer: Consumer) -> ChannelLife:

@@ -24,15 +24,18 @@ __all__ = ["ChannelLife"]
 
 
 class ChannelLife:
-    """`protocol` is None until it is entered; `prefetch` is what a consumer has unless it asks for another."""
+    """`protocol` is None until it is entered; `prefetch` is what a consumer has unless it asks for another, and
+    `shared_prefetch` what all of them have together, 0 where that is unlimited.
+    """
 
-    __slots__ = ("confirm", "endpoint", "prefetch", "prefetch_sent", "protocol")
+    __slots__ = ("confirm", "endpoint", "prefetch", "prefetch_sent", "protocol", "shared_prefetch")
 
     def __init__(self, endpoint: Endpoint, confirm: bool, prefetch: int) -> None:
         self.endpoint = endpoint
         self.confirm = confirm
         self.prefetch = checked_prefetch(prefetch)
         self.prefetch_sent: int | None = None
+        self.shared_prefetch = 0
         self.protocol: ProtocolChannel | None = None
 
     @property
@@ -86,12 +89,15 @@ class ChannelLife:
         slot = self.live.request(method, waiter)
         return await self.endpoint.reply(slot, waiter)
 
-    def set_prefetch(self, prefetch: int | None) -> None:
-        """Queue basic.qos if the next consumer needs another value; nobody waits for its reply."""
+    def set_prefetch(self, prefetch: int | None) -> int:
+        """Queue basic.qos if the next consumer needs another value; nobody waits for its reply. Gives the deliveries
+        that the consumer may have unsettled, 0 where nothing bounds them.
+        """
         wanted = self.prefetch if prefetch is None else prefetch
         if wanted != (self.prefetch_sent or 0):
             self.live.request(methods.BasicQos(prefetch_count=wanted), None)
             self.prefetch_sent = wanted
+        return wanted or self.shared_prefetch
 
     # --- publishing --------------------------------------------------------------------------------------------------
 

@@ -28,13 +28,14 @@ __all__ = ["SecondConsumer", "StreamConsumer"]
 class SecondConsumer:
     """Beside `consumer`, which acknowledges and is not exclusive, from when this is given a `prefetch`."""
 
-    __slots__ = ("_consumer", "_registrations", "deliveries", "prefetch")
+    __slots__ = ("_consumer", "_registrations", "deliveries", "expected", "prefetch")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._registrations: list[ProtocolConsumer] = []
         self.prefetch = 0
         self.deliveries = 0  # that came by it
+        self.expected = 0  # at a time, at the most: those of one that was cancelled may still be on their way
 
     async def set_prefetch(self, prefetch: int, *, put_back: bool = False) -> None:
         """Have another prefetch; 0 ends it. What is on its way to the former one is taken all the same, or goes back
@@ -59,6 +60,7 @@ class SecondConsumer:
     async def _begin(self, prefetch: int) -> None:
         life = life_behind(self._consumer)
         life.set_prefetch(prefetch)
+        self.expected = max(self.expected, self.prefetch + prefetch)
         waiter = Waiter()
         first = method_of(self._consumer)
         method = methods.BasicConsume(

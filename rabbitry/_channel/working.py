@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.repeats import Repeats
 from rabbitry._channel.widening import Widening
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
@@ -43,12 +44,14 @@ class Workers:
     """Made inert, for one `run`. `drain` seconds may pass until who is at work is cancelled."""
 
     __slots__ = (
+        "_at_work",
         "_concurrency",
         "_drain",
         "_ending",
         "_errors",
         "_idle",
         "_refusals",
+        "_repeats",
         "_settle",
         "_under_way",
         "_widening",
@@ -71,6 +74,8 @@ class Workers:
         if drain or is_tracking:  # hot: a scope for each delivery takes 6 us
             self._settle = self._in_a_scope(settle)
         self._widening = widening
+        self._at_work: list[Delivery | None] = [None] * concurrency  # what each worker has
+        self._repeats = Repeats()
         self._under_way: dict[anyio.CancelScope, Delivery] = {}
         self._idle = 0  # workers that have come to their end
         self._ending = anyio.Event()
@@ -85,8 +90,8 @@ class Workers:
         async with background() as tg:
             if self._widening is not None:
                 self._widening.start_soon = tg.start_soon
-            for _ in range(self._concurrency):
-                tg.start_soon(self._work, source)
+            for number in range(self._concurrency):
+                tg.start_soon(self._work, source, number)
             task_status.started()
             try:
                 await self._ending.wait()
@@ -94,6 +99,7 @@ class Workers:
                 if self._widening is not None:
                     self._widening.start_soon = None
                 source.stop()
+                self._repeats.put_back()
                 for scope in self._under_way:
                     scope.deadline = anyio.current_time() + self._drain
                 tg.cancel_scope.cancel()
@@ -102,23 +108,32 @@ class Workers:
         for error in self._errors or self._refusals:
             raise error
 
-    async def _work(self, source: Source) -> None:
-        settle, widening = self._settle, self._widening
+    async def _work(self, source: Source, number: int) -> None:
+        settle, at_work, repeats, widening = self._settle, self._at_work, self._repeats, self._widening
         try:
             while True:
-                delivery = await source.__anext__()
+                delivery = repeats.take() if repeats.waiting else None
+                if delivery is None:
+                    delivery = await source.__anext__()
+                    if repeats.former and repeats.holds(delivery):
+                        continue
+                at_work[number] = delivery
                 try:
                     await settle(delivery)
                 except Exception as error:
                     self._errors.append(error)
                     self._ending.set()
                     return
+                finally:
+                    at_work[number] = None
+                    if repeats.former:
+                        repeats.finished(delivery)
                 if widening is not None:
                     widening.done = done = widening.done + 1
                     if done >= widening.look_at:
                         widening.look(delivery)
         except StopAsyncIteration:
-            pass
+            repeats.put_back()
         except RabbitryError as error:  # which each worker meets, once its delivery is settled
             self._refusals.append(error)
         self._idle += 1
@@ -143,3 +158,7 @@ class Workers:
         for scope, delivery in self._under_way.items():
             if delivery.is_stale:
                 scope.cancel()
+
+    def hold_repeats(self) -> None:
+        """Have what the broker will deliver again wait for the work on it to finish. Called while reading."""
+        self._repeats.lost([delivery for delivery in self._at_work if delivery is not None])

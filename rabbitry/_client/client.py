@@ -48,6 +48,7 @@ from rabbitry._values.options import (
     check_window,
     checked_prefetch,
 )
+from rabbitry._values.stopping import Stop, told
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 
 __all__ = ["Client"]
@@ -153,15 +154,20 @@ class Client:
         no_ack: bool = False,
         exclusive: bool = False,
         priority: int | None = None,
+        consumer_tag: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         offset: Offset | None = None,
     ) -> Subscription:
         """A `Subscription`: `async with client.consume("jobs") as deliveries: async for delivery in deliveries`.
 
-        `prefetch`, `no_ack`, `exclusive`, `priority` as for `Channel.consume`. `offset` is where to begin in a stream:
-        "first", "last" (its last chunk), "next" (what comes from now on, the default), an offset, a datetime, or a
-        timedelta into the past; after a loss it goes on at the first delivery not settled. `TypeError` or `ValueError`
-        for what is none of these, or where the queue is known to be no stream.
+        `prefetch`, `no_ack`, `exclusive`, `priority` as for `Channel.consume`. `consumer_tag` (1 to 255 bytes; one is
+        made unless given) is the consumer's name at the broker in each life, and one subscription's at a time. `offset`
+        is where to begin in a stream: "first", "last" (its last chunk), "next" (what comes from now on, the default),
+        an offset, a datetime, or a timedelta into the past; after a loss it goes on at the first delivery not settled.
+        `TypeError` or `ValueError` for what is none of these, or where the queue is known to be no stream.
+
+        Without a bound (`prefetch=0` or `no_ack`), what is not iterated in time stops the reading of all that this
+        client consumes.
         """
         return self._subscription(
             queue,
@@ -169,6 +175,7 @@ class Client:
             no_ack=no_ack,
             exclusive=exclusive,
             priority=priority,
+            consumer_tag=consumer_tag,
             arguments=arguments,
             offset=offset,
         )
@@ -183,6 +190,7 @@ class Client:
         on_error: OnError = "requeue",
         on_stale: OnStale = "finish",
         drain: float | timedelta = 0.0,
+        stop: Stop | None = None,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
         **options: Unpack[ConsumeOptions],
     ) -> None:
@@ -194,15 +202,16 @@ class Client:
         occupies no worker meanwhile, and goes back at once when this ends. With `on_error="raise"` its error ends this,
         and is raised. A stream takes nothing back: there `on_error` must be "reject", which goes on with the next
         message, or "raise". `on_stale="cancel"` cancels the handlers of deliveries that a lost connection has made
-        stale; else they finish. `prefetch` (0 to 65,535) is 2 × concurrency unless given, and then rises while handlers
-        are quicker than a round trip; `options` are those of `consume`. With `no_ack=True` there is nothing to settle:
-        what was sent to a handler is gone, whatever becomes of it.
+        stale; else they finish, and what the broker delivers again of them waits for that. `prefetch` (0 to 65,535) is
+        2 × concurrency unless given, and then rises while handlers are quicker than a round trip; `options` are those
+        of `consume`. With `no_ack=True` there is nothing to settle: what was sent to a handler is gone, whatever
+        becomes of it.
 
-        After `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and then it returns or
-        raises. Cancelled, or when a handler's error ends it, it takes no more deliveries, and the handlers at work have
-        `drain` seconds (0 unless given) to finish before they are cancelled, too. In a nursery,
-        `await tg.start(client.process, queue, handler)` returns once it consumes. Raises `TypeError` for what can't be
-        a handler.
+        After `stop.set()` or `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and
+        then it returns or raises; begun after `stop_consuming()`, it raises `ConsumingStopped`. Cancelled, or when a
+        handler's error ends it, it takes no more deliveries, and the handlers at work have `drain` seconds (0 unless
+        given) to finish before they are cancelled, too. In a nursery, `await tg.start(client.process, queue, handler)`
+        returns once it consumes. Raises `TypeError` for what can't be a handler.
         """
         check_options(options, ConsumeOptions, "Client.process")
         processing = Processing(
@@ -214,17 +223,20 @@ class Client:
             drain=seconds(drain),
         )
         subscription = self._subscription(queue, prefetch=processing.prefetch, on_loss=processing.on_loss, **options)
-        with self._running.at_work():
+        with self._running.at_work(), told(stop, subscription.stop):
             await processing.run(subscription, task_status)
 
     def stop_consuming(self) -> None:
         """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
 
         Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
-        publish; then `process` and `serve` return, and iterators end.
+        publish; then `process` and `serve` return, and iterators end. Nothing that consuming takes is waited for any
+        more: `declare`, `delete` and `inspect` raise `ConsumingStopped` while the consuming connection is down, also
+        those that wait for it now, and so does what would consume later. To end one `process` or `serve` alone, give it
+        a `Stop`.
         """
         self._publishing.check_thread()
-        self._running.subscriptions.stop()
+        self._running.stop_consuming()
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
@@ -268,6 +280,8 @@ class Client:
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
         drain: float | timedelta = 0.0,
+        consumer_tag: str | None = None,
+        stop: Stop | None = None,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
@@ -287,7 +301,8 @@ class Client:
         Replies leave on the publishing connection, in this life or the next. A request is acknowledged once its reply
         is confirmed or can't be delivered, which is counted, and rejected where it can't be answered, or asks for no
         answer and its handler failed. One that comes again after it was answered here is not worked on again; by
-        another server it is. The rest is as for `process`, and so is what cancelling it means.
+        another server it is. The rest, `stop` and `consumer_tag` too, is as for `process`, and so is what cancelling it
+        means.
         """
         name = queue if isinstance(queue, str) else queue.name or "(temporary)"
         replies = ClientReplies(self.publish, self._publishing, self._requests, name)
@@ -310,13 +325,19 @@ class Client:
             on_stale="finish",
             drain=seconds(drain),
         )
+
+        def lost() -> None:
+            answering.arrivals.clear()
+            processing.on_loss()
+
         requests = self._subscription(
             queue,
             prefetch=processing.prefetch,
             on_arrival=answering.arrivals.note,
-            on_loss=answering.arrivals.clear,
+            on_loss=lost,
+            consumer_tag=consumer_tag,
         )
-        with self._running.at_work():
+        with self._running.at_work(), told(stop, requests.stop):
             async with replies:
                 await processing.run(requests, task_status)
 
@@ -327,8 +348,8 @@ class Client:
 
         Raises as `Channel.declare`, and `ConnectionClosed` for what the broker closes the connection over; then none of
         them is remembered that was not before. One declared before is replaced by what the broker took under its name.
-        If the broker refuses one later, when it is declared again, the client's scope raises that. Cancelled, some may
-        have been declared.
+        If the broker refuses one later, when it is declared again, the client's scope raises that. It waits for a
+        connection, until `stop_consuming()`. Cancelled, some may have been declared.
         """
         in_order(entities)  # refuses what is none, whether or not there is a connection
         await checkpoint_if_cancelled()

@@ -39,7 +39,7 @@ OnStale = Literal["finish", "cancel"]
 
 
 class Processing:
-    """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost, if any."""
+    """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost."""
 
     __slots__ = ("_handler", "_is_stream", "_on_error", "_put_back", "_widening", "_workers", "on_loss", "prefetch")
 
@@ -71,7 +71,7 @@ class Processing:
         self._workers = Workers(
             self._settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling, widening=widening
         )
-        self.on_loss: Callable[[], None] | None = self._workers.cancel_stale if is_cancelling else None
+        self.on_loss: Callable[[], None] = self._workers.cancel_stale if is_cancelling else self._workers.hold_repeats
 
     async def run(self, subscription: Subscription, task_status: TaskStatus[None]) -> None:
         """Handle deliveries until the subscription is stopped or fails, or this is cancelled."""

@@ -26,7 +26,14 @@ from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
-from rabbitry._errors import AuthenticationFailed, ConnectFailed, ConnectionClosed, NotConnected, RabbitryError
+from rabbitry._errors import (
+    AuthenticationFailed,
+    ConnectFailed,
+    ConnectionClosed,
+    ConsumingStopped,
+    NotConnected,
+    RabbitryError,
+)
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
@@ -117,6 +124,7 @@ class Link:
         "_fate",
         "_hosts",
         "_hub",
+        "_is_awaited",
         "_life",
         "_restore",
         "_short_lives",
@@ -168,6 +176,7 @@ class Link:
         self._vain_since: float | None = None
         self._changed: anyio.Event | None = None
         self._alone: anyio.Lock | None = None
+        self._is_awaited = True
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
@@ -181,13 +190,16 @@ class Link:
         if get_ident() != self._hub.waits.thread:
             raise of_another_thread()
 
-    async def connection(self, while_down: WhileDown) -> Connection:
-        """The open connection of now. Without one, waits for it or raises `NotConnected`."""
+    async def connection(self, while_down: WhileDown, *, is_patient: bool = False) -> Connection:
+        """The open connection of now. Without one, waits for it or raises `NotConnected`; after
+        `stop_waiting` it raises `ConsumingStopped`, unless `is_patient`.
+        """
         self.check_loop()
         await checkpoint_if_cancelled()
         if self.state == "idle":
             self._move("connecting")
             self._begin(self)
+        has_waited = False
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
                 raise self._fate.closed_error()
@@ -195,10 +207,24 @@ class Link:
                 raise NotConnected(
                     f"the connection is down, and being recovered: {self.last_error}"
                 ) from self.last_error
+            if not (self._is_awaited or is_patient) and (has_waited or self.last_error is not None):
+                why = f"is down: {self.last_error}" if self.last_error is not None else "was not made yet"
+                raise ConsumingStopped(
+                    f"client.stop_consuming() was called: nothing waits any more for the {self.role} connection, "
+                    f"which {why}"
+                ) from self.last_error
             if self._changed is None:
                 self._changed = anyio.Event()
             await self._changed.wait()
+            has_waited = True
         return self._connection
+
+    def stop_waiting(self) -> None:
+        """Have nobody wait any more: those who do so now raise `ConsumingStopped`, and so do others while there is no
+        connection. Who is the first to need it still waits for one attempt.
+        """
+        self._is_awaited = False
+        self._wake()
 
     async def apart(self, operation: Callable[[Connection], Awaitable[object]]) -> None:
         """Have this done alone, on a connection apart from the link's, which ends with it. Raises what it raises, or

@@ -25,7 +25,7 @@ from rabbitry._concurrency.waiting import waits
 from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import Settings
-from rabbitry._errors import LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._errors import ConsumingStopped, LocalProtocolError, NotConnected, RabbitryError
 from rabbitry._values.backoff import Backoff
 
 __all__ = ["Host", "Running", "run_client", "start_hosted"]
@@ -90,14 +90,14 @@ class Running:
         self.host = host
         self.closed = anyio.Event()
         self.registry = Registry()
-        self.subscriptions = Subscriptions(self.registry)
+        self.subscriptions = Subscriptions(self.registry, tg.start_soon)
         self.publishers = Publishers(tg.start_soon)
         self.changes = Changes(on_change)
         self._working: set[anyio.Event] = set()  # one for each `process` or `serve` under way
 
         def link(role: str, restore: Callable[[Connection], Any]) -> Link:
             named = [replace(each, name=f"{each.name}-{role}") for each in hosts]
-            begin, tell = self._begin, self.changes.tell
+            begin, tell = self._begin, self._tell
             return Link(role, hub, named, backoff, credentials, fate, begin=begin, restore=restore, tell=tell)
 
         self.consuming = link("consume", self.registry.restore)
@@ -120,10 +120,25 @@ class Running:
         finally:
             self.stop_links()
 
+    def _tell(self, change: Change) -> None:
+        if change.state == "connected" and change.connection == self.consuming.role:
+            self.subscriptions.life_began()
+        self.changes.tell(change)
+
     async def _await_topology(self, _: Connection) -> None:
         """What is published must find the queues that went with the former life."""
         if not self.registry.is_lasting:
-            await self.consuming.connection("wait")
+            await self.consuming.connection("wait", is_patient=True)
+
+    def stop_consuming(self) -> None:
+        """Take no more deliveries, for good, nor wait for a connection in order to."""
+        self.subscriptions.stop(
+            ConsumingStopped(
+                "client.stop_consuming() was called, which is for good: consume by another client, or end a single "
+                "process or serve by a Stop that it is given, and a consume by its own stop()"
+            )
+        )
+        self.consuming.stop_waiting()
 
     def stop_links(self) -> None:
         """Have both come to their end, and none begin."""
@@ -147,7 +162,7 @@ class Running:
         """Let what other tasks have under way come to its end: handlers first, as they may publish."""
         if self.fate.failure is not None:
             return
-        self.subscriptions.stop()
+        self.subscriptions.stop(self.fate.closed_error())
         if self._working or self.publishers.are_pending:
             with anyio.move_on_after(bound, shield=True):
                 for done in list(self._working):

@@ -1,7 +1,8 @@
-"""`Subscription`: consuming that goes on in the next life. It has no task: whoever iterates subscribes again.
+"""`Subscription`: consuming that goes on in the next life, from when that begins, whether or not anybody iterates.
 
 What must stay true: iteration gives a delivery, ends or raises, and never waits for what can't come; a delivery belongs
-to the life it came in; nothing that was not handed out is lost; a stream goes on after what was settled.
+to the life it came in; nothing that was not handed out is lost; a stream goes on after what was settled. It keeps no
+task: a task of the client subscribes again, and whoever iterates meanwhile does so, too, one of them at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import anyio
 
 from rabbitry._channel.batches import Batch, batch_time
 from rabbitry._channel.channel import Channel, life_of, new_consumer
-from rabbitry._channel.consumer import Consumer, consume_method
+from rabbitry._channel.consumer import Consumer, check_consumer_tag, consume_method, ended_by
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
@@ -27,6 +28,7 @@ from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._concurrency.clock import utc_now
 from rabbitry._connection.connection import Connection
+from rabbitry._endpoint import CLOSE_BOUND
 from rabbitry._errors import (
     AccessRefused,
     ChannelClosed,
@@ -34,6 +36,7 @@ from rabbitry._errors import (
     ConnectionClosed,
     ConsumerCancelled,
     LocalProtocolError,
+    NotConnected,
     NotFound,
     RabbitryError,
 )
@@ -55,9 +58,10 @@ class Subscription:
     When a connection is lost, iteration goes on in the next life: what was not settled is delivered again, and to
     settle a delivery of the former life raises `StaleDelivery`. When the broker ends the consumer alone (its leader
     moved, it took too long to acknowledge), it subscribes again, and raises `ConsumerCancelled` where the queue is
-    gone. It also raises what the broker refuses, `ConsumerOverrun`, `MessageTooLarge`, and `NotConnected` once the
-    client has given up. After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of
-    tasks may iterate.
+    gone. It does so as soon as it can, also while nobody iterates: what then comes, within its prefetch, waits. It also
+    raises what the broker refuses, `ConsumerOverrun`, `MessageTooLarge`, and `NotConnected` once the client has given
+    up. After `stop()`, `client.stop_consuming()` or the end of the client it just ends. Any number of tasks may
+    iterate.
 
     Leaving the block puts back what was never iterated and what was taken but not settled.
     """
@@ -82,6 +86,11 @@ class Subscription:
         self._queue = queue
         self._prefetch = prefetch
         self._no_ack = no_ack = options.get("no_ack", False)
+        self.consumer_tag = options.get("consumer_tag")  # None: each life's consumer has one of its own
+        if self.consumer_tag is not None:
+            check_consumer_tag(self.consumer_tag)
+            if not self.consumer_tag:
+                raise ValueError("a consumer tag is not empty: leave it out to have one made")
         self._exclusive = options.get("exclusive", False)
         self._priority = options.get("priority")
         self._arguments = dict(options.get("arguments") or {})
@@ -134,11 +143,15 @@ class Subscription:
     # --- the block ----------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Subscribe, as soon as there is a connection. Cancelling it leaves nothing behind."""
+        """Subscribe, as soon as there is a connection. Cancelling it leaves nothing behind.
+
+        After `client.stop_consuming()` it raises `ConsumingStopped`; called meanwhile, that ends the waiting, and the
+        iteration with it.
+        """
         if self._is_entered:
             raise LocalProtocolError("this subscription was entered before: call client.consume(...) again")
-        self._is_entered = True
         self._roster.joined(self)
+        self._is_entered = True
         try:
             await self._subscribe()
         except BaseException:
@@ -154,6 +167,10 @@ class Subscription:
         try:
             if self._consumer is not None:
                 await self._consumer.__aexit__(None, None, None)
+            if self._lock.locked():  # by who subscribes again, which ends now: what that has begun is undone
+                with anyio.move_on_after(CLOSE_BOUND, shield=True):
+                    async with self._lock:
+                        pass
         finally:
             self.stop()
             try:
@@ -208,8 +225,31 @@ class Subscription:
 
     # --- subscribing --------------------------------------------------------------------------------------------------
 
-    async def _resume(self, ended: Consumer, error: RabbitryError) -> None:
-        """Subscribe again, unless another task has; raises `StopAsyncIteration` where there is nothing more to come."""
+    @property
+    def _has_lost_its_consumer(self) -> bool:
+        """Whether it has to subscribe again: the broker, or the end of a life, has ended its consumer."""
+        if self._consumer is None or self._is_stopped or self._failure is not None:
+            return False
+        return isinstance(ended_by(self._consumer), Closed | ConsumerCancelled)
+
+    async def _revive(self) -> None:
+        """Subscribe again, if need be. Raises nothing: whoever iterates is told."""
+        ended = self._consumer
+        if ended is None or not self._has_lost_its_consumer:
+            return
+        error = ended_by(ended)
+        assert error is not None
+        try:
+            await self._resume(ended, error, is_asked_for=False)
+        except (StopAsyncIteration, RabbitryError):
+            pass  # it was stopped, was refused (which was logged), or the client has ended
+        except Exception:  # who iterates tries again, and meets it
+            logger.exception("subscribing to queue %r again has failed", ended.queue)
+
+    async def _resume(self, ended: Consumer, error: RabbitryError, *, is_asked_for: bool = True) -> None:
+        """Subscribe again, unless another task has; raises `StopAsyncIteration` where there is nothing more to come. A
+        refusal is final once somebody iterates; until then the queue may be declared again.
+        """
         async with self._lock:
             if self._consumer is not ended and not self._is_stopped:
                 return
@@ -218,17 +258,34 @@ class Subscription:
             if not self._is_stopped:
                 if not isinstance(error, ConnectionClosed):  # of which the link tells
                     logger.warning("the consumer of queue %r was ended and subscribes again: %s", ended.queue, error)
-                if anyio.current_time() - self._since > seconds(self._link.backoff.maximum):
+                if isinstance(error, ConnectionClosed) or anyio.current_time() - self._since > seconds(
+                    self._link.backoff.maximum
+                ):
                     self._fruitless = 0
-                assert self._channel is not None
-                await life_of(self._channel).close()
+                await self._leave_channel(ended)
                 try:
                     await self._subscribe(resuming=True)
                 except (ChannelClosed, ConnectionClosed) as refusal:
-                    self._failure = error if isinstance(error, ConsumerCancelled) else refusal
-                    raise self._failure.copy() from refusal
+                    logger.warning("queue %r is consumed no more: %s", ended.queue, refusal)
+                    ended.drop_stale()
+                    failure = error if isinstance(error, ConsumerCancelled) else refusal
+                    is_final = is_asked_for or self._lock.statistics().tasks_waiting > 0
+                    if is_final or isinstance(refusal, ConnectionClosed):  # or it would end each life to come
+                        self._failure = failure
+                    raise failure.copy() from refusal
             if self._is_stopped:
                 raise StopAsyncIteration
+
+    async def _leave_channel(self, ended: Consumer) -> None:
+        """Close the channel of a consumer that has ended. Where the broker ended the consumer alone, what came before
+        can still be settled on it, and the next consumer is one more on the same channel. A stream goes on at what was
+        not settled, so that must not be settled any more.
+        """
+        assert self._channel is not None
+        if self._channel.is_open and self._position is None:
+            return
+        await life_of(self._channel).close()
+        ended.drop_stale()
 
     async def _subscribe(self, *, resuming: bool = False) -> None:
         """Begin to consume, in the present life or the next one; returns early when stopped."""
@@ -240,10 +297,14 @@ class Subscription:
         with anyio.CancelScope() as self._waiting:
             if self._is_stopped:
                 return
-            while not await in_a_life(
-                self._link, "wait", attempt, before=self._pause, trial=self._try, was_accepted=resuming
-            ):
-                pass
+            try:
+                while not await in_a_life(
+                    self._link, "wait", attempt, before=self._pause, trial=self._try, was_accepted=resuming
+                ):
+                    pass
+            except NotConnected:
+                if not self._is_stopped:
+                    raise
 
     async def _pause(self) -> None:
         """Wait, longer each time, where subscribing was of no use."""
@@ -269,9 +330,13 @@ class Subscription:
         """Subscribe in this life. False where the broker refuses what it may grant the next time."""
         self._fruitless += 1
         began = utc_now()
-        channel = connection.channel(confirm=False, prefetch=self._prefetch)
+        channel = former = self._channel
         try:
-            await channel.__aenter__()
+            if channel is None or not channel.is_open:
+                if channel is not None and self._on_loss is not None:  # it may have ended without a consumer
+                    self._on_loss()
+                channel = connection.channel(confirm=False, prefetch=self._prefetch)
+                await channel.__aenter__()
             consumer = self._new_consumer(channel)
             await consumer.__aenter__()
         except ConnectionClosed:
@@ -281,8 +346,11 @@ class Subscription:
                 raise
             return False
         except BaseException:
-            await life_of(channel).close()
+            if channel is not None and (channel is not former or self.consumer_tag):  # (the tag is still in use there)
+                await life_of(channel).close()
             raise
+        if self._consumer is not None:
+            consumer.take_over(self._consumer)
         self._channel, self._consumer = channel, consumer
         if self._is_stopped:  # in the very turn in which the reply came
             consumer.stop()
@@ -319,6 +387,7 @@ class Subscription:
             arguments = {**arguments, "x-stream-offset": self._position.argument()}
         method = consume_method(
             self._registry.name_of(self._queue),
+            consumer_tag=self.consumer_tag or "",
             no_ack=self._no_ack,
             exclusive=self._exclusive,
             priority=self._priority,
@@ -331,6 +400,9 @@ class Subscription:
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):
             self._on_loss()
+        # While somebody subscribes, that goes on; where the connection was lost, it waits for the next life.
+        if not (self._lock.locked() or isinstance(error, ConnectionClosed)) and self._has_lost_its_consumer:
+            self._roster.lost_its_consumer(self)
 
 
 class Trouble:

@@ -26,6 +26,7 @@ from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.codecs import Codec
 from rabbitry._values.options import CLOCK_SKEW, ReplyTo, default_prefetch
+from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Queue, name_of
 from rabbitry.protocol.client.states import ConnectionState
 
@@ -132,15 +133,18 @@ class Connection:
         raw: bool = False,
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
+        stop: Stop | None = None,
     ) -> None:
-        """Answer the requests in `queue` with `await handler(payload)` until cancelled; up to `concurrency` at once.
+        """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
+        cancelled.
 
         Handlers, deadlines and the other arguments are as for `Client.serve`; `requests` counts. A request is
         acknowledged once its reply is queued, with an exchange once it is confirmed, and rejected where no reply can be
-        sent (its properties can't be decoded, say). When the queue is gone it raises
-        `ConsumerCancelled` once the handlers at work have finished; when the channel or connection has ended it cancels
-        them, as their replies can't be sent and the broker gives their requests to others, and raises that. Cancelling
-        it cancels them and puts their requests back; it waits for handlers that run in threads.
+        sent (its properties can't be decoded, say). After `stop.set()` the handlers at work finish, and it returns.
+        When the queue is gone it raises `ConsumerCancelled` once the handlers at work have finished; when the channel
+        or connection has ended it cancels them, as their replies can't be sent and the broker gives their requests to
+        others, and raises that. Cancelling it cancels them and puts their requests back; it waits for handlers that run
+        in threads.
         """
         queue = name_of(queue)
         channel = self.channel(confirm=False, prefetch=default_prefetch(concurrency) if prefetch is None else prefetch)
@@ -164,6 +168,7 @@ class Connection:
             self._settings.kinds.observed,
             concurrency=concurrency,
             may_rise=prefetch is None,
+            stop=stop,
         )
 
     @property

@@ -25,6 +25,7 @@ from rabbitry._rpc.answering import Answering, reject
 from rabbitry._rpc.envelope import DIRECT
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.message import Message
+from rabbitry._values.stopping import Stop, told
 
 __all__ = ["RawReplies", "serve"]
 
@@ -42,9 +43,10 @@ async def serve(
     *,
     concurrency: int,
     may_rise: bool,
+    stop: Stop | None = None,
 ) -> None:
-    """Answer requests until cancelled or the consumer ends; `observed` has around `answering` what is told of it.
-    `may_rise`: the channel's prefetch is where it begins.
+    """Answer requests until stopped or cancelled, or the consumer ends; `observed` has around `answering` what is told
+    of it. `may_rise`: the channel's prefetch is where it begins.
     """
     handler = observed(answering)
 
@@ -79,7 +81,7 @@ async def serve(
     widening = Widening(life_of(channel).prefetch, concurrency, may_rise=may_rise)
     requests = new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended)
     async with channel, replies, requests:
-        with working:
+        with working, told(stop, requests.stop):
             await Workers(answer, concurrency=concurrency, widening=widening).run(requests)
         if ended_by is not None:
             raise ended_by.copy()

@@ -122,6 +122,7 @@ class ConsumeOptions(TypedDict, total=False):
     no_ack: bool
     exclusive: bool
     priority: int | None
+    consumer_tag: str | None
     arguments: Mapping[str, Any] | None
     offset: Offset | None
 

@@ -15,7 +15,7 @@ from typing import Any, Unpack, overload
 import anyio.to_thread
 
 import rabbitry
-from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo
+from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Stop
 from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.handlers import check_handler
@@ -40,7 +40,7 @@ from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
-from rabbitry.blocking.threads import Handler, OnError, Threads, caught
+from rabbitry.blocking.threads import Handler, OnError, Threads, caught, on_the_loop
 
 __all__ = ["Client", "open_client"]
 
@@ -184,6 +184,7 @@ class Client(Hosted[rabbitry.Client]):
         no_ack: bool = False,
         exclusive: bool = False,
         priority: int | None = None,
+        consumer_tag: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         offset: Offset | None = None,
         inactivity_timeout: Timeout = None,
@@ -204,6 +205,7 @@ class Client(Hosted[rabbitry.Client]):
                 no_ack=no_ack,
                 exclusive=exclusive,
                 priority=priority,
+                consumer_tag=consumer_tag,
                 arguments=arguments,
                 offset=offset,
             ),
@@ -221,16 +223,17 @@ class Client(Hosted[rabbitry.Client]):
         prefetch: int | None = None,
         on_error: OnError = "requeue",
         drain: float | timedelta = HANDLERS_DRAIN,
+        stop: Stop | None = None,
         timeout: Timeout = None,
         **options: Unpack[ConsumeOptions],
     ) -> None:
         """Run `handler(delivery)` for each delivery, in up to `concurrency` threads at once, until stopped, interrupted
         or timed out; the rest as `rabbitry.Client.process`.
 
-        After `stop_consuming()`, in any thread or in the handler itself, the handlers at work finish and this returns.
-        Interrupted (Ctrl-C) or timed out, it takes no more deliveries, and the handlers at work have `drain` seconds
-        (5) to finish. Then their messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C
-        does not wait.
+        After `stop.set()` or `stop_consuming()`, in any thread or in the handler itself, the handlers at work finish
+        and this returns; begun after `stop_consuming()`, it raises `ConsumingStopped`. Interrupted (Ctrl-C) or timed
+        out, it takes no more deliveries, and the handlers at work have `drain` seconds (5) to finish. Then their
+        messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C does not wait.
 
         `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
         broker.
@@ -241,22 +244,26 @@ class Client(Hosted[rabbitry.Client]):
         async def process() -> None:
             threads = Threads(portal, concurrency)
             handle = threads.asynchronous(handler, puts_back=True)
-            await threads.run(
-                lambda: client.process(
-                    queue,
-                    handle,
-                    concurrency=concurrency,
-                    prefetch=prefetch,
-                    on_error=threads.guarded(on_error),
-                    drain=drain,
-                    **options,
+            with on_the_loop(stop, portal) as stopped:
+                await threads.run(
+                    lambda: client.process(
+                        queue,
+                        handle,
+                        concurrency=concurrency,
+                        prefetch=prefetch,
+                        on_error=threads.guarded(on_error),
+                        drain=drain,
+                        stop=stopped,
+                        **options,
+                    )
                 )
-            )
 
         portal.run(process, timeout)
 
     def stop_consuming(self) -> None:
-        """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait."""
+        """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait. What
+        would wait for a broker that is away in order to consume (`declare`, say) raises `ConsumingStopped`, at once.
+        """
         self._portal.submit(self._async.stop_consuming)
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
@@ -287,6 +294,8 @@ class Client(Hosted[rabbitry.Client]):
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
         drain: float | timedelta = HANDLERS_DRAIN,
+        consumer_tag: str | None = None,
+        stop: Stop | None = None,
         timeout: Timeout = None,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
@@ -298,19 +307,22 @@ class Client(Hosted[rabbitry.Client]):
         async def serve() -> None:
             threads = Threads(portal, concurrency)
             answer = threads.asynchronous(handler)
-            await threads.run(
-                lambda: client.serve(
-                    queue,
-                    answer,
-                    concurrency=concurrency,
-                    prefetch=prefetch,
-                    codec=codec,
-                    raw=raw,
-                    send_traceback=send_traceback,
-                    clock_skew=clock_skew,
-                    drain=drain,
+            with on_the_loop(stop, portal) as stopped:
+                await threads.run(
+                    lambda: client.serve(
+                        queue,
+                        answer,
+                        concurrency=concurrency,
+                        prefetch=prefetch,
+                        codec=codec,
+                        raw=raw,
+                        send_traceback=send_traceback,
+                        clock_skew=clock_skew,
+                        drain=drain,
+                        consumer_tag=consumer_tag,
+                        stop=stopped,
+                    )
                 )
-            )
 
         portal.run(serve, timeout)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import rabbitry
-from rabbitry import Codec, Instrumentation, Queue, RequestCounts
+from rabbitry import Codec, Instrumentation, Queue, RequestCounts, Stop
 from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
@@ -17,7 +17,7 @@ from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.hosting import Hosted
 from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.rpc import RPC
-from rabbitry.blocking.threads import Handler, Threads
+from rabbitry.blocking.threads import Handler, Threads, on_the_loop
 
 __all__ = ["Connection", "connect"]
 
@@ -63,31 +63,35 @@ class Connection(Hosted[rabbitry.Connection]):
         raw: bool = False,
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
+        stop: Stop | None = None,
         timeout: Timeout = None,
     ) -> None:
-        """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until the
-        connection ends or this is interrupted or timed out. The functions of a `Service`, or of a list, are called by
-        name, in threads, too. The other arguments are those of the async `serve`; `requests` counts.
+        """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
+        stopped, the connection ends or this is interrupted or timed out. The functions of a `Service`, or of a list,
+        are called by name, in threads, too. The other arguments are those of the async `serve`; `requests` counts.
 
-        Then the requests being handled are put back, and their handlers left to themselves.
+        After `stop.set()`, in any thread, the handlers at work finish. Else the requests being handled are put back,
+        and their handlers left to themselves.
         """
         connection, portal = self._async, self._portal
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)
             answer = threads.asynchronous(handler)
-            await threads.run(
-                lambda: connection.serve(
-                    queue,
-                    answer,
-                    concurrency=concurrency,
-                    prefetch=prefetch,
-                    codec=codec,
-                    raw=raw,
-                    send_traceback=send_traceback,
-                    clock_skew=clock_skew,
+            with on_the_loop(stop, portal) as stopped:
+                await threads.run(
+                    lambda: connection.serve(
+                        queue,
+                        answer,
+                        concurrency=concurrency,
+                        prefetch=prefetch,
+                        codec=codec,
+                        raw=raw,
+                        send_traceback=send_traceback,
+                        clock_skew=clock_skew,
+                        stop=stopped,
+                    )
                 )
-            )
 
         portal.run(serve, timeout)
 

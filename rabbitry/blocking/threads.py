@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,10 +20,11 @@ import anyio.to_thread
 import rabbitry
 from rabbitry import RabbitryError
 from rabbitry._values.options import Verdict, check_concurrency
+from rabbitry._values.stopping import Stop, told
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal
 
-__all__ = ["Handler", "OnError", "Threads", "caught"]
+__all__ = ["Handler", "OnError", "Threads", "caught", "on_the_loop"]
 
 T = TypeVar("T")
 
@@ -98,6 +99,19 @@ class Threads:
                 raise
 
         return guarded
+
+
+@contextmanager
+def on_the_loop(stop: Stop | None, portal: Portal) -> Iterator[Stop | None]:
+    """A stop that is set on the loop, after this one was set in whichever thread."""
+    if stop is None:
+        yield None
+        return
+    there = Stop()
+    if stop.is_set():  # before anything is entered
+        there.set()
+    with told(stop, lambda: portal.submit_if_open(there.set)):
+        yield there
 
 
 class _Exit(Exception):

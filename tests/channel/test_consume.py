@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 import rabbitry
 from rabbitry._channel import consumer
 from rabbitry._channel.channel import life_of
+from rabbitry._channel.consumer import ended_by
 from tests.support.cancelling import Driven
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
 
@@ -440,7 +443,11 @@ async def test_the_end_of_an_overfull_consumer_lets_others_read_on(
     monkeypatch.setattr(consumer, "SOFT_MARK", 100_000)
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
         full, other = await exclusive_queue(channel, [bytes(50_000)] * 4), await exclusive_queue(channel)
-        async with connection.channel() as doomed, doomed.consume(full), channel.consume(other) as deliveries:
+        async with (
+            connection.channel(prefetch=0) as doomed,
+            doomed.consume(full),
+            channel.consume(other) as deliveries,
+        ):
             await until(lambda: connection._endpoint.transport.is_reading_paused)
             with pytest.raises(rabbitry.NotFound):
                 await doomed.declare_queue("no such queue", passive=True)
@@ -533,10 +540,120 @@ async def test_each_task_gets_an_error_of_its_own(amqp_url: str) -> None:
             assert errors[0] is not errors[1]
 
 
-@pytest.mark.parametrize("tag", ["\ud800", 5])
-async def test_a_consumer_tag_that_is_no_text(amqp_url: str, tag: Any) -> None:
+@pytest.mark.parametrize(("tag", "error"), [("\ud800", ValueError), ("t" * 256, ValueError), (5, TypeError)])
+async def test_a_consumer_tag_that_is_none(amqp_url: str, tag: Any, error: type[Exception]) -> None:
     async with open_channel(amqp_url) as channel:
-        with pytest.raises((TypeError, ValueError), match="consumer tag is text"):
-            async with channel.consume(await exclusive_queue(channel), consumer_tag=tag):
-                pass
+        with pytest.raises(error, match="a consumer tag"):
+            channel.consume(await exclusive_queue(channel), consumer_tag=tag)
         await check_channel(channel)
+
+
+@pytest.mark.parametrize("end", ["stopped", "stopped by another task", "overrun"])
+async def test_leaving_waits_for_the_cancel_whoever_asked_for_it(
+    amqp_url: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's answer frees the tag, and the queue where the consumer had it for itself."""
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, NUMBERS[:5])
+        if end == "overrun":
+            monkeypatch.setattr(consumer, "SOFT_MARK", 1)
+            monkeypatch.setattr(consumer, "HARD_MARK", 2)
+        for _ in range(20):
+            options = {"prefetch": 0 if end == "overrun" else 3}
+            async with channel.consume(queue, consumer_tag="mine", exclusive=True, **options) as deliveries:
+                if end == "stopped":
+                    deliveries.stop()
+                elif end == "stopped by another task":
+                    async with anyio.create_task_group() as tg:
+                        tg.start_soon(anyio.to_thread.run_sync, int)
+                        tg.start_soon(_called, deliveries.stop)
+                else:
+                    await until(lambda: ended_by(deliveries) is not None)
+        assert await has_counts(channel, queue, 5)
+        await check_channel(channel)
+
+
+async def _called(function: Callable[[], object]) -> None:
+    function()
+
+
+async def test_leaving_does_not_wait_where_there_is_nothing_to_cancel(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        deliveries = channel.consume(queue)
+        async with deliveries:
+            await channel.delete_queue(queue)
+            with pytest.raises(rabbitry.ConsumerCancelled):
+                await anext(deliveries)
+            deliveries.stop()
+        await deliveries.__aexit__(None, None, None)
+        async with rabbitry.connect(amqp_url) as connection, connection.channel() as lost:
+            async with lost.consume(await exclusive_queue(lost)) as deliveries:
+                deliveries.stop()
+                connection._endpoint.drop()
+                with anyio.fail_after(1):
+                    await deliveries.__aexit__(None, None, None)
+
+
+# --- large messages ---------------------------------------------------------------------------------------------------
+
+
+async def limited_by_its_channel(channel: rabbitry.Channel) -> dict[str, Any]:
+    await channel.qos(20, shared=True)
+    return {"prefetch": 0}
+
+
+async def limited_by_itself(channel: rabbitry.Channel) -> dict[str, Any]:
+    return {"prefetch": 20}
+
+
+async def limited_by_qos(channel: rabbitry.Channel) -> dict[str, Any]:
+    await channel.qos(20)
+    return {}
+
+
+@pytest.mark.parametrize("limit", [limited_by_itself, limited_by_qos, limited_by_its_channel])
+async def test_large_messages_leave_other_consumers_alone(
+    amqp_url: str, limit: Callable[[rabbitry.Channel], Awaitable[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefetch bounds what can come, so the connection is read on: 20 messages of a megabyte, which nobody takes."""
+    monkeypatch.setattr(consumer, "HARD_MARK", 2 * consumer.SOFT_MARK)
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        large = await exclusive_queue(channel, [bytes(1_000_000)] * 21)
+        small = await exclusive_queue(channel)
+        async with connection.channel(prefetch=0) as own:
+            options = await limit(own)
+            async with own.consume(large, **options) as held, channel.consume(small) as others:
+                await until(lambda: len(held._buffer) == 20)
+                assert not connection._endpoint.transport.is_reading_paused
+                async with open_channel(amqp_url) as elsewhere:
+                    await elsewhere.publish(b"small", routing_key=small)
+                with anyio.fail_after(5):
+                    assert (await anext(others)).body == b"small"
+                assert held._buffered == 0  # nor is it counted
+                for _ in range(20):
+                    (await anext(held)).ack()
+                (await anext(held)).ack()
+        assert await has_counts(channel, large, 0)
+
+
+async def test_a_broker_that_sends_more_than_the_prefetch_is_bounded_by_the_marks(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "SOFT_MARK", 100_000)
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel)
+        async with channel.consume(queue, prefetch=10) as deliveries:
+            deliveries._bound = 3
+            transport = life_of(channel).endpoint.transport
+            async with open_channel(amqp_url) as elsewhere:
+                for _ in range(10):
+                    await elsewhere.publish(bytes(30_000), routing_key=queue)
+            await until(lambda: transport.is_reading_paused)
+            assert deliveries._buffered == sum(
+                len(each.body) + consumer.MESSAGE_OVERHEAD for each in deliveries._buffer
+            )
+            for _ in range(10):
+                (await anext(deliveries)).ack()
+            assert deliveries._buffered == 0 and not transport.is_reading_paused
+        assert await has_counts(channel, queue, 0)

@@ -801,8 +801,8 @@ async def test_stop_consuming_puts_back_what_no_handler_took(amqp_url: str) -> N
             assert await has_counts(channel, queue, 4)
             go_on.set()
         assert finished == [b"0"]
-        async with client.consume(queue) as deliveries:  # stopped for good
-            assert [delivery async for delivery in deliveries] == []
+        with pytest.raises(rabbitry.LocalProtocolError, match="is for good"):
+            await client.process(queue, handle)
 
 
 async def test_leaving_the_client_waits_for_handlers_of_other_tasks(amqp_url: str) -> None:
@@ -825,34 +825,43 @@ async def test_leaving_the_client_waits_for_handlers_of_other_tasks(amqp_url: st
 
 
 @pytest.mark.parametrize("on_stale", ["finish", "cancel"])
-async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_handlers_of_stale_deliveries(amqp_url: str, on_stale: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that are to finish run before what comes again of theirs, not beside it."""
     caplog.set_level(logging.WARNING)
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         log: list[str] = []
-        begun, again = anyio.Event(), anyio.Event()
+        begun, go_on, again = anyio.Event(), anyio.Event(), anyio.Event()
 
         async def handle(delivery: Delivery) -> None:
+            if delivery.body != b"x":
+                log.append("another")
+                return
             begun.set()
             try:
                 if delivery.redelivered:
                     log.append("second")
                     again.set()
                 else:
-                    await again.wait()
+                    await go_on.wait()
                     log.append("first")
             except anyio.get_cancelled_exc_class():
                 log.append("cancelled")
                 raise
 
         await client.publish(b"x", routing_key=queue)
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(lambda: client.process(queue, handle, concurrency=2, on_stale=on_stale))  # type: ignore[arg-type]
+        async with anyio.create_task_group() as tg, open_channel(amqp_url) as channel:
+            tg.start_soon(partial(client.process, queue, handle, concurrency=2, on_stale=on_stale))
             await begun.wait()
-            proxy.cut()
-            await until(lambda: len(log) == 2)
+            await lose(client, proxy.cut)
+            assert await has_counts(channel, queue, 0, 1)  # delivered again
+            if on_stale == "finish":
+                await channel.publish(b"y", routing_key=queue)
+                await until(lambda: log == ["another"])  # which need not wait
+                go_on.set()
+            await again.wait()
             await anyio.sleep(0.01)
             client.stop_consuming()
-        assert log == (["second", "first"] if on_stale == "finish" else ["cancelled", "second"])
+        assert log == (["another", "first", "second"] if on_stale == "finish" else ["cancelled", "second"])
         assert (on_stale == "finish") == any(
             "after its channel had ended" in record.message for record in caplog.records
         )

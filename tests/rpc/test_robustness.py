@@ -17,7 +17,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Exchange, RequestCounts
-from rabbitry._rpc.answering import Answering
+from rabbitry._channel.repeats import Repeats
 from tests.support.clients import QUICK, refuse, some_queue, through_proxy
 from tests.support.helpers import drain, exclusive_queue, has_counts, open_channel, unique, until
 
@@ -234,11 +234,6 @@ async def test_exchanges_that_are_missing_take_no_others_channel(
 # --- requests that come twice -----------------------------------------------------------------------------------------
 
 
-def is_waited_for(answering: Answering) -> bool:
-    """Whether a request that came again waits for its former delivery to be answered."""
-    return any(each._done is not None for each in answering._answered._under_way.values())
-
-
 @pytest.mark.parametrize("concurrency", [1, 2])
 async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_again(
     amqp_url: str, concurrency: int
@@ -254,11 +249,11 @@ async def test_a_request_that_comes_again_after_it_was_answered_is_not_executed_
                     proxy.cut()
                     await until(lambda: server.statistics()["consuming_lives"] == 2)
                     if concurrency > 1:  # it is here again, and waits
-                        await until(lambda: answering and is_waited_for(answering[0]))
+                        await until(lambda: any(each.waiting for each in repeats))
                 return 2 * number
 
             await tg.start(partial(server.serve, queue, handler, concurrency=concurrency))
-            answering = [each for each in gc.get_objects() if type(each) is Answering and each._queue == queue]
+            repeats = [each for each in gc.get_objects() if type(each) is Repeats]
             with anyio.fail_after(5):
                 assert await rpc.call(queue, 1) == 2
                 await until(lambda: server.statistics()["duplicate_requests"] == 1)
