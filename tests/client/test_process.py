@@ -90,7 +90,7 @@ async def test_a_quorum_queue_counts_the_failures(amqp_url: str) -> None:
 
 
 async def held(client: rabbitry.Client, queue: str, tg: Any, **options: Any) -> Counter[bytes]:
-    """Begin to process, and return when both poisons wait to be put back after a pause of 0.8 s or more."""
+    """Begin to process, and return when both poisons wait to be put back after a pause of 1.6 s or more."""
     runs: Counter[bytes] = Counter()
 
     async def handle(delivery: Delivery) -> None:
@@ -100,7 +100,7 @@ async def held(client: rabbitry.Client, queue: str, tg: Any, **options: Any) -> 
         raise ValueError("boom")
 
     tg.start_soon(lambda: client.process(queue, handle, **options))
-    await until(lambda: min(runs[b"1"], runs[b"2"]) >= 5)
+    await until(lambda: min(runs[b"1"], runs[b"2"]) >= 6)
     return runs
 
 
@@ -114,7 +114,7 @@ async def test_what_waits_goes_back_at_once(amqp_url: str, how: str) -> None:
             assert await has_counts(channel, queue, 0, 2)  # a second consumer makes up for them
             await client.publish(b"slow", routing_key=queue)
             await anyio.sleep(0.05)
-            with anyio.fail_after(0.6) as prompt:  # the pause is 0.8 s
+            with anyio.fail_after(1.2) as prompt:  # the pause is 1.6 s
                 if how == "stopped":
                     client.stop_consuming()
                     assert await has_counts(channel, queue, 2)
