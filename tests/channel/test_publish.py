@@ -105,7 +105,7 @@ async def test_a_mandatory_message_keeps_its_properties(amqp_url: str) -> None:
         await channel.publish(message, routing_key=queue, mandatory=True)
         delivery = await channel.get(queue, no_ack=True)
         assert delivery is not None
-        assert delivery.headers.pop("x-rabbitry-publish-tag") == 1
+        assert isinstance(delivery.headers.pop("x-rabbitry-publish-tag"), int)
         assert delivery.message == message.replace(headers={"mine": 1})
         assert message.headers == {"mine": 1}
 

@@ -37,7 +37,7 @@ __all__ = [
 
 PUBLISH_TAG_HEADER = "x-rabbitry-publish-tag"
 """Header added to mandatory messages on confirm channels. basic.return carries no tag, so this names the publish it
-answers.
+answers. It is a random number, as the message's receiver can read it.
 """
 
 _HEADS_KEPT = 256
@@ -319,7 +319,7 @@ class ProtocolChannel(Settling):
     def publish_mandatory(self, source: Any, body: bytes, exchange: str, routing_key: str, token: Any) -> None:
         """Publish on a confirm channel with the header that lets a basic.return be matched to this publish."""
         marked = Properties(**{name: getattr(source, name) for name in Properties.__slots__})
-        marked.headers = {**(marked.headers or {}), PUBLISH_TAG_HEADER: self.confirms.following}
+        marked.headers = {**(marked.headers or {}), PUBLISH_TAG_HEADER: self.confirms.mark()}
         self.publish(encode_properties(marked), body, exchange, routing_key, True, token)
 
     def _publish_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
