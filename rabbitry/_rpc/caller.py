@@ -19,7 +19,6 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     ConsumerCancelled,
-    LocalProtocolError,
     OutcomeUnknown,
     RabbitryError,
     Unroutable,
@@ -217,7 +216,10 @@ class RPC:
         error = remote_error(reply.body, properties)
         if error is not None:
             raise error
-        return reply.body if raw else decode_from(reply.body, properties.content_type, self._codec)
+        return reply.body if raw else self._decoded(reply.body, properties)
+
+    def _decoded(self, body: bytes, properties: Properties) -> Any:
+        return decode_from(body, properties.content_type, self._codec, properties.content_encoding)
 
     # --- called when something arrives: this object is its reply consumer's token ---------------------------------
 
@@ -288,7 +290,7 @@ def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
     """Refuse what is no way for replies."""
     if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
         return reply_to
-    raise LocalProtocolError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
+    raise ValueError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
 
 
 def _message(body: bytes, properties: Properties) -> Message:

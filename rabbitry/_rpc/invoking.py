@@ -14,15 +14,23 @@ from typing import Any, TypeAlias
 import anyio
 import anyio.to_thread
 
-from rabbitry._errors import LocalProtocolError
+from rabbitry._errors import DecodeError, LocalProtocolError
 from rabbitry._rpc.envelope import Request
 from rabbitry._rpc.service import Service, prepared
-from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.codecs import Codec, codec_named, decode_request
 from rabbitry._values.message import Message
+from rabbitry.protocol.wire.properties import Properties
 
-__all__ = ["Handler", "Invoking"]
+__all__ = ["BadRequest", "Handler", "Invoking"]
 
 Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
+
+
+class BadRequest(Exception):
+    """Carries what is wrong with a request, and so no failure of its handler."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Invoking:
@@ -45,9 +53,9 @@ class Invoking:
         self._threads = anyio.CapacityLimiter(concurrency)
 
     async def answer(self, request: Request) -> Message:
-        """What the handler returned for this request, as its reply."""
-        delivery, properties = request.delivery, request.properties
-        argument = delivery if self._raw else decode_from(delivery.body, properties.content_type, self._codec)
+        """What the handler returned for this request, as its reply. Raises `BadRequest`, and what the handler does."""
+        properties = request.properties
+        argument = request.delivery if self._raw else self._argument(request.delivery.body, properties)
         # hot: the commonest kind of handler without another coroutine around it
         result = await (self._function(argument) if self._is_async else self._other(properties.type, argument))
         own: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
@@ -60,12 +68,21 @@ class Invoking:
         reply.encoded_properties()  # refuses here, as the handler's failure, what it put into a Message
         return reply
 
+    def _argument(self, body: bytes, properties: Properties) -> Any:
+        try:
+            return decode_request(body, properties.content_type, self._codec, properties.content_encoding)
+        except DecodeError as error:
+            raise BadRequest(error) from error
+
     async def _other(self, method: str | None, argument: Any) -> Any:
         """What a service's method returned, or a function that runs in a worker thread."""
         if self._service is None:
             call: Callable[[], Any] = partial(self._function, argument)
         else:
-            function, call = prepared(self._service, method, argument)
+            try:
+                function, call = prepared(self._service, method, argument)
+            except (AttributeError, TypeError) as error:
+                raise BadRequest(error) from error
             if _is_async(function):
                 return await call()
         # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.
