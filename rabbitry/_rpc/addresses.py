@@ -48,10 +48,11 @@ _KEY_OCTETS = 16
 class Addresses:
     """What one server knows of addresses."""
 
-    __slots__ = ("_form", "_known", "_life", "_lock", "_nodes")
+    __slots__ = ("_form", "_life", "_lock", "_nodes", "known")
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self.known: set[str] = set()
+        """Some of those that are harmless."""
         self._nodes: set[bytes] = set()
         # Whether the broker's own addresses have the form of RabbitMQ's. Where they have not, any will do.
         self._form: Literal["unknown", "RabbitMQ's", "another"] = "unknown"
@@ -60,14 +61,14 @@ class Addresses:
 
     def are_known(self, address: str) -> bool:
         """Whether this address, or its node, is harmless."""
-        if address in self._known:
+        if address in self.known:
             return True
         node = node_of(address)
         if node not in self._nodes and self._form != "another":
             return False
-        if len(self._known) >= KNOWN_AT_MOST:
-            self._known.clear()
-        self._known.add(address)
+        if len(self.known) >= KNOWN_AT_MOST:
+            self.known.clear()
+        self.known.add(address)
         return True
 
     def are_malformed(self, address: str) -> bool:
@@ -93,7 +94,7 @@ class Addresses:
 
     def forget(self) -> None:
         """The broker has closed a connection over one that was taken for harmless: its node has left the cluster."""
-        self._known.clear()
+        self.known.clear()
         self._nodes.clear()
         self._life = -1
 

@@ -19,7 +19,6 @@ from rabbitry._rpc.envelope import Request
 from rabbitry._rpc.service import Service, prepared
 from rabbitry._values.codecs import Codec, codec_named, decode_request
 from rabbitry._values.message import Message
-from rabbitry.protocol.wire.properties import Properties
 
 __all__ = ["BadRequest", "Handler", "Invoking"]
 
@@ -55,7 +54,14 @@ class Invoking:
     async def answer(self, request: Request) -> Message:
         """What the handler returned for this request, as its reply. Raises `BadRequest`, and what the handler does."""
         properties = request.properties
-        argument = request.delivery if self._raw else self._argument(request.delivery.body, properties)
+        argument: Any = request.delivery
+        if not self._raw:
+            try:
+                argument = decode_request(
+                    argument.body, properties.content_type, self._codec, properties.content_encoding
+                )
+            except DecodeError as error:
+                raise BadRequest(error) from error
         # hot: the commonest kind of handler without another coroutine around it
         result = await (self._function(argument) if self._is_async else self._other(properties.type, argument))
         own: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
@@ -67,12 +73,6 @@ class Invoking:
             reply = Message(self._codec.encode(result), content_type=self._codec.content_type, **own)
         reply.encoded_properties()  # refuses here, as the handler's failure, what it put into a Message
         return reply
-
-    def _argument(self, body: bytes, properties: Properties) -> Any:
-        try:
-            return decode_request(body, properties.content_type, self._codec, properties.content_encoding)
-        except DecodeError as error:
-            raise BadRequest(error) from error
 
     async def _other(self, method: str | None, argument: Any) -> Any:
         """What a service's method returned, or a function that runs in a worker thread."""

@@ -129,7 +129,8 @@ class RawReplies:
             await self._publish_alone(reply, exchange, routing_key)
         elif routing_key.startswith(DIRECT_PREFIX):
             apart = self._apart
-            if not apart.addresses.are_known(routing_key):
+            # hot: the first question is that of `are_known`, without the call
+            if routing_key not in apart.addresses.known and not apart.addresses.are_known(routing_key):
                 await apart.addresses.learn(0, lambda: self._open_channel(confirm=False))
                 if apart.takes(request, reply, routing_key):
                     return

@@ -170,6 +170,13 @@ def decode_body(
 
 def decode_from(body: bytes, content_type: str | None, expected: Codec, content_encoding: str | None = None) -> Any:
     """The object a body stands for, by its content type; by `expected` where it has none, or that one's."""
+    if content_encoding is None and content_type == expected.content_type:  # hot: nearly all
+        try:
+            return expected.decode(body)
+        except DecodeError:
+            raise
+        except Exception as exc:
+            raise _invalid(expected, content_type, exc) from exc
     if _is_of(content_type, expected):
         return _decoded(expected, body, content_type, content_encoding)
     return decode_body(body, content_type, None, content_encoding)

@@ -92,7 +92,7 @@ def test_an_address_is_known_with_its_node() -> None:
     assert not addresses.are_known(GENUINE[0])
     addresses.prove(GENUINE[0])
     assert all(addresses.are_known(hostile.address(number=number)) for number in range(3000))
-    assert len(addresses._known) <= 1000
+    assert len(addresses.known) <= 1000
     assert not addresses.are_known(GENUINE[1])
     assert not addresses.are_known(hostile.address(number=1 << 28))
     addresses.forget()
