@@ -169,8 +169,13 @@ class Delivery(Content):
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def decode(self, codec: str | Codec | None = None) -> Any:
-        """The body as an object, by `codec` or else by its content type. Raises `DecodeError`."""
-        return decode_body(self.body, self.properties.content_type, codec)
+        """The body as an object, by `codec` or else by its content type, with its content encoding undone (gzip,
+        deflate; to 64 MiB at most) and by its charset. Raises `DecodeError`.
+
+        The content type is the sender's: it chooses among "json", "msgpack", "text", "raw" and what was registered.
+        """
+        properties = self.properties
+        return decode_body(self.body, properties.content_type, codec, properties.content_encoding)
 
     @property
     def message(self) -> Message:

@@ -6,7 +6,7 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFound, PublishFailed
 from rabbitry._rpc.answering import Answering, Handler
+from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
@@ -42,6 +43,7 @@ from rabbitry._values.options import (
     Offset,
     OnUnknown,
     ReplyTo,
+    ReplyToAllowed,
     State,
     WhileDown,
     check_options,
@@ -253,8 +255,8 @@ class Client:
         Payloads are in `codec`: "msgpack", "json", "text", "raw", or a `Codec`; replies are decoded by their content
         type. `reply_to` is the way of the replies: "direct" (RabbitMQ's direct reply-to, which needs no queue),
         "exclusive" (a queue of its own), or an `Exchange`, which is declared, and to which such a queue is bound with a
-        key unique to this RPC; a new queue in each life. A server that doesn't know of that exchange replies to the
-        queue.
+        key unique to this RPC; a new queue in each life. A server that does not list that exchange in its
+        `reply_exchanges` replies to the queue.
 
         Where a reply queue was created once for each exchange that requests go to, keep one RPC for all of them, which
         does just that: each exchange that is called through it has one channel and, with "exclusive", one reply queue,
@@ -282,6 +284,9 @@ class Client:
         drain: float | timedelta = 0.0,
         consumer_tag: str | None = None,
         stop: Stop | None = None,
+        reply_exchanges: Collection[str | Exchange] = (),
+        reply_to_allowed: ReplyToAllowed = "any",
+        expected_errors: tuple[type[Exception], ...] = (),
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
@@ -291,6 +296,18 @@ class Client:
         request. A handler that is no coroutine function runs in a worker thread, up to `concurrency` of them. It is not
         abandoned: its deadline, or cancelling, waits for it to return (`anyio.from_thread.check_cancelled()` in it
         raises then). A handler's exception goes to the caller as `RemoteError`, with its traceback if `send_traceback`.
+        It is logged as an error, with its traceback, unless it is one of the classes in `expected_errors`: those are
+        answers as any, told at level DEBUG.
+
+        Requests are decoded by `codec` and nothing else. One that says it is of another content type, or is compressed,
+        is answered by a `DecodeError`; serve with `raw=True` and use `delivery.decode()` to take several.
+
+        The reply goes where the request says, and it is this server that publishes it: a caller might reach places
+        where it could not publish itself. An exchange that a request names (`rpc(reply_to=Exchange(…))`) is one of
+        `reply_exchanges`, or the reply goes to the queue. `reply_to_allowed` says which queues it may go to, beside the
+        addresses of direct reply-to: "any" (the default, as there are callers with all kinds of queues), "generated",
+        those that the broker has named, or a function that is given the name and returns whether it may. A request that
+        asks for another is rejected, and counted as refused, without being worked on.
 
         A request whose caller's time is up is not begun, and its handler is cancelled when it is; both are counted
         (`statistics`), without a reply. The caller tells the time it has left, which counts from the request's arrival
@@ -301,8 +318,10 @@ class Client:
         Replies leave on the publishing connection, in this life or the next. A request is acknowledged once its reply
         is confirmed or can't be delivered, which is counted, and rejected where it can't be answered, or asks for no
         answer and its handler failed. One that comes again after it was answered here is not worked on again; by
-        another server it is. The rest, `stop` and `consumer_tag` too, is as for `process`, and so is what cancelling it
-        means.
+        another server it is. A reply to a direct address that is none of the broker's is lost; one whose node is not
+        known yet (of a cluster's other nodes, or forged) goes by a connection of its own, which is opened for it, and
+        its request is acknowledged before. The rest, `stop` and `consumer_tag` too, is as for `process`, and so is what
+        cancelling it means.
         """
         name = queue if isinstance(queue, str) else queue.name or "(temporary)"
         replies = ClientReplies(self.publish, self._publishing, self._requests, name)
@@ -316,6 +335,8 @@ class Client:
             raw=raw,
             send_traceback=send_traceback,
             clock_skew=clock_skew,
+            destinations=Destinations(reply_to_allowed, reply_exchanges),
+            expected_errors=expected_errors,
         )
         processing = Processing(
             self._observed(answering),
@@ -444,7 +465,8 @@ class Client:
         """Counts, of now: how many lives each connection has had, entities that are declared again in each,
         subscriptions and publishers there are; and since the client began: messages sent again because their outcome
         was unknown, replies that could not be delivered, requests that were not begun, or stopped, because their
-        caller's time was up, and those that came again after they had been answered.
+        caller's time was up, those that came again after they had been answered, and those that were rejected because
+        of where their reply was to go.
         """
         return {
             "publishing_lives": self._publishing.lives,
@@ -457,6 +479,7 @@ class Client:
             "expired_requests": self._requests.expired,
             "stopped_requests": self._requests.stopped,
             "duplicate_requests": self._requests.duplicates,
+            "refused_requests": self._requests.refused,
         }
 
     @contextmanager

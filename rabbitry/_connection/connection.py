@@ -6,8 +6,9 @@ leaving is bounded, closes with a handshake where the broker still answers, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -21,16 +22,17 @@ from rabbitry._endpoint import Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.codecs import Codec
-from rabbitry._values.options import CLOCK_SKEW, ReplyTo, default_prefetch
+from rabbitry._values.options import CLOCK_SKEW, ReplyTo, ReplyToAllowed, default_prefetch
 from rabbitry._values.stopping import Stop
-from rabbitry._values.topology import Queue, name_of
+from rabbitry._values.topology import Exchange, Queue, name_of
 from rabbitry.protocol.client.states import ConnectionState
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "channel_apart"]
 
 
 class Connection:
@@ -134,21 +136,24 @@ class Connection:
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
         stop: Stop | None = None,
+        reply_exchanges: Collection[str | Exchange] = (),
+        reply_to_allowed: ReplyToAllowed = "any",
+        expected_errors: tuple[type[Exception], ...] = (),
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
         cancelled.
 
-        Handlers, deadlines and the other arguments are as for `Client.serve`; `requests` counts. A request is
-        acknowledged once its reply is queued, with an exchange once it is confirmed, and rejected where no reply can be
-        sent (its properties can't be decoded, say). After `stop.set()` the handlers at work finish, and it returns.
-        When the queue is gone it raises `ConsumerCancelled` once the handlers at work have finished; when the channel
-        or connection has ended it cancels them, as their replies can't be sent and the broker gives their requests to
-        others, and raises that. Cancelling it cancels them and puts their requests back; it waits for handlers that run
-        in threads.
+        Handlers, deadlines and the other arguments are as for `Client.serve`, which says what to think of where callers
+        are not trusted; `requests` counts. A request is acknowledged once its reply is queued, with an exchange once it
+        is confirmed, and rejected where no reply can be sent (its properties can't be decoded, say). After `stop.set()`
+        the handlers at work finish, and it returns. When the queue is gone it raises `ConsumerCancelled` once the
+        handlers at work have finished; when the channel or connection has ended it cancels them, as their replies can't
+        be sent and the broker gives their requests to others, and raises that. Cancelling it cancels them and puts
+        their requests back; it waits for handlers that run in threads.
         """
         queue = name_of(queue)
         channel = self.channel(confirm=False, prefetch=default_prefetch(concurrency) if prefetch is None else prefetch)
-        replies = RawReplies(self.channel, channel, self._requests)
+        replies = RawReplies(self.channel, channel, self._requests, lambda: channel_apart(self))
         answering = Answering(
             queue,
             handler,
@@ -159,6 +164,8 @@ class Connection:
             raw=raw,
             send_traceback=send_traceback,
             clock_skew=clock_skew,
+            destinations=Destinations(reply_to_allowed, reply_exchanges),
+            expected_errors=expected_errors,
         )
         await serve(
             channel,
@@ -222,6 +229,14 @@ class Connection:
     def unmatched_returns(self) -> int:
         """Returned messages that belonged to no publish of this connection."""
         return self._endpoint.unmatched_returns
+
+
+@asynccontextmanager
+async def channel_apart(connection: Connection) -> AsyncIterator[Channel]:
+    """A confirm channel on a connection of its own, which is like this one, for what may end it."""
+    settings = replace(connection._settings, name=f"{connection._settings.name}-apart")
+    async with Connection(settings, connection._hub) as apart, apart.channel() as channel:
+        yield channel
 
 
 def _encoded(token: str | bytes) -> bytes:

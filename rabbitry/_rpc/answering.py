@@ -16,10 +16,12 @@ import anyio
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import monotonic
 from rabbitry._concurrency.waiting import is_being_cancelled
+from rabbitry._errors import shown
 from rabbitry._instrumentation import note_failure
+from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.duplicates import Answered
 from rabbitry._rpc.envelope import Request, check_clock_skew, error_reply, is_error, read_request
-from rabbitry._rpc.invoking import Handler, Invoking
+from rabbitry._rpc.invoking import BadRequest, Handler, Invoking
 from rabbitry._rpc.requests import Arrivals, RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
@@ -43,6 +45,8 @@ class Answering:
         "_answered",
         "_clock_skew",
         "_counts",
+        "_destinations",
+        "_expected",
         "_invoking",
         "_publish",
         "_queue",
@@ -62,6 +66,8 @@ class Answering:
         raw: bool,
         send_traceback: bool,
         clock_skew: float | None,
+        destinations: Destinations,
+        expected_errors: tuple[type[Exception], ...],
     ) -> None:
         check_concurrency(concurrency)
         check_clock_skew(clock_skew)
@@ -71,12 +77,23 @@ class Answering:
         self._counts = counts
         self._send_traceback = send_traceback
         self._clock_skew = clock_skew
+        self._destinations = destinations
+        self._expected = checked_errors(expected_errors)
         self._answered = Answered()
         self.arrivals = Arrivals()
 
     async def __call__(self, delivery: Delivery) -> None:
         """See the request through; returns when it may be acknowledged. Raises `DecodeError` if it has no address."""
-        request = read_request(delivery, self.arrivals.take(delivery), self._clock_skew)
+        request = read_request(delivery, self.arrivals.take(delivery), self._clock_skew, self._destinations.exchanges)
+        if not self._destinations.is_any and not self._destinations.allow(request):
+            self._counts.refused += 1
+            logger.warning(
+                "a request of queue %r was rejected: its reply may not go to %s",
+                self._queue,
+                shown(request.key[0]),
+            )
+            reject(delivery)
+            return
         if delivery.redelivered and await self._answered.knows(request):
             self._counts.duplicates += 1
             return
@@ -103,7 +120,7 @@ class Answering:
             )
             return None
         if request.unreadable is not None:
-            logger.warning("a request of queue %r can't be read: %s", self._queue, request.unreadable)
+            logger.warning("a request of queue %r can't be read: %s", self._queue, shown(str(request.unreadable), 1000))
             return self._failed(request, request.unreadable)
         scope: anyio.CancelScope | None = None
         reply: Message | None = None
@@ -117,11 +134,19 @@ class Answering:
                 if scope.cancel_called:  # a thread may have come to its end all the same, too late
                     self._stopped(None)
                     return None
+        except BadRequest as bad:
+            error = bad.error
+            told = shown(str(error), 1000)
+            logger.warning("a request of queue %r can't be answered: %s: %s", self._queue, type(error).__name__, told)
+            return self._failed(request, error)
         except Exception as exc:
             if scope is not None and scope.cancel_called:  # it failed as it was stopped
                 self._stopped(exc)
                 return None
-            logger.error("the RPC handler of queue %r failed", self._queue, exc_info=exc)
+            if isinstance(exc, self._expected):
+                logger.debug("the RPC handler of queue %r answered with %s", self._queue, type(exc).__name__)
+            else:
+                logger.error("the RPC handler of queue %r failed", self._queue, exc_info=exc)
             return self._failed(request, exc)
         except anyio.get_cancelled_exc_class() as exc:
             if is_being_cancelled():
@@ -139,6 +164,15 @@ class Answering:
         self._counts.failed += 1
         note_failure(request.delivery, exc)
         return error_reply(exc, request.properties.correlation_id, send_traceback=self._send_traceback)
+
+
+def checked_errors(expected: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
+    """Refuse what are no classes of exceptions."""
+    if not isinstance(expected, tuple) or not all(
+        isinstance(each, type) and issubclass(each, Exception) for each in expected
+    ):
+        raise TypeError(f"expected_errors is a tuple of exception classes, such as (ValueError,), not {expected!r}")
+    return expected
 
 
 def reject(request: Delivery) -> None:

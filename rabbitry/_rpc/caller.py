@@ -220,7 +220,9 @@ class RPC:
         error = remote_error(reply.body, properties)
         if error is not None:
             raise error
-        return reply.body if raw else decode_from(reply.body, properties.content_type, self._codec)
+        if raw:
+            return reply.body
+        return decode_from(reply.body, properties.content_type, self._codec, properties.content_encoding)
 
     # --- called when something arrives: this object is its reply consumer's token ---------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from traceback import format_exception
 from typing import Any
@@ -23,6 +23,7 @@ from rabbitry.protocol.wire.properties import Properties, decode_all_but_headers
 
 __all__ = [
     "DIRECT",
+    "DIRECT_PREFIX",
     "REPLY_EXCHANGE_HEADER",
     "REQUEST_HEADERS",
     "Request",
@@ -37,14 +38,18 @@ __all__ = [
 ]
 
 DIRECT = "amq.rabbitmq.reply-to"
-"""The pseudo-queue of RabbitMQ's direct reply-to, and what the addresses made from it begin with."""
+"""The pseudo-queue of RabbitMQ's direct reply-to."""
+DIRECT_PREFIX = "amq.rabbitmq.reply-to."
+"""What the addresses made from it begin with."""
 
 REMAINING_HEADER = "x-rabbitry-remaining"
 """On a request whose caller has a deadline: the milliseconds it had left when it sent it."""
 DEADLINE_HEADER = "x-rabbitry-deadline"
 """The deadline of that caller as a moment: milliseconds since 1970, UTC, by the caller's clock."""
 REPLY_EXCHANGE_HEADER = "x-rabbitry-reply-exchange"
-"""On a request whose reply goes to an exchange other than the default one: its name. `reply_to` is the routing key."""
+"""On a request whose reply goes to an exchange other than the default one, where the server has named it, too: its
+name. `reply_to` is the routing key.
+"""
 REQUEST_HEADERS = frozenset((REMAINING_HEADER, DEADLINE_HEADER, REPLY_EXCHANGE_HEADER))
 """The headers that are one request's alone: where it is passed on they are left out."""
 ERROR_HEADER = "x-rabbitry-error"
@@ -78,8 +83,12 @@ class Request:
         self.expires_at: float | None = None
 
 
-def read_request(delivery: Delivery, arrived: float, clock_skew: float | None) -> Request:
-    """The request that `arrived` (monotonic). Raises `DecodeError` where not even its address can be read."""
+def read_request(
+    delivery: Delivery, arrived: float, clock_skew: float | None, exchanges: Container[str] = ()
+) -> Request:
+    """The request that `arrived` (monotonic), whose reply may go to one of these `exchanges`. Raises `DecodeError`
+    where not even its address can be read.
+    """
     try:
         request = Request(delivery, delivery.properties, None)
     except DecodeError as error:
@@ -89,7 +98,8 @@ def read_request(delivery: Delivery, arrived: float, clock_skew: float | None) -
         request = Request(delivery, address, error)
     headers = request.properties.headers
     if headers:
-        request.reply_exchange = _reply_exchange(headers)
+        if exchanges:
+            request.reply_exchange = _reply_exchange(headers, exchanges)
         now = monotonic()
         left = time_left(headers, now - arrived, clock_skew)
         request.expires_at = None if left is None else now + left
@@ -132,10 +142,10 @@ def check_clock_skew(clock_skew: float | None) -> None:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _reply_exchange(headers: Mapping[str, Any]) -> str:
-    """The exchange that the reply is published to; "" where none, or no valid one, is named."""
+def _reply_exchange(headers: Mapping[str, Any], exchanges: Container[str]) -> str:
+    """The exchange that the reply is published to; "" where none of these is named."""
     exchange = headers.get(REPLY_EXCHANGE_HEADER)
-    return exchange if isinstance(exchange, str) and len(exchange.encode("utf-8", "replace")) <= 255 else ""
+    return exchange if isinstance(exchange, str) and exchange in exchanges else ""
 
 
 def address_of(content: Content) -> Properties | None:

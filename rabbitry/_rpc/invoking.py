@@ -14,14 +14,22 @@ from typing import Any, TypeAlias
 import anyio
 import anyio.to_thread
 
+from rabbitry._errors import DecodeError
 from rabbitry._rpc.envelope import Request
 from rabbitry._rpc.service import Service, prepared
-from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.codecs import Codec, codec_named, decode_request
 from rabbitry._values.message import Message
 
-__all__ = ["Handler", "Invoking"]
+__all__ = ["BadRequest", "Handler", "Invoking"]
 
 Handler: TypeAlias = Callable[[Any], Any] | Service | Sequence[Callable[..., Any]]
+
+
+class BadRequest(Exception):
+    """Carries what is wrong with a request, and so no failure of its handler."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class Invoking:
@@ -44,9 +52,16 @@ class Invoking:
         self._threads = anyio.CapacityLimiter(concurrency)
 
     async def answer(self, request: Request) -> Message:
-        """What the handler returned for this request, as its reply."""
-        delivery, properties = request.delivery, request.properties
-        argument = delivery if self._raw else decode_from(delivery.body, properties.content_type, self._codec)
+        """What the handler returned for this request, as its reply. Raises `BadRequest`, and what the handler does."""
+        properties = request.properties
+        argument: Any = request.delivery
+        if not self._raw:
+            try:
+                argument = decode_request(
+                    argument.body, properties.content_type, self._codec, properties.content_encoding
+                )
+            except DecodeError as error:
+                raise BadRequest(error) from error
         # hot: the commonest kind of handler without another coroutine around it
         result = await (self._function(argument) if self._is_async else self._other(properties.type, argument))
         own: dict[str, Any] = {"correlation_id": properties.correlation_id, "delivery_mode": 1}
@@ -64,7 +79,10 @@ class Invoking:
         if self._service is None:
             call: Callable[[], Any] = partial(self._function, argument)
         else:
-            function, call = prepared(self._service, method, argument)
+            try:
+                function, call = prepared(self._service, method, argument)
+            except (AttributeError, TypeError) as error:
+                raise BadRequest(error) from error
             if _is_async(function):
                 return await call()
         # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.

@@ -17,7 +17,8 @@ __all__ = ["Arrivals", "RequestCounts"]
 class RequestCounts:
     """What became of the requests that `serve` took: `answered` by what their handler returned, `failed` by an error
     reply, or by a reject where none is wanted; `expired` before they were begun, `stopped` as their caller's time was
-    up; `duplicates` came again after they had been answered. `undeliverable_replies` were lost with their callers.
+    up; `duplicates` came again after they had been answered; `refused` wanted their reply where `reply_to_allowed` lets
+    none go, and were rejected. `undeliverable_replies` were lost: with their callers, mostly.
     """
 
     answered: int = 0
@@ -26,6 +27,7 @@ class RequestCounts:
     stopped: int = 0
     duplicates: int = 0
     undeliverable_replies: int = 0
+    refused: int = 0
 
 
 class Arrivals:

@@ -1,13 +1,15 @@
 """`serve`: answering the requests of a queue in one connection life; and `RawReplies`, which publishes there.
 
 What must stay true: a request is acknowledged once its reply is queued, with an exchange once it is confirmed, and put
-back if it was not worked on to its end; what a caller names as the way back costs other replies nothing.
+back if it was not worked on to its end; what a caller names as the way back costs other replies nothing. Where that may
+cost the connection, the reply goes apart, and its request is acknowledged before.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -22,7 +24,8 @@ from rabbitry._channel.working import Workers
 from rabbitry._concurrency.repeated import Repeated
 from rabbitry._errors import Closed, PublishFailed, RabbitryError, shown
 from rabbitry._rpc.answering import Answering, reject
-from rabbitry._rpc.envelope import DIRECT
+from rabbitry._rpc.apart import Apart, OpenApart
+from rabbitry._rpc.envelope import DIRECT_PREFIX
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.message import Message
 from rabbitry._values.stopping import Stop, told
@@ -96,13 +99,27 @@ def _put_back(request: Delivery) -> None:
 class RawReplies:
     """Publishes replies in one life, without waiting for confirms: to direct addresses on the requests' channel, to
     other queues on one of their own, which counts those that are lost. To an exchange they go one by one on yet
-    another: the broker closes it over an exchange that does not exist.
+    another: the broker closes it over an exchange that does not exist. To an address that it may close the connection
+    over they go apart.
     """
 
-    __slots__ = ("_channel", "_counts", "_lock", "_one_by_one", "_open_channel", "_publisher", "_publishing")
+    __slots__ = (
+        "_apart",
+        "_channel",
+        "_counts",
+        "_lock",
+        "_one_by_one",
+        "_open_channel",
+        "_publisher",
+        "_publishing",
+    )
 
-    def __init__(self, open_channel: Callable[[], Channel], channel: Channel, counts: RequestCounts) -> None:
-        """`channel` is that of the requests; `open_channel` makes another on the same connection, to be entered."""
+    def __init__(
+        self, open_channel: Callable[..., Channel], channel: Channel, counts: RequestCounts, open_apart: OpenApart
+    ) -> None:
+        """`channel` is that of the requests; `open_channel` makes another on the same connection, to be entered, and
+        `open_apart` one on a connection of its own.
+        """
         self._open_channel = open_channel
         self._channel = channel
         self._publishing: Channel | None = None  # the publisher's
@@ -110,11 +127,15 @@ class RawReplies:
         self._one_by_one: Channel | None = None
         self._counts = counts
         self._lock = anyio.Lock()
+        self._apart = Apart(open_apart, self._lost)
 
     async def __aenter__(self) -> None:
-        pass
+        await self._apart.__aenter__()
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._apart.__aexit__(kind, error, traceback)
         for channel in (self._publishing, self._one_by_one):
             if channel is not None:
                 await life_of(channel).close()
@@ -123,9 +144,15 @@ class RawReplies:
         """Returns once the reply is queued, with an exchange once it is confirmed, or lost."""
         if exchange:
             await self._publish_alone(reply, exchange, routing_key)
-        elif routing_key.startswith(DIRECT):
-            # RabbitMQ closes the connection (541) over an address that only looks like one: a request that came
-            # before is acknowledged first, or it would end one server after the other.
+        elif routing_key.startswith(DIRECT_PREFIX):
+            apart = self._apart
+            # hot: the first question is that of `are_known`, without the call
+            if routing_key not in apart.addresses.known and not apart.addresses.are_known(routing_key):
+                await apart.addresses.learn(0, lambda: self._open_channel(confirm=False))
+                if apart.takes(request, reply, routing_key):
+                    return
+            # RabbitMQ closes the connection (541) over the address of a node that has left the cluster: a request that
+            # came before is acknowledged first, or it would end one server after the other.
             if request.redelivered and not request.is_settled:
                 request.ack()
             try:
@@ -164,4 +191,4 @@ class RawReplies:
 
     def _lost(self, error: PublishFailed) -> None:
         self._counts.undeliverable_replies += 1
-        logger.warning("a reply could not be delivered: %s", error)
+        logger.warning("a reply could not be delivered: %s", shown(str(error), 1000))

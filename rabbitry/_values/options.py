@@ -6,7 +6,7 @@ What refers to a class that does something (a `Delivery`, a `Service`) stands wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -22,6 +22,7 @@ __all__ = [
     "OnUnknown",
     "Outcome",
     "ReplyTo",
+    "ReplyToAllowed",
     "State",
     "Verdict",
     "WhileDown",
@@ -131,6 +132,11 @@ class ConsumeOptions(TypedDict, total=False):
 
 ReplyTo: TypeAlias = Literal["direct", "exclusive"] | Exchange
 """Where a caller's replies go."""
+
+ReplyToAllowed: TypeAlias = Literal["any", "generated"] | Callable[[str], bool]
+"""Which queues a server replies to, beside the addresses of direct reply-to: any, those whose name the broker has
+chosen, or those whose name a function says True of.
+"""
 
 CLOCK_SKEW = 0.5
 """Seconds that the clocks of callers and servers are taken to be apart at most, unless `serve` is told otherwise."""

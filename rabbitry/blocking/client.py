@@ -7,7 +7,7 @@ handed over to the loop as it is, and the functions that it is to call go to thr
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Unpack, overload
@@ -27,6 +27,7 @@ from rabbitry._values.options import (
     Offset,
     OnUnknown,
     ReplyTo,
+    ReplyToAllowed,
     State,
     WhileDown,
 )
@@ -293,6 +294,9 @@ class Client(Hosted[rabbitry.Client]):
         raw: bool = False,
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
+        reply_exchanges: Collection[str | Exchange] = (),
+        reply_to_allowed: ReplyToAllowed = "any",
+        expected_errors: tuple[type[Exception], ...] = (),
         drain: float | timedelta = HANDLERS_DRAIN,
         consumer_tag: str | None = None,
         stop: Stop | None = None,
@@ -318,6 +322,9 @@ class Client(Hosted[rabbitry.Client]):
                         raw=raw,
                         send_traceback=send_traceback,
                         clock_skew=clock_skew,
+                        reply_exchanges=reply_exchanges,
+                        reply_to_allowed=reply_to_allowed,
+                        expected_errors=expected_errors,
                         drain=drain,
                         consumer_tag=consumer_tag,
                         stop=stopped,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
 import rabbitry
-from rabbitry import Codec, Instrumentation, Queue, RequestCounts, Stop
+from rabbitry import Codec, Exchange, Instrumentation, Queue, RequestCounts, Stop
 from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
-from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
+from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, ReplyToAllowed
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.hosting import Hosted
 from rabbitry.blocking.portal import Timeout
@@ -64,6 +64,9 @@ class Connection(Hosted[rabbitry.Connection]):
         send_traceback: bool = False,
         clock_skew: float | None = CLOCK_SKEW,
         stop: Stop | None = None,
+        reply_exchanges: Collection[str | Exchange] = (),
+        reply_to_allowed: ReplyToAllowed = "any",
+        expected_errors: tuple[type[Exception], ...] = (),
         timeout: Timeout = None,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
@@ -89,6 +92,9 @@ class Connection(Hosted[rabbitry.Connection]):
                         raw=raw,
                         send_traceback=send_traceback,
                         clock_skew=clock_skew,
+                        reply_exchanges=reply_exchanges,
+                        reply_to_allowed=reply_to_allowed,
+                        expected_errors=expected_errors,
                         stop=stopped,
                     )
                 )

@@ -615,7 +615,8 @@ def test_rpc_and_serve(client: blocking.Client, amqp_url: str, queue: str, in_th
             rpc.call(unique("nobody"), 1, timeout=5)
         assert rpc.late_replies == 0
     with blocking.connect(amqp_url) as connection, connection.rpc(codec="json") as rpc:
-        assert rpc.call(queue, 4, headers={"a": "b"}) == 8
+        with pytest.raises(rabbitry.RemoteError, match="requests are taken as application/msgpack here"):
+            rpc.call(queue, 4, headers={"a": "b"})
     client.stop_consuming()
 
 

@@ -42,13 +42,14 @@ def served(url: str, queue: str, handler: Callable[[Any], Any], **options: Any) 
 
 @BACKENDS
 def test_a_call(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
-    with served(amqp_url, queue, functions.double):
-        for codec, body, reply in (
-            *(("json", "21", b"42\n"), ("json", '["a"]', b'["a","a"]\n'), ("msgpack", '"x"', b"xx\n")),
-            ("text", "hé", "héhé\n".encode()),
-        ):
+    for codec, body, reply in (
+        *(("json", "21", b"42\n"), ("json", '["a"]', b'["a","a"]\n'), ("msgpack", '"x"', b"xx\n")),
+        ("text", "hé", "héhé\n".encode()),
+    ):
+        with served(amqp_url, queue, functions.double, codec=codec):
             done = cli("call", queue, body, "--codec", codec, "--backend", backend)
             assert (done.code, done.out, done.err) == (0, reply, "")
+    with served(amqp_url, queue, functions.double, codec="json"):
         assert cli("call", queue, "21", "--json").records == [{"reply": 42}]
         assert cli("call", queue, '"\\u009b"').out == b"\xc2\x9b\xc2\x9b\n"  # no terminal: as it is
         assert cli("call", queue, '["\\u009b"]').out == b'["\\u009b","\\u009b"]\n'
@@ -70,15 +71,19 @@ def test_raw_bytes(cli: Cli, queue: str, amqp_url: str) -> None:
 
 def test_replies_that_are_no_text_and_no_json(cli: Cli, queue: str, amqp_url: str) -> None:
     """None makes the program fail, and nothing of them is left out."""
-    replies = {"keys": {b"\xffk": 1, 2: {3.5: 5}, None: 6}, "nan": [float("nan")]}
+    replies = {"keys": {b"\xffk": 1, "2": {b"k": 5}}, "nan": [float("nan")], "numbers": {2: 3}}
     with served(amqp_url, queue, lambda name: replies[name], codec="msgpack"):
         for name, shown in (
-            ("keys", b'{"\\\\xffk":1,"2":{"3.5":5},"null":6}\n'),
+            ("keys", b'{"\\\\xffk":1,"2":{"k":5}}\n'),
             ("nan", b'[{"$float":"nan"}]\n'),
         ):
             done = cli("call", queue, f'"{name}"', "--codec", "msgpack")
             assert (done.code, done.out, done.err) == (0, shown, "")
-    with served(amqp_url, queue, lambda _: rabbitry.Message(b'"\\ud800"', content_type="application/json")):
+        numbers = cli("call", queue, '"numbers"', "--codec", "msgpack")
+        assert (numbers.code, "a map has a key that is no text" in numbers.err) == (1, True)
+    with served(
+        amqp_url, queue, lambda _: rabbitry.Message(b'"\\ud800"', content_type="application/json"), codec="json"
+    ):
         assert cli("call", queue, "1").out == b"\\ud800\n"
     assert "--codec raw takes any bytes" in cli("call", queue, "-", "--codec", "text", stdin=b"\xff").err
 

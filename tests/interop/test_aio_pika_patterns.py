@@ -113,7 +113,7 @@ async def test_a_call_that_expires(peer: PeerProcess, amqp_url: str) -> None:
         await anyio.sleep_forever()
 
     async with served(amqp_url, hang, codec="json", concurrency=1, prefetch=1) as queue:
-        async with rabbitry.connect(amqp_url) as other, other.rpc() as rpc, anyio.create_task_group() as tg:
+        async with rabbitry.connect(amqp_url) as other, other.rpc(codec="json") as rpc, anyio.create_task_group() as tg:
             tg.start_soon(rpc.call, queue, {})
             await started.wait()
             with pytest.raises(PeerError, match=r"^TimeoutError: "):

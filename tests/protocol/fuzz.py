@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from rabbitry._errors import ConnectionClosed, RabbitryError, RemoteProtocolError
 from rabbitry.protocol.client import events
@@ -420,7 +421,8 @@ class Client:
         body = b"y" * (number % 23 * 500)
         confirmed = channel.mode.value == "confirm"
         if confirmed and number % 4 == 0:
-            channel.publish_mandatory(Properties(), body, "", "nowhere", token)
+            with patch("rabbitry.protocol.client.publish_tags.urandom", lambda size: token.to_bytes(size)):
+                channel.publish_mandatory(Properties(), body, "", "nowhere", token)  # marked alike by both twins
         else:
             channel.publish(b"\0\0", body, "e", f"k{number % 3}", False, token if confirmed else None)
         if confirmed:

@@ -30,7 +30,8 @@ async def test_replies_by_a_queue_or_an_exchange(amqp_url: str, kind: Any) -> No
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
         queue = await exclusive_queue(channel)
         async with anyio.create_task_group() as tg:
-            tg.start_soon(connection.serve, queue, double)
+            exchanges = [reply_to] if isinstance(reply_to, Exchange) else []
+            tg.start_soon(partial(connection.serve, queue, double, reply_exchanges=exchanges))
             async with connection.rpc(reply_to=reply_to) as one, connection.rpc(reply_to=reply_to) as other:
                 replies = []
 
@@ -178,16 +179,15 @@ async def test_replies_that_can_not_be_delivered_are_counted_and_harm_no_others(
     async with open_channel(amqp_url) as channel, rabbitry.connect(amqp_url) as connection:
         queue = (await channel.declare_queue(unique())).name
         async with rabbitry.open_client(amqp_url) as client, anyio.create_task_group() as tg:
-            if where == "client":
-                tg.start_soon(client.serve, queue, double)
-            else:
-                tg.start_soon(connection.serve, queue, double)
+            missing = unique("no-such-exchange")
+            serve = client.serve if where == "client" else connection.serve
+            tg.start_soon(partial(serve, queue, double, reply_exchanges=[missing]))
 
             def lost() -> int:
                 counted = client.statistics()["undeliverable_replies"]
                 return counted if where == "client" else connection.requests.undeliverable_replies
 
-            nowhere = {"x-rabbitry-reply-exchange": unique("no-such-exchange")}
+            nowhere = {"x-rabbitry-reply-exchange": missing}
             for number, headers in enumerate([None, nowhere, None, {"x-rabbitry-reply-exchange": 7}], 1):
                 request = rabbitry.Message.msgpack(1, reply_to=unique("gone"), correlation_id="1", headers=headers)
                 await channel.publish(request, routing_key=queue)

@@ -110,7 +110,13 @@ async def test_wrong_arguments_and_names_reach_the_caller_and_nothing_runs(amqp_
                 assert caught.value.type_name == "TypeError"
             with pytest.raises(rabbitry.RemoteError, match="unexpected keyword argument 'c'"):
                 await calculator.add(1, c=2)
-            for payload in ([1, 2], {"args": [1]}, {"args": 1, "kwargs": {}}, {"args": [1], "kwargs": {1: 2}}, None):
+            for payload in (
+                [1, 2],
+                {"args": [1]},
+                {"args": 1, "kwargs": {}},
+                {"args": [1], "kwargs": {"a": 1}, "c": 2},
+                None,
+            ):
                 with pytest.raises(rabbitry.RemoteError) as caught:
                     await rpc.call(queue, payload, method="add")
                 assert caught.value.type_name == "TypeError"

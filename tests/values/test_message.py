@@ -164,7 +164,7 @@ async def test_an_expired_message_is_gone(amqp_url: str) -> None:
     ("value", "codec", "content_type", "body"),
     [
         ({"ž": [1, None]}, "json", "application/json", '{"ž":[1,null]}'.encode()),
-        ({1: [b"bytes", True]}, "msgpack", "application/msgpack", b"\x81\x01\x92\xc4\x05bytes\xc3"),
+        ({"1": [b"bytes", True]}, "msgpack", "application/msgpack", b"\x81\xa11\x92\xc4\x05bytes\xc3"),
         ("ž", "text", "text/plain", "ž".encode()),
         (b"raw", "raw", "application/octet-stream", b"raw"),
     ],

@@ -125,9 +125,12 @@ COMPLETE = [1, 2, (312, "NO_ROUTE"), b"first", rabbitry.Message(b"first"), 21]
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_correlation_id() -> Iterator[None]:
-    """That of a session's only call, which is random otherwise: a replayed reply has to be for the call."""
+    """That of a session's only call, and the mark of its mandatory message, random otherwise: a replayed reply
+    has to be for the call, and a replayed return for the message.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rabbitry._rpc.caller.urandom", bytes)
+        patch.setattr("rabbitry.protocol.client.publish_tags.urandom", bytes)
         yield
 
 

@@ -329,7 +329,7 @@ class ProtocolChannel(Settling):
     def publish_mandatory(self, source: Any, body: bytes, exchange: str, routing_key: str, token: Any) -> None:
         """Publish on a confirm channel with the header that lets a basic.return be matched to this publish."""
         marked = Properties(**{name: getattr(source, name) for name in Properties.__slots__})
-        marked.headers = {**(marked.headers or {}), PUBLISH_TAG_HEADER: self.confirms.following}
+        marked.headers = {**(marked.headers or {}), PUBLISH_TAG_HEADER: self.confirms.mark()}
         self.publish(encode_properties(marked), body, exchange, routing_key, True, token)
 
     def _publish_head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:

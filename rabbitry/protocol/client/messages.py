@@ -126,7 +126,7 @@ def _finish_return(channel: ProtocolChannel, method: Method, header: bytes, body
         tag = (decode_properties(header).headers or {}).get(PUBLISH_TAG_HEADER)
     except RemoteProtocolError:
         tag = None
-    token = channel.confirms.pending.get(tag) if type(tag) is int else None  # (True is an int, and equals 1)
+    token = channel.confirms.marked(tag)
     content = channel.connection.delivery_type(
         channel, None, 0, False, _route(method.exchange, method.routing_key), header, body
     )

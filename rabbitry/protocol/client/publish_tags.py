@@ -1,11 +1,13 @@
 """Which publishes of a channel still wait for their confirm.
 
 What must stay true: tags rise by one with each publish, in step with the broker's own count; each is settled once; a
-`multiple` confirm settles all up to its tag. Pure bookkeeping: it knows no frames.
+`multiple` confirm settles all up to its tag; what is sent along to know a message by tells nobody how many there were.
+Pure bookkeeping: it knows no frames.
 """
 
 from __future__ import annotations
 
+from os import urandom
 from typing import Any
 
 __all__ = ["PublishTags"]
@@ -14,12 +16,31 @@ __all__ = ["PublishTags"]
 class PublishTags:
     """The tokens of unconfirmed publishes by tag, oldest first."""
 
-    __slots__ = ("_oldest", "following", "pending")
+    __slots__ = ("_marked", "_oldest", "following", "pending")
 
     def __init__(self) -> None:
         self.following = 1
         self._oldest = 1  # every tag below is settled; it only rises, so a `multiple` looks at each tag once
         self.pending: dict[int, Any] = {}
+        self._marked: dict[int, int] | None = None  # tags by mark, of those pending and of some that are not any more
+
+    def mark(self) -> int:
+        """A number to know the following message by, if it is returned. Receivers see it, so it is no count."""
+        marked = self._marked
+        if marked is None:
+            marked = self._marked = {}
+        elif len(marked) > 2 * len(self.pending) + 64:
+            marked = self._marked = {mark: tag for mark, tag in marked.items() if tag in self.pending}
+        mark = int.from_bytes(urandom(8)) >> 1  # signed, on the wire
+        marked[mark] = self.following
+        return mark
+
+    def marked(self, mark: object) -> Any:
+        """The token of the pending publish that has this mark; None if there is none."""
+        if self._marked is None or type(mark) is not int:
+            return None
+        tag = self._marked.get(mark)
+        return None if tag is None else self.pending.get(tag)
 
     def add(self, token: Any) -> None:
         """The next message was published."""

@@ -130,6 +130,9 @@ def _decode_datetime(data: bytes, offset: int) -> tuple[datetime | None, int]:
 
 _FLAGS = Struct(">H")
 
+MORE_FLAGS_AT_MOST = 16
+"""Words of flags behind the first that are read. No client sends any."""
+
 # The first three flags: of two short strings and of the headers (specification 4.2.6.1: from the high bit down, in
 # the order of the properties).
 _BEFORE_HEADERS = 1 << 15 | 1 << 14
@@ -181,12 +184,16 @@ def _present(flags: int) -> tuple[tuple[str, Callable[[bytes, int], tuple[Any, i
 
 
 def _read_more_flags(data: bytes, offset: int, flags: int) -> int:
-    """Skip further words of flags, which may announce nothing: class basic has no more properties."""
+    """Skip further words of flags, which may announce nothing: class basic has no more properties. A few, or a header
+    would be nothing else.
+    """
     unknown = flags & _UNKNOWN & ~_MORE
-    while flags & _MORE:
+    for _ in range(MORE_FLAGS_AT_MOST):
+        if unknown or not flags & _MORE:
+            break
         (flags,) = _FLAGS.unpack_from(data, offset)
         offset += 2
-        unknown |= flags & ~_MORE
-    if unknown:
+        unknown = flags & ~_MORE
+    if unknown or flags & _MORE:
         raise RemoteProtocolError("a message has properties that class basic does not know", SYNTAX_ERROR)
     return offset

@@ -63,6 +63,11 @@ FieldValue: TypeAlias = Union[
 MAX_DEPTH = 64
 """How many tables and arrays may lie one in another, both ways. x-death, the deepest in use, needs three."""
 
+MAX_VALUES = 4096
+"""How many values a table that is decoded may have, those of all the tables and arrays in it together. One takes a
+single octet, so the headers of a message could have 130,000, which take 20 ms; and each sender may send many.
+"""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
@@ -308,10 +313,13 @@ def decode_timestamp(data: bytes, offset: int) -> tuple[datetime | int, int]:
 def decode_table(data: bytes, offset: int = 0, limit: int | None = None) -> tuple[dict[str, Any], int]:
     """The table at `offset`, and the offset behind it. It must end at or before the offset `limit`, by default the end.
 
-    Integers become `int`, floats of either size `float`; of a key that occurs twice the last value counts.
+    Integers become `int`, floats of either size `float`; of a key that occurs twice the last value counts. More than
+    `MAX_VALUES` values are refused.
     """
     end = len(data) if limit is None else min(limit, len(data))
     try:
+        if end - offset > MAX_VALUES:  # hot: others can't have so many, and are not counted
+            return _decode_counted(data, offset, end)
         return _decode_table(data, offset, end, 1)
     except (StructError, IndexError):
         raise _truncated("a table") from None
@@ -321,7 +329,10 @@ def decode_table(data: bytes, offset: int = 0, limit: int | None = None) -> tupl
 # the offset behind the innermost enclosing table; a value that reaches past it is caught when the enclosing loop ends.
 
 
-def _decode_table(data: bytes, offset: int, end: int, depth: int) -> tuple[dict[str, Any], int]:
+def _decode_table(
+    data: bytes, offset: int, end: int, depth: int, decoders: Sequence[_Decoder] | None = None
+) -> tuple[dict[str, Any], int]:
+    decoders = decoders or _DECODERS
     offset, end = _extent(data, offset, end, "a table")
     if depth > MAX_DEPTH:
         raise RemoteProtocolError(f"tables and arrays lie more than {MAX_DEPTH} deep", SYNTAX_ERROR)
@@ -330,23 +341,53 @@ def _decode_table(data: bytes, offset: int, end: int, depth: int) -> tuple[dict[
         start = offset + 1
         offset = start + data[offset]
         key = data[start:offset].decode("utf-8", "surrogateescape")
-        table[key], offset = _DECODERS[data[offset]](data, offset + 1, end, depth)
+        table[key], offset = decoders[data[offset]](data, offset + 1, end, depth)
     if offset > end:
         raise _truncated("a table")
     return table, end
 
 
-def _decode_array(data: bytes, offset: int, end: int, depth: int) -> tuple[list[Any], int]:
+def _decode_array(
+    data: bytes, offset: int, end: int, depth: int, decoders: Sequence[_Decoder] | None = None
+) -> tuple[list[Any], int]:
+    decoders = decoders or _DECODERS
     offset, end = _extent(data, offset, end, "an array")
     if depth > MAX_DEPTH:
         raise RemoteProtocolError(f"tables and arrays lie more than {MAX_DEPTH} deep", SYNTAX_ERROR)
     array: list[Any] = []
     while offset < end:
-        value, offset = _DECODERS[data[offset]](data, offset + 1, end, depth)
+        value, offset = decoders[data[offset]](data, offset + 1, end, depth)
         array.append(value)
     if offset > end:
         raise _truncated("an array")
     return array, end
+
+
+def _decode_counted(data: bytes, offset: int, end: int) -> tuple[dict[str, Any], int]:
+    """What `_decode_table` gives for a large table, with its values counted."""
+    left = MAX_VALUES
+
+    def counted(decode: _Decoder) -> _Decoder:
+        def count_and_decode(data: bytes, offset: int, end: int, depth: int) -> tuple[Any, int]:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RemoteProtocolError(f"a table has more than {MAX_VALUES} values", SYNTAX_ERROR)
+            return decode(data, offset, end, depth)
+
+        return count_and_decode
+
+    decoders = {decode: counted(decode) for decode in _BY_TYPE.values()}
+    decoders |= {
+        _BY_TYPE[b"F"]: counted(
+            lambda data, offset, end, depth: _decode_table(data, offset, end, depth + 1, all_of_them)
+        ),
+        _BY_TYPE[b"A"]: counted(
+            lambda data, offset, end, depth: _decode_array(data, offset, end, depth + 1, all_of_them)
+        ),
+    }
+    all_of_them = tuple(decoders.get(decode, decode) for decode in _DECODERS)
+    return _decode_table(data, offset, end, 1, all_of_them)
 
 
 def _extent(data: bytes, offset: int, limit: int, what: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import struct
+import time
 from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,6 +21,7 @@ from pamqp import encode as pamqp_encode
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire.tables import (
     MAX_DEPTH,
+    MAX_VALUES,
     decode_longstr,
     decode_shortstr,
     decode_table,
@@ -375,6 +377,47 @@ def test_an_inner_length_may_not_leave_the_outer(inner: bytes) -> None:
     data = table_of(b"\x01a" + inner + b"\x00\x00\x00\x03") + b"abc"
     with pytest.raises(RemoteProtocolError):
         decode_table(data)
+
+
+@pytest.mark.parametrize("count", [MAX_VALUES - 2, MAX_VALUES - 1, MAX_VALUES, 130_000])
+@pytest.mark.parametrize("nested", [False, True])
+def test_values_are_limited_in_all_of_a_table_together(count: int, nested: bool) -> None:
+    """Without a limit a header of 130,000 octets takes 20 ms, and a program that looks at headers looks at each."""
+    values = b"V" * count
+    inner = b"".join(b"A" + table_of(values[at : at + 100]) for at in range(0, count, 100)) if nested else values
+    total = 1 + count + (-(-count // 100) if nested else 0)
+    data = table_of(b"\x01aA" + table_of(inner))
+    if total <= MAX_VALUES:
+        ((_, array),) = decode_table(data)[0].items()
+        assert len(array) == (-(-count // 100) if nested else count)
+        return
+    began = time.process_time()
+    with pytest.raises(RemoteProtocolError, match="more than 4096 values"):
+        decode_table(data)
+    assert time.process_time() - began < 0.05
+
+
+def test_one_key_again_and_again_counts_each_time() -> None:
+    assert decode_table(table_of(b"\0V" * MAX_VALUES))[0] == {"": None}
+    with pytest.raises(RemoteProtocolError, match="more than 4096 values"):
+        decode_table(table_of(b"\0V" * (MAX_VALUES + 1)))
+
+
+def test_a_large_table_is_decoded_as_a_small_one() -> None:
+    """Which are two ways: the values of a large one are counted."""
+    table = {
+        "a": [1, {"b": None, "c": [True, "x", b"y", 1.5]}],
+        "d": Decimal("1.5"),
+        "e": datetime(2020, 1, 1, tzinfo=UTC),
+    }
+    large = {**table, "large": "x" * MAX_VALUES}
+    octets = encode_table(large)
+    assert decode_table(octets) == (large, len(octets))
+    deep = b"\x01aF"
+    for _ in range(MAX_DEPTH):
+        deep = b"\x01aF" + table_of(deep)
+    with pytest.raises(RemoteProtocolError):
+        decode_table(table_of(b"\x01bS" + table_of(b"x" * MAX_VALUES) + deep))
 
 
 @pytest.mark.parametrize("code", sorted(set(range(256)) - set(b"tbBsuIilLfdDSxTFAV")))
