@@ -234,9 +234,19 @@ def _client(
     urls: str | Sequence[str], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
 ) -> AbstractAsyncContextManager[Client]:
     """The client, to be entered; refuses what its arguments can't be."""
+    if isinstance(urls, bytes) or not hasattr(urls, "__iter__"):
+        raise TypeError(f"urls is a URL, or a sequence of URLs, not {urls!r}")
     hosts = [urls] if isinstance(urls, str) else list(urls)
     if not hosts:
         raise ValueError("open_client needs at least one URL")
+    backoff, credentials = options.get("reconnect") or Backoff(), options.get("credentials")
+    if not isinstance(backoff, Backoff):
+        raise TypeError(f"reconnect must be a Backoff, not {backoff!r}")
+    if credentials is not None and not callable(credentials):
+        raise TypeError("credentials must be a coroutine function that returns Credentials")
+    drain = seconds(options.get("drain", DEFAULT_DRAIN))
+    if drain < 0:
+        raise ValueError(f"drain must not be negative: {options.get('drain')}")
     while_down = options.get("while_down", "wait")
     check_policies(while_down)
     instruments = Instruments.of(options.get("instrumentation"))
@@ -258,9 +268,9 @@ def _client(
         make,
         hub,
         [connection_settings(url, kinds, **connecting) for url in hosts],
-        backoff=options.get("reconnect") or Backoff(),
-        credentials=options.get("credentials"),
-        drain=seconds(options.get("drain", DEFAULT_DRAIN)),
+        backoff=backoff,
+        credentials=credentials,
+        drain=drain,
         on_change=on_change,
         host=host,
     )

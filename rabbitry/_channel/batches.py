@@ -15,13 +15,14 @@ import anyio
 from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import RabbitryError
 from rabbitry._values.durations import seconds
+from rabbitry._values.options import whole
 
 __all__ = ["Batch", "Batches", "batch_time"]
 
 
 def batch_time(size: int, within: float | timedelta) -> float:
     """The seconds that a batch has to fill; refuses a size or a time that none can have."""
-    if not 1 <= size <= 65535:
+    if not 1 <= whole(size, "size") <= 65535:
         raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
     within = seconds(within)
     if within < 0:

@@ -18,6 +18,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, Waiter, checkpoint, wait_in_line
 from rabbitry._errors import ConsumerCancelled, ConsumerOverrun, LocalProtocolError, RabbitryError
+from rabbitry._values.options import whole
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -299,6 +300,7 @@ def consume_method(
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
     table = dict(arguments or {})
     if priority is not None:
+        priority = whole(priority, "priority")
         table["x-priority"] = priority
     return methods.BasicConsume(
         queue=queue,

@@ -14,6 +14,7 @@ from rabbitry._concurrency.waiting import Waiter
 from rabbitry._endpoint import SEND_AHEAD, Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._values.message import PERSISTENT_HEADER, Message, wire_properties
+from rabbitry._values.options import whole
 from rabbitry.protocol.client.channel import ProtocolChannel
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -191,6 +192,7 @@ class ChannelLife:
 
 def checked_prefetch(prefetch: int) -> int:
     """Refuse what basic.qos can't say."""
+    prefetch = whole(prefetch, "prefetch")
     if not 0 <= prefetch <= 65535:
         raise ValueError(f"prefetch must be 0 (unlimited) to 65,535, not {prefetch}")
     return prefetch

@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
+from rabbitry._values.options import whole
 
 __all__ = ["Settle", "Source", "Workers", "check_concurrency"]
 
@@ -39,7 +40,7 @@ class Source(Protocol):
 
 def check_concurrency(concurrency: int) -> None:
     """Refuse to have nobody work."""
-    if concurrency < 1:
+    if whole(concurrency, "concurrency") < 1:
         raise ValueError(f"concurrency must be at least 1, not {concurrency}")
 
 

@@ -45,6 +45,7 @@ from rabbitry._values.options import (
     WhileDown,
     check_options,
     check_window,
+    whole,
 )
 from rabbitry._values.topology import Entity, Exchange, Queue, name_of
 
@@ -198,7 +199,7 @@ class Client:
         `await tg.start(client.process, queue, handler)` returns once it consumes.
         """
         check_options(options, ConsumeOptions, "Client.process")
-        prefetch = 2 * concurrency if prefetch is None else prefetch
+        prefetch = 2 * whole(concurrency, "concurrency") if prefetch is None else prefetch
         processing = Processing(
             self._observed(awaiting(handler)),
             concurrency=concurrency,
@@ -304,7 +305,7 @@ class Client:
         )
         requests = self._subscription(
             queue,
-            prefetch=2 * concurrency if prefetch is None else prefetch,
+            prefetch=2 * whole(concurrency, "concurrency") if prefetch is None else prefetch,
             on_arrival=answering.arrivals.note,
             on_loss=answering.arrivals.clear,
         )

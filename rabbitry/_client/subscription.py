@@ -20,6 +20,7 @@ from rabbitry._channel.batches import Batch
 from rabbitry._channel.channel import Channel, life_of, new_consumer
 from rabbitry._channel.consumer import Consumer, consume_method
 from rabbitry._channel.delivery import Delivery
+from rabbitry._channel.life import checked_prefetch
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
 from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
@@ -38,8 +39,8 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import ConsumeOptions
-from rabbitry._values.topology import Queue
+from rabbitry._values.options import ConsumeOptions, whole
+from rabbitry._values.topology import Queue, name_of
 
 __all__ = ["Subscription", "SubscriptionBatches"]
 
@@ -78,8 +79,10 @@ class Subscription:
         """
         self._link = link
         self._registry = registry
+        if not isinstance(queue, str | Queue):
+            name_of(queue)  # refuses it
         self._queue = queue
-        self._prefetch = prefetch
+        self._prefetch = checked_prefetch(prefetch)
         self._no_ack = no_ack = options.get("no_ack", False)
         self._exclusive = options.get("exclusive", False)
         self._priority = options.get("priority")
@@ -179,7 +182,7 @@ class Subscription:
 
         Subscribe with a prefetch of at least `size`, or every batch waits in vain to fill.
         """
-        if not 1 <= size <= 65535:
+        if not 1 <= whole(size, "size") <= 65535:
             raise ValueError(f"a batch has 1 to 65,535 deliveries, not {size}")
         if self._prefetch and self._prefetch < size:
             raise ValueError(f"a batch of {size} never fills: consume with prefetch={size} or more")

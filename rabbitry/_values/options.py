@@ -26,6 +26,7 @@ __all__ = [
     "WhileDown",
     "check_options",
     "check_window",
+    "whole",
 ]
 
 
@@ -63,8 +64,15 @@ Outcome: TypeAlias = Literal["pending", "confirmed", "nacked", "unroutable", "un
 
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
-    if window < 1:
+    if whole(window, "window") < 1:
         raise ValueError(f"window must be at least 1, not {window}")
+
+
+def whole(value: int, name: str) -> int:
+    """The number as an `int`: `TypeError` for what is none, True and False included."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    return value.__index__()
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------
