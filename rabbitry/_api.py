@@ -241,6 +241,8 @@ async def start_client(
 
 
 def _hidden(urls: str | Sequence[str]) -> list[Secret[str]]:
+    if isinstance(urls, bytes) or not hasattr(urls, "__iter__"):
+        raise TypeError(f"urls is a URL, or a sequence of URLs, not a {type(urls).__name__}")
     return [Secret(url) for url in ([urls] if isinstance(urls, str) else urls)]
 
 
@@ -250,6 +252,14 @@ def _client(
     """The client, to be entered; refuses what its arguments can't be."""
     if not hosts:
         raise ValueError("open_client needs at least one URL")
+    backoff, credentials = options.get("reconnect") or Backoff(), options.get("credentials")
+    if not isinstance(backoff, Backoff):
+        raise TypeError(f"reconnect must be a Backoff, not {backoff!r}")
+    if credentials is not None and not callable(credentials):
+        raise TypeError("credentials must be a coroutine function that returns Credentials")
+    drain = seconds(options.get("drain", DEFAULT_DRAIN))
+    if drain < 0:
+        raise ValueError(f"drain must not be negative: {options.get('drain')}")
     while_down = options.get("while_down", "wait")
     check_policies(while_down)
     instruments = Instruments.of(options.get("instrumentation"))
@@ -271,9 +281,9 @@ def _client(
         make,
         hub,
         [connection_settings(url, kinds, **connecting) for url in hosts],
-        backoff=options.get("reconnect") or Backoff(),
-        credentials=options.get("credentials"),
-        drain=seconds(options.get("drain", DEFAULT_DRAIN)),
+        backoff=backoff,
+        credentials=credentials,
+        drain=drain,
         on_change=on_change,
         host=host,
     )

@@ -15,14 +15,14 @@ import anyio
 from rabbitry._channel.delivery import NOTHING, Delivery
 from rabbitry._errors import RabbitryError
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import check_whole
+from rabbitry._values.options import whole
 
 __all__ = ["Batch", "Batches", "batch_time"]
 
 
 def batch_time(size: int, within: float | timedelta) -> float:
     """The seconds that a batch has to fill; refuses a size or a time that none can have."""
-    check_whole("the size of a batch", size, 1, 65535)
+    whole(size, "the size of a batch", 1, 65535)
     within = seconds(within)
     if within < 0:
         raise ValueError(f"within must not be negative: {within}")

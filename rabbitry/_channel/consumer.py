@@ -29,6 +29,7 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._values.arguments import check_offset
+from rabbitry._values.options import whole
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -403,6 +404,7 @@ def consume_method(
     if "x-stream-offset" in table:
         check_offset(table["x-stream-offset"])
     if priority is not None:
+        priority = whole(priority, "priority")
         table["x-priority"] = priority
     return methods.BasicConsume(
         queue=queue,

@@ -41,8 +41,8 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import ConsumeOptions
-from rabbitry._values.topology import Queue
+from rabbitry._values.options import ConsumeOptions, checked_prefetch
+from rabbitry._values.topology import Queue, name_of
 
 __all__ = ["Subscription", "SubscriptionBatches"]
 
@@ -83,8 +83,10 @@ class Subscription:
         """
         self._link = link
         self._registry = registry
+        if not isinstance(queue, str | Queue):
+            name_of(queue)  # refuses it
         self._queue = queue
-        self._prefetch = prefetch
+        self._prefetch = checked_prefetch(prefetch)
         self._no_ack = no_ack = options.get("no_ack", False)
         self.consumer_tag = options.get("consumer_tag")  # None: each life's consumer has one of its own
         if self.consumer_tag is not None:

@@ -29,7 +29,7 @@ from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
+from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, whole
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 from rabbitry.protocol.wire.tables import encode_table
 
@@ -128,11 +128,21 @@ def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpac
         frame_max=_first(options.get("frame_max"), address.frame_max, DEFAULT_FRAME_MAX),
         channel_max=_first(options.get("channel_max"), address.channel_max, DEFAULT_CHANNEL_MAX),
         max_message_size=options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
-        client_properties=tuple((options.get("client_properties") or {}).items()),
+        client_properties=_items(options.get("client_properties")),
         dial=options.get("dial"),
         ssl_context=options.get("ssl_context"),
         kinds=kinds,
     )
+    for name, number in (
+        ("frame_max", settings.frame_max),
+        ("channel_max", settings.channel_max),
+        ("max_message_size", settings.max_message_size),
+    ):
+        whole(number, name)
+    if not isinstance(settings.name, str):
+        raise TypeError(f"name must be text, not {settings.name!r}")
+    if settings.dial is not None and not callable(settings.dial):
+        raise TypeError(f"dial must be a coroutine function, not {settings.dial!r}")
     if settings.ssl_context is not None and (not address.tls or settings.dial is not None):
         raise ValueError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
     if not 0 <= settings.heartbeat <= 65535:
@@ -164,6 +174,12 @@ def _warn_unverified(where: str) -> None:
 def default_name() -> str:
     """What a connection is called unless named: the program and its process id."""
     return f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
+
+
+def _items(properties: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    if properties is not None and not isinstance(properties, Mapping):
+        raise TypeError(f"client_properties must be a mapping, not {properties!r}")
+    return tuple((properties or {}).items())
 
 
 def _first(*values: Any) -> Any:

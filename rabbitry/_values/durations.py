@@ -18,8 +18,12 @@ its expires. `rabbit_misc:check_expiry` refuses anything from 2**32 ms on.
 
 
 def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds; `ValueError` for one that is not a finite number."""
-    value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    """A duration in seconds; `ValueError` for one that is not finite, `TypeError` for no number."""
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, bool | str | bytes) or not hasattr(duration, "__float__"):
+        raise TypeError(f"a duration is a number of seconds, or a timedelta, not {duration!r}")
+    value = float(duration)
     if not isfinite(value):
         raise ValueError(f"a duration must be finite, not {duration}")
     return value

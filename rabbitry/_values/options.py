@@ -28,10 +28,10 @@ __all__ = [
     "WhileDown",
     "check_concurrency",
     "check_options",
-    "check_whole",
     "check_window",
     "checked_prefetch",
     "default_prefetch",
+    "whole",
 ]
 
 
@@ -44,13 +44,17 @@ def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
-def check_whole(what: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuse what is no whole number (`TypeError`), or not from `least` to `most` (`ValueError`)."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is a whole number, not {value!r}")
-    if value < least or (most is not None and value > most):
+def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
+    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not from
+    `least` to `most`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    number: int = value.__index__()
+    if (least is not None and number < least) or (most is not None and number > most):
         bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
-        raise ValueError(f"{what} must be {bounds}, not {value:,}")
+        raise ValueError(f"{name} must be {bounds}, not {number:,}")
+    return number
 
 
 # --- connections and clients ------------------------------------------------------------------------------------------
@@ -81,8 +85,7 @@ Loss: TypeAlias = Literal["refused", "unknown", "unsent"]
 
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
-    if window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
+    whole(window, "window", 1)
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------
@@ -93,13 +96,12 @@ MOST_PREFETCH = 65535
 
 def checked_prefetch(prefetch: int) -> int:
     """Refuse what basic.qos can't say; 0 is unlimited."""
-    check_whole("prefetch (0 is unlimited)", prefetch, 0, MOST_PREFETCH)
-    return prefetch
+    return whole(prefetch, "prefetch (0 is unlimited)", 0, MOST_PREFETCH)
 
 
 def check_concurrency(concurrency: int) -> None:
     """Refuse to have nobody work."""
-    check_whole("concurrency", concurrency, 1)
+    whole(concurrency, "concurrency", 1)
 
 
 def default_prefetch(concurrency: int) -> int:
