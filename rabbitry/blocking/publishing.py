@@ -44,10 +44,10 @@ class Submits(Protocol):
 def with_keys(messages: Several | ByKey, routing_key: str | None) -> Iterator[Keyed]:
     """Each message with its routing key."""
     if isinstance(messages, SINGLE):
-        raise LocalProtocolError("publish_many takes several messages: publish(...) sends one")
+        raise TypeError("publish_many takes several messages: publish(...) sends one")
     if isinstance(messages, Mapping):
         if routing_key is not None:
-            raise LocalProtocolError("a mapping has its own routing keys: leave out routing_key")
+            raise TypeError("a mapping has its own routing keys: leave out routing_key")
         return _of_mapping(cast(Mapping[str, Any], messages))
     key = routing_key or ""
     return ((key, message) for message in messages)
