@@ -73,7 +73,7 @@ async def test_a_missing_exchange_fails_the_publishes_to_it_and_no_others(amqp_u
         async def publish(exchange: str) -> None:
             try:
                 await client.publish(b"x", exchange=exchange, routing_key="nowhere")
-            except rabbitry.OutcomeUnknown as error:
+            except rabbitry.Refused as error:
                 ended.append("missing" if isinstance(error.__cause__, rabbitry.NotFound) else repr(error))
             else:
                 ended.append("published")

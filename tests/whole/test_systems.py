@@ -112,7 +112,7 @@ async def test_an_asynchronous_client(amqp_url: str, no_ack: bool, caplog: pytes
                 await system.rpc(exchange, "invoices.new", b"nobody", timeout=5)
             with pytest.raises(TimeoutError):
                 await system.rpc(exchange, "orders.new", b"wait", timeout=0.05)
-            with pytest.raises(rabbitry.OutcomeUnknown, match="404"):  # the broker closes a channel for it
+            with pytest.raises(rabbitry.Refused, match="404"):  # the broker closes a channel for it
                 await system.publish(unique("nowhere"), "orders.new", b"lost")
             assert await system.rpc(exchange, "orders.new", b"again", timeout=5) == b"AGAIN"
         assert client.statistics()["publishing_lives"] == client.statistics()["consuming_lives"] == 1
