@@ -45,8 +45,8 @@ def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
 
 
 def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
-    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not from
-    `least` to `most`.
+    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not
+    from `least` to `most`.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, not {value!r}")
