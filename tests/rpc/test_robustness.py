@@ -276,12 +276,14 @@ async def test_a_request_whose_acknowledgement_was_lost_is_not_executed_again(am
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
         async with through_proxy(amqp_url) as (server, proxy), anyio.create_task_group() as tg:
             await tg.start(partial(server.serve, queue, handler))
+            repeats = [each for each in gc.get_objects() if type(each) is Repeats]
             for number in range(8):
                 with anyio.fail_after(5):
                     assert await rpc.call(queue, number) == 2 * number
                 proxy.cut()
             await until(lambda: server.is_ready)
             assert await rpc.call(queue, 8) == 16
+            await until(lambda: not any(each.former or each.waiting for each in repeats))  # what waits would go back
             server.stop_consuming()
         async with open_channel(amqp_url) as channel:
             assert await drain(channel, queue) == []
