@@ -54,6 +54,14 @@ def shown(text: str, most: int = TEXT_SHOWN) -> str:
     return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
+def text_of(error: BaseException) -> str:
+    """The error's text, also where it is an application's, whose `__str__` raises."""
+    try:
+        return str(error)
+    except Exception as unprintable:
+        return f"(its text can't be had: {type(unprintable).__name__})"
+
+
 class RabbitryError(Exception):
     """The root of everything this library raises on its own account."""
 
