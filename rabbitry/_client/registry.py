@@ -108,11 +108,12 @@ class Registry:
         entity = next(rest, None)
         fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
         tries = FLEETING_TRIES if restoring and fleeting else 0
-        began = anyio.current_time()
+        began, bound = anyio.current_time(), LOCKED_BOUND
         has_told = False
         while entity is not None:
             try:
                 async with connection.channel(confirm=False) as channel:
+                    bound = held_bound(channel)
                     while entity is not None:
                         await channel.declare(self._identified(entity))
                         if isinstance(entity, Queue) and entity.is_temporary:
@@ -123,7 +124,7 @@ class Registry:
                             self._replace(entity)
                         entity = next(rest, None)
             except ResourceLocked as error:
-                if not may_be_ours or anyio.current_time() >= began + held_bound(channel):
+                if not may_be_ours or anyio.current_time() >= began + bound:
                     raise
                 if not has_told:
                     has_told = True
