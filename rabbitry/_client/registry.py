@@ -16,22 +16,20 @@ from itertools import chain
 
 import anyio
 
-from rabbitry._channel.channel import life_of
+from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.declaring import unbind
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import ChannelClosed, LocalProtocolError, NotFound, ResourceLocked
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, is_another, name_of
 from rabbitry.protocol.wire import methods
 
-__all__ = ["FLEETING_PAUSE", "FLEETING_TRIES", "Registry", "is_node_down"]
+__all__ = ["FLEETING_PAUSE", "FLEETING_TRIES", "LOCKED_PAUSE", "Registry", "held_bound", "is_node_down"]
 
 logger = logging.getLogger("rabbitry")
 
 LOCKED_PAUSE = 0.5
 LOCKED_BOUND = 30.0
-"""Seconds between attempts, and in all, to declare a queue that the broker still holds for our former life: by then it
-has missed a heartbeat, or two.
-"""
+"""Seconds between attempts, and in all at least (see `held_bound`), to get what the broker holds for a former life."""
 
 FLEETING_PAUSE = 0.1
 FLEETING_TRIES = 5
@@ -110,11 +108,12 @@ class Registry:
         entity = next(rest, None)
         fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
         tries = FLEETING_TRIES if restoring and fleeting else 0
-        give_up = anyio.current_time() + LOCKED_BOUND
+        began, bound = anyio.current_time(), LOCKED_BOUND
         has_told = False
         while entity is not None:
             try:
                 async with connection.channel(confirm=False) as channel:
+                    bound = held_bound(channel)
                     while entity is not None:
                         await channel.declare(self._identified(entity))
                         if isinstance(entity, Queue) and entity.is_temporary:
@@ -125,7 +124,7 @@ class Registry:
                             self._replace(entity)
                         entity = next(rest, None)
             except ResourceLocked as error:
-                if not may_be_ours or anyio.current_time() >= give_up:
+                if not may_be_ours or anyio.current_time() >= began + bound:
                     raise
                 if not has_told:
                     has_told = True
@@ -301,6 +300,13 @@ def _is_exchange(entity: Entity, name: str) -> bool:
         case ExchangeBinding():
             return name in (name_of(entity.source), name_of(entity.destination))
     return False
+
+
+def held_bound(channel: Channel) -> float:
+    """Seconds that the broker may hold queues and consumers for a connection of which only we know that it is lost. It
+    ends one when two of its checks in a row, a heartbeat's interval apart, have found that nothing came: within three.
+    """
+    return max(LOCKED_BOUND, 3.0 * life_of(channel).endpoint.protocol.heartbeat + 5.0)
 
 
 def is_node_down(error: ChannelClosed) -> bool:

@@ -23,7 +23,7 @@ from rabbitry._channel.consumer import Consumer, check_consumer_tag, consume_met
 from rabbitry._channel.delivery import Delivery
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import in_a_life
-from rabbitry._client.registry import LOCKED_BOUND, LOCKED_PAUSE, Registry, is_node_down
+from rabbitry._client.registry import LOCKED_PAUSE, Registry, held_bound, is_node_down
 from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
 from rabbitry._concurrency.clock import utc_now
@@ -344,7 +344,8 @@ class Subscription:
         except ConnectionClosed:
             raise
         except ChannelClosed as error:
-            if not await self._is_mended(error, connection, trouble):
+            assert channel is not None
+            if not await self._is_mended(error, connection, channel, trouble):
                 raise
             return False
         except BaseException:
@@ -365,14 +366,16 @@ class Subscription:
             self._position.began(began)
         return True
 
-    async def _is_mended(self, error: ChannelClosed, connection: Connection, trouble: Trouble | None) -> bool:
+    async def _is_mended(
+        self, error: ChannelClosed, connection: Connection, refused: Channel, trouble: Trouble | None
+    ) -> bool:
         """Whether a refusal may be over by now; waits where it takes time, and declares what went with its consumer."""
         if is_node_down(error):
             logger.warning("queue %r is out of reach until its node is back: %s", self.queue, error)
             return True
         if trouble is None:
             return False
-        if _is_held_by_us(error) and anyio.current_time() < trouble.give_up:
+        if _is_held_by_us(error) and anyio.current_time() < trouble.began + held_bound(refused):
             await anyio.sleep(LOCKED_PAUSE)
             return True
         went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
@@ -408,14 +411,14 @@ class Subscription:
 
 
 class Trouble:
-    """What subscribing again has met: a consumer of a former life that the broker still sees, until `give_up`, and an
-    auto-delete queue that went with it, which is declared again once.
+    """What subscribing again has met: when it `began`, as the broker may still see a consumer of a former life, and
+    whether it has declared an auto-delete queue that went with it, which it does once.
     """
 
-    __slots__ = ("give_up", "has_declared")
+    __slots__ = ("began", "has_declared")
 
     def __init__(self) -> None:
-        self.give_up = anyio.current_time() + LOCKED_BOUND
+        self.began = anyio.current_time()
         self.has_declared = False
 
 

@@ -221,6 +221,12 @@ class Binding:
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.queue, Exchange):
+            raise TypeError(f"Binding binds a queue: an exchange is bound by ExchangeBinding; not {self.queue!r}")
+        if isinstance(self.exchange, Queue):
+            raise TypeError(f"a queue is bound to an exchange, Binding(queue, exchange); not to {self.exchange!r}")
+
     def declaration(self) -> methods.QueueBind:
         """The method that makes the binding."""
         return methods.QueueBind(
@@ -248,6 +254,11 @@ class ExchangeBinding:
     source: str | Exchange
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for bound in (self.destination, self.source):
+            if isinstance(bound, Queue):
+                raise TypeError(f"ExchangeBinding binds exchanges: a queue is bound by Binding; not {bound!r}")
 
     def declaration(self) -> methods.ExchangeBind:
         """The method that makes the binding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue
+from rabbitry._values.topology import name_of
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
 from rabbitry.protocol.wire.tables import SIZED_INTS
@@ -508,3 +510,32 @@ async def test_a_transient_queue_is_joined_and_declared_again(amqp_url: str, bro
             with anyio.fail_after(20):
                 assert (await anext(deliveries)).body == b"2"
         await channel.delete_queue(name)
+
+
+@pytest.mark.parametrize("what", ["queue", "consumer"])
+async def test_what_the_broker_holds_for_a_former_life_is_waited_for(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A connection that only the client knows to be lost: the broker sees so by three heartbeats, which is longer here
+    than what is waited for at least.
+    """
+    monkeypatch.setattr("rabbitry._client.registry.LOCKED_BOUND", 0.0)
+    handled = anyio.Event()
+
+    async def handle(delivery: rabbitry.Delivery) -> None:
+        handled.set()
+
+    async with some_queue(amqp_url) as shared, through_proxy(f"{amqp_url}?heartbeat=1") as (client, proxy):
+        queue: str | Queue = shared
+        if what == "queue":
+            queue = Queue(unique("held"), exclusive=True)
+            await client.declare(queue)
+        async with anyio.create_task_group() as tg:
+            await tg.start(partial(client.process, queue, handle, exclusive=what == "consumer"))
+            proxy.link.to_broker.stall()  # the broker is not told
+            proxy.link.to_client.half_close()
+            await until(lambda: client.statistics()["consuming_lives"] == 2)
+            await client.publish(b"x", routing_key=name_of(queue), mandatory=True)
+            with anyio.fail_after(30):
+                await handled.wait()
+            tg.cancel_scope.cancel()

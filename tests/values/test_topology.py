@@ -190,6 +190,22 @@ async def test_another_declaration_is_refused_by_the_broker(amqp_url: str) -> No
             await channel.declare(Queue(f"{PREFIX}.same", exclusive=True, max_length=2))
 
 
+@pytest.mark.parametrize(
+    ("kind", "bound", "hint"),
+    [
+        (Binding, (Exchange("e"), Exchange("f")), "by ExchangeBinding"),
+        (Binding, (Exchange("e"), Queue("q")), "by ExchangeBinding"),
+        (Binding, (Queue("q"), Queue("r")), "Binding\\(queue, exchange\\)"),
+        (Binding, ("q", Queue("r")), "Binding\\(queue, exchange\\)"),
+        (ExchangeBinding, (Queue("q"), Exchange("e")), "by Binding"),
+        (ExchangeBinding, ("e", Queue.temporary()), "by Binding"),
+    ],
+)
+def test_what_can_not_be_bound_so(kind: Any, bound: tuple[Any, Any], hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        kind(*bound)
+
+
 async def test_what_is_no_entity_is_refused_before_anything_is_declared(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         with pytest.raises(TypeError, match="declare takes Exchange, Queue, ExchangeBinding, Binding, not 'name'"):
