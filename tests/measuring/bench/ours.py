@@ -38,6 +38,7 @@ from tests.measuring.bench.rpc import Server
 MESSAGE = rabbitry.Message(BODY, delivery_mode=1)
 
 Job = Callable[[str, int], Coroutine[Any, Any, Figures]]
+Handler = Callable[[rabbitry.Delivery], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
@@ -203,6 +204,50 @@ async def client_tasks(url: str, count: int) -> Figures:
         return clocks.figures(count // TASKS * TASKS)
 
 
+async def process(url: str, count: int, handle: Callable[[rabbitry.Client], Handler], **options: Any) -> Figures:
+    """`client.process` until that many messages are handled; they are in the queue before."""
+    async with open_channel(url, confirm=False) as channel, rabbitry.open_client(url) as client:
+        await publish_all(channel, count)
+        await client.publish(MESSAGE, routing_key="nowhere")
+        handler, done = handle(client), anyio.Event()
+        handled = 0
+
+        async def counted(delivery: rabbitry.Delivery) -> None:
+            nonlocal handled
+            await handler(delivery)
+            handled += 1
+            if handled == count:
+                done.set()
+
+        clocks = Clocks()
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(client.process, QUEUE, counted, **options))
+            await done.wait()
+            client.stop_consuming()
+        return clocks.figures(count)
+
+
+async def client_process(url: str, count: int) -> Figures:
+    """With a handler that does nothing."""
+
+    async def handler(delivery: rabbitry.Delivery) -> None:
+        pass
+
+    return await process(url, count, lambda client: handler, prefetch=200)
+
+
+async def client_process_publish(url: str, count: int) -> Figures:
+    """With a handler that awaits a confirmed publish, ten at a time."""
+
+    def handle(client: rabbitry.Client) -> Handler:
+        async def handler(delivery: rabbitry.Delivery) -> None:
+            await client.publish(MESSAGE, routing_key="nowhere")
+
+        return handler
+
+    return await process(url, count, handle, concurrency=10, prefetch=200)
+
+
 # --- many connections -------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +334,7 @@ JOBS: dict[str, Job] = {
     job.__name__: job
     for job in (
         *(publish, publish_fresh, publish_await, consume, window, one, tasks),
-        *(client_window, client_one, client_tasks),
+        *(client_window, client_one, client_tasks, client_process, client_process_publish),
         *(connections, clients),
         *ours_rpc.SERVERS,
     )

@@ -85,6 +85,7 @@ GROUPS = (
         (Run(OURS, "tasks", 80_000), Run(OURS, "client_tasks", 80_000)),
         (Run("aio-pika", "tasks", 12_000), Run("aiormq", "tasks", 12_000)),
     ),
+    Group("processing", (Run(OURS, "client_process", 40_000), Run(OURS, "client_process_publish", 20_000))),
     Group(
         "rpc",
         (Run(OURS, "rpc_one", 5_000), Run(OURS, "client_rpc_one", 5_000)),
@@ -130,6 +131,8 @@ TITLES = {
     "client_window": "`client.publisher(window=1000)`, all confirmed",
     "client_one": "one `client.publish` at a time",
     "client_tasks": "100 tasks, each `client.publish` awaited",
+    "client_process": "`client.process`, an empty handler, prefetch 200",
+    "client_process_publish": "the same, ten at a time, each with a confirmed publish",
     "rpc_one": "one RPC at a time",
     "rpc_one_unconfirmed": "one RPC at a time, channels without confirms",
     "rpc_tasks": "100 tasks, each RPC awaited",
