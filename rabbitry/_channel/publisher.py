@@ -18,7 +18,7 @@ from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, wait_in_line
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
 from rabbitry._values.message import Message
-from rabbitry._values.options import check_window
+from rabbitry._values.options import check_on_outcome, check_window
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["Publisher"]
@@ -58,6 +58,7 @@ class Publisher:
         self, life: ChannelLife, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
     ) -> None:
         check_window(window)
+        check_on_outcome(on_outcome)
         self._life = life
         self._exchange = exchange
         self._window = window

@@ -46,6 +46,7 @@ from rabbitry._values.options import (
     ReplyToAllowed,
     State,
     WhileDown,
+    check_on_outcome,
     check_options,
     check_window,
     checked_prefetch,
@@ -139,6 +140,7 @@ class Client:
         policy, name = while_down or self._while_down, name_of(exchange)
         check_policies(policy, on_unknown)
         check_window(window)
+        check_on_outcome(on_outcome)
         channel = await open_channel(self._publishing, policy)
         publisher = self._publisher_type(
             life_of(channel), self._publishing, name, window, on_outcome, policy, on_unknown

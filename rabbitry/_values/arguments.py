@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from rabbitry.protocol.wire.tables import SIZED_INTS, encode_table
+from rabbitry.protocol.wire.tables import SIZED_INTS, encode_shortstr, encode_table
 
 __all__ = [
     "as_others_write_them",
+    "check_arguments",
     "check_exchange_type",
+    "check_flag",
     "check_name",
     "check_offset",
     "check_queue_arguments",
@@ -28,25 +30,44 @@ _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
 
 _COUNTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
 
+_NAMES = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
+"""What goes into a frame as a name, once a message is dead-lettered: too long a one is not refused before."""
+
 
 def check_name(what: str, name: object) -> None:
-    """Refuse what is no text."""
+    """Refuse what is no text, and text that no frame carries as a name."""
     if not isinstance(name, str):
-        raise TypeError(f"the name of {what} is text, not {name!r}")
+        raise TypeError(f"{what} is text, not {name!r:.200}")
+    try:
+        encode_shortstr(name, "strict")
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from None
+
+
+def check_arguments(arguments: object) -> None:
+    """Refuse what is no table of names and values."""
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"arguments are a mapping of names to values, not {arguments!r:.200}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False: "no" would be taken for yes."""
+    if value is not True and value is not False:
+        raise TypeError(f"{name} is True or False, not {value!r:.200}")
 
 
 def check_exchange_type(type: object) -> None:
     """Refuse what no plugin can have named. Which types there are, the broker alone knows: it closes the connection
     (503; the channel from 3.13 on) over one that it does not.
     """
-    if not isinstance(type, str):
-        raise TypeError(f"an exchange's type is text, not {type!r}")
+    check_name("an exchange's type", type)
     if not type:
         raise ValueError('an exchange needs a type: "direct", "fanout", "topic", "headers", or a plugin\'s')
 
 
 def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse queue arguments that RabbitMQ crashes on, or silently takes for others."""
+    check_arguments(arguments)
     for name in _COUNTS:
         value = arguments.get(name)
         if value is None:
@@ -55,6 +76,12 @@ def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} is a whole number, not {value!r}")
         if value < 0:
             raise ValueError(f"{name} must not be negative: {value}")
+    limit = arguments.get("x-delivery-limit")  # of whose type RabbitMQ 3 asks nothing
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise TypeError(f"x-delivery-limit is a whole number, not {limit!r}")
+    for name in _NAMES:
+        if arguments.get(name) is not None:
+            check_name(name, arguments[name])
     age = arguments.get("x-max-age")
     if age is not None:
         if not isinstance(age, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from rabbitry._values.topology import Exchange
@@ -27,6 +28,7 @@ __all__ = [
     "Verdict",
     "WhileDown",
     "check_concurrency",
+    "check_on_outcome",
     "check_options",
     "check_window",
     "checked_prefetch",
@@ -86,6 +88,18 @@ Loss: TypeAlias = Literal["refused", "unknown", "unsent"]
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
     whole(window, "window", 1)
+
+
+def check_on_outcome(on_outcome: object) -> None:
+    """Refuse what can't be called with a publisher's outcomes."""
+    if on_outcome is None:
+        return
+    if not callable(on_outcome):
+        raise TypeError(f"on_outcome is a function of a confirmation, not {on_outcome!r:.200}")
+    if iscoroutinefunction(on_outcome) or iscoroutinefunction(type(on_outcome).__call__):
+        raise TypeError(
+            f"on_outcome is called while reading, where nothing can be awaited: {on_outcome!r:.200} is async"
+        )
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------

@@ -11,19 +11,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from math import ceil
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.arguments import check_exchange_type, check_name, check_queue_arguments, merged
+from rabbitry._values.arguments import (
+    check_arguments,
+    check_exchange_type,
+    check_flag,
+    check_name,
+    check_queue_arguments,
+    merged,
+)
 from rabbitry._values.durations import LONGEST_MS, checked_seconds
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.tables import encode_table
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange: "direct", "fanout", "topic", "headers" or a plugin's `type`.
+    """An exchange: "direct", "fanout", "topic", "headers" or a plugin's `type`. What can't be declared anywhere is
+    refused as it is made: `TypeError`, `ValueError`.
 
     `alternate` is the exchange that gets what this one can't route; other `arguments` as RabbitMQ names them.
     """
@@ -38,8 +47,16 @@ class Exchange:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        check_name("an exchange", self.name)
+        check_name("the name of an exchange", self.name)
+        if not self.name:
+            raise ValueError('an exchange needs a name: "" is the default exchange, which is always there')
         check_exchange_type(self.type)
+        for flag in ("durable", "auto_delete", "internal"):
+            check_flag(flag, getattr(self, flag))
+        if self.alternate is not None:
+            check_name("alternate, the name of an exchange,", self.alternate)
+        check_arguments(self.arguments)
+        self.declaration().encode()  # refuses what no frame carries, and what is given twice
 
     def declaration(self) -> methods.ExchangeDeclare:
         """The method that declares the exchange."""
@@ -142,10 +159,12 @@ class Queue:
         return self._server is not None and self._server.life is life and life is not None
 
     def __post_init__(self) -> None:
-        check_name("a queue", self.name)
+        check_name("the name of a queue", self.name)
         if not self.name and self._server is None:
             raise ValueError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
-        if self.type not in _UNSUITABLE:
+        for flag in ("durable", "exclusive", "auto_delete", "single_active_consumer", "transient"):
+            check_flag(flag, getattr(self, flag))
+        if not isinstance(self.type, str) or self.type not in _UNSUITABLE:
             raise ValueError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
             raise ValueError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
@@ -172,10 +191,16 @@ class Queue:
                 raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
         if self.overflow not in _OVERFLOWS:
             raise ValueError(f"overflow is {', '.join(map(str, _OVERFLOWS[1:]))}, not {self.overflow!r}")
+        if self.dead_letter_exchange is not None:
+            check_name("dead_letter_exchange, the name of an exchange,", self.dead_letter_exchange)
+        if self.dead_letter_routing_key is not None:
+            check_name("dead_letter_routing_key", self.dead_letter_routing_key)
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
             raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
+        check_arguments(self.arguments)
         declared = self.declaration()  # refuses times out of range, and what is given twice
         check_queue_arguments(declared.arguments)
+        declared.encode()  # refuses what no frame carries
         if self.is_temporary and declared.arguments.get("x-queue-type", "classic") != "classic":
             raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
 
@@ -221,6 +246,11 @@ class Binding:
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        _check_end("a binding's queue", self.queue, Queue)
+        _check_end("a binding's exchange", self.exchange, Exchange)
+        _check_way(self.routing_key, self.arguments)
+
     def declaration(self) -> methods.QueueBind:
         """The method that makes the binding."""
         return methods.QueueBind(
@@ -249,6 +279,11 @@ class ExchangeBinding:
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        _check_end("a binding's destination", self.destination, Exchange)
+        _check_end("a binding's source", self.source, Exchange)
+        _check_way(self.routing_key, self.arguments)
+
     def declaration(self) -> methods.ExchangeBind:
         """The method that makes the binding."""
         return methods.ExchangeBind(
@@ -266,6 +301,25 @@ class ExchangeBinding:
             routing_key=self.routing_key,
             arguments=dict(self.arguments),
         )
+
+
+def _check_end(what: str, end: object, kind: type[Queue | Exchange]) -> None:
+    """Refuse what is neither a name nor such an entity. "" would be the queue declared last, whichever that is then, or
+    the default exchange, which takes no bindings.
+    """
+    if isinstance(end, kind):
+        return
+    if not isinstance(end, str):
+        raise TypeError(f"{what} is its name, or the {kind.__name__} itself, not {end!r:.200}")
+    check_name(what, end)
+    if not end:
+        raise ValueError(f'{what} needs a name, which "" is not')
+
+
+def _check_way(routing_key: object, arguments: object) -> None:
+    check_name("a routing key", routing_key)
+    check_arguments(arguments)
+    encode_table(cast(Mapping[str, Any], arguments))  # refuses what no frame carries
 
 
 Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
