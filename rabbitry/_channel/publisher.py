@@ -120,7 +120,7 @@ class Publisher:
         else:  # the first time, too
             self._life.endpoint.check_loop()
             await checkpoint()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = Confirmation(message, exchange, routing_key, tag, self._submitted_settled)
         if (  # hot: `_has_room` without the call
             self.sent - self.confirmed - self.failed < self._window
@@ -146,7 +146,7 @@ class Publisher:
         same.
         """
         await self._life.endpoint.begin()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = Confirmation(message, exchange, routing_key, None, self._settled)
         await self._queue(confirmation, mandatory)
         await confirmation.wait()

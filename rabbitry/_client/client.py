@@ -105,7 +105,7 @@ class Client:
         or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`, and cancelling means the same.
         """
         if type(exchange) is not str:
-            exchange = name_of(exchange)
+            exchange = name_of(exchange, Exchange)
         policy = while_down or self._while_down
         if on_unknown != "raise" or policy != "wait":
             check_policies(policy, on_unknown)
@@ -137,7 +137,7 @@ class Client:
         `window`, `on_outcome` as for `Channel.publisher`; `while_down` and `on_unknown` as for `publish`. Entering
         waits for a connection.
         """
-        policy, name = while_down or self._while_down, name_of(exchange)
+        policy, name = while_down or self._while_down, name_of(exchange, Exchange)
         check_policies(policy, on_unknown)
         check_window(window)
         check_on_outcome(on_outcome)

@@ -23,12 +23,16 @@ __all__ = [
     "check_offset",
     "check_queue_arguments",
     "merged",
+    "table_of",
 ]
 
 _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
 """What RabbitMQ reads as a time span (`rabbit_amqqueue:check_max_age`); over "-5s" its channel crashes."""
 
 _COUNTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
+
+_LONGEST_AGO = timedelta(days=36525)
+"""A century: dates begin not much before, for RabbitMQ as for Python."""
 
 _NAMES = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
 """What goes into a frame as a name, once a message is dead-lettered: too long a one is not refused before."""
@@ -48,6 +52,14 @@ def check_arguments(arguments: object) -> None:
     """Refuse what is no table of names and values."""
     if not isinstance(arguments, Mapping):
         raise TypeError(f"arguments are a mapping of names to values, not {arguments!r:.200}")
+
+
+def table_of(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments, none unless given, as a table of their own; `TypeError` for what is none."""
+    if arguments is None:
+        return {}
+    check_arguments(arguments)
+    return dict(arguments)
 
 
 def check_flag(name: str, value: object) -> None:
@@ -108,6 +120,8 @@ def check_offset(offset: object) -> None:
     elif isinstance(offset, timedelta):
         if offset < timedelta(0):
             raise ValueError(f"the offset is a timedelta into the past, which is not negative: {offset}")
+        if offset > _LONGEST_AGO:
+            raise ValueError(f'the offset is longer ago than there are streams: {offset}; "first" is the beginning')
     elif isinstance(offset, bool) or not isinstance(offset, int):
         raise TypeError(
             f'the offset in a stream is "first", "last", "next", an int, a datetime or a timedelta, not {offset!r}'

@@ -7,11 +7,11 @@ refuses, crashes on or silently ignores is refused here, with the reason. Values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from math import ceil
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from rabbitry._errors import LocalProtocolError
 from rabbitry._values.arguments import (
@@ -27,6 +27,8 @@ from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.tables import encode_table
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
+
+Lock = TypeVar("Lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,16 @@ class Exchange:
 
 class ServerName:
     """The name that the broker gave a temporary queue, and the connection's `life` that it is good for; also what tells
-    such queues apart.
+    such queues apart. `lock` is for whoever has it named, in the life that is `locked_in`.
     """
 
-    __slots__ = ("life", "name")
+    __slots__ = ("life", "lock", "locked_in", "name")
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.life: object = None
+        self.lock: Any = None
+        self.locked_in: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,16 @@ class Queue:
         """
         if self._server is not None:
             self._server.name, self._server.life = name, life
+
+    def naming_lock(self, life: object, new: Callable[[], Lock]) -> Lock:
+        """What to hold while the broker names it on this connection: tasks that declare it at once would else have a
+        queue each. `new` makes a lock.
+        """
+        assert self._server is not None
+        if self._server.locked_in is not life:
+            self._server.lock, self._server.locked_in = new(), life
+        lock: Lock = self._server.lock
+        return lock
 
     def was_named_in(self, life: object) -> bool:
         """Whether the broker has given it a name on this connection: to declare it there again would make another."""
@@ -369,15 +383,16 @@ def in_order(entities: Iterable[Entity], verb: str = "declare") -> list[Entity]:
     return sorted(entities, key=lambda entity: order.index(type(entity)))
 
 
-def name_of(entity: str | Queue | Exchange) -> str:
-    """The name that the broker knows a queue or exchange by; text is itself."""
+def name_of(entity: str | Queue | Exchange, kind: type[Queue | Exchange] | None = None) -> str:
+    """The name that the broker knows a queue or exchange by; text is itself. `TypeError` for what has none, and where
+    `kind` says which it must be, for the other, of which there may be one of that name.
+    """
     if isinstance(entity, str):
         return entity
-    if isinstance(entity, Queue):
-        return entity.current_name
-    if isinstance(entity, Exchange):
-        return entity.name
-    raise TypeError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
+    if isinstance(entity, kind or Queue | Exchange):
+        return entity.current_name if isinstance(entity, Queue) else entity.name
+    expected = f"the {kind.__name__} itself" if kind is not None else "that of a Queue or an Exchange"
+    raise TypeError(f"a name is text, or {expected}; not {entity!r:.200}")
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison

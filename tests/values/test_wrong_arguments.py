@@ -15,7 +15,7 @@ import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue, blocking
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import whole
-from tests.support.helpers import open_channel, unique
+from tests.support.helpers import exclusive_queue, open_channel, unique
 
 
 class Name(Enum):
@@ -103,6 +103,7 @@ async def test_what_is_no_count(amqp_url: str, wrong: Any) -> None:
         ({"channel_max": 1.5}, TypeError),
         ({"max_message_size": True}, TypeError),
         ({"name": 5}, TypeError),
+        ({"name": "\ud800"}, ValueError),
         ({"client_properties": ["a"]}, TypeError),
         ({"dial": 5}, TypeError),
     ],
@@ -203,28 +204,78 @@ def test_topology_that_no_broker_takes(make: Callable[[], object], kind: type[Ex
     assert "object has no attribute" not in str(raised.value) and "unhashable" not in str(raised.value)
 
 
-async def test_what_is_neither_true_nor_false(amqp_url: str) -> None:
+@pytest.mark.parametrize("wrong", [[], [1], "x", 5])
+async def test_what_is_no_table_of_arguments(amqp_url: str, wrong: Any) -> None:
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        name = await exclusive_queue(channel)
+        for use in (
+            lambda: channel.declare_queue(unique(), arguments=wrong),
+            lambda: channel.declare_exchange(unique(), arguments=wrong),
+            lambda: channel.bind_queue(name, "amq.headers", arguments=wrong),
+            lambda: channel.unbind_queue(name, "amq.headers", arguments=wrong),
+            lambda: channel.bind_exchange("amq.direct", "amq.headers", arguments=wrong),
+            lambda: channel.unbind_exchange("amq.direct", "amq.headers", arguments=wrong),
+            lambda: channel.consume(name, arguments=wrong).__aenter__(),
+            lambda: client.consume(name, arguments=wrong).__aenter__(),
+        ):
+            with pytest.raises(TypeError, match="arguments are a mapping"):
+                await use()
+        assert channel.is_open
+
+
+async def test_an_exchange_is_not_taken_for_the_queue_of_its_name(amqp_url: str) -> None:
+    """Nor a queue for the exchange."""
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        name = await exclusive_queue(channel)
+        exchange, queue = cast(Any, Exchange(name)), cast(Any, Queue(name, exclusive=True))
+        for use in (
+            lambda: channel.delete_queue(exchange),
+            lambda: channel.purge_queue(exchange),
+            lambda: channel.get(exchange),
+            lambda: channel.consume(exchange).__aenter__(),
+            lambda: channel.bind_queue(exchange, queue),
+            lambda: channel.unbind_queue(exchange, queue),
+            lambda: channel.bind_exchange(queue, "amq.direct"),
+            lambda: channel.delete_exchange(queue),
+            lambda: channel.publish(b"", exchange=queue),
+            lambda: client.publish(b"", exchange=queue),
+            lambda: client.publisher(exchange=queue).__aenter__(),
+            lambda: client.consume(exchange).__aenter__(),
+            lambda: client.inspect(exchange),
+        ):
+            with pytest.raises(TypeError, match=r"a name is text, or the (Queue|Exchange) itself"):
+                await use()
+        assert (await channel.declare_queue(name, passive=True)).name == name
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"key": None}, {"key": 5}])
+def test_what_are_no_messages(amqp_url: str, wrong: Any) -> None:
+    with blocking.open_client(amqp_url) as client, pytest.raises(TypeError, match="an iterable of messages"):
+        client.publish_many(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["no", 1, None])
+async def test_what_is_neither_true_nor_false(amqp_url: str, wrong: Any) -> None:
     """A "no" is true to Python."""
     name = unique()
     async with open_channel(amqp_url) as channel:
-        for wrong in (cast(Any, "no"), cast(Any, 1), cast(Any, None)):
-            for use in (
-                lambda: channel.declare_queue(name, durable=wrong),
-                lambda: channel.declare_exchange(name, internal=wrong),
-                lambda: channel.delete_queue(name, if_unused=wrong),
-                lambda: channel.consume(name, exclusive=wrong).__aenter__(),
-                lambda: channel.consume(name, no_ack=wrong).__aenter__(),
-                lambda: channel.get(name, no_ack=wrong),
-            ):
-                with pytest.raises(TypeError, match="must be True or False"):
-                    await use()  # type: ignore[misc]
+        for use in (
+            lambda: channel.declare_queue(name, durable=wrong),
+            lambda: channel.declare_exchange(name, internal=wrong),
+            lambda: channel.delete_queue(name, if_unused=wrong),
+            lambda: channel.consume(name, exclusive=wrong).__aenter__(),
+            lambda: channel.consume(name, no_ack=wrong).__aenter__(),
+            lambda: channel.get(name, no_ack=wrong),
+        ):
+            with pytest.raises(TypeError, match="must be True or False"):
+                await use()
         assert channel.is_open
 
 
 @pytest.mark.parametrize("wrong", [True, 2.0, "2", [2]])
 def test_what_is_no_delivery_mode(wrong: Any) -> None:
     """True, who means persistent by it, would be 1, transient."""
-    with pytest.raises(TypeError, match="delivery_mode|property"):
+    with pytest.raises(TypeError, match=r"delivery_mode"):
         rabbitry.Message(b"", delivery_mode=wrong).encoded_properties()
 
 
