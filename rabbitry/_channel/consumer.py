@@ -28,8 +28,7 @@ from rabbitry._errors import (
     MessageTooLarge,
     RabbitryError,
 )
-from rabbitry._values.arguments import check_offset, table_of
-from rabbitry._values.options import whole
+from rabbitry._values.arguments import check_offset, table_of, whole
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods

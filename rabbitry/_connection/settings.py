@@ -27,9 +27,10 @@ from rabbitry._endpoint import Endpoint
 from rabbitry._rpc.caller import RPC
 from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
+from rabbitry._values.arguments import whole
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, whole
+from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 from rabbitry.protocol.wire.tables import encode_table
 

@@ -1,4 +1,4 @@
-"""What can be checked of a declaration's arguments, and of a stream's offset, before RabbitMQ sees them.
+"""What can be checked of numbers, names, a declaration's arguments and a stream's offset before RabbitMQ sees them.
 
 RabbitMQ answers most that is wrong by closing the channel, with a reason. Some of it crashes the channel's process, and
 that takes the connection along without a reason (541); some it ignores. What must stay true: what a RabbitMQ or one of
@@ -24,6 +24,7 @@ __all__ = [
     "check_queue_arguments",
     "merged",
     "table_of",
+    "whole",
 ]
 
 _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
@@ -36,6 +37,19 @@ _LONGEST_AGO = timedelta(days=36525)
 
 _NAMES = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
 """What goes into a frame as a name, once a message is dead-lettered: too long a one is not refused before."""
+
+
+def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
+    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not
+    from `least` to `most`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    number: int = value.__index__()
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+        raise ValueError(f"{name} must be {bounds}, not {number:,}")
+    return number
 
 
 def check_name(what: str, name: object) -> None:
@@ -81,16 +95,10 @@ def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse queue arguments that RabbitMQ crashes on, or silently takes for others."""
     check_arguments(arguments)
     for name in _COUNTS:
-        value = arguments.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is a whole number, not {value!r}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative: {value}")
-    limit = arguments.get("x-delivery-limit")  # of whose type RabbitMQ 3 asks nothing
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-        raise TypeError(f"x-delivery-limit is a whole number, not {limit!r}")
+        if arguments.get(name) is not None:
+            whole(arguments[name], name, 0)
+    if arguments.get("x-delivery-limit") is not None:  # of whose type RabbitMQ 3 asks nothing; -1 is no limit for 4
+        whole(arguments["x-delivery-limit"], "x-delivery-limit")
     for name in _NAMES:
         if arguments.get(name) is not None:
             check_name(name, arguments[name])

@@ -10,8 +10,8 @@ from datetime import timedelta
 from math import inf
 from random import Random
 
+from rabbitry._values.arguments import whole
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import whole
 
 __all__ = ["Backoff"]
 

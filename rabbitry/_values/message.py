@@ -19,7 +19,7 @@ from rabbitry._values.codecs import Codec, codec_named
 from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["PERSISTENT_HEADER", "Body", "Message", "seconds", "wire_properties"]  # `seconds` for who has not moved yet
+__all__ = ["PERSISTENT_HEADER", "Body", "Message", "wire_properties"]
 
 Body = bytes | bytearray | memoryview
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from rabbitry._values.arguments import whole
 from rabbitry._values.topology import Exchange
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "check_window",
     "checked_prefetch",
     "default_prefetch",
-    "whole",
 ]
 
 
@@ -44,19 +44,6 @@ def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
     for name in given:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-
-
-def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
-    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not
-    from `least` to `most`.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    number: int = value.__index__()
-    if (least is not None and number < least) or (most is not None and number > most):
-        bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
-        raise ValueError(f"{name} must be {bounds}, not {number:,}")
-    return number
 
 
 # --- connections and clients ------------------------------------------------------------------------------------------

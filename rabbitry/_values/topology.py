@@ -21,8 +21,9 @@ from rabbitry._values.arguments import (
     check_name,
     check_queue_arguments,
     merged,
+    whole,
 )
-from rabbitry._values.durations import LONGEST_MS, checked_seconds
+from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.tables import encode_table
 
@@ -199,10 +200,7 @@ class Queue:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} is a whole number, not {value!r}")
-            if not least <= value <= most:
-                raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
+            object.__setattr__(self, name, whole(value, name, least, most))
         if self.overflow not in _OVERFLOWS:
             raise ValueError(f"overflow is {', '.join(map(str, _OVERFLOWS[1:]))}, not {self.overflow!r}")
         if self.dead_letter_exchange is not None:
@@ -418,7 +416,7 @@ _RANGES = {
 def _age(duration: float | timedelta | None) -> str | None:
     if duration is None:
         return None
-    value = ceil(checked_seconds("max_age", duration))
+    value = ceil(seconds(duration, "max_age"))
     if value < 1:  # RabbitMQ's channel crashes over a negative one
         raise ValueError(f"max_age must be positive, not {duration}")
     return f"{value}s"
@@ -427,7 +425,7 @@ def _age(duration: float | timedelta | None) -> str | None:
 def _milliseconds(name: str, duration: float | timedelta | None, least: int) -> int | None:
     if duration is None:
         return None
-    value = ceil(checked_seconds(name, duration) * 1000)
+    value = ceil(seconds(duration, name) * 1000)
     if not least <= value <= LONGEST_MS:
         raise ValueError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
     return value

@@ -13,8 +13,8 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Queue, blocking
+from rabbitry._values.arguments import whole
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import whole
 from tests.support.helpers import exclusive_queue, open_channel, unique
 
 
