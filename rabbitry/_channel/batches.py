@@ -14,8 +14,8 @@ import anyio
 
 from rabbitry._channel.delivery import NOTHING, Delivery
 from rabbitry._errors import RabbitryError
+from rabbitry._values.arguments import whole
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import whole
 
 __all__ = ["Batch", "Batches", "batch_time"]
 

@@ -102,7 +102,7 @@ class Channel(Declaring):
         else:
             await checkpoint()
         if type(exchange) is not str:
-            exchange = name_of(exchange)
+            exchange = name_of(exchange, Exchange)
         if life.confirm:
             confirmation = Confirmation(message, exchange, routing_key)
             while not life.queue_confirmed(message, confirmation, mandatory):
@@ -130,7 +130,7 @@ class Channel(Declaring):
         """
         life = self._life
         if type(exchange) is not str:
-            exchange = name_of(exchange)
+            exchange = name_of(exchange, Exchange)
         if life.confirm:
             confirmation = Confirmation(message, exchange, routing_key)
             if not life.queue_confirmed(message, confirmation, mandatory):
@@ -152,7 +152,7 @@ class Channel(Declaring):
 
         `on_outcome` runs while the connection is being read: it must be quick, and not raise.
         """
-        return Publisher(self._life, name_of(exchange), window, on_outcome)
+        return Publisher(self._life, name_of(exchange, Exchange), window, on_outcome)
 
     # --- consuming -------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Channel(Declaring):
         `priority` is RabbitMQ's consumer priority. The consumer tag is made here unless given.
         """
         method = consume_method(
-            name_of(queue),
+            name_of(queue, Queue),
             consumer_tag=consumer_tag,
             no_ack=no_ack,
             exclusive=exclusive,
@@ -201,7 +201,7 @@ class Channel(Declaring):
         """
         await self._life.endpoint.begin()
         protocol = self._life.live
-        queue = name_of(queue)
+        queue = name_of(queue, Queue)
         kept = protocol.take_kept(queue) if no_ack else None
         if kept is not None:
             assert isinstance(kept, Delivery)

@@ -28,8 +28,7 @@ from rabbitry._errors import (
     MessageTooLarge,
     RabbitryError,
 )
-from rabbitry._values.arguments import check_offset
-from rabbitry._values.options import whole
+from rabbitry._values.arguments import check_offset, table_of, whole
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -400,7 +399,7 @@ def consume_method(
 ) -> methods.BasicConsume:
     """basic.consume, with a tag made here unless given; `priority` is RabbitMQ's x-priority."""
     check_consumer_tag(consumer_tag)
-    table = dict(arguments or {})
+    table = table_of(arguments)
     if "x-stream-offset" in table:
         check_offset(table["x-stream-offset"])
     if priority is not None:

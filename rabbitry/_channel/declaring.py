@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from rabbitry._channel.life import ChannelLife
 from rabbitry._errors import NotFound
-from rabbitry._values.arguments import as_others_write_them, check_exchange_type, check_queue_arguments
+from rabbitry._values.arguments import as_others_write_them, check_exchange_type, check_queue_arguments, table_of
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 from rabbitry.protocol.wire import methods
 
@@ -46,11 +48,13 @@ class Declaring:
         """
         life = self._life.endpoint.opened  # (an object of this connection alone, and small: the queue keeps it)
         for entity in in_order(entities):
-            if isinstance(entity, Queue) and entity.was_named_in(life) and await self._is_there(entity):
-                continue
-            reply = await self._life.call(entity.declaration())
-            if isinstance(entity, Queue):
-                entity.declared_as(reply.queue, life)
+            if isinstance(entity, Queue) and entity.is_temporary:
+                async with entity.naming_lock(life, anyio.Lock):
+                    if not (entity.was_named_in(life) and await self._is_there(entity)):
+                        reply = await self._life.call(entity.declaration())
+                        entity.declared_as(reply.queue, life)
+            else:
+                await self._life.call(entity.declaration())
 
     async def _is_there(self, queue: Queue) -> bool:
         """Whether the broker has the queue, asked on a channel that it may close over the question."""
@@ -91,13 +95,13 @@ class Declaring:
                 durable=durable,
                 auto_delete=auto_delete,
                 internal=internal,
-                arguments=dict(arguments or {}),
+                arguments=table_of(arguments),
             )
         )
 
     async def delete_exchange(self, exchange: str | Exchange, *, if_unused: bool = False) -> None:
         """Delete an exchange; one that does not exist is fine. Cancelled, it may have been deleted."""
-        await self._life.call(methods.ExchangeDelete(exchange=name_of(exchange), if_unused=if_unused))
+        await self._life.call(methods.ExchangeDelete(exchange=name_of(exchange, Exchange), if_unused=if_unused))
 
     async def bind_exchange(
         self,
@@ -110,10 +114,10 @@ class Declaring:
         """Have `source` pass matching messages on to `destination`. Cancelled, it may have been bound."""
         await self._life.call(
             methods.ExchangeBind(
-                destination=name_of(destination),
-                source=name_of(source),
+                destination=name_of(destination, Exchange),
+                source=name_of(source, Exchange),
                 routing_key=routing_key,
-                arguments=dict(arguments or {}),
+                arguments=table_of(arguments),
             )
         )
 
@@ -129,10 +133,10 @@ class Declaring:
         await unbind(
             self._life,
             methods.ExchangeUnbind(
-                destination=name_of(destination),
-                source=name_of(source),
+                destination=name_of(destination, Exchange),
+                source=name_of(source, Exchange),
                 routing_key=routing_key,
-                arguments=dict(arguments or {}),
+                arguments=table_of(arguments),
             ),
         )
 
@@ -153,8 +157,9 @@ class Declaring:
         `PreconditionFailed` if it exists otherwise, `ResourceLocked` if it is another connection's exclusive one,
         `NotFound` if passive and missing. Cancelled, it may have been declared; a server-named one is deleted again.
         """
+        table = table_of(arguments)
         if not passive:
-            check_queue_arguments(arguments or {})
+            check_queue_arguments(table)
         reply = await self._life.call(
             methods.QueueDeclare(
                 queue=queue,
@@ -162,7 +167,7 @@ class Declaring:
                 durable=durable,
                 exclusive=exclusive,
                 auto_delete=auto_delete,
-                arguments=dict(arguments or {}),
+                arguments=table,
             )
         )
         return QueueInfo(reply.queue, reply.message_count, reply.consumer_count)
@@ -172,13 +177,15 @@ class Declaring:
 
         Cancelled, it may have been deleted.
         """
-        reply = await self._life.call(methods.QueueDelete(queue=name_of(queue), if_unused=if_unused, if_empty=if_empty))
+        reply = await self._life.call(
+            methods.QueueDelete(queue=name_of(queue, Queue), if_unused=if_unused, if_empty=if_empty)
+        )
         count: int = reply.message_count
         return count
 
     async def purge_queue(self, queue: str | Queue) -> int:
         """Drop the messages ready in a queue and return how many there were. Cancelled, it may have been purged."""
-        reply = await self._life.call(methods.QueuePurge(queue=name_of(queue)))
+        reply = await self._life.call(methods.QueuePurge(queue=name_of(queue, Queue)))
         count: int = reply.message_count
         return count
 
@@ -193,10 +200,10 @@ class Declaring:
         """Have `exchange` route matching messages to `queue`. Cancelled, it may have been bound."""
         await self._life.call(
             methods.QueueBind(
-                queue=name_of(queue),
-                exchange=name_of(exchange),
+                queue=name_of(queue, Queue),
+                exchange=name_of(exchange, Exchange),
                 routing_key=routing_key,
-                arguments=dict(arguments or {}),
+                arguments=table_of(arguments),
             )
         )
 
@@ -216,10 +223,10 @@ class Declaring:
         await unbind(
             self._life,
             methods.QueueUnbind(
-                queue=name_of(queue),
-                exchange=name_of(exchange),
+                queue=name_of(queue, Queue),
+                exchange=name_of(exchange, Exchange),
                 routing_key=routing_key,
-                arguments=dict(arguments or {}),
+                arguments=table_of(arguments),
             ),
         )
 

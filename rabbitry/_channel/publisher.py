@@ -18,7 +18,7 @@ from rabbitry._channel.life import ChannelLife
 from rabbitry._concurrency.waiting import GIVE_WAY, Signal, checkpoint, wait_in_line
 from rabbitry._errors import LocalProtocolError, PublishesFailed, PublishFailed
 from rabbitry._values.message import Message
-from rabbitry._values.options import check_window
+from rabbitry._values.options import check_on_outcome, check_window
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["Publisher"]
@@ -58,6 +58,7 @@ class Publisher:
         self, life: ChannelLife, exchange: str, window: int, on_outcome: Callable[[Confirmation], None] | None
     ) -> None:
         check_window(window)
+        check_on_outcome(on_outcome)
         self._life = life
         self._exchange = exchange
         self._window = window
@@ -119,7 +120,7 @@ class Publisher:
         else:  # the first time, too
             self._life.endpoint.check_loop()
             await checkpoint()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = Confirmation(message, exchange, routing_key, tag, self._submitted_settled)
         if (  # hot: `_has_room` without the call
             self.sent - self.confirmed - self.failed < self._window
@@ -145,7 +146,7 @@ class Publisher:
         same.
         """
         await self._life.endpoint.begin()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = Confirmation(message, exchange, routing_key, None, self._settled)
         await self._queue(confirmation, mandatory)
         await confirmation.wait()

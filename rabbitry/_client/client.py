@@ -46,6 +46,7 @@ from rabbitry._values.options import (
     ReplyToAllowed,
     State,
     WhileDown,
+    check_on_outcome,
     check_options,
     check_window,
     checked_prefetch,
@@ -104,7 +105,7 @@ class Client:
         or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`, and cancelling means the same.
         """
         if type(exchange) is not str:
-            exchange = name_of(exchange)
+            exchange = name_of(exchange, Exchange)
         policy = while_down or self._while_down
         if on_unknown != "raise" or policy != "wait":
             check_policies(policy, on_unknown)
@@ -136,9 +137,10 @@ class Client:
         `window`, `on_outcome` as for `Channel.publisher`; `while_down` and `on_unknown` as for `publish`. Entering
         waits for a connection.
         """
-        policy, name = while_down or self._while_down, name_of(exchange)
+        policy, name = while_down or self._while_down, name_of(exchange, Exchange)
         check_policies(policy, on_unknown)
         check_window(window)
+        check_on_outcome(on_outcome)
         channel = await open_channel(self._publishing, policy)
         publisher = self._publisher_type(
             life_of(channel), self._publishing, name, window, on_outcome, policy, on_unknown

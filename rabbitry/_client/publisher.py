@@ -166,7 +166,7 @@ class ClientPublisher(Publisher):
         else:
             self._life.endpoint.check_loop()
             await checkpoint()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = LastingConfirmation(
             self, message, exchange, routing_key, mandatory, tag, self._submitted_settled
         )
@@ -197,7 +197,7 @@ class ClientPublisher(Publisher):
         same.
         """
         await self._life.endpoint.begin()
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         confirmation = LastingConfirmation(self, message, exchange, routing_key, mandatory, None, self._settled)
         await self._queue(confirmation, mandatory)
         await confirmation.wait()

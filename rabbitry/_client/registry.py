@@ -73,7 +73,7 @@ class Registry:
 
     def name_of(self, queue: str | Queue) -> str:
         """What the queue is called now, also if it is asked for by a name of a former life."""
-        return name_of(self._given.get(queue, queue) if isinstance(queue, str) else queue)
+        return name_of(self._given.get(queue, queue) if isinstance(queue, str) else queue, Queue)
 
     # --- declaring ----------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from rabbitry._errors import (
     NotFound,
     RabbitryError,
 )
+from rabbitry._values.arguments import table_of
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import ConsumeOptions, checked_prefetch
 from rabbitry._values.topology import Queue, name_of
@@ -83,8 +84,8 @@ class Subscription:
         """
         self._link = link
         self._registry = registry
-        if not isinstance(queue, str | Queue):
-            name_of(queue)  # refuses it
+        if not isinstance(queue, Queue):
+            name_of(queue, Queue)  # refuses what has none
         self._queue = queue
         self._prefetch = checked_prefetch(prefetch)
         self._no_ack = no_ack = options.get("no_ack", False)
@@ -95,7 +96,7 @@ class Subscription:
                 raise ValueError("a consumer tag is not empty: leave it out to have one made")
         self._exclusive = options.get("exclusive", False)
         self._priority = options.get("priority")
-        self._arguments = dict(options.get("arguments") or {})
+        self._arguments = table_of(options.get("arguments"))
         offset = options.get("offset")
         if "x-stream-offset" in self._arguments:
             raise ValueError("say where to begin in a stream by offset=, so that it can go on after a loss")

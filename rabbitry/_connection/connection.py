@@ -151,7 +151,7 @@ class Connection:
         be sent and the broker gives their requests to others, and raises that. Cancelling it cancels them and puts
         their requests back; it waits for handlers that run in threads.
         """
-        queue = name_of(queue)
+        queue = name_of(queue, Queue)
         channel = self.channel(confirm=False, prefetch=default_prefetch(concurrency) if prefetch is None else prefetch)
         replies = RawReplies(self.channel, channel, self._requests, lambda: channel_apart(self))
         answering = Answering(

@@ -27,9 +27,10 @@ from rabbitry._endpoint import Endpoint
 from rabbitry._rpc.caller import RPC
 from rabbitry._secrets import Secret
 from rabbitry._values.address import Address, parse_uri
+from rabbitry._values.arguments import whole
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
-from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, whole
+from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 from rabbitry.protocol.wire.tables import encode_table
 
@@ -157,7 +158,9 @@ def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpac
         raise ValueError(f"channel_max must be 0 (the broker's) to 65,535, not {settings.channel_max}")
     if address.verify is False and settings.ssl_context is None and settings.dial is None:
         _warn_unverified(address.unix_path or f"{address.host}:{address.port}")
-    encode_table(dict(settings.client_properties))  # refuses what can't be sent, here rather than amid the handshake
+    encode_table(
+        {**dict(settings.client_properties), "connection_name": settings.name}
+    )  # refuses what can't be sent, here rather than amid the handshake
     if settings.max_message_size < 1:
         raise ValueError(f"max_message_size must be positive, not {settings.max_message_size}")
     return settings

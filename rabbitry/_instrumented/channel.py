@@ -45,7 +45,7 @@ class InstrumentedChannel(Channel):
         mandatory: bool = False,
     ) -> None:
         life = self._observing
-        operation = life.operation(message, name_of(exchange), routing_key)
+        operation = life.operation(message, name_of(exchange, Exchange), routing_key)
         with life.instruments.around(operation, "confirmed" if life.confirm else "queued"):
             await self.publish_within(operation, mandatory)
 
@@ -73,7 +73,7 @@ class InstrumentedChannel(Channel):
         window: int = 1000,
         on_outcome: Callable[[Confirmation], None] | None = None,
     ) -> Publisher:
-        return InstrumentedPublisher(self._observing, name_of(exchange), window, on_outcome)
+        return InstrumentedPublisher(self._observing, name_of(exchange, Exchange), window, on_outcome)
 
     # --- consuming ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class InstrumentedPublisher(Publisher):
         mandatory: bool = False,
     ) -> None:
         life = self._observing
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         operation = life.operation(message, exchange, routing_key)
         with life.instruments.around(operation, "confirmed"):
             await checkpoint_if_cancelled()

@@ -49,7 +49,7 @@ class InstrumentedClientPublisher(ClientPublisher):
         mandatory: bool = False,
     ) -> None:
         life = _instrumented(self._life)
-        exchange = self._exchange if exchange is None else name_of(exchange)
+        exchange = self._exchange if exchange is None else name_of(exchange, Exchange)
         operation = life.operation(message, exchange, routing_key)
         with life.instruments.around(operation, "confirmed"):
             await checkpoint_if_cancelled()
@@ -87,7 +87,7 @@ class InstrumentedClientRPC(ClientRPC):
         idempotent: bool = False,
         **options: Any,
     ) -> Any:
-        operation = CallOperation(name_of(exchange), routing_key, headers)
+        operation = CallOperation(name_of(exchange, Exchange), routing_key, headers)
 
         async def ask(rpc: RPC) -> Any:
             assert isinstance(rpc, InstrumentedRPC)
@@ -118,7 +118,7 @@ class InstrumentedClient(Client):
         while_down: WhileDown | None = None,
         on_unknown: OnUnknown = "raise",
     ) -> None:
-        operation = PublishOperation(message, name_of(exchange), routing_key)
+        operation = PublishOperation(message, name_of(exchange, Exchange), routing_key)
         channel = self._senders.ready(operation.exchange)
         if channel is not None:  # else it is known by the end
             endpoint = life_of(channel).endpoint

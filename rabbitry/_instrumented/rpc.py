@@ -35,7 +35,7 @@ class InstrumentedRPC(RPC):
         headers: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        operation = CallOperation(name_of(exchange), routing_key, headers)
+        operation = CallOperation(name_of(exchange, Exchange), routing_key, headers)
         self._locate(operation)
         with self._instruments.around(operation, "answered"):
             return await self.call_within(operation, payload, **options)

@@ -150,7 +150,7 @@ class RPC:
         Its only time-out is the caller's cancel scope, which travels: the request expires in its queue, no server
         begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
-        exchange = name_of(exchange)
+        exchange = name_of(exchange, Exchange)
         channel, endpoint = self._life.live, self._life.endpoint
         endpoint.check_loop()
         while not endpoint.make_room():

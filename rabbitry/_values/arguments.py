@@ -1,4 +1,4 @@
-"""What can be checked of a declaration's arguments, and of a stream's offset, before RabbitMQ sees them.
+"""What can be checked of numbers, names, a declaration's arguments and a stream's offset before RabbitMQ sees them.
 
 RabbitMQ answers most that is wrong by closing the channel, with a reason. Some of it crashes the channel's process, and
 that takes the connection along without a reason (541); some it ignores. What must stay true: what a RabbitMQ or one of
@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from rabbitry.protocol.wire.tables import SIZED_INTS, encode_table
+from rabbitry.protocol.wire.tables import SIZED_INTS, encode_shortstr, encode_table
 
 __all__ = [
     "as_others_write_them",
+    "check_arguments",
     "check_exchange_type",
+    "check_flag",
     "check_name",
     "check_offset",
     "check_queue_arguments",
     "merged",
+    "table_of",
+    "whole",
 ]
 
 _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
@@ -28,33 +32,76 @@ _INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
 
 _COUNTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
 
+_LONGEST_AGO = timedelta(days=36525)
+"""A century: dates begin not much before, for RabbitMQ as for Python."""
+
+_NAMES = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
+"""What goes into a frame as a name, once a message is dead-lettered: too long a one is not refused before."""
+
+
+def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
+    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not
+    from `least` to `most`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    number: int = value.__index__()
+    if (least is not None and number < least) or (most is not None and number > most):
+        bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
+        raise ValueError(f"{name} must be {bounds}, not {number:,}")
+    return number
+
 
 def check_name(what: str, name: object) -> None:
-    """Refuse what is no text."""
+    """Refuse what is no text, and text that no frame carries as a name."""
     if not isinstance(name, str):
-        raise TypeError(f"the name of {what} is text, not {name!r}")
+        raise TypeError(f"{what} is text, not {name!r:.200}")
+    try:
+        encode_shortstr(name, "strict")
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from None
+
+
+def check_arguments(arguments: object) -> None:
+    """Refuse what is no table of names and values."""
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"arguments are a mapping of names to values, not {arguments!r:.200}")
+
+
+def table_of(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments, none unless given, as a table of their own; `TypeError` for what is none."""
+    if arguments is None:
+        return {}
+    check_arguments(arguments)
+    return dict(arguments)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False: "no" would be taken for yes."""
+    if value is not True and value is not False:
+        raise TypeError(f"{name} is True or False, not {value!r:.200}")
 
 
 def check_exchange_type(type: object) -> None:
     """Refuse what no plugin can have named. Which types there are, the broker alone knows: it closes the connection
     (503; the channel from 3.13 on) over one that it does not.
     """
-    if not isinstance(type, str):
-        raise TypeError(f"an exchange's type is text, not {type!r}")
+    check_name("an exchange's type", type)
     if not type:
         raise ValueError('an exchange needs a type: "direct", "fanout", "topic", "headers", or a plugin\'s')
 
 
 def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse queue arguments that RabbitMQ crashes on, or silently takes for others."""
+    check_arguments(arguments)
     for name in _COUNTS:
-        value = arguments.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is a whole number, not {value!r}")
-        if value < 0:
-            raise ValueError(f"{name} must not be negative: {value}")
+        if arguments.get(name) is not None:
+            whole(arguments[name], name, 0)
+    if arguments.get("x-delivery-limit") is not None:  # of whose type RabbitMQ 3 asks nothing; -1 is no limit for 4
+        whole(arguments["x-delivery-limit"], "x-delivery-limit")
+    for name in _NAMES:
+        if arguments.get(name) is not None:
+            check_name(name, arguments[name])
     age = arguments.get("x-max-age")
     if age is not None:
         if not isinstance(age, str):
@@ -81,6 +128,8 @@ def check_offset(offset: object) -> None:
     elif isinstance(offset, timedelta):
         if offset < timedelta(0):
             raise ValueError(f"the offset is a timedelta into the past, which is not negative: {offset}")
+        if offset > _LONGEST_AGO:
+            raise ValueError(f'the offset is longer ago than there are streams: {offset}; "first" is the beginning')
     elif isinstance(offset, bool) or not isinstance(offset, int):
         raise TypeError(
             f'the offset in a stream is "first", "last", "next", an int, a datetime or a timedelta, not {offset!r}'

@@ -10,6 +10,7 @@ from datetime import timedelta
 from math import inf
 from random import Random
 
+from rabbitry._values.arguments import whole
 from rabbitry._values.durations import seconds
 
 __all__ = ["Backoff"]
@@ -37,8 +38,8 @@ class Backoff:
     def __post_init__(self) -> None:
         if not 0 < seconds(self.initial) <= seconds(self.maximum):
             raise ValueError(f"back-off: 0 < initial <= maximum, not {self.initial} and {self.maximum}")
-        if self.attempts is not None and self.attempts < 1:
-            raise ValueError(f"back-off: attempts must be at least 1, not {self.attempts}")
+        if self.attempts is not None:
+            whole(self.attempts, "back-off: attempts", 1)
         if self.deadline is not None and seconds(self.deadline) <= 0:
             raise ValueError(f"back-off: deadline must be positive, not {self.deadline}")
 

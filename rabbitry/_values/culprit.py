@@ -148,7 +148,7 @@ _REFUSALS = (
     Refusal(NOT_FOUND, "no exchange '%s' in vhost '", _exchanges),
     Refusal(ACCESS_REFUSED, "cannot publish to internal exchange '%s' in vhost '", _exchanges),
     Refusal(
-        403, "access to topic '%s' in exchange '%s' in vhost '", _topics
+        ACCESS_REFUSED, "access to topic '%s' in exchange '%s' in vhost '", _topics
     ),  # "write "; 4.0 and newer: CC and BCC too
     Refusal(
         PRECONDITION_FAILED, "user_id property set to '%s' but authenticated user was '", _user_ids, _is_another_user

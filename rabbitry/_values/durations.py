@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from math import isfinite
 
-__all__ = ["LONGEST_MS", "checked_seconds", "seconds"]
+__all__ = ["LONGEST_MS", "seconds"]
 
 LONGEST_MS = 2**32 - 1
 """The longest time that RabbitMQ takes in milliseconds, 49 days: of a message's expiration, a queue's message-ttl and
@@ -17,22 +17,15 @@ its expires. `rabbit_misc:check_expiry` refuses anything from 2**32 ms on.
 """
 
 
-def seconds(duration: float | timedelta) -> float:
-    """A duration in seconds; `ValueError` for one that is not finite, `TypeError` for no number."""
+def seconds(duration: float | timedelta, name: str = "a duration") -> float:
+    """A duration in seconds; `ValueError` for one that is not finite, `TypeError` for no number. `name` is what it was
+    given as.
+    """
     if isinstance(duration, timedelta):
         return duration.total_seconds()
     if isinstance(duration, bool | str | bytes) or not hasattr(duration, "__float__"):
-        raise TypeError(f"a duration is a number of seconds, or a timedelta, not {duration!r}")
+        raise TypeError(f"{name} is a number of seconds, or a timedelta, not {duration!r}")
     value = float(duration)
     if not isfinite(value):
-        raise ValueError(f"a duration must be finite, not {duration}")
+        raise ValueError(f"{name} must be finite, not {duration}")
     return value
-
-
-def checked_seconds(name: str, duration: object) -> float:
-    """The seconds of a duration that somebody gave as `name`; `TypeError` for what is neither a number nor a
-    `timedelta`, or is text or true.
-    """
-    if isinstance(duration, bool) or not isinstance(duration, int | float | timedelta):
-        raise TypeError(f"{name} is a number of seconds or a timedelta, not {duration!r}")
-    return seconds(duration)

@@ -19,7 +19,7 @@ from rabbitry._values.codecs import Codec, codec_named
 from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["PERSISTENT_HEADER", "Body", "Message", "seconds", "wire_properties"]  # `seconds` for who has not moved yet
+__all__ = ["PERSISTENT_HEADER", "Body", "Message", "wire_properties"]
 
 Body = bytes | bytearray | memoryview
 
@@ -68,7 +68,8 @@ class Message:
         if self.headers is not None:
             object.__setattr__(self, "headers", MappingProxyType(_copied(self.headers)))
         mode = self.delivery_mode
-        if mode != 2 and mode != 1 and mode is not None:  # hot: here, as a call costs a transient one 0.2 us
+        # hot: here, as a call costs a transient one 0.2 us; True, who means persistent by it, would be 1
+        if mode != 2 and (mode is True or (mode != 1 and mode is not None)):
             raise _wrong_mode(mode)
         if self.expiration is not None and isinstance(self.expiration, str | bytes):
             raise TypeError(
@@ -125,7 +126,7 @@ class Message:
 
 
 def _wrong_mode(delivery_mode: Any) -> Exception:
-    kind = ValueError if isinstance(delivery_mode, int) else TypeError
+    kind = ValueError if isinstance(delivery_mode, int) and delivery_mode is not True else TypeError
     return kind(f"delivery_mode must be 2 (persistent) or 1 (transient), not {delivery_mode!r:.60}")
 
 

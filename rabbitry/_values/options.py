@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from rabbitry._values.arguments import whole
 from rabbitry._values.topology import Exchange
 
 __all__ = [
@@ -27,11 +29,11 @@ __all__ = [
     "Verdict",
     "WhileDown",
     "check_concurrency",
+    "check_on_outcome",
     "check_options",
     "check_window",
     "checked_prefetch",
     "default_prefetch",
-    "whole",
 ]
 
 
@@ -42,19 +44,6 @@ def check_options(given: Mapping[str, Any], known: type, function: str) -> None:
     for name in given:
         if name not in known.__annotations__:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-
-
-def whole(value: int, name: str, least: int | None = None, most: int | None = None) -> int:
-    """The number as an `int`. `TypeError` for what is none, True and False included; `ValueError` for one that is not
-    from `least` to `most`.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    number: int = value.__index__()
-    if (least is not None and number < least) or (most is not None and number > most):
-        bounds = f"at least {least:,}" if most is None else f"{least:,} to {most:,}"
-        raise ValueError(f"{name} must be {bounds}, not {number:,}")
-    return number
 
 
 # --- connections and clients ------------------------------------------------------------------------------------------
@@ -86,6 +75,18 @@ Loss: TypeAlias = Literal["refused", "unknown", "unsent"]
 def check_window(window: int) -> None:
     """Refuse a publisher's window in which nothing fits."""
     whole(window, "window", 1)
+
+
+def check_on_outcome(on_outcome: object) -> None:
+    """Refuse what can't be called with a publisher's outcomes."""
+    if on_outcome is None:
+        return
+    if not callable(on_outcome):
+        raise TypeError(f"on_outcome is a function of a confirmation, not {on_outcome!r:.200}")
+    if iscoroutinefunction(on_outcome) or iscoroutinefunction(type(on_outcome).__call__):
+        raise TypeError(
+            f"on_outcome is called while reading, where nothing can be awaited: {on_outcome!r:.200} is async"
+        )
 
 
 # --- consuming --------------------------------------------------------------------------------------------------------

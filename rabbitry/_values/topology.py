@@ -7,23 +7,35 @@ refuses, crashes on or silently ignores is refused here, with the reason. Values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from math import ceil
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from rabbitry._errors import LocalProtocolError
-from rabbitry._values.arguments import check_exchange_type, check_name, check_queue_arguments, merged
-from rabbitry._values.durations import LONGEST_MS, checked_seconds
+from rabbitry._values.arguments import (
+    check_arguments,
+    check_exchange_type,
+    check_flag,
+    check_name,
+    check_queue_arguments,
+    merged,
+    whole,
+)
+from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.tables import encode_table
 
 __all__ = ["Binding", "Entity", "Exchange", "ExchangeBinding", "Queue", "in_order", "name_of"]
+
+Lock = TypeVar("Lock")
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """An exchange: "direct", "fanout", "topic", "headers" or a plugin's `type`.
+    """An exchange: "direct", "fanout", "topic", "headers" or a plugin's `type`. What can't be declared anywhere is
+    refused as it is made: `TypeError`, `ValueError`.
 
     `alternate` is the exchange that gets what this one can't route; other `arguments` as RabbitMQ names them.
     """
@@ -38,8 +50,16 @@ class Exchange:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        check_name("an exchange", self.name)
+        check_name("the name of an exchange", self.name)
+        if not self.name:
+            raise ValueError('an exchange needs a name: "" is the default exchange, which is always there')
         check_exchange_type(self.type)
+        for flag in ("durable", "auto_delete", "internal"):
+            check_flag(flag, getattr(self, flag))
+        if self.alternate is not None:
+            check_name("alternate, the name of an exchange,", self.alternate)
+        check_arguments(self.arguments)
+        self.declaration().encode()  # refuses what no frame carries, and what is given twice
 
     def declaration(self) -> methods.ExchangeDeclare:
         """The method that declares the exchange."""
@@ -59,14 +79,16 @@ class Exchange:
 
 class ServerName:
     """The name that the broker gave a temporary queue, and the connection's `life` that it is good for; also what tells
-    such queues apart.
+    such queues apart. `lock` is for whoever has it named, in the life that is `locked_in`.
     """
 
-    __slots__ = ("life", "name")
+    __slots__ = ("life", "lock", "locked_in", "name")
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.life: object = None
+        self.lock: Any = None
+        self.locked_in: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +159,27 @@ class Queue:
         if self._server is not None:
             self._server.name, self._server.life = name, life
 
+    def naming_lock(self, life: object, new: Callable[[], Lock]) -> Lock:
+        """What to hold while the broker names it on this connection: tasks that declare it at once would else have a
+        queue each. `new` makes a lock.
+        """
+        assert self._server is not None
+        if self._server.locked_in is not life:
+            self._server.lock, self._server.locked_in = new(), life
+        lock: Lock = self._server.lock
+        return lock
+
     def was_named_in(self, life: object) -> bool:
         """Whether the broker has given it a name on this connection: to declare it there again would make another."""
         return self._server is not None and self._server.life is life and life is not None
 
     def __post_init__(self) -> None:
-        check_name("a queue", self.name)
+        check_name("the name of a queue", self.name)
         if not self.name and self._server is None:
             raise ValueError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
-        if self.type not in _UNSUITABLE:
+        for flag in ("durable", "exclusive", "auto_delete", "single_active_consumer", "transient"):
+            check_flag(flag, getattr(self, flag))
+        if not isinstance(self.type, str) or self.type not in _UNSUITABLE:
             raise ValueError(f"a queue's type is {', '.join(_UNSUITABLE)}, not {self.type!r}")
         if self.type != "classic" and (not self.durable or self.exclusive or self.auto_delete):
             raise ValueError(f"a {self.type} queue is durable, and neither exclusive nor auto_delete")
@@ -166,16 +200,19 @@ class Queue:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} is a whole number, not {value!r}")
-            if not least <= value <= most:
-                raise ValueError(f"{name} is {least:,} to {most:,}, not {value}")
+            object.__setattr__(self, name, whole(value, name, least, most))
         if self.overflow not in _OVERFLOWS:
             raise ValueError(f"overflow is {', '.join(map(str, _OVERFLOWS[1:]))}, not {self.overflow!r}")
+        if self.dead_letter_exchange is not None:
+            check_name("dead_letter_exchange, the name of an exchange,", self.dead_letter_exchange)
+        if self.dead_letter_routing_key is not None:
+            check_name("dead_letter_routing_key", self.dead_letter_routing_key)
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
             raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
+        check_arguments(self.arguments)
         declared = self.declaration()  # refuses times out of range, and what is given twice
         check_queue_arguments(declared.arguments)
+        declared.encode()  # refuses what no frame carries
         if self.is_temporary and declared.arguments.get("x-queue-type", "classic") != "classic":
             raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
 
@@ -222,10 +259,9 @@ class Binding:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.queue, Exchange):
-            raise TypeError(f"Binding binds a queue: an exchange is bound by ExchangeBinding; not {self.queue!r}")
-        if isinstance(self.exchange, Queue):
-            raise TypeError(f"a queue is bound to an exchange, Binding(queue, exchange); not to {self.exchange!r}")
+        _check_end("a binding's queue", self.queue, Queue, "an exchange is bound by ExchangeBinding")
+        _check_end("a binding's exchange", self.exchange, Exchange, "it is Binding(queue, exchange)")
+        _check_way(self.routing_key, self.arguments)
 
     def declaration(self) -> methods.QueueBind:
         """The method that makes the binding."""
@@ -256,9 +292,9 @@ class ExchangeBinding:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for bound in (self.destination, self.source):
-            if isinstance(bound, Queue):
-                raise TypeError(f"ExchangeBinding binds exchanges: a queue is bound by Binding; not {bound!r}")
+        _check_end("a binding's destination", self.destination, Exchange, "a queue is bound by Binding")
+        _check_end("a binding's source", self.source, Exchange, "a queue is bound by Binding")
+        _check_way(self.routing_key, self.arguments)
 
     def declaration(self) -> methods.ExchangeBind:
         """The method that makes the binding."""
@@ -277,6 +313,26 @@ class ExchangeBinding:
             routing_key=self.routing_key,
             arguments=dict(self.arguments),
         )
+
+
+def _check_end(what: str, end: object, kind: type[Queue | Exchange], hint: str) -> None:
+    """Refuse what is neither a name nor such an entity. "" would be the queue declared last, whichever that is then, or
+    the default exchange, which takes no bindings.
+    """
+    if isinstance(end, kind):
+        return
+    if not isinstance(end, str):
+        why = f": {hint}" if isinstance(end, Queue | Exchange) else ""
+        raise TypeError(f"{what} is its name, or the {kind.__name__} itself, not {end!r:.100}{why}")
+    check_name(what, end)
+    if not end:
+        raise ValueError(f'{what} needs a name, which "" is not')
+
+
+def _check_way(routing_key: object, arguments: object) -> None:
+    check_name("a routing key", routing_key)
+    check_arguments(arguments)
+    encode_table(cast(Mapping[str, Any], arguments))  # refuses what no frame carries
 
 
 Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
@@ -326,15 +382,16 @@ def in_order(entities: Iterable[Entity], verb: str = "declare") -> list[Entity]:
     return sorted(entities, key=lambda entity: order.index(type(entity)))
 
 
-def name_of(entity: str | Queue | Exchange) -> str:
-    """The name that the broker knows a queue or exchange by; text is itself."""
+def name_of(entity: str | Queue | Exchange, kind: type[Queue | Exchange] | None = None) -> str:
+    """The name that the broker knows a queue or exchange by; text is itself. `TypeError` for what has none, and where
+    `kind` says which it must be, for the other, of which there may be one of that name.
+    """
     if isinstance(entity, str):
         return entity
-    if isinstance(entity, Queue):
-        return entity.current_name
-    if isinstance(entity, Exchange):
-        return entity.name
-    raise TypeError(f"a name is text, or that of a Queue or an Exchange; not {entity!r}")
+    if isinstance(entity, kind or Queue | Exchange):
+        return entity.current_name if isinstance(entity, Queue) else entity.name
+    expected = f"the {kind.__name__} itself" if kind is not None else "that of a Queue or an Exchange"
+    raise TypeError(f"a name is text, or {expected}; not {entity!r:.200}")
 
 
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
@@ -360,7 +417,7 @@ _RANGES = {
 def _age(duration: float | timedelta | None) -> str | None:
     if duration is None:
         return None
-    value = ceil(checked_seconds("max_age", duration))
+    value = ceil(seconds(duration, "max_age"))
     if value < 1:  # RabbitMQ's channel crashes over a negative one
         raise ValueError(f"max_age must be positive, not {duration}")
     return f"{value}s"
@@ -369,7 +426,7 @@ def _age(duration: float | timedelta | None) -> str | None:
 def _milliseconds(name: str, duration: float | timedelta | None, least: int) -> int | None:
     if duration is None:
         return None
-    value = ceil(checked_seconds(name, duration) * 1000)
+    value = ceil(seconds(duration, name) * 1000)
     if not least <= value <= LONGEST_MS:
         raise ValueError(f"{name} is {least} to {LONGEST_MS:,} ms, not {value:,}")
     return value

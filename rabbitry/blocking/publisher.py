@@ -14,7 +14,7 @@ from typing import Any
 
 import rabbitry
 from rabbitry import Exchange, LocalProtocolError, Message, PublishFailed
-from rabbitry._values.options import Outcome
+from rabbitry._values.options import Outcome, check_on_outcome
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.threads import caught
@@ -82,6 +82,7 @@ OnOutcome = Callable[[Confirmation], None]
 
 def with_portal(on_outcome: OnOutcome | None, portal: Portal) -> Callable[[rabbitry.Confirmation], None] | None:
     """What the async publisher calls instead of the user's function, which gets a `Confirmation` for threads."""
+    check_on_outcome(on_outcome)
     if on_outcome is None:
         return None
     return lambda confirmation: caught(partial(on_outcome, Confirmation(confirmation, portal)))

@@ -50,14 +50,21 @@ def with_keys(messages: Several | ByKey, routing_key: str | None) -> Iterator[Ke
             raise ValueError("a mapping has its own routing keys: leave out routing_key")
         return _of_mapping(cast(Mapping[str, Any], messages))
     key = routing_key or ""
-    return ((key, message) for message in messages)
+    return ((key, message) for message in _several(messages))
 
 
 def _of_mapping(messages: Mapping[str, Any]) -> Iterator[Keyed]:
     for key, value in messages.items():
-        several: Iterable[Any] = (value,) if isinstance(value, SINGLE) else value
+        several: Iterable[Any] = (value,) if isinstance(value, SINGLE) else _several(value)
         for message in several:
             yield key, message
+
+
+def _several(messages: Any) -> Iterator[Any]:
+    try:
+        return iter(messages)
+    except TypeError:
+        raise TypeError(f"publish_many takes an iterable of messages, not {messages!r:.200}") from None
 
 
 class _Publishing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -388,6 +389,8 @@ async def test_binding_to_what_is_refused_leaves_nothing_remembered(amqp_url: st
         ("", ValueError),
         (-1, ValueError),
         (2**63, ValueError),
+        (timedelta(seconds=-1), ValueError),
+        (timedelta.max, ValueError),
         (3.5, TypeError),
         (True, TypeError),
         (b"first", TypeError),

@@ -340,6 +340,42 @@ async def test_channels_declare_a_temporary_queue_once(amqp_url: str) -> None:
         assert queue.current_name != name
 
 
+async def test_tasks_that_declare_a_temporary_queue_at_once_have_one(amqp_url: str) -> None:
+    """By a client and by channels of one connection: others would take messages that nobody reads."""
+    queue, exchange = Queue.temporary(), Exchange(unique(), "fanout", auto_delete=True)
+    names: set[str] = set()
+
+    async def declare(declaring: rabbitry.Client | rabbitry.Channel) -> None:
+        await declaring.declare(queue, exchange, Binding(queue, exchange))
+        names.add(queue.current_name)
+
+    async with rabbitry.open_client(amqp_url) as client:
+        for _ in range(2):
+            async with anyio.create_task_group() as tg:
+                for _ in range(5):
+                    tg.start_soon(declare, client)
+        assert len(names) == 1 and declared(client) == 3
+    names.clear()
+    async with rabbitry.connect(amqp_url) as connection:
+        async with connection.channel() as channel, connection.channel() as other:
+            async with anyio.create_task_group() as tg:
+                for declaring in (channel, other) * 3:
+                    tg.start_soon(declare, declaring)
+            assert len(names) == 1
+
+
+async def test_cancelling_who_has_a_temporary_queue_named_leaves_it_to_the_next(amqp_url: str) -> None:
+    queue = Queue.temporary()
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(channel.declare, queue)
+            await anyio.wait_all_tasks_blocked()
+            tg.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            await channel.declare(queue)
+        assert (await channel.declare_queue(queue.current_name, passive=True)).name == queue.current_name
+
+
 @pytest.mark.parametrize("lost", ["deleted elsewhere", "expired"])
 async def test_the_latest_declaration_of_a_name_counts(amqp_url: str, lost: str) -> None:
     """The next life would end the client, if it declared the former one again."""

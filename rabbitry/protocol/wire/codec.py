@@ -102,7 +102,15 @@ def _freeze(value: Any) -> Any:
 
 NO_TABLE: Final[Mapping[str, Any]] = MappingProxyType({})
 
-_BIT = FieldType("bit")
+
+def _encode_bit(value: object) -> bytes:
+    """What is no bit. Others are encoded with their neighbours."""
+    if value is not True and value is not False:  # "no" would be taken for yes
+        raise TypeError(f"must be True or False, not {value!r:.60}")
+    return b""
+
+
+_BIT = FieldType("bit", encode=_encode_bit)
 Bit = Annotated[bool, _BIT]
 """Bits side by side share octets, the first in the lowest place."""
 Octet = Annotated[int, FieldType("octet", "B")]
@@ -228,7 +236,9 @@ def method(
 #         self.nowait = nowait
 #     def encode(self):
 #         try:
-#             return key + encode_consumer_tag(self.consumer_tag) + pack1((1 if self.nowait else 0))
+#             return key + encode_consumer_tag(self.consumer_tag) + pack1(
+#                 (1 if self.nowait is True else 0 if self.nowait is False else no_bit(self.nowait))
+#             )
 #         except (TypeError, ValueError, StructError) as exc:
 #             raise explained(self, exc) from None
 #     def decode(payload):
@@ -250,6 +260,7 @@ def _compile(cls: type[Method]) -> dict[str, Any]:
         "new": object.__new__,
         "explained": _explained,
         "surplus": _surplus,
+        "no_bit": _encode_bit,
         "StructError": StructError,
     }
     terms = ["key"]
@@ -306,7 +317,12 @@ def _compile_numbers(
     for position, unit in enumerate(units):
         if unit[0].type is _BIT:
             bits = [(field.name, 1 << place) for place, field in enumerate(unit)]
-            values.append(" | ".join(f"({bit} if self.{name} else 0)" for name, bit in bits))
+            values.append(
+                " | ".join(
+                    f"({bit} if self.{name} is True else 0 if self.{name} is False else no_bit(self.{name}))"
+                    for name, bit in bits
+                )
+            )
             targets.append(f"bits{position}")
             unfolded += [f"self.{name} = bits{position} & {bit} != 0" for name, bit in bits]
         else:
