@@ -59,10 +59,10 @@ def connect(
     list of connections. `heartbeat` in seconds (default 30, 0 none), rounded up to whole ones and lowered to the
     broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
     131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
-    than `max_message_size` bytes (default 128 MiB) ends the consumer that it comes for (`MessageTooLarge`). Properties
-    with headers over `frame_max` and 1 MiB (brokers send them whole) end the connection. `client_properties` are added
-    to the ones the broker is told. `dial` opens the byte stream itself, given host and port: a tunnel.
-    `instrumentation` is told of each message. Arguments given here win over the URL's.
+    than `max_message_size` bytes (default 128 MiB), or with properties and headers over `frame_max` and 1 MiB (brokers
+    send them whole), ends the consumer that it comes for (`MessageTooLarge`). `client_properties` are added to the ones
+    the broker is told. `dial` opens the byte stream itself, given host and port: a tunnel. `instrumentation` is told of
+    each message. Arguments given here win over the URL's.
 
     `amqps://` verifies the broker's certificate against the system's authorities, or against those in the URL's
     `cacertfile`; `certfile` and `keyfile` are this side's own. `ssl_context` is used instead, as it is.

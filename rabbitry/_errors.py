@@ -203,8 +203,9 @@ class ConsumerOverrun(RabbitryError):
 
 class MessageTooLarge(RabbitryError):
     """A message of `size` bytes came from `queue` that is larger than the `limit` which this connection was opened with
-    as its `max_message_size`. It ended the consumer or the get that it came for, and nothing else. It went back to its
-    queue, unless it needed no acknowledgement: then it `is_lost`.
+    as its `max_message_size`; where it is not, its properties and headers, which `size` then includes, are over 1 MiB.
+    It ended the consumer or the get that it came for, and nothing else. It went back to its queue, unless it needed no
+    acknowledgement: then it `is_lost`.
     """
 
     def __init__(self, queue: str, size: int, limit: int, is_lost: bool) -> None:
@@ -216,6 +217,12 @@ class MessageTooLarge(RabbitryError):
 
     def __str__(self) -> str:
         fate = "is lost, as it needed no acknowledgement" if self.is_lost else "stays there"
+        if self.size <= self.limit:
+            return (
+                f"a message of {self.size:,} bytes from queue {self.queue!r} has properties and headers of over 1 MiB, "
+                f"and {fate}: such messages are not received (nor can they be published at RabbitMQ's default "
+                "frame_max), purge the queue or take it by other means"
+            )
         return (
             f"a message of {self.size:,} bytes from queue {self.queue!r} exceeds max_message_size ({self.limit:,}) and "
             f"{fate}: to receive such messages, connect with a larger max_message_size"

@@ -174,6 +174,7 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._life.endpoint.check_loop()
         self._leave()
         cancelling = self._cancelling  # by this, or by `stop` before; from cancel-ok on the tag is free again
         if cancelling is not None and not cancelling.is_done:

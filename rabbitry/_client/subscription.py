@@ -165,6 +165,7 @@ class Subscription:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._link.check_loop()
         self._is_stopped = self._has_left = True
         self._waiting.cancel()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -41,12 +42,14 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 async def _look_up(host: str, port: int) -> list[Any]:
-    try:
-        return await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except RuntimeError:
-        # No thread can be started any more: the interpreter is shutting down (we were called by `atexit`), or there
-        # are too many. Better block this one than leave the caller without its last words.
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # Without a thread for it, better block this one than leave the caller without its last words: in `atexit` none is
+    # to be had, and asyncio, asked for one, can't even close its loop then (Python 3.12).
+    if threading.main_thread().is_alive():
+        try:
+            return await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except RuntimeError:  # there are too many threads
+            pass
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def peer_name(address: str | tuple[str | int, ...]) -> str:

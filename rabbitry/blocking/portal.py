@@ -58,10 +58,15 @@ class Portal:
         self._is_settling = False
         self._forks = _forks
         self.leases = 0
+        self._has_run = False
         started = threading.Event()
         self._log_thread = LogThread()
         self._thread = threading.Thread(target=self._host, args=(started,), name="rabbitry.blocking", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._log_thread.end()
+            raise
         started.wait()
 
     def _host(self, started: threading.Event) -> None:
@@ -69,7 +74,12 @@ class Portal:
         try:
             anyio.run(self._run, started, backend="asyncio")
         except BaseException:  # which nothing here raises, but a callback of the user's may
-            logger.critical("the event loop of rabbitry.blocking was ended, and so is all that it ran", exc_info=True)
+            if self._has_run:  # Python 3.12 can't close a loop in `atexit`: it would start a thread for that
+                logger.debug("closing the event loop of rabbitry.blocking failed", exc_info=True)
+            else:
+                logger.critical(
+                    "the event loop of rabbitry.blocking was ended, and so is all that it ran", exc_info=True
+                )
         finally:
             with self._lock:
                 self.is_open = False
@@ -88,6 +98,7 @@ class Portal:
                 with self._lock:
                     self.is_open = False
                 await asyncio.sleep(0)  # what was submitted before becomes a task, which ends with the others
+        self._has_run = True
 
     # --- in any thread ------------------------------------------------------------------------------------------------
 
@@ -258,7 +269,15 @@ def lease() -> Portal:
     ask_levels()
     with _lock:
         if _portal is None or not _portal.is_open:
-            _portal = Portal()
+            try:
+                _portal = Portal()
+            except RuntimeError as error:
+                if "shutdown" not in str(error):  # but that there are too many threads, say
+                    raise
+                raise LocalProtocolError(
+                    "the interpreter is shutting down, and this Python starts no threads in atexit any more: open it "
+                    "before (what is open then can be used in atexit), or use the async client by anyio.run"
+                ) from error
         _portal.leases += 1
         return _portal
 

@@ -215,3 +215,37 @@ def test_nobody_waits_for_a_thread_that_has_died(
             with blocking.open_client(amqp_url) as another:
                 another.publish(b"x", routing_key="nowhere", timeout=5)
     assert "was ended" in caplog.text
+
+
+@pytest.mark.parametrize("open_one", [blocking.open_client, blocking.connect])
+def test_a_python_that_starts_no_threads_in_atexit_says_so(
+    open_one: Any, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "can't create new thread at interpreter shutdown"  # as 3.12 has it
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError(told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(rabbitry.LocalProtocolError, match="open it before"), open_one(amqp_url):
+            pass
+        told = "can't start new thread"  # too many
+        with pytest.raises(RuntimeError, match="can't start new thread"), open_one(amqp_url):
+            pass
+    with open_one(amqp_url):
+        pass
+
+
+def test_a_loop_that_has_run_and_can_not_be_closed_harms_nothing(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In atexit, Python 3.12 can't, once a name has been looked up."""
+
+    async def shutdown_default_executor(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.shutdown_default_executor", shutdown_default_executor)
+    with blocking.open_client(amqp_url) as client:
+        client.publish(b"x", routing_key="nowhere", timeout=5)
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR", "CRITICAL")]

@@ -9,6 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Message, Queue
+from rabbitry.testing import PrivateNode
 from tests.support.clients import QUICK, some_queue
 from tests.support.helpers import counts, exclusive_queue, has_counts, open_channel, unique, until
 
@@ -40,6 +41,30 @@ async def test_a_consumer_that_meets_one_ends_alone(amqp_url: str) -> None:
                 (await anext(others)).ack()
         assert await has_counts(channel, poisoned, 2)
         assert client.statistics()["consuming_lives"] == 1
+
+
+@pytest.mark.parametrize("broken", ["headers", "one frame"])
+async def test_headers_and_frames_that_no_frame_max_bounds(broken: str) -> None:
+    """RabbitMQ itself must be told to take so large ones."""
+    with PrivateNode(settings={"frame_max": 0}) as node:
+        url = f"{node.url}?frame_max=0"
+        ours, limit = (url, LIMIT) if broken == "one frame" else (node.url, 10_000_000)
+        async with (
+            some_queue(url) as poisoned,
+            some_queue(url) as name,
+            open_channel(url) as channel,
+            rabbitry.open_client(ours, max_message_size=limit, reconnect=QUICK) as client,
+        ):
+            large = POISON if broken == "one frame" else Message(b"", headers={"large": "x" * 2_000_000})
+            await channel.publish(large, routing_key=poisoned)
+            async with client.consume(name) as others, client.consume(poisoned) as deliveries:
+                with pytest.raises(rabbitry.MessageTooLarge):
+                    await anext(deliveries)
+                await client.publish(b"x", routing_key=name)
+                with anyio.fail_after(5):
+                    (await anext(others)).ack()
+            assert await has_counts(channel, poisoned, 1)
+            assert client.statistics()["consuming_lives"] == 1
 
 
 async def test_process_and_serve_raise_it(amqp_url: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ import rabbitry
 from rabbitry import Backoff
 from rabbitry._connection import dialling, hub
 from rabbitry._transport import StreamPoller
+from rabbitry._transport.addresses import resolve
 from rabbitry.protocol.wire import methods
 from rabbitry.testing import PrivateNode, open_proxy
 from tests.support.hostile import Replay, Script, Server, answers
@@ -433,26 +435,50 @@ LAST_WORDS = """
 import atexit, sys
 import anyio, rabbitry, rabbitry.blocking
 
+opened = []
+
 async def main():
     async with rabbitry.open_client(sys.argv[1]) as client:
         await client.publish(b"", routing_key="nowhere")
 
 def say(backend):
-    if backend == "threads":
+    if opened:
+        with rabbitry.blocking.connect(sys.argv[1]) as connection, connection.channel() as channel:
+            channel.publish(b"", routing_key="nowhere", timeout=20)
+        opened[0].publish(b"", routing_key="nowhere", timeout=20)
+        opened[0].__exit__(None, None, None)
+    elif backend == "threads":
         with rabbitry.blocking.open_client(sys.argv[1]) as client:
             client.publish(b"", routing_key="nowhere", timeout=20)
     else:
         anyio.run(main, backend=backend)
     print("said")
 
+if sys.argv[2].startswith("opened"):
+    opened.append(rabbitry.blocking.open_client(sys.argv[1]).__enter__())
+    if sys.argv[2] == "opened and used":
+        opened[0].publish(b"", routing_key="nowhere", timeout=20)
 atexit.register(say, sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads"])
-def test_the_first_use_at_exit_finds_a_host_by_its_name(backend: str, node: PrivateNode) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads", "opened", "opened and used"])
+def test_at_exit_a_host_is_found_by_its_name(backend: str, node: PrivateNode) -> None:
+    if backend == "threads" and sys.version_info[:2] == (3, 12):
+        pytest.skip("Python 3.12 starts no thread in atexit")
     url = node.url.replace("127.0.0.1", "localhost")
     done = subprocess.run(
         [sys.executable, "-c", LAST_WORDS, url, backend], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("said\n", "")
+
+
+async def test_at_exit_nobody_is_asked_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12's asyncio can't close its loop in atexit once it was asked for one."""
+
+    async def in_a_thread(*_: Any, **__: Any) -> None:
+        pytest.fail("asked for a thread")
+
+    monkeypatch.setattr(anyio, "getaddrinfo", in_a_thread)
+    monkeypatch.setattr(threading.main_thread(), "is_alive", lambda: False)
+    assert ("127.0.0.1", 5672) in await resolve("localhost", 5672)

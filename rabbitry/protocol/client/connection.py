@@ -50,12 +50,13 @@ _ACK = methods.BasicAck.key
 _CLOSES = (methods.ConnectionClose.key, methods.ConnectionCloseOk.key)
 
 
-UNSPLIT_MAX = 1048576
+UNSPLIT_MAX = 16777216
 """Bytes that a content header or a method may take whatever frame_max says, once the connection is open.
 
 Neither can be split into several frames (specification 4.2.6), and RabbitMQ sends them as large as they are: what came
 in within its own frame_max, 131,072 bytes by default, has grown by x-death, CC or another connection's larger
-frame_max. Eight times that bounds what a hostile peer can have buffered here.
+frame_max. A header is taken in up to here, so that what is too large ends its consumer only (`PROPERTIES_MAX`); this
+bounds what a hostile peer can have buffered.
 """
 
 
@@ -64,11 +65,12 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
 
     `mechanisms` are (SASL name, initial response) in order of preference; they are forgotten once used. `heartbeat` is
     in seconds, 0 for none; `frame_max` and `channel_max` are what we ask for, lowered to the broker's. A message larger
-    than `max_message_size` bytes ends the consumer or the get that it comes for; properties (with headers) larger than
-    `frame_max` and `UNSPLIT_MAX` end the connection. Received messages become instances of `delivery_type`.
+    than `max_message_size` bytes, or with properties larger than `frame_max` and `PROPERTIES_MAX`, ends the consumer or
+    the get that it comes for; a frame larger than `frame_max` and `UNSPLIT_MAX` ends the connection. Received messages
+    become instances of `delivery_type`.
     """
 
-    __slots__ = ("_due", "_late", "_missed", "_needed", "_next_number", "_received", "_tail")
+    __slots__ = ("_due", "_late", "_missed", "_needed", "_next_number", "_pieces_of", "_received", "_tail")
 
     def __init__(
         self,
@@ -94,6 +96,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         # An incomplete frame, and the size at which it can be looked at again.
         self._tail: bytes | bytearray = b""
         self._needed = 0
+        # The channel of a body frame that is too long to be kept, of which `_needed` bytes are still to come; 0: none.
+        self._pieces_of = 0
         # Heartbeats: whether anything came since the last tick, and how many ticks nothing came.
         self._received = False
         self._missed = 0
@@ -123,6 +127,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             self.fail_internally(exc if self.handshake is None else forget_frames(exc))
 
     def _parse(self, data: bytes) -> None:
+        if self._pieces_of:
+            data = self._take_piece(data)
         if self._tail:
             if len(self._tail) + len(data) < self._needed:
                 self._tail += data  # in place: a large frame in small pieces takes linear time
@@ -138,6 +144,11 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
             start = position + 7
             end = start + length
             if length > longest:
+                if number and self._is_in_pieces(kind, length):
+                    self._pieces_of, self._needed = number, length + 1
+                    data, position = self._take_piece(data[start:]), 0
+                    size = len(data)
+                    continue
                 self._check_length(kind, length)
             if end >= size:
                 break
@@ -205,15 +216,7 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
                 if self.state is ConnectionState.CLOSED:
                     return
             elif kind == FRAME_HEADER or kind == FRAME_BODY:
-                channel = channels.get(number)
-                if self.state is ConnectionState.CLOSING:
-                    continue
-                if channel is None:
-                    raise RemoteProtocolError(f"content for channel {number}, which is not open", CHANNEL_ERROR)
-                if kind == FRAME_HEADER:
-                    receive_header(channel, data[start:end])
-                else:
-                    receive_body(channel, data[start:end])
+                self._receive_content(kind, number, data[start:end])
             elif kind == FRAME_HEARTBEAT:
                 if number or length:
                     raise RemoteProtocolError("a heartbeat frame must be empty and on channel 0", FRAME_ERROR)
@@ -222,6 +225,36 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
         if position < size:
             self._tail = bytearray(data[position:])
             self._needed = 8 if size - position < 8 else 8 + _unpack_frame(data, position)[2]
+
+    def _receive_content(self, kind: int, number: int, payload: bytes) -> None:
+        if self.state is ConnectionState.CLOSING:
+            return
+        channel = self.channels.get(number)
+        if channel is None:
+            raise RemoteProtocolError(f"content for channel {number}, which is not open", CHANNEL_ERROR)
+        if kind == FRAME_HEADER:
+            receive_header(channel, payload)
+        else:
+            receive_body(channel, payload)
+
+    def _is_in_pieces(self, kind: int, length: int) -> bool:
+        """Whether this is a body frame within the frame_max agreed on, and still too long to be kept: its message is
+        larger than it may be, and dropped as it comes.
+        """
+        return kind == FRAME_BODY and self.handshake is None and length + FRAME_OVERHEAD <= self.frame_max
+
+    def _take_piece(self, data: bytes) -> bytes:
+        """Take in what has come of such a frame; what follows it."""
+        piece = data[: self._needed - 1]
+        if piece:
+            self._receive_content(FRAME_BODY, self._pieces_of, piece)
+        self._needed -= len(piece)
+        if len(piece) == len(data):  # the frame-end octet, at least, is still to come
+            return b""
+        if data[len(piece)] != FRAME_END:
+            raise RemoteProtocolError("a frame does not end with the frame-end octet", FRAME_ERROR)
+        self._pieces_of = self._needed = 0
+        return data[len(piece) + 1 :]
 
     def _check_length(self, kind: int, length: int) -> None:
         """Whether a frame beyond frame_max may be as long as this."""

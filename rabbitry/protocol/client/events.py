@@ -83,8 +83,8 @@ class Returned:
 
 
 class TooLarge:
-    """A delivery whose body, of `size` bytes, is larger than `max_message_size`: `content` is an instance of the
-    connection's `delivery_type` without it.
+    """A delivery of `size` bytes whose body is larger than `max_message_size`, or whose properties are than may be:
+    `content` is an instance of the connection's `delivery_type` without the body.
     """
 
     __slots__ = ("content", "size")

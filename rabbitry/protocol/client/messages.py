@@ -22,7 +22,12 @@ from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method, decode_method
 from rabbitry.protocol.wire.properties import decode_properties
 
-__all__ = ["receive_body", "receive_delivery", "receive_header"]
+__all__ = ["PROPERTIES_MAX", "receive_body", "receive_delivery", "receive_header"]
+
+PROPERTIES_MAX = 1048576
+"""Bytes that a message's properties (its headers are the largest) may take, if frame_max is not more: to decode them
+takes many times that, and RabbitMQ takes none of more than its own frame_max, 131,072 by default.
+"""
 
 _pack_deliver = Struct(">QB").pack
 _unpack_deliver = Struct(">QB").unpack_from
@@ -35,11 +40,13 @@ def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
     assembly = channel.assembly
     if assembly is None:
         raise RemoteProtocolError(f"unexpected content header on channel {channel.number}", UNEXPECTED_FRAME)
-    if assembly.add_header(payload, channel.connection.max_message_size):
-        _finish_content(channel, assembly)
-    elif assembly.excessive:
+    connection = channel.connection
+    is_whole = assembly.add_header(payload, connection.max_message_size, max(PROPERTIES_MAX, connection.body_max))
+    if assembly.excessive:
         assert assembly.header is not None
         _EXCESSIVE[type(assembly.method)](channel, assembly.method, assembly.header, assembly.excessive)
+    if is_whole:
+        _finish_content(channel, assembly)
 
 
 def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
@@ -54,7 +61,7 @@ def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
 
 def _finish_content(channel: ProtocolChannel, assembly: Assembly) -> None:
     channel.assembly = None
-    if assembly.excessive:  # it was told of at once
+    if assembly.excessive:  # it was told of ahead of its body
         return
     assert assembly.header is not None
     _CONTENTS[type(assembly.method)](channel, assembly.method, assembly.header, assembly.body)

@@ -30,12 +30,12 @@ class Assembly:
         self.header: bytes | None = None
         self._parts: list[bytes | bytearray] = []
         self._remaining = 0
-        self.excessive = 0  # the size of a body that is too large, which is dropped as it comes
+        self.excessive = 0  # the size of a message that is too large, whose body is dropped as it comes
 
-    def add_header(self, payload: bytes, largest: int) -> bool:
+    def add_header(self, payload: bytes, largest: int, largest_properties: int) -> bool:
         """Take class, weight, body size, properties (specification 4.2.6.1). True if that completes the message.
 
-        A body of more than `largest` bytes is `excessive`.
+        A body of more than `largest` bytes is `excessive`, and so are properties of more than `largest_properties`.
         """
         if self.header is not None:
             raise RemoteProtocolError(f"a second content header after {self.method.name}", UNEXPECTED_FRAME)
@@ -46,6 +46,8 @@ class Assembly:
             raise RemoteProtocolError(f"a content header of class {class_id} after {self.method.name}", FRAME_ERROR)
         if size > largest:
             self.excessive = size
+        elif len(payload) > largest_properties:
+            self.excessive = size + len(payload)
         self.header = payload[12:]
         self._remaining = size
         return not size

@@ -12,6 +12,7 @@ import pytest
 from rabbitry._errors import ConnectFailed, ConnectionClosed, DecodeError, RemoteProtocolError
 from rabbitry.protocol.client.connection import UNSPLIT_MAX
 from rabbitry.protocol.client.content import Content
+from rabbitry.protocol.client.messages import PROPERTIES_MAX
 from rabbitry.protocol.client.states import ConnectionState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.codec import Method
@@ -484,8 +485,51 @@ def test_no_limit_is_a_limit() -> None:
     dialogue.consume(channel)
     [event] = dialogue.feed(deliver(1, 1, b"a" * 1_000_000, piece=1_000_000))
     assert len(event[-1]) == 1_000_000
-    dialogue.connection.receive_data(b"\x03\x00\x01" + (1_000_001).to_bytes(4, "big") + b"a")
-    assert "exceeds frame_max" in str(dialogue.connection.error)
+    dialogue.connection.receive_data(DELIVER_FRAME + b"\x03\x00\x01" + (1_000_001).to_bytes(4, "big") + b"a")
+    assert "body before its header" in str(dialogue.connection.error)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000, 10_000])
+@pytest.mark.parametrize("way", ["deliver", "get", "return"])
+def test_where_frames_have_no_limit_a_body_that_is_too_large_ends_its_consumer_only(way: str, chunk: int) -> None:
+    dialogue = Dialogue("whole", frame_max=0, max_message_size=1000)
+    dialogue.open(frame_max=0)
+    channel = dialogue.open_channel()
+    dialogue.consume(channel)
+    size = 20_000  # more than is kept of a frame (8,184)
+    if way == "get":
+        channel.request(methods.BasicGet(queue="q"), "got")
+        dialogue.sent()
+    frames = {"deliver": deliver(1, 1, b""), "get": get_ok(1, 1), "return": returned(1, b"")}[way]
+    method = frames[: 8 + int.from_bytes(frames[3:7], "big")]
+    data = method + header_frame(1, size) + body_frame(1, b"\xce" * size) + deliver(1, 2, b"next")
+    pieces = [data[start : start + chunk] for start in range(0, len(data), chunk)]
+    events = dialogue.feed(*pieces)
+    first = {"deliver": "too large", "get": "failed", "return": "returned"}[way]
+    assert [event[0] for event in events] == [first, "content"]
+    assert events[-1][-1] == b"next"
+    method = deliver(1, 3, b"")[: len(DELIVER_FRAME)]
+    dialogue.connection.receive_data(method + header_frame(1, size) + body_frame(1, b"a" * size)[:-1] + b"a")
+    assert "frame-end" in str(dialogue.connection.error)
+
+
+def test_of_a_body_that_is_dropped_nothing_is_kept() -> None:
+    dialogue = Dialogue("whole", frame_max=0, max_message_size=1000)
+    dialogue.open(frame_max=0)
+    dialogue.consume(dialogue.open_channel())
+    frames = DELIVER_FRAME + header_frame(1, 50_000_000) + b"\x03\x00\x01" + (50_000_000).to_bytes(4, "big")
+    dialogue.connection.receive_data(frames)
+    piece = bytes(65536)
+    assert growth(lambda: [dialogue.connection.receive_data(piece) for _ in range(700)] and None) < 200_000
+    assert dialogue.connection.state is ConnectionState.OPEN
+
+
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_an_overlong_body_of_no_message(number: int) -> None:
+    dialogue = ready("whole", frame_max=0, max_message_size=1000)
+    dialogue.connection.frame_max = 0xFFFFFFFF
+    events = dialogue.feed(raw_frame(3, number, b"a" * 200_000), deliver(1, 1, b"next"))
+    assert events[0][0] == ("content" if number == 3 else "channel ended"), events
 
 
 # --- what can't be split may exceed frame_max -------------------------------------------------------------------------
@@ -499,7 +543,7 @@ def large_header(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("frame_max", [4096, 131072])
-@pytest.mark.parametrize("size", [131_100, UNSPLIT_MAX])
+@pytest.mark.parametrize("size", [131_100, PROPERTIES_MAX])
 @pytest.mark.parametrize("before", ["deliver", "get", "return"])
 def test_headers_beyond_frame_max(frame_max: int, size: int, before: str) -> None:
     dialogue = Dialogue("whole").open(frame_max=frame_max)
@@ -519,6 +563,30 @@ def test_headers_beyond_frame_max(frame_max: int, size: int, before: str) -> Non
     events = dialogue.feed(method, header, body_frame(1, b"body"))
     assert [event[0] for event in events] != ["ended"], events
     assert dialogue.connection.state is ConnectionState.OPEN
+    [event] = dialogue.feed(deliver(1, 2, b"next"))
+    assert event[-1] == b"next"
+
+
+@pytest.mark.parametrize("body", [b"", b"body"])
+@pytest.mark.parametrize("way", ["deliver", "get"])
+def test_headers_that_are_too_large_end_their_consumer_only(way: str, body: bytes) -> None:
+    dialogue = Dialogue("whole").open()
+    channel = dialogue.open_channel()
+    dialogue.consume(channel)
+    header = bytearray(large_header(PROPERTIES_MAX + 1))
+    header[7 + 4 : 7 + 12] = len(body).to_bytes(8, "big")
+    frames = DELIVER_FRAME
+    if way == "get":
+        channel.request(methods.BasicGet(queue="q"), "got")
+        dialogue.sent()
+        frames = get_ok(1, 1)
+    method = frames[: 8 + int.from_bytes(frames[3:7], "big")]
+    [event] = dialogue.feed(method, bytes(header), body_frame(1, body) if body else b"")
+    size = PROPERTIES_MAX + 1 + len(body)
+    if way == "get":
+        assert event[0] == "failed" and f"of {size:,} bytes" in str(event) and "over 1 MiB" in str(event)
+    else:
+        assert event == ("too large", "c", 1, size)
     [event] = dialogue.feed(deliver(1, 2, b"next"))
     assert event[-1] == b"next"
 
