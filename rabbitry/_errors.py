@@ -54,6 +54,19 @@ def shown(text: str, most: int = TEXT_SHOWN) -> str:
     return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says; its own `__str__` may fail."""
+    try:
+        return str(error)
+    except Exception as unprintable:
+        return f"(its text can't be had: {type(unprintable).__name__})"
+
+
+def shown_error(error: BaseException) -> str:
+    """An error's type and text, fit for a log line."""
+    return shown(f"{type(error).__name__}: {text_of(error)}")
+
+
 class RabbitryError(Exception):
     """The root of everything this library raises on its own account."""
 

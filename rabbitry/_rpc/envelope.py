@@ -15,7 +15,7 @@ from typing import Any
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import monotonic, wall_time
-from rabbitry._errors import DecodeError, RabbitryError, RemoteError
+from rabbitry._errors import DecodeError, RabbitryError, RemoteError, text_of
 from rabbitry._values.durations import LONGEST_MS
 from rabbitry._values.message import Message
 from rabbitry.protocol.client.content import Content
@@ -163,10 +163,7 @@ def address_of(content: Content) -> Properties | None:
 
 def error_reply(error: BaseException, correlation_id: str | None, *, send_traceback: bool) -> Message:
     """The reply that tells a caller that the handler raised."""
-    try:
-        text = str(error)
-    except Exception as unprintable:
-        text = f"(its text can't be had: {type(unprintable).__name__})"
+    text = text_of(error)
     headers = {ERROR_HEADER: type(error).__name__}
     if send_traceback:
         traceback = "".join(format_exception(error))[-TRACEBACK_SENT:]
