@@ -62,6 +62,11 @@ def text_of(error: BaseException) -> str:
         return f"(its text can't be had: {type(unprintable).__name__})"
 
 
+def shown_error(error: BaseException) -> str:
+    """An error's type and text, fit for a log line."""
+    return shown(f"{type(error).__name__}: {text_of(error)}")
+
+
 class RabbitryError(Exception):
     """The root of everything this library raises on its own account."""
 

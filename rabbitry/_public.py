@@ -19,6 +19,7 @@ from rabbitry._client.link import Credentials
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.rpc import ClientRPC
 from rabbitry._client.subscription import Subscription, SubscriptionBatches
+from rabbitry._concurrency.tracebacks import escape_tracebacks
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     AccessRefused,
@@ -143,6 +144,8 @@ __all__ = [
     "register_codec",
     "start_client",
 ]
+
+escape_tracebacks()
 
 # Public names say where they are imported from, not where they are defined. The annotations of their fields are
 # evaluated before: what builds objects from data (msgspec, cattrs) looks names up in the module that a class is from.

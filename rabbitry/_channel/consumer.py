@@ -110,6 +110,7 @@ class Consumer:
         "_waiting",
         "beside",
         "holder",
+        "on_too_large",
         "queue",
     )
 
@@ -138,6 +139,7 @@ class Consumer:
         self._registration: ProtocolConsumer | None = None
         self.beside: Feeding | None = None  # feeds the same buffer: see second.py
         self.holder: Companion | None = None  # keeps what was handed out, for a while
+        self.on_too_large: Callable[[Delivery, int], None] | None = None  # settles it, and this goes on
         self._cancelling: Waiter | None = None  # for cancel-ok, once the cancel was asked for here
 
     def __repr__(self) -> str:
@@ -261,9 +263,12 @@ class Consumer:
         self._end_alone(ConsumerOverrun(self.queue, self._buffered))
 
     def refuse(self, delivery: Delivery, size: int) -> None:
-        """A delivery arrived that is too large: this consumer alone ends, or it would get it again and again. It goes
-        back behind the cancel, and so to another.
+        """A delivery arrived that is too large, without its body: this consumer alone ends, or it would get it again
+        and again. It goes back behind the cancel, and so to another.
         """
+        if self.on_too_large is not None and not self._ended:
+            self.on_too_large(delivery, size)
+            return
         if not self._ended:
             limit = self._life.endpoint.protocol.max_message_size
             self._end_alone(MessageTooLarge(self.queue, size, limit, self._method.no_ack))

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from rabbitry._concurrency.repeated import Repeated
-from rabbitry._errors import DecodeError, StaleDelivery, shown, text_of
+from rabbitry._errors import DecodeError, StaleDelivery, shown, shown_error
 from rabbitry._values.codecs import Codec, decode_body
 from rabbitry._values.message import Message
 from rabbitry._values.options import Verdict
@@ -346,7 +346,7 @@ def log_failure(delivery: Delivery, error: BaseException, became: str) -> None:
         queue_of(delivery) or delivery.routing_key,
         type(error).__qualname__,
         "the handler of a delivery failed with %s (%s); %s",
-        shown(f"{type(error).__name__}: {text_of(error)}"),
+        shown_error(error),
         became,
         described(delivery),
         error=error,

@@ -94,6 +94,11 @@ class SecondConsumer:
         delivery.consumer = self._consumer
         self._consumer.put(delivery)
 
+    def refuse(self, delivery: Delivery, size: int) -> None:
+        """A delivery arrived that is too large: it is the first one's."""
+        delivery.consumer = self._consumer
+        self._consumer.refuse(delivery, size)
+
     def consumer_ended(self, consumer: Consumer) -> None:
         """The first one ends: this must not outlive it."""
         registrations, self._registrations = self._registrations, []

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Any
 
-from rabbitry import Delivery, Message
+from rabbitry import DecodeError, Delivery, Message
 from rabbitry._cli.values import parse_duration, parse_pairs, parse_value
 
 PROPERTIES = (
@@ -30,8 +30,14 @@ _KEYS = ("body", "body_base64", "exchange", "routing_key", "redelivered", "prope
 
 
 def as_record(delivery: Delivery) -> dict[str, Any]:
-    """The delivery as an object for JSON."""
-    record = record_of(delivery.message, delivery.exchange, delivery.routing_key)
+    """The delivery as an object for JSON. One whose properties can't be decoded has none, and says why in "error": it
+    is no line for `publish`.
+    """
+    try:
+        record = record_of(delivery.message, delivery.exchange, delivery.routing_key)
+    except DecodeError as error:
+        record = record_of(Message(delivery.body), delivery.exchange, delivery.routing_key)
+        record |= {"properties": None, "error": str(error)}
     return {**dict(list(record.items())[:2]), "redelivered": delivery.redelivered, **record}
 
 
@@ -67,6 +73,8 @@ def parse_record(line: bytes, given: Mapping[str, Any]) -> tuple[Message, str | 
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(record, dict):
         raise ValueError('not an object such as {"body": "hello", "routing_key": "jobs"}')
+    if "error" in record:
+        raise ValueError(f"not published, as its properties were not to be read: {record['error']}")
     if unknown := record.keys() - set(_KEYS):
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(_KEYS)}")
     properties = record.get("properties", {})

@@ -120,6 +120,8 @@ class Reader:
         if sys.stdin is None:
             raise CommandError("stdin is closed: there is nothing to read from")
         self._descriptor = _descriptor(sys.stdin)
+        self.is_pipe = self._descriptor is not None and stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
+        """Whether what is read is nowhere else any more."""
         self._is_at_end = False
         self._scope = anyio.CancelScope()
         self.is_stopped = False

@@ -128,6 +128,10 @@ class _Formatter(logging.Formatter):
     or a handler's: they steer no terminal, and begin no line, as those of a traceback are indented.
     """
 
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # the library's has line breaks of a peer's
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
 

@@ -20,7 +20,7 @@ MOST_TOLD = 10
 class Tally:
     """What became of the messages."""
 
-    def __init__(self, noun: str, *, is_one_exchange: bool) -> None:
+    def __init__(self, noun: str, *, is_one_exchange: bool, is_one_route: bool) -> None:
         self.published = 0
         self.outcomes = Counter(confirmed=0, nacked=0, unroutable=0, unknown=0, unsent=0)
         self.invalid = 0
@@ -30,6 +30,7 @@ class Tally:
         self.failed_file: BinaryIO | None = None
         self.noun = noun
         self._is_one_exchange = is_one_exchange
+        self._is_one_route = is_one_route
         self._told = 0
         self._untold = 0
 
@@ -42,6 +43,8 @@ class Tally:
             self.is_hopeless = (
                 True  # there is no such exchange, or it is not for this user: the next would fail as well
             )
+        if self._is_one_route and confirmation.outcome == "unroutable" and self.published <= 1:
+            self.is_hopeless = True  # no queue is bound for the first, nor so for the others
         self._tell(confirmation.tag, failure)
         message = failure.message if isinstance(failure.message, Message) else Message(failure.message)
         self._keep(as_json(record_of(message, failure.exchange, failure.routing_key)).encode())

@@ -309,7 +309,8 @@ class Client:
         `reply_exchanges`, or the reply goes to the queue. `reply_to_allowed` says which queues it may go to, beside the
         addresses of direct reply-to: "any" (the default, as there are callers with all kinds of queues), "generated",
         those that the broker has named, or a function that is given the name and returns whether it may. A request that
-        asks for another is rejected, and counted as refused, without being worked on.
+        asks for another is rejected, and counted as refused, without being worked on; so is one that is larger than
+        `max_message_size`.
 
         A request whose caller's time is up is not begun, and its handler is cancelled when it is; both are counted
         (`statistics`), without a reply. The caller tells the time it has left, which counts from the request's arrival
@@ -358,6 +359,7 @@ class Client:
             prefetch=processing.prefetch,
             on_arrival=answering.arrivals.note,
             on_loss=lost,
+            on_too_large=answering.refuse,
             consumer_tag=consumer_tag,
         )
         with self._running.at_work(), told(stop, requests.stop):
@@ -468,7 +470,7 @@ class Client:
         subscriptions and publishers there are; and since the client began: messages sent again because their outcome
         was unknown, replies that could not be delivered, requests that were not begun, or stopped, because their
         caller's time was up, those that came again after they had been answered, and those that were rejected because
-        of where their reply was to go.
+        of where their reply was to go, or of their size.
         """
         return {
             "publishing_lives": self._publishing.lives,
@@ -523,6 +525,7 @@ class Client:
         prefetch: int,
         on_arrival: Callable[[Delivery], None] | None = None,
         on_loss: Callable[[], None] | None = None,
+        on_too_large: Callable[[Delivery, int], None] | None = None,
         **options: Unpack[ConsumeOptions],
     ) -> Subscription:
         return Subscription(
@@ -534,6 +537,7 @@ class Client:
             prefetch=checked_prefetch(prefetch),
             on_arrival=on_arrival,
             on_loss=on_loss,
+            on_too_large=on_too_large,
         )
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:

@@ -7,7 +7,6 @@ channel or its connection.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,15 +20,13 @@ from rabbitry._client.link import Link
 from rabbitry._client.outcomes import Attempts
 from rabbitry._client.senders import open_channel
 from rabbitry._connection.connection import channel_apart
-from rabbitry._errors import Closed, OutcomeUnknown, PublishFailed, shown
+from rabbitry._errors import Closed, OutcomeUnknown, PublishFailed
 from rabbitry._rpc.apart import Apart
 from rabbitry._rpc.envelope import DIRECT_PREFIX
-from rabbitry._rpc.requests import RequestCounts
+from rabbitry._rpc.requests import RequestCounts, log_lost_reply
 from rabbitry._values.message import Message
 
 __all__ = ["ClientReplies"]
-
-logger = logging.getLogger("rabbitry")
 
 
 class ClientReplies:
@@ -85,8 +82,7 @@ class ClientReplies:
 
     def _lost(self, error: PublishFailed) -> None:
         self._counts.undeliverable_replies += 1
-        told = shown(str(error), 1000)
-        logger.warning("a reply to a request of queue %r could not be delivered: %s", self._queue, told)
+        log_lost_reply(self._queue, error)
 
     async def _goes_apart(self, request: Delivery, reply: Message, address: str) -> bool:
         while True:

@@ -78,9 +78,11 @@ class Subscription:
         prefetch: int,
         on_arrival: Callable[[Delivery], None] | None = None,
         on_loss: Callable[[], None] | None = None,
+        on_too_large: Callable[[Delivery, int], None] | None = None,
     ) -> None:
         """Called while reading: `on_arrival` with each delivery, but of a stream, whose position this keeps itself;
-        `on_loss` when a life ended and made its deliveries stale.
+        `on_loss` when a life ended and made its deliveries stale; `on_too_large`, where that is not to end it, with
+        one that came without its body, to settle it, and its size.
         """
         self._link = link
         self._registry = registry
@@ -109,6 +111,7 @@ class Subscription:
         self._position = StreamPosition(offset) if is_stream else None
         self._on_arrival = on_arrival if self._position is None else self._position.arrived
         self._on_loss = on_loss
+        self._on_too_large = on_too_large
         self._roster = roster
         self._channel: Channel | None = None
         self._consumer: Consumer | None = None
@@ -402,7 +405,9 @@ class Subscription:
         )
         if is_trial:
             return new_consumer(channel, method)
-        return new_consumer(channel, method, on_arrival=self._on_arrival, on_end=self._ended)
+        consumer = new_consumer(channel, method, on_arrival=self._on_arrival, on_end=self._ended)
+        consumer.on_too_large = self._on_too_large
+        return consumer
 
     def _ended(self, error: RabbitryError | None) -> None:
         if self._on_loss is not None and isinstance(error, Closed):

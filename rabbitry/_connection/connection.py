@@ -153,7 +153,7 @@ class Connection:
         """
         queue = name_of(queue, Queue)
         channel = self.channel(confirm=False, prefetch=default_prefetch(concurrency) if prefetch is None else prefetch)
-        replies = RawReplies(self.channel, channel, self._requests, lambda: channel_apart(self))
+        replies = RawReplies(self.channel, channel, self._requests, lambda: channel_apart(self), queue)
         answering = Answering(
             queue,
             handler,

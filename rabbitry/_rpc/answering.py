@@ -16,13 +16,13 @@ import anyio
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import monotonic
 from rabbitry._concurrency.waiting import is_being_cancelled
-from rabbitry._errors import shown
+from rabbitry._errors import shown, shown_error
 from rabbitry._instrumentation import note_failure
 from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.duplicates import Answered
 from rabbitry._rpc.envelope import Request, check_clock_skew, error_reply, is_error, read_request
 from rabbitry._rpc.invoking import BadRequest, Handler, Invoking
-from rabbitry._rpc.requests import Arrivals, RequestCounts
+from rabbitry._rpc.requests import LINES, Arrivals, RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
 from rabbitry._values.options import check_concurrency
@@ -87,11 +87,7 @@ class Answering:
         request = read_request(delivery, self.arrivals.take(delivery), self._clock_skew, self._destinations.exchanges)
         if not self._destinations.is_any and not self._destinations.allow(request):
             self._counts.refused += 1
-            logger.warning(
-                "a request of queue %r was rejected: its reply may not go to %s",
-                self._queue,
-                shown(request.key[0]),
-            )
+            self._log(logging.WARNING, "refused", "was rejected: its reply may not go to %s", shown(request.key[0]))
             reject(delivery)
             return
         if delivery.redelivered and await self._answered.knows(request):
@@ -107,20 +103,28 @@ class Answering:
             elif delivery.is_stale:  # the broker will deliver it again
                 this.was_answered = True
 
+    def refuse(self, delivery: Delivery, size: int) -> None:
+        """Reject a request of `size` bytes, which is too large to be received. Called while reading."""
+        self._counts.refused += 1
+        text = "was rejected: its %d bytes are more than the max_message_size that the server connected with"
+        self._log(logging.WARNING, "too large", text, size)
+        reject(delivery)
+
     async def _reply(self, request: Request) -> Message | None:
         """What the handler returned or raised, as a message; None where nobody waits for it any more."""
         left = None if request.expires_at is None else request.expires_at - monotonic()
         if left is not None and left <= 0:
             self._counts.expired += 1
-            logger.warning(
-                "a request of queue %r was not begun: its caller's time was up %.3f s ago "
+            self._log(
+                logging.WARNING,
+                "expired",
+                "was not begun: its caller's time was up %.3f s ago "
                 "(if that can't be, its clock and this one differ: serve with clock_skew=None)",
-                self._queue,
                 -left,
             )
             return None
         if request.unreadable is not None:
-            logger.warning("a request of queue %r can't be read: %s", self._queue, shown(str(request.unreadable), 1000))
+            self._log(logging.WARNING, "unreadable", "can't be read: %s", shown(str(request.unreadable), 1000))
             return self._failed(request, request.unreadable)
         scope: anyio.CancelScope | None = None
         reply: Message | None = None
@@ -135,10 +139,8 @@ class Answering:
                     self._stopped(None)
                     return None
         except BadRequest as bad:
-            error = bad.error
-            told = shown(str(error), 1000)
-            logger.warning("a request of queue %r can't be answered: %s: %s", self._queue, type(error).__name__, told)
-            return self._failed(request, error)
+            self._log(logging.WARNING, type(bad.error).__name__, "can't be answered: %s", shown_error(bad.error))
+            return self._failed(request, bad.error)
         except Exception as exc:
             if scope is not None and scope.cancel_called:  # it failed as it was stopped
                 self._stopped(exc)
@@ -146,19 +148,34 @@ class Answering:
             if isinstance(exc, self._expected):
                 logger.debug("the RPC handler of queue %r answered with %s", self._queue, type(exc).__name__)
             else:
-                logger.error("the RPC handler of queue %r failed", self._queue, exc_info=exc)
+                self._log_failure(logging.ERROR, "the RPC handler of queue %r failed with %s", exc)
             return self._failed(request, exc)
         except anyio.get_cancelled_exc_class() as exc:
             if is_being_cancelled():
                 raise
-            logger.error("the RPC handler of queue %r awaited something cancelled", self._queue, exc_info=exc)
+            self._log_failure(logging.ERROR, "the RPC handler of queue %r awaited something cancelled: %s", exc)
             return self._failed(request, exc)
         self._counts.answered += 1
         return reply
 
     def _stopped(self, exc: Exception | None) -> None:
         self._counts.stopped += 1
-        logger.warning("a handler of queue %r was stopped: its caller's time was up", self._queue, exc_info=exc)
+        if exc is None:
+            text = "a handler of queue %r was stopped: its caller's time was up"
+            LINES.log(logging.WARNING, self._queue, "stopped", text, self._queue)
+        else:
+            self._log_failure(
+                logging.WARNING, "a handler of queue %r was stopped, as its caller's time was up, and raised %s", exc
+            )
+
+    def _log(self, level: int, what: str, text: str, *args: object) -> None:
+        """A line about a request."""
+        LINES.log(level, self._queue, what, f"a request of queue %r {text}", self._queue, *args)
+
+    def _log_failure(self, level: int, text: str, error: BaseException) -> None:
+        """A line about what the handler raised, with its traceback where that was not just written."""
+        kind = type(error).__qualname__, text
+        LINES.log(level, self._queue, kind, text, self._queue, shown_error(error), error=error)
 
     def _failed(self, request: Request, exc: BaseException) -> Message:
         self._counts.failed += 1

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from rabbitry._errors import shown
+from rabbitry._errors import shown, shown_error
 from rabbitry._rpc.envelope import DIRECT_PREFIX, Request
+from rabbitry._rpc.requests import LINES
 from rabbitry._values.options import ReplyToAllowed
 from rabbitry._values.topology import Exchange, name_of
 
 __all__ = ["Destinations"]
-
-logger = logging.getLogger("rabbitry")
 
 GENERATED_PREFIX = "amq.gen-"
 """What the names of queues begin with that RabbitMQ has named; nobody can declare such a name."""
@@ -52,6 +51,14 @@ class Destinations:
             return reply_to.startswith(GENERATED_PREFIX)
         try:
             return bool(allowed(reply_to))
-        except Exception:
-            logger.exception("reply_to_allowed failed for %s", shown(reply_to))
+        except Exception as error:
+            LINES.log(
+                logging.ERROR,
+                "reply_to_allowed",
+                type(error).__name__,
+                "reply_to_allowed failed for %s: %s",
+                shown(reply_to),
+                shown_error(error),
+                error=error,
+            )
             return False

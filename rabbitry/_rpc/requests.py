@@ -1,24 +1,31 @@
-"""What a server keeps of its requests: when each arrived, and what became of them all.
+"""What a server keeps of its requests: when each arrived, what became of them all, and what of that is logged.
 
 What must stay true: an arrival is kept from when the request came until a handler takes it, and no longer.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from rabbitry._channel.delivery import Delivery
 from rabbitry._concurrency.clock import clock
+from rabbitry._concurrency.repeated import Repeated
+from rabbitry._errors import PublishFailed, shown
 
-__all__ = ["Arrivals", "RequestCounts"]
+__all__ = ["LINES", "Arrivals", "RequestCounts", "log_lost_reply"]
+
+LINES = Repeated()
+"""The log lines about requests, each by the queue's name: who sends them must not fill the disk."""
 
 
 @dataclass(slots=True)
 class RequestCounts:
     """What became of the requests that `serve` took: `answered` by what their handler returned, `failed` by an error
     reply, or by a reject where none is wanted; `expired` before they were begun, `stopped` as their caller's time was
-    up; `duplicates` came again after they had been answered; `refused` wanted their reply where `reply_to_allowed` lets
-    none go, and were rejected. `undeliverable_replies` were lost: with their callers, mostly.
+    up; `duplicates` came again after they had been answered; `refused` were rejected: they wanted their reply where
+    `reply_to_allowed` lets none go, or were larger than `max_message_size`. `undeliverable_replies` were lost: with
+    their callers, mostly.
     """
 
     answered: int = 0
@@ -51,3 +58,15 @@ class Arrivals:
     def clear(self) -> None:
         """The requests' channel has ended: those that wait go back, and delivery tags begin anew."""
         self._by_tag.clear()
+
+
+def log_lost_reply(queue: str, error: PublishFailed) -> None:
+    """Tell that a reply to a request of this queue could not be delivered."""
+    LINES.log(
+        logging.WARNING,
+        queue,
+        type(error).__name__,
+        "a reply to a request of queue %r could not be delivered: %s",
+        queue,
+        shown(str(error), 1000),
+    )

@@ -21,20 +21,15 @@ from rabbitry._channel.delivery import Delivery, described
 from rabbitry._channel.publisher import Publisher
 from rabbitry._channel.widening import Widening
 from rabbitry._channel.working import Workers
-from rabbitry._concurrency.repeated import Repeated
 from rabbitry._errors import Closed, PublishFailed, RabbitryError, shown
 from rabbitry._rpc.answering import Answering, reject
 from rabbitry._rpc.apart import Apart, OpenApart
 from rabbitry._rpc.envelope import DIRECT_PREFIX
-from rabbitry._rpc.requests import RequestCounts
+from rabbitry._rpc.requests import LINES, RequestCounts, log_lost_reply
 from rabbitry._values.message import Message
 from rabbitry._values.stopping import Stop, told
 
 __all__ = ["RawReplies", "serve"]
-
-logger = logging.getLogger("rabbitry")
-
-_UNANSWERED = Repeated()
 
 
 async def serve(
@@ -59,7 +54,7 @@ async def serve(
             if not request.is_settled:  # a raw handler may have done so
                 request.ack()
         except (RabbitryError, ValueError) as exc:  # the second of a reply that no frame can carry
-            _UNANSWERED.log(
+            LINES.log(
                 logging.WARNING,
                 queue,
                 type(exc).__name__,
@@ -83,6 +78,7 @@ async def serve(
 
     widening = Widening(life_of(channel).prefetch, concurrency, may_rise=may_rise)
     requests = new_consumer(channel, consume_method(queue), on_arrival=answering.arrivals.note, on_end=ended)
+    requests.on_too_large = answering.refuse
     async with channel, replies, requests:
         with working, told(stop, requests.stop):
             await Workers(answer, concurrency=concurrency, widening=widening).run(requests)
@@ -112,13 +108,19 @@ class RawReplies:
         "_open_channel",
         "_publisher",
         "_publishing",
+        "_queue",
     )
 
     def __init__(
-        self, open_channel: Callable[..., Channel], channel: Channel, counts: RequestCounts, open_apart: OpenApart
+        self,
+        open_channel: Callable[..., Channel],
+        channel: Channel,
+        counts: RequestCounts,
+        open_apart: OpenApart,
+        queue: str,
     ) -> None:
-        """`channel` is that of the requests; `open_channel` makes another on the same connection, to be entered, and
-        `open_apart` one on a connection of its own.
+        """`channel` is that of the requests, which come from `queue`; `open_channel` makes another on the same
+        connection, to be entered, and `open_apart` one on a connection of its own.
         """
         self._open_channel = open_channel
         self._channel = channel
@@ -126,6 +128,7 @@ class RawReplies:
         self._publisher: Publisher | None = None
         self._one_by_one: Channel | None = None
         self._counts = counts
+        self._queue = queue
         self._lock = anyio.Lock()
         self._apart = Apart(open_apart, self._lost)
 
@@ -191,4 +194,4 @@ class RawReplies:
 
     def _lost(self, error: PublishFailed) -> None:
         self._counts.undeliverable_replies += 1
-        logger.warning("a reply could not be delivered: %s", shown(str(error), 1000))
+        log_lost_reply(self._queue, error)

@@ -20,6 +20,8 @@ import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+import rabbitry
+from rabbitry._channel.channel import life_of
 from rabbitry._cli.output import Progress
 from rabbitry._cli.pipes import Writer
 from rabbitry._cli.program import _logging, main
@@ -369,8 +371,10 @@ def test_a_function_that_does_not_end_is_left_by_the_third_signal(
         assert (server.returncode, server.stderr.read()) == (130, b"")
 
 
-@pytest.mark.parametrize("target", [("--command", "tr a-z A-Z"), ("--function", "tests.cli.functions:upper")])
-def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "target", [("--command", "tr a-z A-Z"), ("--function", "tests.cli.functions:upper", "--codec", "text")]
+)
+def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tuple[str, ...]) -> None:
     with program(amqp_url, "serve", queue, *target, stderr=PIPE) as server:
         eventually(lambda: has_consumer(cli, queue))
         answered = cli("call", queue, "--codec", "text", "hello")
@@ -379,6 +383,86 @@ def test_a_server_ends_in_order(cli: Cli, queue: str, amqp_url: str, target: tup
         _, errors = server.communicate(timeout=30)
     assert (server.returncode, errors) == (130, b"")
     assert not has_consumer(cli, queue)
+
+
+@pytest.mark.parametrize("flags", [(), ("--reply-exchange", "amq.direct")], ids=["unnamed", "named"])
+def test_a_server_replies_to_the_exchanges_that_are_named(
+    cli: Cli, queue: str, amqp_url: str, flags: tuple[str, ...]
+) -> None:
+    replies = unique("replies")
+    cli("declare", "queue", replies)
+    cli("bind", "queue", replies, "amq.direct", "--routing-key", "answers")
+    request = {
+        "routing_key": queue,
+        "body": "hello",
+        "properties": {"reply_to": "answers", "headers": {"x-rabbitry-reply-exchange": "amq.direct"}},
+    }
+    with program(amqp_url, "serve", queue, "--command", "tr a-z A-Z", *flags, stderr=PIPE) as server:
+        eventually(lambda: has_consumer(cli, queue))
+        assert cli("publish", "--json-lines", stdin=json.dumps(request).encode()).code == 0
+        got = cli("consume", replies, "--count", "1", "--timeout", "2" if not flags else "20")
+        assert got.out == (b"HELLO\n" if flags else b"")
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=30)
+    cli("delete", "queue", replies)
+
+
+def test_a_server_may_reply_to_generated_queues_alone(cli: Cli, queue: str, amqp_url: str) -> None:
+    with program(amqp_url, "serve", queue, "--command", "cat", "--reply-to", "generated", stderr=PIPE) as server:
+        eventually(lambda: has_consumer(cli, queue))
+        assert cli("publish", "--routing-key", queue, "--property", f"reply_to={queue}", "x").code == 0
+        eventually(lambda: b"0 messages" in cli("declare", "queue", queue, "--passive").out)
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=30)
+    assert b"its reply may not go to" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "left"),
+    [
+        (("--lines",), 5),
+        (("--json-lines",), 4),
+        (("--json-lines", "--exchange", ""), 5),
+        (("--json-lines", "--exchange", "amq.direct"), 4),
+    ],
+    ids=["lines", "objects", "objects to the default exchange", "objects to another"],
+)
+def test_a_misspelt_queue_does_not_empty_the_one_that_is_consumed(
+    cli: Cli, queue: str, amqp_url: str, flags: tuple[str, ...], left: int
+) -> None:
+    """What is read from the pipe is acknowledged: no more is read than it takes to see that it goes nowhere."""
+    cli("publish", "--routing-key", queue, *"abcde")
+    words = () if flags == ("--lines",) else ("--json",)
+    with program(amqp_url, "consume", queue, *words, "--timeout", "3", stdout=PIPE) as consumer:
+        with program(amqp_url, "publish", *flags, "--routing-key", unique(), stdin=consumer.stdout) as publisher:
+            assert consumer.stdout is not None
+            consumer.stdout.close()
+            assert publisher.wait(timeout=30) == 1
+        consumer.wait(timeout=30)
+    eventually(lambda: cli("declare", "queue", queue, "--passive").out.endswith(b" 0 consumers\n"))
+    assert f" {left} messages".encode() in cli("declare", "queue", queue, "--passive").out
+
+
+def test_properties_that_can_not_be_decoded(cli: Cli, queue: str, amqp_url: str) -> None:
+    """The message is written with the reason, and does not end it; nothing publishes it as if it was whole."""
+    table = b"\0\0\0\0"
+    for _ in range(70):
+        table = b"\x01aF" + table
+        table = len(table).to_bytes(4, "big") + table
+
+    async def publish() -> None:
+        async with rabbitry.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
+            life_of(channel).live.publish((1 << 13).to_bytes(2, "big") + table, b"poison", "", queue, False)
+            await channel.publish(b"behind", routing_key=queue)
+
+    anyio.run(publish)
+    done = cli("consume", queue, "--json", "--count", "2", "--timeout", "5")
+    poison, behind = done.records
+    assert (done.code, behind["body"]) == (0, "behind")
+    assert (poison["body"], poison["routing_key"], poison["properties"]) == ("poison", queue, None)
+    assert poison["error"]
+    passed_on = cli("publish", "--json-lines", "--routing-key", queue, stdin=done.out)
+    assert (passed_on.code, "properties were not to be read" in passed_on.err) == (2, True)
 
 
 def test_a_full_device_is_told(cli: Cli, queue: str, amqp_url: str) -> None:

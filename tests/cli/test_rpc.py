@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,19 @@ def test_a_call(cli: Cli, queue: str, amqp_url: str, backend: str) -> None:
             done = cli("call", queue, body, "--codec", codec, "--backend", backend)
             assert (done.code, done.out, done.err) == (0, reply, "")
     with served(amqp_url, queue, functions.double, codec="json"):
-        assert cli("call", queue, "21", "--json").records == [{"reply": 42}]
-        assert cli("call", queue, '"\\u009b"').out == b"\xc2\x9b\xc2\x9b\n"  # no terminal: as it is
-        assert cli("call", queue, '["\\u009b"]').out == b'["\\u009b","\\u009b"]\n'
-        failed = cli("call", queue, "null")
+        call = partial(cli, "call", queue, "--codec", "json")
+        assert call("21", "--json").records == [{"reply": 42}]
+        assert call('"\\u009b"').out == b"\xc2\x9b\xc2\x9b\n"  # no terminal: as it is
+        assert call('["\\u009b"]').out == b'["\\u009b","\\u009b"]\n'
+        failed = call("null")
         assert (failed.code, "TypeError" in failed.err) == (1, True)
+
+
+def test_a_call_of_a_server_at_its_defaults(cli: Cli, queue: str, amqp_url: str) -> None:
+    with served(amqp_url, queue, functions.double):
+        assert cli("call", queue, "21").out == b"42\n"
+        refused = cli("call", queue, "21", "--codec", "json")
+        assert (refused.code, "codec 'msgpack'" in refused.err) == (1, True)
 
 
 def test_raw_bytes(cli: Cli, queue: str, amqp_url: str) -> None:
@@ -84,7 +93,7 @@ def test_replies_that_are_no_text_and_no_json(cli: Cli, queue: str, amqp_url: st
     with served(
         amqp_url, queue, lambda _: rabbitry.Message(b'"\\ud800"', content_type="application/json"), codec="json"
     ):
-        assert cli("call", queue, "1").out == b"\\ud800\n"
+        assert cli("call", queue, "1", "--codec", "json").out == b"\\ud800\n"
     assert "--codec raw takes any bytes" in cli("call", queue, "-", "--codec", "text", stdin=b"\xff").err
 
 

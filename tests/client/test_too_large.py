@@ -9,6 +9,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Message, Queue
+from rabbitry._channel.second import SecondConsumer
 from rabbitry.testing import PrivateNode
 from tests.support.clients import QUICK, some_queue
 from tests.support.helpers import counts, exclusive_queue, has_counts, open_channel, unique, until
@@ -67,10 +68,8 @@ async def test_headers_and_frames_that_no_frame_max_bounds(broken: str) -> None:
             assert client.statistics()["consuming_lives"] == 1
 
 
-async def test_process_and_serve_raise_it(amqp_url: str) -> None:
+async def test_process_raises_it(amqp_url: str) -> None:
     async def handle(delivery: rabbitry.Delivery) -> None: ...
-
-    async def answer(payload: object) -> None: ...
 
     async with (
         some_queue(amqp_url) as name,
@@ -81,8 +80,6 @@ async def test_process_and_serve_raise_it(amqp_url: str) -> None:
         with anyio.fail_after(10):
             with pytest.raises(rabbitry.MessageTooLarge, match=name):
                 await client.process(name, handle)
-            with pytest.raises(rabbitry.MessageTooLarge, match=name):
-                await client.serve(name, answer)
         assert await has_counts(channel, name, 1)
 
 
@@ -95,6 +92,20 @@ async def test_without_acknowledgements_it_is_lost_and_the_error_says_so(amqp_ur
                     await anext(deliveries)
                 assert raised.value.is_lost
         assert await has_counts(channel, name, 0)
+
+
+async def test_one_that_comes_to_the_consumer_beside(amqp_url: str) -> None:
+    """As `process` has one, where its handlers are quick."""
+    async with rabbitry.connect(amqp_url, max_message_size=LIMIT) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel, [b"first"])
+        async with channel.consume(queue, prefetch=1) as deliveries:
+            delivery = await anext(deliveries)
+            await SecondConsumer(deliveries).set_prefetch(5)
+            await channel.publish(POISON, routing_key=queue)
+            with anyio.fail_after(10), pytest.raises(rabbitry.MessageTooLarge):
+                await anext(deliveries)
+            delivery.ack()
+        assert await has_counts(channel, queue, 1, 0)
 
 
 async def test_a_stream_keeps_it_and_takes_nothing_back(amqp_url: str) -> None:

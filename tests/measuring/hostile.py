@@ -2,8 +2,12 @@
 
 It may write to one exchange and nothing else, and publishes ten requests a second there, of one kind at a time. Turns
 with it and turns without it alternate, and the others' answers in each are counted. What must hold: they have at least
-95 % as many with it, none of their calls fails, and no connection of the server's is lost. One kind no server can help:
-RabbitMQ 3.10 itself takes 17 ms of CPU time for a message with a hundred thousand values in its headers.
+95 % as many with it, none of their calls fails, and no connection of the server's is lost.
+
+With --control there is a third turn, in which they go to a queue whose consumer acknowledges them unread: `control` is
+the ratio of that, which has all that they cost this program and the broker, but for the process of the queue that the
+others' requests are in. There is one kind that no server can help with: a message with a hundred thousand values in its
+headers takes 22,600 reductions and 2.4 MB in that process of RabbitMQ 3.10's, and a plain one 240 reductions.
 """
 
 from __future__ import annotations
@@ -40,6 +44,9 @@ BOUND = 0.95
 """Part of their answers that the others must have."""
 PATIENCE = 10.0
 """Seconds after which a call counts as failed."""
+
+CONTROL = 2
+"""The turn in which what is sent is acknowledged unread."""
 
 Layer: TypeAlias = Literal["client", "connection"]
 Request: TypeAlias = tuple[bytes, bytes]
@@ -259,6 +266,8 @@ class Scene:
     hostile: Hostile
     hostile_url: str
     exchange: str
+    unserved: str
+    """Another exchange, what comes to which is acknowledged unread."""
     layer: Layer
     client: rabbitry.Client
     answers: int = 0
@@ -271,7 +280,7 @@ class Scene:
         statistics = self.client.statistics()
         return statistics["publishing_lives"] + statistics["consuming_lives"] + self.servers_ended
 
-    async def attack(self, kind: Kind) -> None:
+    async def attack(self, kind: Kind, exchange: str) -> None:
         """Send requests of this kind until cancelled, from another connection where the broker closes one over them."""
         begun, sent = anyio.current_time(), 0
         while True:
@@ -282,7 +291,7 @@ class Scene:
                         while True:
                             properties, body = kind(self.hostile)
                             self.hostile.count += 1
-                            life.live.publish(properties, body, self.exchange, "", False)
+                            life.live.publish(properties, body, exchange, "", False)
                             life.endpoint.wrote()
                             sent += 1
                             await anyio.sleep(max(0, begun + sent / RATE - anyio.current_time()))
@@ -309,11 +318,15 @@ async def handler(number: Any) -> Any:
 @asynccontextmanager
 async def scene(url: str, hostile_url: str, layer: Layer) -> AsyncIterator[Scene]:
     """All at work."""
-    exchange = unique("requests")
+    exchange, unserved = unique("requests"), unique("requests-unserved")
     async with rabbitry.connect(url) as own, own.channel() as channel:
         queue = (await channel.declare_queue(unique("served"))).name
         await channel.declare_exchange(exchange, "fanout", durable=False)
         await channel.bind_queue(queue, exchange)
+        nobodys = rabbitry.Queue(unique("unserved"), max_length=10)
+        await channel.declare(nobodys)
+        await channel.declare_exchange(unserved, "fanout", durable=False)
+        await channel.bind_queue(nobodys.name, unserved)
         try:
             async with (
                 rabbitry.open_client(url, name="server") as client,
@@ -321,8 +334,9 @@ async def scene(url: str, hostile_url: str, layer: Layer) -> AsyncIterator[Scene
                 callers.rpc() as rpc,
                 anyio.create_task_group() as tg,
             ):
-                this = Scene(Hostile(await address_at(own), queue), hostile_url, exchange, layer, client)
+                this = Scene(Hostile(await address_at(own), queue), hostile_url, exchange, unserved, layer, client)
                 tg.start_soon(serve, this, url, queue)
+                tg.start_soon(acknowledge, client, nobodys.name)
 
                 async def call() -> None:
                     while True:
@@ -342,6 +356,8 @@ async def scene(url: str, hostile_url: str, layer: Layer) -> AsyncIterator[Scene
             with anyio.CancelScope(shield=True):
                 await channel.delete_queue(queue)
                 await channel.delete_exchange(exchange)
+                await channel.delete_queue(nobodys.name)
+                await channel.delete_exchange(unserved)
 
 
 async def serve(this: Scene, url: str, queue: str) -> None:
@@ -353,6 +369,13 @@ async def serve(this: Scene, url: str, queue: str) -> None:
                 await connection.serve(queue, handler, concurrency=CALLERS)
         except rabbitry.RabbitryError:
             this.servers_ended += 1
+
+
+async def acknowledge(client: rabbitry.Client, queue: str) -> None:
+    """What comes, without a look at it."""
+    async with client.consume(queue) as deliveries:
+        async for delivery in deliveries:
+            delivery.ack()
 
 
 async def address_at(connection: rabbitry.Connection) -> str:
@@ -368,6 +391,8 @@ class Turns:
 
     answers: list[tuple[int, int]] = field(default_factory=list)
     cpu: list[tuple[float, float]] = field(default_factory=list)
+    controls: list[int] = field(default_factory=list)
+    """The answers while as many such messages were acknowledged unread; none where that was not asked for."""
     requests: int = 0
     """The hostile caller's."""
     failures: int = 0
@@ -377,6 +402,13 @@ class Turns:
     def ratio(self) -> float:
         """The answers with the attack to those without."""
         return ratio(self.answers)
+
+    @property
+    def control(self) -> float | None:
+        """The answers while the messages were acknowledged unread to those without any."""
+        if not self.controls:
+            return None
+        return ratio([(before, after) for (before, _), after in zip(self.answers, self.controls, strict=True)])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -393,13 +425,16 @@ class Turns:
 
     def __str__(self) -> str:
         (before, after), (low, high) = totals(self.answers), self.interval
+        control = "" if self.control is None else f"{self.control:.3f}"
         return (
-            f"{before:8} {after:8} {self.ratio:7.3f} [{low:.3f}, {high:.3f}] {self.cost_ms:8.2f} {self.failures:7} "
-            f"{self.connections_lost:7}"
+            f"{before:8} {after:8} {self.ratio:7.3f} [{low:.3f}, {high:.3f}] {control:>7} "
+            f"{self.cost_ms:8.2f} {self.failures:7} {self.connections_lost:7}"
         )
 
 
-HEADINGS = f"{'without':>8} {'with':>8} {'ratio':>7} {'95 %':^14} {'CPU ms':>8} {'failed':>7} {'lost':>7}"
+HEADINGS = (
+    f"{'without':>8} {'with':>8} {'ratio':>7} {'95 %':^14} {'control':>7} {'CPU ms':>8} {'failed':>7} {'lost':>7}"
+)
 
 
 def totals(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -411,28 +446,40 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return under_attack / max(1, without)
 
 
-async def measure(this: Scene, kind: Kind, turns: Turns, *, pairs: int, seconds: float) -> None:
-    """Add some pairs of turns, in which what is first changes."""
-    lives, failures, requests = this.lives, this.failures, this.hostile.count
+async def measure(
+    this: Scene, kind: Kind, turns: Turns, *, pairs: int, seconds: float, has_control: bool = False
+) -> None:
+    """Add some pairs of turns, in which what is first changes, each with a third one if `has_control`."""
+    lives, failures = this.lives, this.failures
     for number in range(pairs):
-        counts, cpu = [0, 0], [0.0, 0.0]
-        for attacked in (number % 2, 1 - number % 2):
+        counts, cpu = [0, 0, 0], [0.0, 0.0, 0.0]
+        for attacked in (number % 2, 1 - number % 2, *([CONTROL] if has_control else [])):
+            sent = this.hostile.count
             before, began = this.answers, process_time()
             async with anyio.create_task_group() as tg:
                 if attacked:
-                    tg.start_soon(this.attack, kind)
+                    tg.start_soon(this.attack, kind, this.unserved if attacked == CONTROL else this.exchange)
                 await anyio.sleep(seconds)
                 tg.cancel_scope.cancel()
             counts[attacked], cpu[attacked] = this.answers - before, process_time() - began
+            if attacked != CONTROL:
+                turns.requests += this.hostile.count - sent
         turns.answers.append((counts[0], counts[1]))
         turns.cpu.append((cpu[0], cpu[1]))
-    turns.requests += this.hostile.count - requests
+        if has_control:
+            turns.controls.append(counts[CONTROL])
     turns.failures += this.failures - failures
     turns.connections_lost += this.lives - lives
 
 
 async def main(
-    url: str, hostile_url: str, layers: Sequence[Layer], kinds: Sequence[str], pairs: int, seconds: float
+    url: str,
+    hostile_url: str,
+    layers: Sequence[Layer],
+    kinds: Sequence[str],
+    pairs: int,
+    seconds: float,
+    has_control: bool,
 ) -> bool:
     well = True
     for layer in layers:
@@ -440,7 +487,7 @@ async def main(
         async with scene(url, hostile_url, layer) as this:
             for kind in kinds:
                 turns = Turns()
-                await measure(this, KINDS[kind], turns, pairs=pairs, seconds=seconds)
+                await measure(this, KINDS[kind], turns, pairs=pairs, seconds=seconds, has_control=has_control)
                 is_well = turns.interval[1] >= BOUND and not turns.failures and not turns.connections_lost
                 well &= is_well
                 print(f"{kind:26} {turns}{'' if is_well else '  <'}", flush=True)
@@ -453,12 +500,13 @@ if __name__ == "__main__":
     parser.add_argument("--layer", action="append", choices=("client", "connection"), help="only these")
     parser.add_argument("--pairs", type=int, default=16, help="of turns, without and with")
     parser.add_argument("--seconds", type=float, default=0.4, help="of each turn")
+    parser.add_argument("--control", action="store_true", help="with a third turn: requests are not served")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio")
     arguments = parser.parse_args()
     logging.getLogger("rabbitry").addHandler(logging.NullHandler())
     with PrivateNode() as private, hostile_user(private) as hostile_url:
         run = partial(
             main, private.url, hostile_url, arguments.layer or ("client", "connection"), arguments.kind or tuple(KINDS),
-            arguments.pairs, arguments.seconds,
+            arguments.pairs, arguments.seconds, arguments.control,
         )  # fmt: skip
         sys.exit(0 if anyio.run(run, backend=arguments.backend) else 1)

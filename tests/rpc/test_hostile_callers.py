@@ -322,7 +322,7 @@ async def test_expected_errors_are_answers_and_no_faults(
             tg.cancel_scope.cancel()
     failures = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [(each.getMessage(), each.exc_info is not None) for each in failures] == [
-        (f"the RPC handler of queue {queue!r} failed", True)
+        (f"the RPC handler of queue {queue!r} failed with RuntimeError: a bug", True)
     ]
     assert "answered with Missing" in caplog.text
 
@@ -348,9 +348,144 @@ async def test_a_bad_request_is_no_failure_of_the_handlers(
             assert await has_counts(channel, replies, 5)
             tg.cancel_scope.cancel()
     records = [record for record in caplog.records if "can't be answered" in record.getMessage()]
-    assert len(records) == 5
+    assert len(records) == 3  # the first of each kind of error
     assert all(each.levelno == logging.WARNING and each.exc_info is None for each in records)
     assert all(each.getMessage().isprintable() for each in records)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    ("request_", "options"),
+    [
+        (Message(b"\xc1"), {}),
+        (Message.msgpack(1, headers={"x-rabbitry-remaining": 0}), {}),
+        (Message.msgpack(1), {"reply_to_allowed": "generated"}),
+        (Message.msgpack(1), {"reply_to_allowed": lambda name: 1 / 0}),
+        (Message.msgpack(1, reply_to="no-such-queue"), {}),
+        (Message.msgpack(None), {}),
+        (Message.msgpack(1, headers={"x-rabbitry-reply-exchange": "no-such"}), {"reply_exchanges": {"no-such"}}),
+    ],
+    ids=["bad", "expired", "refused", "refused by a failure", "undeliverable", "failing", "to no exchange"],
+)
+async def test_a_caller_does_not_fill_the_log(
+    amqp_url: str, layer: str, request_: Message, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line a second of each kind, whatever comes."""
+
+    async def handler(number: int) -> int:
+        return 2 + number
+
+    async with some_queue(amqp_url) as queue, open_channel(amqp_url) as channel, server(amqp_url, layer) as (serve, _):
+        replies = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(serve, queue, handler, **options))
+            request = request_.replace(reply_to=request_.reply_to or ("shared" if options else replies))
+            begun = anyio.current_time()
+            for _ in range(100):
+                await channel.publish(request, routing_key=queue)
+            assert await has_counts(channel, queue, 0, 1)
+            tg.cancel_scope.cancel()
+        seconds = anyio.current_time() - begun
+    lines = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert lines
+    kinds = 2 if options else 1
+    assert len(lines) <= kinds * (seconds + 1), [each.getMessage() for each in lines]
+    assert sum(each.exc_info is not None for each in lines) <= 1
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+async def test_what_a_handler_raises_begins_no_line_of_the_log(
+    amqp_url: str, layer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text, and its notes, may be what the caller sent."""
+    forged = "\x1b]0;title\x07\nINFO forged: all is well\r\x9b31m\u202e" + 100_000 * "x"
+
+    async def handler(text: str) -> None:
+        error = ValueError(text)
+        error.add_note(text)
+        raise error
+
+    async with some_queue(amqp_url) as queue, server(amqp_url, layer) as (serve, _):
+        async with anyio.create_task_group() as tg, rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
+            tg.start_soon(serve, queue, handler)
+            with pytest.raises(rabbitry.RemoteError):
+                await rpc.call(queue, forged)
+            tg.cancel_scope.cancel()
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    text = logging.Formatter("%(levelname)s %(message)s").format(record)
+    assert text.replace("\n", "").isprintable()
+    assert len(text) < 50_000
+    head, *rest = text.split("\n")
+    assert head.startswith("ERROR the RPC handler") and all(line.startswith("  ") for line in rest if line)
+    assert record.exc_info is not None and str(record.exc_info[1]) == forged  # for those who report errors
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+async def test_an_error_without_a_text_is_answered(amqp_url: str, layer: str) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise KeyError
+
+    async def handler(number: int) -> None:
+        raise Unprintable
+
+    async with some_queue(amqp_url) as queue, server(amqp_url, layer) as (serve, _):
+        async with anyio.create_task_group() as tg, rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
+            tg.start_soon(serve, queue, handler)
+            for _ in range(2):
+                with pytest.raises(rabbitry.RemoteError, match="its text can't be had: KeyError"):
+                    await rpc.call(queue, 1)
+            tg.cancel_scope.cancel()
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+LIMIT = 1000
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("kind", ["classic", "quorum", "stream"])
+async def test_a_request_that_is_too_large_does_not_end_the_server(amqp_url: str, layer: str, kind: Any) -> None:
+    """It is rejected, and counted, and the server goes on; the other requests lose nothing."""
+    dead = unique("dead")
+    letters: dict[str, Any] = {} if kind == "stream" else {"dead_letter_exchange": "", "dead_letter_routing_key": dead}
+    async with open_channel(amqp_url) as channel, rabbitry.open_client(amqp_url) as caller, caller.rpc() as rpc:
+        queue = rabbitry.Queue(unique("served"), type=kind, **letters)
+        await channel.declare(queue, rabbitry.Queue(dead))
+        try:
+            if layer == "client":
+                opened: Any = rabbitry.open_client(amqp_url, max_message_size=LIMIT, reconnect=QUICK)
+            else:
+                opened = rabbitry.connect(amqp_url, max_message_size=LIMIT)
+            async with opened as own, anyio.create_task_group() as tg:
+
+                def refused() -> int:
+                    return int(own.statistics()["refused_requests"] if layer == "client" else own.requests.refused)
+
+                tg.start_soon(own.serve, queue.name, double)
+                with anyio.fail_after(20):
+                    while True:  # a stream's consumer gets what comes once it is there
+                        with anyio.move_on_after(0.5):
+                            assert await rpc.call(queue.name, 0) == 0
+                            break
+                    for number in range(1, 4):
+                        await channel.publish(Message(bytes(200_000)), routing_key=queue.name)
+                        await channel.publish(
+                            Message(bytes(LIMIT + 1), reply_to="amq.gen-x", headers={"a": [None] * 10_000}),
+                            routing_key=queue.name,
+                        )
+                        assert await rpc.call(queue.name, number) == 2 * number
+                    assert refused() == 6
+                    if kind != "stream":
+                        assert await has_counts(channel, queue.name, 0, 1)
+                        assert await has_counts(channel, dead, 6)
+                    if layer == "client":
+                        assert own.statistics()["consuming_lives"] == 1
+                tg.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await channel.delete_queue(queue.name)
+                await channel.delete_queue(dead)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -479,7 +479,7 @@ async def test_requests_whose_properties_can_not_be_decoded(amqp_url: str, caplo
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
     told = [record for record in caplog.records if record.name == "rabbitry"]
-    assert ["can't be read" in record.message and record.exc_info is None for record in told] == [True] * 5
+    assert ["can't be read" in record.message and record.exc_info is None for record in told] == [True]  # each second
 
 
 class Stop(BaseException):

@@ -3,7 +3,7 @@
 What must stay true: it ends when every message has its outcome, also when interrupted; the exit code is 0 only if all
 of them were confirmed. Whoever filled the pipe behind stdin may have forgotten what was read: so a message that the
 broker refuses, or a line that is no message, ends nothing and takes no other message with it; what is of unknown
-outcome is sent again, and counted; and where all would fail, that shows at the first, before more is read.
+outcome is sent again, and counted; and where all would fail, that shows before any is read, or at the first.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import argparse
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
-from rabbitry import Client, ClientPublisher, Message
+from rabbitry import AccessRefused, Client, ClientPublisher, Message, ResourceLocked
 from rabbitry._cli.messages import parse_properties, parse_record, record_of
 from rabbitry._cli.output import OK, USAGE, CommandError, Progress, as_json, plural, say
 from rabbitry._cli.pipes import Reader
@@ -49,14 +49,19 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
             say("interrupted: nothing was published")
             return OK
     is_one_exchange = not arguments.json_lines or arguments.exchange is not None
-    tally = Tally("line" if is_many else "message", is_one_exchange=is_one_exchange)
-    progress = Progress(tally.progress)
     source = Source(arguments, given, bodies)
+    is_one_route = arguments.lines or (arguments.json_lines and arguments.routing_key is not None)
+    tally = Tally(
+        "line" if is_many else "message",
+        is_one_exchange=is_one_exchange,
+        is_one_route=is_one_route and source.is_piped and arguments.failed is None,
+    )
+    progress = Progress(tally.progress)
     with _failed_file(arguments.failed) as tally.failed_file:
         try:
             async with session.open_client() as client:
-                if is_many and arguments.exchange:  # what is read from a pipe may be in no queue any more
-                    await _check_exchange(client, arguments.exchange)
+                if is_many:  # what is read from a pipe may be in no queue any more
+                    await _check_destination(client, arguments, is_piped=source.is_piped)
                 async with client.publisher(
                     window=arguments.window, on_outcome=tally.ended, on_unknown="republish"
                 ) as publisher:
@@ -74,9 +79,17 @@ async def publish(arguments: argparse.Namespace, session: Session) -> int:
     return tally.code
 
 
-async def _check_exchange(client: Client, name: str) -> None:
-    async with client.channel(confirm=False) as channel:
-        await channel.declare_exchange(name, passive=True)
+async def _check_destination(client: Client, arguments: argparse.Namespace, *, is_piped: bool) -> None:
+    """Refuse a place for all lines that there is not. Of a file the failures tell, and it still has the lines."""
+    if arguments.exchange:
+        async with client.channel(confirm=False) as channel:
+            await channel.declare_exchange(arguments.exchange, passive=True)
+        return
+    is_one_queue = arguments.routing_key and (arguments.lines or arguments.exchange is not None)
+    if is_one_queue and is_piped and arguments.mandatory and arguments.failed is None:
+        with suppress(AccessRefused, ResourceLocked):  # it may be published to all the same
+            if await client.inspect(arguments.routing_key) is None:
+                raise CommandError(f"there is no queue {arguments.routing_key!r}: nothing was read")
 
 
 @contextmanager
@@ -160,6 +173,7 @@ class Source:
         self._bodies = bodies
         self._exchange, self._routing_key = arguments.exchange or "", arguments.routing_key or ""
         self._reader = None if bodies else Reader()
+        self.is_piped = self._reader is not None and self._reader.is_pipe
         self._empty = Message(b"", **given)
         self._is_stopped = False
 

@@ -106,7 +106,13 @@ async def serve(arguments: argparse.Namespace, session: Session) -> int:
             if sys.stderr.isatty():
                 say(f"serving queue {arguments.queue!r}; Ctrl-C ends it")
             await client.serve(
-                arguments.queue, handler, concurrency=arguments.concurrency, codec=arguments.codec, raw=is_raw
+                arguments.queue,
+                handler,
+                concurrency=arguments.concurrency,
+                codec=arguments.codec,
+                raw=is_raw,
+                reply_exchanges=arguments.reply_exchange,
+                reply_to_allowed=arguments.reply_to,
             )
     return OK if session.is_interrupted else FAILED
 

@@ -33,8 +33,9 @@ def _publish(commands: Any) -> None:
   tail -f access.log | rabbitry publish --routing-key log --lines
   rabbitry consume old --json --timeout 1 | rabbitry publish --json-lines --routing-key new""",
         notes="It goes on after a message that the broker refuses and after a line that is no message, names each, and "
-        "exits 1 or 2 in the end. What was under way when a connection was lost is sent again; how many may have "
-        "arrived twice for that is said.",
+        "exits 1 or 2 in the end. Lines that all go to one place are not read where there is no such exchange, and "
+        "from a pipe no further where no queue is bound for the first of them, unless --failed keeps them. What was "
+        "under way when a connection was lost is sent again; how many may have arrived twice for that is said.",
     )
     add.add_argument("body", nargs="?", metavar="BODY", help="the body (default: all of stdin)")
     add.add_argument("more", nargs="*", metavar="BODY", help="more of them: a message each")

@@ -26,13 +26,17 @@ def _call(commands: Any) -> None:
   rabbitry call double 21
   rabbitry call --codec text upper 'hello'
   rabbitry call --codec raw resize - < in.png > out.png""",
-        notes="The reply is written by its content type: text as it is, JSON and MessagePack as JSON. The exit code is "
+        notes="BODY is written as JSON, and sent as MessagePack, which servers take unless told otherwise; --codec "
+        "json is for those that were told so, and for many a server of another library. "
+        "The reply is written by its content type: text as it is, JSON and MessagePack as JSON. The exit code is "
         "1 if nobody serves, the handler failed, or no reply came in time.",
     )
     add.add_argument("routing_key", metavar="ROUTING_KEY", help="with the default exchange, the server's queue")
-    add.add_argument("body", nargs="?", metavar="BODY", help="the payload, JSON unless --codec says otherwise; - stdin")
+    add.add_argument(
+        "body", nargs="?", metavar="BODY", help="the payload, as JSON unless --codec is text or raw; - stdin"
+    )
     add.add_argument("--exchange", default="", metavar="NAME")
-    add.add_argument("--codec", choices=CODECS, default="json", help="of the payload (default %(default)s)")
+    add.add_argument("--codec", choices=CODECS, default="msgpack", help="what the server takes (default %(default)s)")
     add_value(add, "--timeout", parse_duration, "S", "how long to wait for the reply", 30.0)
     add_header(add)
 
@@ -56,8 +60,15 @@ def _serve(commands: Any) -> None:
     either.add_argument("--command", dest="shell", metavar="SHELL", help="a command for sh")
     either.add_argument("--function", metavar="MODULE:NAME", help="looked for in the present folder, too")
     add_value(add, "--concurrency", parse_count, "N", "requests at a time", 1)
-    text = "of a function's payload and reply where a request does not say (default %(default)s)"
-    add.add_argument("--codec", choices=CODECS, default="json", help=text)
+    text = "of a function's payloads, others are refused, and of its replies (default %(default)s)"
+    add.add_argument("--codec", choices=CODECS, default="msgpack", help=text)
     text = "of a command's replies (default %(default)s)"
     add.add_argument("--content-type", default="text/plain", metavar="TYPE", help=text)
+    text = "an exchange that replies may go to where a request names it (repeatable; default: none)"
+    add.add_argument("--reply-exchange", action="append", default=[], metavar="NAME", help=text)
+    text = (
+        "the queues that replies may go to, beside direct reply-to: any, or generated, those that the broker has named "
+        "(default %(default)s)"
+    )
+    add.add_argument("--reply-to", choices=("any", "generated"), default="any", help=text)
     add.add_argument("--declare", action="store_true", help="declare the queue if there is none: classic, durable")
