@@ -41,10 +41,10 @@ _HEADS_KEPT = 256
 class ProtocolConsumer:
     """A consumer's entry in its channel. `discard` sends what still arrives back to the queue.
 
-    `is_started` once consume-ok has come.
+    `is_started` once consume-ok has come; until then a cancel is put off, and with it who waits for cancel-ok.
     """
 
-    __slots__ = ("consumer_tag", "discard", "is_started", "no_ack", "token")
+    __slots__ = ("canceller", "consumer_tag", "discard", "is_started", "no_ack", "token")
 
     def __init__(self, consumer_tag: bytes, no_ack: bool, token: Any) -> None:
         self.consumer_tag = consumer_tag
@@ -52,6 +52,7 @@ class ProtocolConsumer:
         self.token = token
         self.discard = False
         self.is_started = False
+        self.canceller: Any = None
 
 
 class ProtocolChannel(Settling):
@@ -259,6 +260,7 @@ class ProtocolChannel(Settling):
         consumer.discard = True
         if not consumer.is_started:
             # RabbitMQ 3.10 crashes (541) where a cancel overtakes consume-ok in its channel: it is sent then.
+            consumer.canceller = waiter
             return None
         return self.request_cancel(consumer, waiter)
 
