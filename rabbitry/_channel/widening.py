@@ -20,7 +20,7 @@ from rabbitry._channel.consumer import Consumer, has_ended, is_starved, life_beh
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.second import SecondConsumer, StreamConsumer
 from rabbitry._concurrency.clock import clock
-from rabbitry._errors import RabbitryError
+from rabbitry._errors import Closed, RabbitryError
 from rabbitry.protocol.wire import methods
 
 __all__ = ["HELD_MOST", "Widening"]
@@ -53,6 +53,9 @@ ASK_AGAIN = 3.0
 
 HELD_MOST = 100
 """Deliveries that are held for later without counting towards the prefetch, at the most."""
+
+ASKS_BY = ("basic.consume", "queue.declare")
+"""What a broker may refuse of this: by a policy, say, that allows a channel one consumer."""
 
 FIRST_REST, LONGEST_REST = 2.0, 120.0
 """Seconds, doubling, for which it does not rise after it had to fall: jobs that are quick now and slow then."""
@@ -142,14 +145,14 @@ class Widening:
             second = StreamConsumer(consumer, self._base, self.stream_offset)
         try:
             await self._follow(consumer, second)
-        except RabbitryError:  # the channel has ended
-            pass
+        except RabbitryError as error:  # the channel has ended; if by what was asked for here, that is not asked again
+            self._is_useless = isinstance(error, Closed) and error.method in ASKS_BY
         finally:
             second.consumer_ended(consumer)
             self._is_watching = False
             self._risen, self._allowance = self._base, 0
             following, self._next = self._next, None
-        if following is not None and following.consumer is not consumer:
+        if following is not None and self.held():
             self._watch(following)
 
     async def _follow(self, consumer: Consumer, second: SecondConsumer | StreamConsumer) -> None:
@@ -166,7 +169,7 @@ class Widening:
             is_unneeded = not self.held() and waiting <= self._base and 4 * rate < self._risen
             unneeded = unneeded + 1 if is_unneeded else 0
 
-            wanted = self._wanted(rate) if is_starved(consumer) else 0
+            wanted = self._wanted(rate) if is_starved(consumer) and not second.is_over else 0
             if too_much == PATIENCE:
                 await self._fall(second)
             elif second.prefetch and not second.deliveries and self.done - before > 4 * (self._base + second.prefetch):
@@ -185,7 +188,7 @@ class Widening:
             if self.held() > self._allowance and self._allowance < HELD_MOST:
                 self._allowance = min(HELD_MOST, 2 ** self.held().bit_length())
             prefetch = self._risen - self._base + self._allowance
-            if second.prefetch != prefetch:
+            if second.prefetch != prefetch and not second.is_over:
                 await second.set_prefetch(prefetch)
             with anyio.move_on_after(end - self._monotonic()) as scope:
                 await self._changed.wait()
