@@ -52,7 +52,10 @@ ASK_AGAIN = 3.0
 """Seconds until a queue that had no more is asked again."""
 
 HELD_MOST = 100
-"""Deliveries that are held for later without counting towards the prefetch, at the most."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Deliveries that are held for later without counting towards the prefetch, at the most, and bytes of them, if all are
+as large as the largest.
+"""
 
 ASKS_BY = ("basic.consume", "queue.declare")
 """What a broker may refuse of this: by a policy, say, that allows a channel one consumer."""
@@ -118,7 +121,8 @@ class Widening:
             self._watch(delivery)
 
     def hold_changed(self, delivery: Delivery) -> None:
-        """The number of deliveries held is another."""
+        """This one is held for later."""
+        self._largest = max(self._largest, len(delivery.body))
         self._changed.set()
         if self._is_watching:
             self._next = delivery
@@ -185,8 +189,9 @@ class Widening:
         """Wait for a tick, and see to what is held as soon as that changes."""
         while True:
             self._changed = anyio.Event()
-            if self.held() > self._allowance and self._allowance < HELD_MOST:
-                self._allowance = min(HELD_MOST, 2 ** self.held().bit_length())
+            if self.held() > self._allowance:
+                most = min(HELD_MOST, HELD_BYTES // max(1, self._largest))
+                self._allowance = max(self._allowance, min(most, 2 ** self.held().bit_length()))
             prefetch = self._risen - self._base + self._allowance
             if second.prefetch != prefetch and not second.is_over:
                 await second.set_prefetch(prefetch)
