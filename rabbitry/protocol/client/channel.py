@@ -169,6 +169,8 @@ class ProtocolChannel(Settling):
         self.slots = Slots([keep] if keep is not None else [])
         self.drop_held()
         consumers = [consumer.token for consumer in self.consumers.values()]
+        put_off = (each.canceller for each in self.consumers.values() if not each.is_started)
+        waiting += [canceller for canceller in put_off if canceller is not None]
         self.consumers = {}
         unknown, never_sent = self.confirms.take_all(unsent)
         if self.tags is not NO_TAGS:
@@ -253,7 +255,7 @@ class ProtocolChannel(Settling):
 
     def cancel(self, consumer: ProtocolConsumer, waiter: Any) -> Slot | None:
         """Queue basic.cancel; what still arrives for the consumer goes back to the queue. None if it has ended
-        already.
+        already, or has not started: then it is queued later, and `waiter` told.
         """
         if consumer.discard or self.consumers.get(consumer.consumer_tag) is not consumer:
             return None
