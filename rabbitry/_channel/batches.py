@@ -12,10 +12,11 @@ from typing import Self
 
 import anyio
 
-from rabbitry._channel.delivery import NOTHING, Delivery
+from rabbitry._channel.delivery import Delivery
 from rabbitry._errors import RabbitryError
 from rabbitry._values.arguments import whole
 from rabbitry._values.durations import seconds
+from rabbitry._values.nothing import NOTHING
 
 __all__ = ["Batch", "Batches", "batch_time"]
 

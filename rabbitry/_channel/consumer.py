@@ -29,6 +29,7 @@ from rabbitry._errors import (
     RabbitryError,
 )
 from rabbitry._values.arguments import check_offset, table_of, whole
+from rabbitry._values.nothing import NOTHING
 from rabbitry.protocol.client.channel import ProtocolConsumer
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
@@ -183,8 +184,11 @@ class Consumer:
             await self._life.endpoint.wait_answered(cancelling)
 
     def stop(self) -> None:
-        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
+        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine, though
+        awaiting it is harmless: it does not wait for the broker, leaving the block does.
+        """
         self._leave()
+        return NOTHING  # type: ignore[no-any-return]
 
     def _leave(self) -> None:
         """Queue the cancel, then the nacks: in this order nothing is delivered here again."""
@@ -202,7 +206,8 @@ class Consumer:
         channel = self._life.live
         if channel.state is ChannelState.OPEN and not registration.discard:
             waiter = Waiter()
-            if channel.cancel(registration, waiter) is not None:
+            channel.cancel(registration, waiter)
+            if registration.discard:  # and cancel-ok will come, be it after consume-ok
                 self._cancelling = waiter
 
     def _take_all(self) -> deque[Delivery]:
@@ -442,24 +447,27 @@ def is_starved(consumer: Consumer) -> bool:
 
 async def begin_again(consumer: Consumer, prefetch: int, arguments: Callable[[], dict[str, Any]]) -> None:
     """Cancel it, and consume once more with another prefetch, for the same iteration. `arguments` is asked in between,
-    when all that came before is here. Cancelled, or when that fails, it may have ended.
+    when all that came before is here. Cancelled, or when that fails, it has ended.
     """
     life = consumer._life
     registration = consumer._registration
     if registration is None or not registration.is_started:
         return
     waiter = Waiter()
-    await life.endpoint.reply(life.live.request_cancel(registration, waiter), waiter)
-    if consumer._ended:
-        return
-    life.set_prefetch(prefetch)
-    consumer._bound = len(consumer._buffer) + prefetch
-    waiter = Waiter()
-    method = consumer._method
-    method = methods.BasicConsume(queue=method.queue, consumer_tag=method.consumer_tag, arguments=arguments())
-    consumer._registration, slot = life.live.consume(method, consumer, waiter)
     try:
+        await life.endpoint.reply(life.live.request_cancel(registration, waiter), waiter)
+        if consumer._ended:
+            return
+        life.set_prefetch(prefetch)
+        consumer._bound = len(consumer._buffer) + prefetch
+        waiter = Waiter()
+        method = consumer._method
+        method = methods.BasicConsume(queue=method.queue, consumer_tag=method.consumer_tag, arguments=arguments())
+        consumer._registration, slot = life.live.consume(method, consumer, waiter)
         await life.endpoint.reply(slot, waiter)
+    except RabbitryError as error:  # of which the channel does not tell it while it is no consumer there
+        consumer.channel_ended(error)
+        raise
     except BaseException:
         consumer.stop()
         raise

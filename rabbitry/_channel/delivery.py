@@ -7,7 +7,7 @@ belongs to one channel life, and settling it later sends nothing and raises.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import iscoroutine
@@ -18,12 +18,12 @@ from rabbitry._concurrency.repeated import Repeated
 from rabbitry._errors import DecodeError, StaleDelivery, shown, shown_error
 from rabbitry._values.codecs import Codec, decode_body
 from rabbitry._values.message import Message
+from rabbitry._values.nothing import NOTHING
 from rabbitry._values.options import Verdict
 from rabbitry.protocol.client.content import Content
 
 __all__ = [
     "FAILURES",
-    "NOTHING",
     "STREAM_TAKES_NOTHING_BACK",
     "Death",
     "Delivery",
@@ -54,25 +54,6 @@ class Death:
     exchange: str
     routing_keys: tuple[str, ...]
     time: datetime | None
-
-
-class _Nothing:
-    """What settling returns: `await delivery.ack()` is a habit from clients whose `ack` is a coroutine, and harmless
-    here. Type checkers are told None, so that they say so where somebody awaits it.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<done: nothing to await>"
-
-    def __await__(self) -> Iterator[None]:
-        return _NO_STEPS
-
-
-_NO_STEPS: Iterator[None] = iter(())
-
-NOTHING: Any = _Nothing()
 
 
 class Delivery(Content):

@@ -28,12 +28,13 @@ __all__ = ["SecondConsumer", "StreamConsumer"]
 class SecondConsumer:
     """Beside `consumer`, which acknowledges and is not exclusive, from when this is given a `prefetch`."""
 
-    __slots__ = ("_consumer", "_registrations", "deliveries", "expected", "prefetch")
+    __slots__ = ("_consumer", "_registrations", "deliveries", "expected", "is_over", "prefetch")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._registrations: list[ProtocolConsumer] = []
         self.prefetch = 0
+        self.is_over = False  # the broker has cancelled it, as it will the first one: not to be begun again
         self.deliveries = 0  # that came by it
         self.expected = 0  # at a time, at the most: those of one that was cancelled may still be on their way
 
@@ -107,7 +108,8 @@ class SecondConsumer:
             self._cancel(registration)
 
     def cancelled_by_broker(self) -> None:
-        """No more will come: the queue has gone, and the first one is told so, too."""
+        """No more will come: the queue has gone. The first one is told so, too, but perhaps later."""
+        self.is_over = True
         self._registrations.clear()
         self.prefetch = 0
 
@@ -124,13 +126,14 @@ class StreamConsumer:
     `following` tells. Two would each get all of the stream, and none of it can be put back.
     """
 
-    __slots__ = ("_base", "_consumer", "_following", "deliveries", "prefetch")
+    __slots__ = ("_base", "_consumer", "_following", "deliveries", "is_over", "prefetch")
 
     def __init__(self, consumer: Consumer, base: int, following: Callable[[], int | None]) -> None:
         self._consumer = consumer
         self._base = base
         self._following = following
         self.prefetch = 0
+        self.is_over = False
         self.deliveries = 1
 
     async def set_prefetch(self, prefetch: int, *, put_back: bool = False) -> None:

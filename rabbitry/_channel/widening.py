@@ -20,7 +20,7 @@ from rabbitry._channel.consumer import Consumer, has_ended, is_starved, life_beh
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.second import SecondConsumer, StreamConsumer
 from rabbitry._concurrency.clock import clock
-from rabbitry._errors import RabbitryError
+from rabbitry._errors import Closed, RabbitryError
 from rabbitry.protocol.wire import methods
 
 __all__ = ["HELD_MOST", "Widening"]
@@ -52,7 +52,13 @@ ASK_AGAIN = 3.0
 """Seconds until a queue that had no more is asked again."""
 
 HELD_MOST = 100
-"""Deliveries that are held for later without counting towards the prefetch, at the most."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Deliveries that are held for later without counting towards the prefetch, at the most, and bytes of them, if all are
+as large as the largest.
+"""
+
+ASKS_BY = ("basic.consume", "queue.declare")
+"""What a broker may refuse of this: by a policy, say, that allows a channel one consumer."""
 
 FIRST_REST, LONGEST_REST = 2.0, 120.0
 """Seconds, doubling, for which it does not rise after it had to fall: jobs that are quick now and slow then."""
@@ -115,7 +121,8 @@ class Widening:
             self._watch(delivery)
 
     def hold_changed(self, delivery: Delivery) -> None:
-        """The number of deliveries held is another."""
+        """This one is held for later."""
+        self._largest = max(self._largest, len(delivery.body))
         self._changed.set()
         if self._is_watching:
             self._next = delivery
@@ -142,14 +149,14 @@ class Widening:
             second = StreamConsumer(consumer, self._base, self.stream_offset)
         try:
             await self._follow(consumer, second)
-        except RabbitryError:  # the channel has ended
-            pass
+        except RabbitryError as error:  # the channel has ended; if by what was asked for here, that is not asked again
+            self._is_useless = isinstance(error, Closed) and error.method in ASKS_BY
         finally:
             second.consumer_ended(consumer)
             self._is_watching = False
             self._risen, self._allowance = self._base, 0
             following, self._next = self._next, None
-        if following is not None and following.consumer is not consumer:
+        if following is not None and self.held():
             self._watch(following)
 
     async def _follow(self, consumer: Consumer, second: SecondConsumer | StreamConsumer) -> None:
@@ -166,7 +173,7 @@ class Widening:
             is_unneeded = not self.held() and waiting <= self._base and 4 * rate < self._risen
             unneeded = unneeded + 1 if is_unneeded else 0
 
-            wanted = self._wanted(rate) if is_starved(consumer) else 0
+            wanted = self._wanted(rate) if is_starved(consumer) and not second.is_over else 0
             if too_much == PATIENCE:
                 await self._fall(second)
             elif second.prefetch and not second.deliveries and self.done - before > 4 * (self._base + second.prefetch):
@@ -182,10 +189,11 @@ class Widening:
         """Wait for a tick, and see to what is held as soon as that changes."""
         while True:
             self._changed = anyio.Event()
-            if self.held() > self._allowance and self._allowance < HELD_MOST:
-                self._allowance = min(HELD_MOST, 2 ** self.held().bit_length())
+            if self.held() > self._allowance:
+                most = min(HELD_MOST, HELD_BYTES // max(1, self._largest))
+                self._allowance = max(self._allowance, min(most, 2 ** self.held().bit_length()))
             prefetch = self._risen - self._base + self._allowance
-            if second.prefetch != prefetch:
+            if second.prefetch != prefetch and not second.is_over:
                 await second.set_prefetch(prefetch)
             with anyio.move_on_after(end - self._monotonic()) as scope:
                 await self._changed.wait()

@@ -37,6 +37,7 @@ from rabbitry._rpc.requests import RequestCounts
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
 from rabbitry._values.message import Message
+from rabbitry._values.nothing import NOTHING
 from rabbitry._values.options import (
     CLOCK_SKEW,
     ConsumeOptions,
@@ -231,7 +232,7 @@ class Client:
             await processing.run(subscription, task_status)
 
     def stop_consuming(self) -> None:
-        """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine.
+        """Take no more deliveries, for good: the way to end on SIGTERM. Not a coroutine; awaiting it is harmless.
 
         Consumers are cancelled at the broker and what no handler took goes back. Handlers at work finish, and may
         publish; then `process` and `serve` return, and iterators end. Nothing that consuming takes is waited for any
@@ -241,6 +242,7 @@ class Client:
         """
         self._publishing.check_thread()
         self._running.stop_consuming()
+        return NOTHING  # type: ignore[no-any-return]
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
@@ -374,17 +376,21 @@ class Client:
         Raises as `Channel.declare`, and `ConnectionClosed` for what the broker closes the connection over; then none of
         them is remembered that was not before. One declared before is replaced by what the broker took under its name.
         If the broker refuses one later, when it is declared again, the client's scope raises that. It waits for a
-        connection, until `stop_consuming()`. Cancelled, some may have been declared.
+        connection, and for a queue that the broker still holds for its former one, until `stop_consuming()`. Cancelled,
+        some may have been declared.
         """
         in_order(entities)  # refuses what is none, whether or not there is a connection
         await checkpoint_if_cancelled()
         registry = self._registry
         may_be_ours = False
 
+        def is_awaited() -> bool:
+            return self._consuming.is_awaited
+
         async def declared(connection: Connection) -> None:
             nonlocal may_be_ours
             try:
-                await registry.declare(connection, entities, may_be_ours=may_be_ours)
+                await registry.declare(connection, entities, may_be_ours=may_be_ours, is_awaited=is_awaited)
             except ConnectionClosed:
                 may_be_ours = True
                 raise
@@ -404,13 +410,15 @@ class Client:
         await in_a_life(self._consuming, "wait", deleted, trial=deleted)
 
     def forget(self, *entities: Entity) -> None:
-        """Declare exchanges, queues and bindings no more, and leave them at the broker as they are. Not a coroutine.
+        """Declare exchanges, queues and bindings no more, and leave them at the broker as they are. Not a coroutine,
+        though awaiting it is harmless.
 
         Queues and exchanges go by their names, and with them the bindings that were declared of them. What was not
         declared here is fine. It is for what somebody else deletes, or declares otherwise from now on: to declare it in
         the next life as it was would end the client.
         """
         self._registry.forget_all(entities)
+        return NOTHING  # type: ignore[no-any-return]
 
     async def inspect(self, queue: str | Queue) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from math import inf
 from random import Random
 from threading import get_ident
 from typing import NamedTuple
@@ -44,6 +45,8 @@ __all__ = ["Credentials", "CredentialsSource", "Fate", "Link"]
 logger = logging.getLogger("rabbitry")
 
 
+ONE_ATTEMPT = 2.0
+"""Seconds for which a connection that nobody wanted before is waited for after `stop_waiting`."""
 VAIN_LIFE = 1.0
 """Seconds that a connection has to last, or the attempt counts as one that failed."""
 REFRESH_AT = 0.8
@@ -124,7 +127,6 @@ class Link:
         "_fate",
         "_hosts",
         "_hub",
-        "_is_awaited",
         "_life",
         "_restore",
         "_short_lives",
@@ -132,6 +134,7 @@ class Link:
         "_vain_attempts",
         "_vain_since",
         "backoff",
+        "is_awaited",
         "last_error",
         "lives",
         "role",
@@ -176,7 +179,7 @@ class Link:
         self._vain_since: float | None = None
         self._changed: anyio.Event | None = None
         self._alone: anyio.Lock | None = None
-        self._is_awaited = True
+        self.is_awaited = True
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"
@@ -207,7 +210,7 @@ class Link:
                 raise NotConnected(
                     f"the connection is down, and being recovered: {self.last_error}"
                 ) from self.last_error
-            if not (self._is_awaited or is_patient) and (has_waited or self.last_error is not None):
+            if not (self.is_awaited or is_patient) and (has_waited or self.last_error is not None):
                 why = f"is down: {self.last_error}" if self.last_error is not None else "was not made yet"
                 raise ConsumingStopped(
                     f"client.stop_consuming() was called: nothing waits any more for the {self.role} connection, "
@@ -215,15 +218,16 @@ class Link:
                 ) from self.last_error
             if self._changed is None:
                 self._changed = anyio.Event()
-            await self._changed.wait()
+            with anyio.move_on_after(inf if self.is_awaited or is_patient else ONE_ATTEMPT):
+                await self._changed.wait()
             has_waited = True
         return self._connection
 
     def stop_waiting(self) -> None:
         """Have nobody wait any more: those who do so now raise `ConsumingStopped`, and so do others while there is no
-        connection. Who is the first to need it still waits for one attempt.
+        connection. Who is the first to need it still waits for one attempt, up to `ONE_ATTEMPT`.
         """
-        self._is_awaited = False
+        self.is_awaited = False
         self._wake()
 
     async def apart(self, operation: Callable[[Connection], Awaitable[object]]) -> None:

@@ -1,7 +1,8 @@
 """`Pauses`: what a `process` puts back not at once but after a while, because its handler failed on it again.
 
 What must stay true: whoever fails for ever is run again ever more seldom, and never at once; what waits here occupies
-no worker; it is put back at once when its consumer ends, and dropped when the broker has put it back itself.
+no worker, and no more memory than `HARD_MARK`, whatever the prefetch; it is put back at once when its consumer ends,
+and dropped when the broker has put it back itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from rabbitry._channel.consumer import Consumer, has_ended
+from rabbitry._channel.consumer import HARD_MARK, MESSAGE_OVERHEAD, Consumer, has_ended
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.widening import Widening
 from rabbitry._concurrency.clock import monotonic
@@ -40,12 +41,13 @@ Key: TypeAlias = tuple[Any, ...]
 class Pauses:
     """The pauses of one `process`, whose `widening` makes up for what is held here: it must not use up the prefetch."""
 
-    __slots__ = ("_failures", "_held", "_is_running", "_number", "_sooner", "_widening")
+    __slots__ = ("_bytes", "_failures", "_held", "_is_running", "_number", "_sooner", "_widening")
 
     def __init__(self, widening: Widening) -> None:
         self._widening = widening
         widening.held = self.__len__
         self._held: list[tuple[float, int, Delivery]] = []  # a heap: until when, and in which order they came
+        self._bytes = 0  # of what is held
         self._failures: dict[Key, tuple[int, float]] = {}  # how often, and when the last time; the latest last
         self._number = 0
         self._is_running = False
@@ -70,6 +72,9 @@ class Pauses:
         consumer.holder = self
         self._number += 1
         heappush(self._held, (monotonic() + pause, self._number, delivery))
+        self._bytes += _size(delivery)
+        while self._bytes > HARD_MARK and len(self._held) > 1:
+            self._put_back_first()
         if self._held[0][2] is delivery:
             self._sooner.set()
         if not self._is_running:
@@ -104,18 +109,28 @@ class Pauses:
                 with anyio.move_on_after(self._held[0][0] - monotonic()):
                     await self._sooner.wait()
                 while self._held and self._held[0][0] <= monotonic():
-                    _put_back_now(heappop(self._held)[2])
+                    self._put_back_first()
         finally:
             self._is_running = False
+
+    def _put_back_first(self) -> None:
+        _, _, delivery = heappop(self._held)
+        self._bytes -= _size(delivery)
+        _put_back_now(delivery)
 
     def consumer_ended(self, consumer: Consumer) -> None:
         """Put back what it delivered, unless the broker has done so. Called while reading, or as it is stopped."""
         ended = sorted(each for each in self._held if each[2].consumer is consumer)
         self._held = [each for each in self._held if each[2].consumer is not consumer]
         self._held.sort()
+        self._bytes = sum(_size(delivery) for _, _, delivery in self._held)
         for _, _, delivery in ended:
             _put_back_now(delivery)
         self._sooner.set()
+
+
+def _size(delivery: Delivery) -> int:
+    return len(delivery.body) + MESSAGE_OVERHEAD
 
 
 def _put_back_now(delivery: Delivery) -> None:

@@ -9,7 +9,7 @@ broker gives a queue in a new life is the one used everywhere from then on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -19,7 +19,7 @@ import anyio
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.declaring import unbind
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import ChannelClosed, LocalProtocolError, NotFound, ResourceLocked
+from rabbitry._errors import ChannelClosed, ConsumingStopped, LocalProtocolError, NotFound, ResourceLocked
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, is_another, name_of
 from rabbitry.protocol.wire import methods
 
@@ -77,10 +77,19 @@ class Registry:
 
     # --- declaring ----------------------------------------------------------------------------------------------------
 
-    async def declare(self, connection: Connection, entities: Iterable[Entity], *, may_be_ours: bool = False) -> None:
-        """Declare these, and remember them. `may_be_ours`: a former life may have declared them, unanswered."""
+    async def declare(
+        self,
+        connection: Connection,
+        entities: Iterable[Entity],
+        *,
+        may_be_ours: bool = False,
+        is_awaited: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Declare these, and remember them. `may_be_ours`: a former life may have declared them, unanswered. Where that
+        has to be waited for, `is_awaited` says whether anybody is to wait.
+        """
         ordered = in_order(entities)
-        await self._declare(connection, ordered, may_be_ours=may_be_ours)
+        await self._declare(connection, ordered, may_be_ours=may_be_ours, is_awaited=is_awaited)
         for entity in map(self._identified, ordered):
             self._remember(entity)
 
@@ -98,7 +107,13 @@ class Registry:
                     await life_of(channel).call(self._identified(entity).declaration())
 
     async def _declare(
-        self, connection: Connection, entities: list[Entity], *, restoring: bool = False, may_be_ours: bool
+        self,
+        connection: Connection,
+        entities: list[Entity],
+        *,
+        restoring: bool = False,
+        may_be_ours: bool,
+        is_awaited: Callable[[], bool] = lambda: True,
     ) -> None:
         """On a channel of its own, which a refusal ends. A queue that the broker holds for a former life of ours, whose
         end it has not noticed yet, is asked for again. So is an auto-delete exchange that goes with such a queue just
@@ -132,6 +147,10 @@ class Registry:
                         "%r is held, perhaps for a former life of ours, and asked for again: %s", entity, error
                     )
                 await anyio.sleep(LOCKED_PAUSE)
+                if not is_awaited():
+                    raise ConsumingStopped(
+                        f"client.stop_consuming() was called: nothing waits any more for {entity!r}, which is held"
+                    ) from error
             except NotFound as error:
                 if tries and not is_node_down(error) and isinstance(entity, Binding | ExchangeBinding):
                     # An exchange went, and its bindings with it: only bindings are left to declare, so all of them.

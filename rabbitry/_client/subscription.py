@@ -42,6 +42,7 @@ from rabbitry._errors import (
 )
 from rabbitry._values.arguments import table_of
 from rabbitry._values.durations import seconds
+from rabbitry._values.nothing import NOTHING
 from rabbitry._values.options import ConsumeOptions, checked_prefetch
 from rabbitry._values.topology import Queue, name_of
 
@@ -187,12 +188,15 @@ class Subscription:
                 self._roster.left(self)
 
     def stop(self) -> None:
-        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine."""
+        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine, though
+        awaiting it is harmless: it does not wait for the broker, leaving the block does.
+        """
         self._is_stopped = True
         self._waiting.cancel()
         if self._consumer is not None:
             self._consumer.stop()
             self._roster.left(self)
+        return NOTHING  # type: ignore[no-any-return]
 
     # --- iterating ----------------------------------------------------------------------------------------------------
 

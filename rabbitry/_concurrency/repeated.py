@@ -60,7 +60,7 @@ class Repeated:
         known = self._kinds.get(kind)
         if known is None:
             if len(self._kinds) >= KINDS:
-                self._kinds.pop(next(iter(self._kinds)), None)
+                self._kinds.pop(list(self._kinds)[0], None)  # noqa: RUF015 - whole, as others may add to it
             known = self._kinds[kind] = _Kind()
         if 0 <= now - known.written_at < AGAIN_AFTER:
             known.left_out += 1
@@ -78,7 +78,7 @@ class Repeated:
         """There will be no more about `name`: write `text`, to which their number is added, where lines were left out
         since the last that was written.
         """
-        kinds = [kind for kind in self._kinds if kind[0] == name]
-        left_out = sum(self._kinds.pop(kind).left_out for kind in kinds)
+        kinds = [kind for kind in list(self._kinds) if kind[0] == name]  # a copy, as others may add to it
+        left_out = sum(self._kinds.pop(kind, _Kind()).left_out for kind in kinds)
         if left_out:
             logger.log(level, text, *args, left_out)

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rabbitry._channel.consumer import Consumer, life_behind
-from rabbitry._channel.delivery import NOTHING, Delivery, OnError, ProcessDelivery, check_on_error
+from rabbitry._channel.delivery import Delivery, OnError, ProcessDelivery, check_on_error
 from rabbitry._channel.life import ChannelLife
 from rabbitry._instrumentation import ProcessOperation
 from rabbitry._instrumented.life import InstrumentedLife
+from rabbitry._values.nothing import NOTHING
 
 __all__ = ["InstrumentedDelivery", "Origin", "observed", "process_operation"]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rabbitry._values.nothing import NOTHING
+
 __all__ = ["Stop", "told"]
 
 
@@ -39,10 +41,11 @@ class Stop:
         return self._is_set
 
     def set(self) -> None:
-        """End what has it. Not a coroutine; harmless when done twice."""
+        """End what has it. Not a coroutine, though awaiting it is harmless; nor is doing it twice any harm."""
         self._is_set = True
         for callback in self._callbacks.copy():
             callback()
+        return NOTHING  # type: ignore[no-any-return]
 
 
 @contextmanager

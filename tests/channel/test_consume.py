@@ -14,8 +14,13 @@ import rabbitry
 from rabbitry._channel import consumer
 from rabbitry._channel.channel import life_of
 from rabbitry._channel.consumer import ended_by
+from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.methods import Method
+from rabbitry.testing import open_proxy
 from tests.support.cancelling import Driven
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique, until
+from tests.support.peer import scripted
+from tests.support.protocol_broker import method_frame
 
 NUMBERS = [b"%d" % number for number in range(200)]
 
@@ -577,6 +582,34 @@ async def _called(function: Callable[[], object]) -> None:
     function()
 
 
+async def test_leaving_waits_for_the_cancel_of_who_was_stopped_while_it_was_entered(amqp_url: str) -> None:
+    async with open_proxy(amqp_url) as proxy, open_channel(proxy.url) as channel:
+        queue = await exclusive_queue(channel, NUMBERS[:5])
+        proxy.delay = 0.02
+        for _ in range(3):
+            deliveries = channel.consume(queue, consumer_tag="mine", exclusive=True, prefetch=3)
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(_stopped_once_asked_for, deliveries)
+                async with deliveries:
+                    assert [delivery async for delivery in deliveries] == []
+        assert await has_counts(channel, queue, 5)
+        await check_channel(channel)
+
+
+async def _stopped_once_asked_for(deliveries: rabbitry.Consumer) -> None:
+    while deliveries._registration is None:
+        await anyio.lowlevel.checkpoint()
+    deliveries.stop()
+
+
+async def test_awaiting_a_stop_is_harmless(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        async with channel.consume(await exclusive_queue(channel, NUMBERS[:5])) as deliveries:
+            await deliveries.stop()  # type: ignore[func-returns-value]
+            assert [delivery async for delivery in deliveries] == []
+        await check_channel(channel)
+
+
 async def test_leaving_does_not_wait_where_there_is_nothing_to_cancel(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel)
@@ -593,6 +626,29 @@ async def test_leaving_does_not_wait_where_there_is_nothing_to_cancel(amqp_url: 
                 connection._endpoint.drop()
                 with anyio.fail_after(1):
                     await deliveries.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("end", ["channel", "connection"])
+async def test_an_end_between_two_consumers_of_one_iteration_is_told(end: str) -> None:
+    """In the very turn of cancel-ok there is no consumer on the channel that could be told."""
+    error = (
+        methods.ChannelClose(reply_code=541, reply_text="oops", failing_class_id=0, failing_method_id=0)
+        if end == "channel"
+        else methods.ConnectionClose(reply_code=541, reply_text="oops", failing_class_id=0, failing_method_id=0)
+    )
+
+    def answer(method: Method, number: int) -> bytes | None:
+        if isinstance(method, methods.BasicCancel):
+            cancelled = method_frame(number, methods.BasicCancelOk(consumer_tag=method.consumer_tag))
+            return cancelled + method_frame(number if end == "channel" else 0, error)
+        return None
+
+    with scripted(answer) as peer, anyio.fail_after(10), pytest.raises(rabbitry.Closed, match="oops"):
+        async with rabbitry.connect(peer.url) as connection, connection.channel(confirm=False) as channel:
+            async with channel.consume("q", prefetch=2) as deliveries:
+                with pytest.raises(rabbitry.Closed, match="oops"):
+                    await consumer.begin_again(deliveries, 8, dict)
+                await anext(deliveries)
 
 
 # --- large messages ---------------------------------------------------------------------------------------------------

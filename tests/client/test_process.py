@@ -14,10 +14,14 @@ import pytest
 
 import rabbitry
 from rabbitry import Delivery
+from rabbitry._channel.consumer import MESSAGE_OVERHEAD, has_ended
+from rabbitry._channel.second import SecondConsumer
 from rabbitry._channel.widening import HELD_MOST, Widening
+from rabbitry._client import pauses
+from rabbitry._client.pauses import Pauses
 from rabbitry._values.options import default_prefetch
 from tests.support.clients import some_queue, through_proxy
-from tests.support.helpers import has_counts, open_channel, unique, until
+from tests.support.helpers import exclusive_queue, has_counts, open_channel, unique, until
 
 
 async def fill(client: rabbitry.Client, queue: str, bodies: list[bytes]) -> None:
@@ -126,6 +130,37 @@ async def test_what_waits_goes_back_at_once(amqp_url: str, how: str) -> None:
                         assert await has_counts(channel, queue, 2 if how == "drained" else 3)
             assert not prompt.cancelled_caught
             tg.cancel_scope.cancel()
+
+
+async def test_what_waits_takes_no_more_memory_than_it_may(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no prefetch bounds it: the first goes back ahead of its time."""
+    monkeypatch.setattr(pauses, "HARD_MARK", 3 * 10_000)
+    most = 0
+    put_back = Pauses.put_back
+
+    def watched(self: Pauses, delivery: Delivery) -> float:
+        nonlocal most
+        pause = put_back(self, delivery)
+        most = max(most, len(self))
+        assert self._bytes == sum(len(each.body) + MESSAGE_OVERHEAD for _, _, each in self._held)
+        return pause
+
+    monkeypatch.setattr(Pauses, "put_back", watched)
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await fill(client, queue, [bytes([number]) * 9000 for number in range(20)])
+        runs: Counter[bytes] = Counter()
+
+        async def handle(delivery: Delivery) -> None:
+            runs[delivery.body[:1]] += 1
+            raise ValueError("boom")
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, prefetch=0))
+            await until(lambda: len(runs) == 20 and min(runs.values()) >= 3)
+            tg.cancel_scope.cancel()
+        assert most == 3
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 20)
 
 
 async def test_a_lost_connection_drops_what_waits(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -439,6 +474,76 @@ async def test_a_single_active_consumer_stays_the_active_one(amqp_url: str) -> N
             tg.cancel_scope.cancel()
         assert seen == [("first", body) for body in bodies]
         await near.delete(queue)
+
+
+@pytest.mark.parametrize(
+    ("size", "held", "more"), [(10, 1, 2), (10, 1000, 100), (1 << 20, 1000, 64), (100 << 20, 5, 0)]
+)
+async def test_what_is_made_up_for_is_bounded(amqp_url: str, size: int, held: int, more: int) -> None:
+    """Or a prefetch of 2 would let come a hundred of the largest messages that there are."""
+    async with open_channel(amqp_url) as channel:
+        async with channel.consume(await exclusive_queue(channel), prefetch=2) as deliveries:
+            widening, second = Widening(2, 1), SecondConsumer(deliveries)
+            widening._largest = size
+            widening.held = lambda: held
+            await widening._tick(second, 0)
+            assert second.prefetch == more
+
+
+async def test_a_second_consumer_that_the_broker_cancelled_is_not_begun_again(amqp_url: str) -> None:
+    """Its queue has gone, and the first one is about to be told: to ask for it would end the channel, and what handlers
+    have of it could not be settled any more.
+    """
+    async with open_channel(amqp_url) as channel:
+        async with channel.consume(await exclusive_queue(channel), prefetch=2) as deliveries:
+            widening, second = Widening(2, 1), SecondConsumer(deliveries)
+            widening._risen = 8
+            await widening._tick(second, 0)
+            assert second.prefetch == 6 and await consumers_of(channel, deliveries.queue) == 2
+            await channel.delete_queue(deliveries.queue)
+            await until(lambda: second.is_over and has_ended(deliveries))
+            await widening._tick(second, 0)
+            assert second.prefetch == 0 and channel.is_open
+
+
+async def test_what_was_refused_is_not_asked_again(amqp_url: str) -> None:
+    """By a policy that allows a channel one consumer, say: every life would end by it."""
+
+    class Refused(Widening):
+        async def _follow(self, consumer: Any, second: Any) -> None:
+            raise rabbitry.AccessRefused("not that many", code=403, method="basic.consume")
+
+    class Lost(Widening):
+        async def _follow(self, consumer: Any, second: Any) -> None:
+            raise rabbitry.ConnectionClosed("gone")
+
+    async with open_channel(amqp_url) as channel:
+        async with channel.consume(await exclusive_queue(channel), prefetch=2) as deliveries:
+            for kind in (Refused, Lost):
+                widening = kind(2, 1)
+                await widening._watched(deliveries)
+                assert widening._is_useless == (kind is Refused)
+
+
+async def test_what_comes_to_be_held_as_a_watch_ends_is_made_up_for(amqp_url: str) -> None:
+    watches = 0
+
+    class Brief(Widening):
+        async def _follow(self, consumer: Any, second: Any) -> None:
+            nonlocal watches
+            watches += 1
+            if watches == 1:
+                self.held = lambda: 1
+                self.hold_changed(delivery)
+
+    async with open_channel(amqp_url) as channel:
+        async with channel.consume(await exclusive_queue(channel, [b"x"]), prefetch=1) as deliveries:
+            delivery = await anext(deliveries)
+            async with anyio.create_task_group() as tg:
+                widening = Brief(1, 1)
+                widening.start_soon = tg.start_soon
+                widening._watch(delivery)
+            assert watches == 2
 
 
 def test_the_bounds_of_the_prefetch() -> None:

@@ -20,9 +20,10 @@ import pytest
 
 import rabbitry
 from rabbitry import Delivery, Queue, Stop
+from rabbitry._client import link
 from rabbitry.testing import open_proxy
 from tests.support.clients import QUICK, refuse, some_queue, through_proxy
-from tests.support.helpers import has_counts, open_channel, until
+from tests.support.helpers import has_counts, open_channel, unique, until
 
 ROOT = Path(__file__).parents[2]
 RECIPE = next(
@@ -125,6 +126,55 @@ async def test_the_stop_ends_what_waits_for_a_broker(amqp_url: str, verb: str, b
                 await ended.wait()
                 if broker == "vanished":
                     await wait()  # nor does one wait that begins now
+
+
+@pytest.mark.parametrize("verb", WAITING)
+async def test_the_first_attempt_after_the_stop_has_an_end(
+    amqp_url: str, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "ONE_ATTEMPT", 0.1)
+    async with open_proxy(amqp_url) as proxy, rabbitry.open_client(proxy.url) as client:
+        proxy.on_link = lambda link: link.stall()
+        client.stop_consuming()
+        with anyio.fail_after(5), pytest.raises(rabbitry.ConsumingStopped, match="was not made yet"):
+            await WAITING[verb](client)
+
+
+async def test_the_stop_ends_what_waits_for_a_queue_that_is_held(amqp_url: str) -> None:
+    async with rabbitry.open_client(amqp_url) as holder, through_proxy(amqp_url) as (client, proxy):
+        jobs = Queue(unique(), exclusive=True)
+        await holder.declare(jobs)
+        await client.inspect("jobs")
+        proxy.links[0].stall()
+        ended = anyio.Event()
+
+        async def declare() -> None:
+            with pytest.raises(rabbitry.ConsumingStopped, match="which is held"):
+                await client.declare(jobs)
+            ended.set()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(declare)
+            await anyio.wait_all_tasks_blocked()
+            proxy.cut()
+            await until(lambda: client.statistics()["consuming_lives"] == 2)
+            await anyio.sleep(0.1)
+            assert not ended.is_set()  # its former life may have declared it
+            client.stop_consuming()
+            with anyio.fail_after(2):
+                await ended.wait()
+
+
+async def test_awaiting_what_ends_something_is_harmless(amqp_url: str) -> None:
+    """A habit from clients where these are coroutines."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.forget(Queue(queue))  # type: ignore[func-returns-value]
+        async with client.consume(queue) as deliveries:
+            await deliveries.stop()  # type: ignore[func-returns-value]
+        async with client.consume(queue) as deliveries:
+            await client.stop_consuming()  # type: ignore[func-returns-value]
+            assert [delivery async for delivery in deliveries] == []
+        await Stop().set()  # type: ignore[func-returns-value]
 
 
 async def test_the_stop_leaves_what_can_be_done_alone(amqp_url: str) -> None:

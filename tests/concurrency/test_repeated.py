@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from threading import Thread
 
 import pytest
 
@@ -60,3 +62,29 @@ def test_a_clock_that_goes_back_silences_nothing(caplog: pytest.LogCaptureFixtur
         with with_clock(Clock(lambda now=now: now, lambda: 0.0)):  # type: ignore[misc]
             repeated.log(logging.ERROR, "jobs", None, "failed")
     assert len(caplog.records) == 2
+
+
+def test_several_threads(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks through what is remembered meets no other who adds to it."""
+    repeated, failures = Repeated(), list[BaseException]()
+
+    def log(name: str) -> None:
+        try:
+            for number in range(3000):
+                repeated.log(logging.DEBUG, name, number, "line")
+                if number % 50 == 0:
+                    repeated.finish(logging.DEBUG, name, "%d more")
+        except RuntimeError as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=log, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures

@@ -398,6 +398,8 @@ class Client:
         for channel in self.channels if consumer is not None else ():
             if channel.consumers.get(consumer.consumer_tag) is consumer:
                 self.track(channel.cancel(consumer, token), token)
+                if consumer.canceller == token:  # put off until it has started
+                    self.waiting.add(token)
 
     def get(self, token: int, number: int) -> None:
         channel = self.pick(self.channels, number)

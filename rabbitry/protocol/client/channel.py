@@ -41,10 +41,10 @@ _HEADS_KEPT = 256
 class ProtocolConsumer:
     """A consumer's entry in its channel. `discard` sends what still arrives back to the queue.
 
-    `is_started` once consume-ok has come.
+    `is_started` once consume-ok has come; until then a cancel is put off, and with it who waits for cancel-ok.
     """
 
-    __slots__ = ("consumer_tag", "discard", "is_started", "no_ack", "token")
+    __slots__ = ("canceller", "consumer_tag", "discard", "is_started", "no_ack", "token")
 
     def __init__(self, consumer_tag: bytes, no_ack: bool, token: Any) -> None:
         self.consumer_tag = consumer_tag
@@ -52,6 +52,7 @@ class ProtocolConsumer:
         self.token = token
         self.discard = False
         self.is_started = False
+        self.canceller: Any = None
 
 
 class ProtocolChannel(Settling):
@@ -168,6 +169,8 @@ class ProtocolChannel(Settling):
         self.slots = Slots([keep] if keep is not None else [])
         self.drop_held()
         consumers = [consumer.token for consumer in self.consumers.values()]
+        put_off = (each.canceller for each in self.consumers.values() if not each.is_started)
+        waiting += [canceller for canceller in put_off if canceller is not None]
         self.consumers = {}
         unknown, never_sent = self.confirms.take_all(unsent)
         if self.tags is not NO_TAGS:
@@ -252,13 +255,14 @@ class ProtocolChannel(Settling):
 
     def cancel(self, consumer: ProtocolConsumer, waiter: Any) -> Slot | None:
         """Queue basic.cancel; what still arrives for the consumer goes back to the queue. None if it has ended
-        already.
+        already, or has not started: then it is queued later, and `waiter` told.
         """
         if consumer.discard or self.consumers.get(consumer.consumer_tag) is not consumer:
             return None
         consumer.discard = True
         if not consumer.is_started:
             # RabbitMQ 3.10 crashes (541) where a cancel overtakes consume-ok in its channel: it is sent then.
+            consumer.canceller = waiter
             return None
         return self.request_cancel(consumer, waiter)
 

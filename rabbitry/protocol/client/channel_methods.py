@@ -65,7 +65,7 @@ def _on_consume_ok(channel: ProtocolChannel, slot: Slot, method: Method) -> None
     if consumer is not None:
         consumer.is_started = True
         if consumer.discard:  # abandoned or stopped meanwhile
-            channel.request_cancel(consumer, None)
+            channel.request_cancel(consumer, consumer.canceller)
 
 
 def _on_cancel_ok(channel: ProtocolChannel, slot: Slot, method: Method) -> None:
