@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from random import Random
 from threading import get_ident
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import anyio
 
 from rabbitry._client.changes import Change
+from rabbitry._client.hosts import first_to_open
 from rabbitry._client.refusals import is_refusal, was_told
 from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._concurrency.scopes import background
@@ -287,26 +289,32 @@ class Link:
             if failures or self.lives:
                 follows = await self._fate.pause(self.backoff.delay(max(1, failures + self._short_lives), _RANDOM))
             refusals = 0
-            for host in self._in_turn():
-                settings = host
-                rest = self.backoff.rest(anyio.current_time() - began)
-                if rest > 0:
-                    settings = replace(settings, connect_timeout=min(settings.connect_timeout, rest))
-                elif self.last_error is not None:  # (one attempt is made, however late this task had its turn)
-                    break
+
+            def is_hopeless(host: Settings, error: OSError) -> bool:
+                nonlocal former, refusals
+                if self._is_final(error, former):
+                    return True
+                self.last_error = former = error
+                self._failed = host
+                self._wake()  # who would rather fail than wait
+                logger.warning("%s: %s", host.name, error)
+                refusals += isinstance(error, AuthenticationFailed)
+                return refusals == len(self._hosts) and not self._fate.has_lived  # waiting does not mend it
+
+            rest = self.backoff.rest(anyio.current_time() - began)
+            if rest <= 0 and self.last_error is None:
+                rest = inf  # one attempt is made, however late this task had its turn
+            found = None
+            if rest > 0:
+                found = await first_to_open(self._in_turn(), partial(self._entered, most=rest), is_hopeless)
+            if found is not None:
+                host, connection = found
                 try:
                     # Who only followed tells nobody: two that are dropped again and again would chase each other.
-                    return await self._open_at(settings, is_news=not follows)
+                    return await self._restored(connection, is_news=not follows)
                 except (ConnectFailed, OSError) as error:
-                    if self._is_final(error, former):
+                    if is_hopeless(host, error):
                         raise
-                    self.last_error = former = error
-                    self._failed = host
-                    self._wake()  # who would rather fail than wait
-                    logger.warning("%s: %s", settings.name, error)
-                    refusals += isinstance(error, AuthenticationFailed)
-                    if refusals == len(self._hosts) and not self._fate.has_lived:
-                        raise  # waiting does not mend it
             failures += 1
 
     def _in_turn(self) -> list[Settings]:
@@ -330,8 +338,8 @@ class Link:
             return False
         return isinstance(error, NotConnected) or not self._fate.has_lived
 
-    async def _open_at(self, settings: Settings, *, is_news: bool) -> Connection:
-        connection = await self._entered(settings)
+    async def _restored(self, connection: Connection, *, is_news: bool) -> Connection:
+        """The connection, with what its life needs; or it is left."""
         if is_news:
             self._fate.tell_connected()
         try:
@@ -341,7 +349,9 @@ class Link:
             raise
         return connection
 
-    async def _entered(self, settings: Settings) -> Connection:
+    async def _entered(self, settings: Settings, *, most: float = inf) -> Connection:
+        """A connection, made within `most` seconds."""
+        settings = replace(settings, connect_timeout=min(settings.connect_timeout, most))
         if self._credentials is not None:
             username, password, self._expires_in = await self._ask(settings.connect_timeout)
             address = replace(settings.address, username=username, password=password)
