@@ -219,21 +219,21 @@ def test_interrupted_ahead_of_the_confirms(cli: Cli, queue: str, amqp_url: str, 
         program(proxy.url, *words, stdin=PIPE, stdout=PIPE) as publisher,
     ):
         assert publisher.stdin is not None and publisher.stdout is not None
-        publisher.stdin.write(b"first\n")
+        publisher.stdin.write(b"first\nsecond\n")
         publisher.stdin.flush()
-        eventually(lambda: depth(cli, queue) == 1)
+        eventually(lambda: depth(cli, queue) == 2)  # the second leaves once the first is confirmed
         for link in proxy.links:
             portal.call(link.to_client.stall)
-        publisher.stdin.write(b"second\n")
+        publisher.stdin.write(b"third\n")
         publisher.stdin.close()
         publisher.stdin = None
-        eventually(lambda: depth(cli, queue) == 2)
+        eventually(lambda: depth(cli, queue) == 3)
         publisher.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             publisher.wait(timeout=0.3)
         portal.call(proxy.resume)
         assert publisher.wait(timeout=10) == 130
-        assert b'"published":2,"confirmed":2' in publisher.stdout.read()
+        assert b'"published":3,"confirmed":3' in publisher.stdout.read()
 
 
 @BACKENDS

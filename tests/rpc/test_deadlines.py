@@ -108,7 +108,7 @@ async def test_a_server_that_was_stopped_with_requests_in_hand_does_not_execute_
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)  # they were acknowledged
         await channel.delete_queue(queue)
-    assert sum("was not begun" in record.message for record in caplog.records) == 2
+    assert sum("was not begun" in record.message for record in caplog.records) == 1  # one line a second
 
 
 @pytest.mark.parametrize("where", ["connection", "client"])
