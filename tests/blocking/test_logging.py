@@ -159,11 +159,18 @@ def test_lines_that_nobody_writes_are_bounded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(log_thread, "LINES_KEPT", 2)
-    go_on = threading.Event()
-    attach(Publishing(lambda _: go_on.wait(20)))
+    is_writing, go_on = threading.Event(), threading.Event()
+
+    def publish(_: bytes) -> None:
+        is_writing.set()
+        go_on.wait(20)
+
+    attach(Publishing(publish))
     lines = logging.getLogger("rabbitry")
     with blocking.open_client(proxy.url) as client:
-        for number in range(5):
+        client._portal.submit(partial(lines.warning, "line 0"))
+        assert is_writing.wait(20)
+        for number in range(1, 5):
             client._portal.submit(partial(lines.warning, "line %s", number))
         client.publish(b"x", routing_key="nowhere", timeout=10)  # (by then they were logged)
         go_on.set()
