@@ -477,9 +477,9 @@ def test_a_client_declares_inspects_and_deletes(client: blocking.Client) -> None
 
 def test_a_client_raises_what_the_broker_refuses_and_goes_on(client: blocking.Client, queue: str) -> None:
     for _ in range(3):
-        with pytest.raises(rabbitry.ConnectionClosed, match="unknown exchange type"):
+        with pytest.raises(rabbitry.Closed, match="unknown exchange type"):
             client.declare(Exchange(unique(), "fanuot"), timeout=10)
-    with pytest.raises(rabbitry.ConnectionClosed, match="unknown exchange type"):
+    with pytest.raises(rabbitry.Closed, match="unknown exchange type"):
         with client.rpc(reply_to=Exchange(unique(), "nonsense"), timeout=10) as rpc:
             rpc.call("nowhere", timeout=10)
     with pytest.raises(ValueError, match="offset"):

@@ -446,7 +446,9 @@ def test_json_is_one_object_a_line(cli: Cli, queue: str) -> None:
 # --- what the broker closes the connection over -----------------------------------------------------------------------
 
 
-def test_a_refusal_is_no_broker_out_of_reach(cli: Cli) -> None:
+def test_a_refusal_is_no_broker_out_of_reach(cli: Cli, broker_version: tuple[int, ...]) -> None:
+    if broker_version >= (4,):
+        pytest.skip("RabbitMQ 4 closes the channel alone over an unknown exchange type, and crashes over neither")
     for command, words in (
         (("declare", "exchange", unique(), "--type", "fanuot"), "unknown exchange type"),
         (("declare", "queue", unique(), "--argument", "x-queue-master-locator=bogus"), "INTERNAL_ERROR"),

@@ -90,8 +90,21 @@ async def consuming(client: rabbitry.Client, queue: str) -> AsyncIterator[list[b
         tg.cancel_scope.cancel()
 
 
+@pytest.fixture
+def closes_connections(broker_version: tuple[int, ...]) -> None:
+    """Of a broker that closes the connection over these declarations."""
+    if broker_version >= (4,):
+        pytest.skip("RabbitMQ 4 closes the channel alone over an unknown exchange type (406), and crashes over neither")
+
+
 @pytest.mark.parametrize(("operation", "code"), REFUSED)
-async def test_a_refusal_is_raised_at_once_and_the_others_go_on(amqp_url: str, operation: Operation, code: int) -> None:
+async def test_a_refusal_is_raised_at_once_and_the_others_go_on(
+    amqp_url: str, operation: Operation, code: int, broker_version: tuple[int, ...]
+) -> None:
+    if code != 540 and broker_version >= (4,):
+        if code == 541:
+            pytest.skip("RabbitMQ 4 does not know the argument over which RabbitMQ 3 crashes")
+        code = 406  # of the channel alone
     async with (
         some_stream(amqp_url) as stream,
         some_queue(amqp_url) as name,
@@ -99,7 +112,7 @@ async def test_a_refusal_is_raised_at_once_and_the_others_go_on(amqp_url: str, o
         consuming(client, name) as bodies,
     ):
         for _ in range(FEW.attempts + 1 if FEW.attempts else 0):  # which must not be counted as vain attempts
-            with anyio.fail_after(10), pytest.raises(rabbitry.ConnectionClosed) as raised:
+            with anyio.fail_after(10), pytest.raises(rabbitry.Closed) as raised:
                 await operation(client, stream)
             assert raised.value.code == code
         await client.publish(b"x", routing_key=name)
@@ -107,6 +120,7 @@ async def test_a_refusal_is_raised_at_once_and_the_others_go_on(amqp_url: str, o
         assert sum(client.statistics()[f"{role}_lives"] for role in ("consuming", "publishing")) <= 2 + 6
 
 
+@pytest.mark.usefixtures("closes_connections")
 async def test_suspects_are_tried_one_by_one(amqp_url: str) -> None:
     """Several declarations are under way at once, and the broker does not say which one it means."""
     outcomes: dict[str, int | None] = {}
@@ -347,6 +361,7 @@ async def test_cancelling_a_trial_ends_its_connection() -> None:
             assert client.statistics()["declared"] == 1
 
 
+@pytest.mark.usefixtures("closes_connections")
 async def test_connections_tell_their_own_operation_from_others(amqp_url: str) -> None:
     """The raw layer: each has its end, and what that has to do with it."""
     blames: dict[str, str] = {}
@@ -368,6 +383,7 @@ async def test_connections_tell_their_own_operation_from_others(amqp_url: str) -
     assert blames == {"iterating": "another", "declaring": "this", "later": "another"}
 
 
+@pytest.mark.usefixtures("closes_connections")
 async def test_binding_to_what_is_refused_leaves_nothing_remembered(amqp_url: str) -> None:
     queue, exchange = Queue(unique(), exclusive=True), Exchange(unique(), "fanuot")
     async with through_proxy(amqp_url) as (client, proxy):
