@@ -150,7 +150,7 @@ async def test_suspects_are_tried_one_by_one(amqp_url: str) -> None:
         assert client.statistics()["declared"] == 3
 
 
-async def test_consumers_that_are_suspect_lose_nothing(amqp_url: str) -> None:
+async def test_consumers_that_are_suspect_lose_nothing(amqp_url: str, broker_version: tuple[int, ...]) -> None:
     async with some_stream(amqp_url) as stream, some_queue(amqp_url) as name:
         async with open_channel(amqp_url) as channel:
             for number in range(20):
@@ -166,9 +166,14 @@ async def test_consumers_that_are_suspect_lose_nothing(amqp_url: str) -> None:
                 refusals.append(str(raised.value))
 
             async def innocent() -> None:
-                async with client.consume(name, no_ack=True) as deliveries:
+                # RabbitMQ 4 may have sent some to the connection that it then closes, which no_ack alone would lose
+                no_ack = broker_version < (4,)
+                async with client.consume(name, no_ack=no_ack) as deliveries:
                     async for delivery in deliveries:
-                        bodies.append(delivery.body)
+                        if not no_ack:
+                            delivery.ack()
+                        if delivery.body not in bodies:
+                            bodies.append(delivery.body)
                         if len(bodies) == 20:
                             return
 
