@@ -119,7 +119,7 @@ def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.C
     late = result["phases"][2]["seconds"] - 1  # a busy machine makes it longer
     assert is_what_fell_due(publish["planned"], 400, result)
     assert publish["sent"] <= publish["planned"] + 200 + 400 * late  # until the end was noticed
-    if publish["lag_ms"]["max"] < 100:  # the machine could do it
+    if publish["confirm_latency_ms"]["max"] < 50:  # each producer had room for its next message before that was due
         assert (publish["planned"] <= publish["sent"], publish["skipped"]) == (True, 0)
     assert rpc["planned"] <= rpc["calls"] + rpc["skipped"]
     if rpc["latency_ms"]["max"] < 50:  # each caller was ready for its next call before that was due
