@@ -288,13 +288,11 @@ class Subscription:
                 raise StopAsyncIteration
 
     async def _leave_channel(self, ended: Consumer) -> None:
-        """Close the channel of a consumer that has ended. Where the broker ended the consumer alone, what came before
-        can still be settled on it, and the next consumer is one more on the same channel. A stream goes on at what was
-        not settled, so that must not be settled any more.
+        """Close the channel of a consumer that has ended, also where the broker ended the consumer alone: what was not
+        acknowledged in time RabbitMQ 4.3 delivers again, and a late acknowledgement of the former delivery has it close
+        the channel over the right one.
         """
         assert self._channel is not None
-        if self._channel.is_open and self._position is None:
-            return
         await life_of(self._channel).close()
         ended.drop_stale()
 

@@ -442,9 +442,9 @@ async def test_a_reply_that_no_frame_can_carry(amqp_url: str, caplog: pytest.Log
     """The request is rejected, and the server has its place for the next."""
 
     async def handler(request: rabbitry.Delivery) -> rabbitry.Message:
-        return rabbitry.Message(b"", headers={"large": "x" * 5000 if request.body == b"bad" else ""})
+        return rabbitry.Message(b"", headers={"large": "x" * 9000 if request.body == b"bad" else ""})
 
-    async with rabbitry.connect(amqp_url, frame_max=4096) as connection, connection.channel() as channel:
+    async with rabbitry.connect(amqp_url, frame_max=8192) as connection, connection.channel() as channel:
         queue = await exclusive_queue(channel)
         async with anyio.create_task_group() as tg:
             tg.start_soon(partial(connection.serve, queue, handler, concurrency=1, raw=True))

@@ -89,12 +89,14 @@ async def session(url: str) -> list[Any]:
             if delivery is not None:
                 found += delivery.body, delivery.message
             async with channel.consume(QUEUE, consumer_tag="c") as requests, connection.rpc() as rpc:
-                answered = anyio.Event()
+                answered, failures = anyio.Event(), list[rabbitry.RabbitryError]()
                 async with anyio.create_task_group() as tg:
-                    tg.start_soon(answer, channel, requests, answered)
+                    tg.start_soon(answer, channel, requests, answered, failures)
                     try:
                         found.append(await rpc.call(QUEUE, 21))
                         await answered.wait()  # its confirm and the reply come in any order
+                        for failure in failures:
+                            raise failure
                     except rabbitry.RabbitryError as error:
                         found.append(error)
                     tg.cancel_scope.cancel()
@@ -103,8 +105,13 @@ async def session(url: str) -> list[Any]:
     return found
 
 
-async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer, answered: anyio.Event) -> None:
-    """Give each request back to its caller. What ends this ends the caller, too, who tells of it."""
+async def answer(
+    channel: rabbitry.Channel,
+    requests: rabbitry.Consumer,
+    answered: anyio.Event,
+    failures: list[rabbitry.RabbitryError],
+) -> None:
+    """Give each request back to its caller. What ends this is noted, as the caller may have its reply by then."""
     try:
         async for request in requests:
             properties = request.properties
@@ -114,8 +121,8 @@ async def answer(channel: rabbitry.Channel, requests: rabbitry.Consumer, answere
             await channel.publish(reply, routing_key=properties.reply_to or "")
             request.ack()
             answered.set()
-    except rabbitry.RabbitryError:
-        pass
+    except rabbitry.RabbitryError as error:
+        failures.append(error)
     finally:
         answered.set()
 
