@@ -383,9 +383,7 @@ class Consumer:
         self._wake(len(deliveries))  # others may wait for what a cancelled batch held
 
     def take_over(self, former: Consumer) -> None:
-        """Give out first what a consumer that has ended still holds, of the same queue: what can still be settled on
-        this channel, or need not be.
-        """
+        """Give out first what a consumer that has ended still holds, of the same queue, and need not be settled."""
         held = [delivery for delivery in former._take_all() if self._method.no_ack or not delivery.is_stale]
         if self._bound is not None:
             self._bound += len(held)

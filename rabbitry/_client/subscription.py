@@ -339,25 +339,21 @@ class Subscription:
         """Subscribe in this life. False where the broker refuses what it may grant the next time."""
         self._fruitless += 1
         began = utc_now()
-        channel = former = self._channel
+        if self._channel is not None and self._on_loss is not None:  # it may have ended without a consumer
+            self._on_loss()
+        channel = connection.channel(confirm=False, prefetch=self._prefetch)
         try:
-            if channel is None or not channel.is_open:
-                if channel is not None and self._on_loss is not None:  # it may have ended without a consumer
-                    self._on_loss()
-                channel = connection.channel(confirm=False, prefetch=self._prefetch)
-                await channel.__aenter__()
+            await channel.__aenter__()
             consumer = self._new_consumer(channel)
             await consumer.__aenter__()
         except ConnectionClosed:
             raise
         except ChannelClosed as error:
-            assert channel is not None
             if not await self._is_mended(error, connection, channel, trouble):
                 raise
             return False
         except BaseException:
-            if channel is not None and (channel is not former or self.consumer_tag):  # (the tag is still in use there)
-                await life_of(channel).close()
+            await life_of(channel).close()
             raise
         if self._consumer is not None:
             consumer.take_over(self._consumer)
