@@ -34,6 +34,7 @@ __all__ = [
     "described",
     "log_failure",
     "queue_of",
+    "settle_handled",
 ]
 
 STREAM_TAKES_NOTHING_BACK = (
@@ -318,6 +319,15 @@ class ProcessDelivery:
             return "put back"
         seconds = self._put_back(self._delivery)
         return f"to be put back in {seconds:.1f} s" if seconds else "put back"
+
+
+def settle_handled(delivery: Delivery) -> None:
+    """Do what leaving the block without an error does."""
+    try:
+        if not delivery.is_settled:
+            delivery.ack()
+    except StaleDelivery:
+        ProcessDelivery(delivery, "raise").__exit__(None, None, None)  # which tells of it
 
 
 def log_failure(delivery: Delivery, error: BaseException, became: str) -> None:

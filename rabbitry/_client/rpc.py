@@ -99,7 +99,8 @@ class ClientRPC:
         connection was lost with the call in flight; `OutcomeUnknown` is left for what the broker itself closes the
         channel or connection for three times, and for `while_down="fail"`.
         """
-        exchange = name_of(exchange, Exchange)
+        if type(exchange) is not str:
+            exchange = name_of(exchange, Exchange)
         attempts = None
         rpc = self._ready(exchange)
         if rpc is not None:  # hot: the first attempt, with which nearly all are done

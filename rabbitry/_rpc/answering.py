@@ -84,8 +84,9 @@ class Answering:
 
     async def __call__(self, delivery: Delivery) -> None:
         """See the request through; returns when it may be acknowledged. Raises `DecodeError` if it has no address."""
-        request = read_request(delivery, self.arrivals.take(delivery), self._clock_skew, self._destinations.exchanges)
-        if not self._destinations.is_any and not self._destinations.allow(request):
+        destinations = self._destinations
+        request = read_request(delivery, self.arrivals.take(delivery), self._clock_skew, destinations.exchanges)
+        if not destinations.is_any and not destinations.allow(request):
             self._counts.refused += 1
             self._log(logging.WARNING, "refused", "was rejected: its reply may not go to %s", shown(request.key[0]))
             reject(delivery)

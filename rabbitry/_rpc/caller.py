@@ -150,9 +150,11 @@ class RPC:
         Its only time-out is the caller's cancel scope, which travels: the request expires in its queue, no server
         begins it once the time is up, and one that works on it stops. Cancelled, a late reply is dropped and counted.
         """
-        exchange = name_of(exchange, Exchange)
+        if type(exchange) is not str:
+            exchange = name_of(exchange, Exchange)
         channel, endpoint = self._life.live, self._life.endpoint
-        endpoint.check_loop()
+        if not endpoint.transport.scheduled:  # hot: so once a turn; who comes from another loop finds none
+            endpoint.check_loop()
         while not endpoint.make_room():
             channel.check_open()
             await endpoint.wait_room()
@@ -298,7 +300,10 @@ class _Call(Waiter):
     __slots__ = ("_body", "_properties", "exchange", "routing_key")
 
     def __init__(self, body: bytes, properties: Properties, exchange: str, routing_key: str) -> None:
-        Waiter.__init__(self)
+        self.is_done = False  # hot: as Waiter.__init__ does, without the call
+        self.value = None
+        self._error = None
+        self._signal = None
         self._body = body
         self._properties = properties
         self.exchange = exchange
