@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -195,6 +195,8 @@ class Client(Hosted[rabbitry.Client]):
         consumer_tag: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         offset: Offset | None = None,
+        filter: str | Sequence[str] | Set[str] | None = None,
+        match_unfiltered: bool = False,
         inactivity_timeout: Timeout = None,
         timeout: Timeout = None,
     ) -> Consumer:
@@ -216,6 +218,8 @@ class Client(Hosted[rabbitry.Client]):
                 consumer_tag=consumer_tag,
                 arguments=arguments,
                 offset=offset,
+                filter=filter,
+                match_unfiltered=match_unfiltered,
             ),
             prefetch,
             inactivity_timeout,
