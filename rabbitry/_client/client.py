@@ -622,7 +622,8 @@ class Client:
         if filtering:
             if self._registry.type_of(queue) not in ("stream", None):
                 raise ValueError(f"filter= is for streams, and {queue!r} is none")
-            options["offset"] = "next" if options.get("offset") is None else options["offset"]  # it is a stream, then
+            if options.get("offset") is None:  # it is a stream, then
+                options["offset"] = "next"
             options["arguments"] = merged(table_of(options.get("arguments")), filtering)
         return Subscription(
             self._consuming,

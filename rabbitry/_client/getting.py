@@ -18,7 +18,7 @@ from rabbitry._concurrency.waiting import checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import ChannelClosed
 from rabbitry._values.arguments import check_flag
-from rabbitry._values.topology import Queue, name_of
+from rabbitry._values.topology import Queue
 
 __all__ = ["Getting", "purge"]
 
@@ -40,7 +40,7 @@ class Getting:
 
     async def get(self, queue: str | Queue, no_ack: bool) -> Delivery | None:
         """One message of the queue, in the present life or the next one; None if the queue is empty."""
-        name_of(queue, Queue) if isinstance(queue, str) else self._registry.name_of(queue)
+        self._registry.name_of(queue)  # refuses what is no queue, whether or not there is a connection
         check_flag("no_ack", no_ack)
         await checkpoint_if_cancelled()
         self._roster.check_open()
@@ -89,7 +89,7 @@ class Getting:
 
 async def purge(link: Link, registry: Registry, queue: str | Queue) -> int:
     """Drop what is ready in the queue, in the present life or the next one, and return how many there were."""
-    name_of(queue, Queue) if isinstance(queue, str) else registry.name_of(queue)
+    registry.name_of(queue)  # refuses what is no queue, whether or not there is a connection
     await checkpoint_if_cancelled()
     count = 0
 

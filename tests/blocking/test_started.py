@@ -13,6 +13,7 @@ import pytest
 
 import rabbitry
 from rabbitry import blocking
+from rabbitry.testing import PrivateNode
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,6 +112,21 @@ def test_stop_on_is_for_the_main_thread(amqp_url: str) -> None:
     thread.join(20)
     client.close()
     assert len(caught) == 1 and "main thread" in str(caught[0])
+
+
+def test_an_alarm_is_visible() -> None:
+    with PrivateNode() as node, blocking.open_client(node.url) as client, client.changes() as changes:
+        client.publish(b"x", routing_key="nowhere", timeout=30)
+        with node.memory_alarm():
+            with pytest.raises(TimeoutError):
+                client.publish(b"y", routing_key="nowhere", timeout=2)
+            while not (change := changes.receive(timeout=30)).is_alarm:  # type: ignore[union-attr]
+                pass
+            assert change is not None and change.blocked_reason == client.blocked_reason
+            assert "memory" in str(client.blocked_reason) and client.is_ready
+        change = changes.receive(timeout=30)
+        assert change is not None and change.is_alarm and change.blocked_reason is None
+        assert client.blocked_reason is None
 
 
 def test_changes(amqp_url: str) -> None:
