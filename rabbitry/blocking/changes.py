@@ -14,7 +14,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 import rabbitry
-from rabbitry import Change
+from rabbitry import Change, NotConnected
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Portal, Timeout
 
@@ -49,7 +49,10 @@ class Changes(Block[MemoryObjectReceiveStream[Change]]):
             except (anyio.EndOfStream, anyio.ClosedResourceError):
                 return None
 
-        return self._portal.run(receive, timeout)
+        try:
+            return self._portal.run(receive, timeout)
+        except NotConnected:  # the client has ended, and the loop with it
+            return None
 
 
 @asynccontextmanager
