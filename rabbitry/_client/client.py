@@ -232,11 +232,12 @@ class Client:
         """Run `await handler(delivery)` for each delivery, up to `concurrency` at once, until stopped or cancelled.
 
         A handler that is no coroutine function runs in a worker thread, up to `concurrency` of them; what it returns is
-        awaited in the event loop if that can be (a lambda may return what a coroutine function gave). It is not
-        abandoned: cancelling waits for it to return (`anyio.from_thread.check_cancelled()` in it raises then). It
-        settles its delivery by returning or raising. What else it needs of the client it calls by way of the event
-        loop, `anyio.from_thread.run(client.publish, b"…")` or `anyio.from_thread.run_sync(delivery.reject)`: called
-        there as it is, `delivery.reject()` raises `LocalProtocolError` where that is noticed.
+        awaited in the event loop if that can be (a lambda may return what a coroutine function gave), and from then on
+        the handler is called there, too. It is not abandoned: cancelling waits for it to return
+        (`anyio.from_thread.check_cancelled()` in it raises then). It settles its delivery by returning or raising. What
+        else it needs of the client it calls by way of the event loop, `anyio.from_thread.run(client.publish, b"…")` or
+        `anyio.from_thread.run_sync(delivery.reject)`: called there as it is, `delivery.reject()` raises
+        `LocalProtocolError` where that is noticed.
 
         A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
         returns, put back when it is cancelled; what it settled itself stays so. What is put back for an error

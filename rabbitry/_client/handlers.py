@@ -108,7 +108,8 @@ class Processing:
 
 def asynchronous(handler: Callable[[Delivery], Any], concurrency: int) -> DeliveryHandler:
     """The handler itself where it is a coroutine function; else one that runs it in a worker thread, up to
-    `concurrency` at once, and awaits what it returns if that can be. Refuses what can't ever work.
+    `concurrency` at once, and awaits what it returns if that can be: once that was so, it is called in the event loop.
+    Refuses what can't ever work.
     """
     check_handler(handler)
     if is_async(handler):
@@ -116,11 +117,18 @@ def asynchronous(handler: Callable[[Delivery], Any], concurrency: int) -> Delive
     check_concurrency(concurrency)
     threads = anyio.CapacityLimiter(concurrency)
 
+    has_awaited = False
+
     async def in_thread(delivery: Delivery) -> None:
-        # Not abandoned when cancelled: it would go on beside the next handlers, beyond `concurrency`, and with a
-        # delivery that has been put back. In a tuple, as trio refuses a function that returns an awaitable.
-        (result,) = await anyio.to_thread.run_sync(lambda: (handler(delivery),), limiter=threads)
+        nonlocal has_awaited
+        if has_awaited:  # a lambda, say, which only calls a coroutine function: it blocks nothing
+            result = handler(delivery)
+        else:
+            # Not abandoned when cancelled: it would go on beside the next handlers, beyond `concurrency`, and with a
+            # delivery that has been put back. In a tuple, as trio refuses a function that returns an awaitable.
+            (result,) = await anyio.to_thread.run_sync(lambda: (handler(delivery),), limiter=threads)
         if isawaitable(result):
+            has_awaited = True
             await result
 
     return in_thread

@@ -106,6 +106,25 @@ async def test_what_it_returns_is_awaited_in_the_loop(amqp_url: str) -> None:
         assert await has_counts(other, queue, 0)
 
 
+async def test_once_it_returned_an_awaitable_it_is_called_in_the_loop(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        loop, threads = threading.get_ident(), list[int]()
+
+        async def work(delivery: Delivery) -> None:
+            if delivery.body == b"last":
+                client.stop_consuming()
+
+        def handle(delivery: Delivery) -> Awaitable[None]:
+            threads.append(threading.get_ident())
+            return work(delivery)
+
+        for body in (b"1", b"2", b"last"):
+            await client.publish(body, routing_key=queue)
+        with anyio.fail_after(20):
+            await client.process(queue, lambda delivery: handle(delivery))
+        assert threads[0] != loop and threads[1:] == [loop, loop]
+
+
 async def test_cancelled_it_is_waited_for_and_what_it_did_counts(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as other:
         began, go_on, ended = threading.Event(), threading.Event(), list[bytes]()
