@@ -31,6 +31,7 @@ from rabbitry._client.pauses import Pauses
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import RabbitryError, shown
+from rabbitry._values.annotations import Unfit
 from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
 
@@ -107,6 +108,8 @@ class Processing:
     def _verdict(self, delivery: Delivery, error: Exception) -> Verdict:
         if isinstance(error, NotAwaitable):  # as the next one would be
             return "raise"
+        if isinstance(error, Unfit) and self._on_error == "requeue":  # as it would be each time that it came again
+            return "reject"
         return self._on_error(delivery, error) if callable(self._on_error) else self._on_error
 
 
