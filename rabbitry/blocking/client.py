@@ -15,7 +15,7 @@ from typing import Any, Unpack, overload
 import anyio.to_thread
 
 import rabbitry
-from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Stop
+from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Retry, Stop
 from rabbitry._secrets import Secret
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.handlers import check_handler
@@ -77,6 +77,7 @@ class Client(Hosted[rabbitry.Client]):
         exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
+        delay: float | timedelta | None = None,
         while_down: WhileDown | None = None,
         on_unknown: OnUnknown = "raise",
         timeout: Timeout = None,
@@ -92,6 +93,7 @@ class Client(Hosted[rabbitry.Client]):
                 exchange=exchange,
                 routing_key=routing_key,
                 mandatory=mandatory,
+                delay=delay,
                 while_down=while_down,
                 on_unknown=on_unknown,
             ),
@@ -223,6 +225,7 @@ class Client(Hosted[rabbitry.Client]):
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
+        retry: Retry | None = None,
         drain: float | timedelta = HANDLERS_DRAIN,
         stop: Stop | None = None,
         timeout: Timeout = None,
@@ -253,6 +256,7 @@ class Client(Hosted[rabbitry.Client]):
                         concurrency=concurrency,
                         prefetch=prefetch,
                         on_error=threads.guarded(on_error),
+                        retry=retry,
                         drain=drain,
                         stop=stopped,
                         **options,
