@@ -3,7 +3,7 @@
 Each delay is one queue, `rabbitry.delay.5000ms`, behind a fanout exchange of the same name, so that a message keeps its
 routing key, CC and BCC. It is a durable quorum queue with a time to live, which dead-letters at least once: RabbitMQ
 keeps the message there until whoever is next has confirmed it. A delay is rounded up, by less than a tenth, to one of
-277 such levels between 50 ms and 48 days, of which those exist that were used. All of them dead-letter to the headers
+300 such levels between 50 ms and 48 days, of which those exist that were used. All of them dead-letter to the headers
 exchange `rabbitry.delayed`, which routes by `x-rabbitry-to`: to a queue, or to an exchange.
 
 What must stay true: something is always routed to. RabbitMQ keeps what is not, and 32 such messages hold up all others
@@ -65,14 +65,14 @@ Need = int | str | tuple[Literal["key"], str]
 
 
 def level_of(delay: float) -> int:
-    """The milliseconds that a message waits for a delay of so many seconds: the two leading digits of it, rounded up to
-    steps of 1 (to 20), 2 (to 50) or 5, so that what people write (30 s, 5 min, 2 h, a day) is near.
+    """The milliseconds that a message waits for a delay of so many seconds: its two leading digits, rounded up. To 20
+    there is each, up to 50 the even ones and fives, then fives: what people write (2.5 s, 5 min, an hour) is near.
     """
     milliseconds = max(SHORTEST_MS, ceil(delay * 1000 - 1e-6))
     unit: int = 10 ** (len(str(milliseconds)) - 2)
     leading = -(-milliseconds // unit)
-    step = 1 if leading <= 20 else 2 if leading <= 50 else 5
-    return -(-leading // step) * step * unit
+    steps = (1,) if leading <= 20 else (2, 5) if leading <= 50 else (5,)
+    return min(-(-leading // step) * step for step in steps) * unit
 
 
 def name_of_level(milliseconds: int) -> str:

@@ -23,7 +23,6 @@ from rabbitry._errors import (
     ConnectionBlocked,
     NotConnected,
     PublishFailed,
-    RabbitryError,
     Refused,
     shown,
     shown_error,
@@ -49,6 +48,11 @@ __all__ = ["Retrying"]
 
 SHORTEST, LONGEST = 0.1, 5.0
 """Seconds between attempts to hand a message over: the first, which doubles, and where that ends."""
+
+CONFIRM_BOUND = 10.0
+"""Seconds until a copy that is not confirmed is published again: to a quorum queue that had no leader yet, just after
+the broker's restart, RabbitMQ leaves it unanswered for a minute or more.
+"""
 
 _HELD_UP = Repeated()
 
@@ -153,8 +157,11 @@ class Retrying:
         pause = SHORTEST
         while not delivery.is_stale:
             try:
-                await publish()
-                return True
+                with anyio.move_on_after(CONFIRM_BOUND) as bound:
+                    await publish()
+                    return True
+                if bound.cancelled_caught:
+                    self._held_up(TimeoutError(f"no confirm within {CONFIRM_BOUND:g} s"))
             except Refused:
                 raise
             except (PublishFailed, Closed, NotConnected, ConnectionBlocked) as error:
@@ -165,7 +172,7 @@ class Retrying:
             pause = min(2 * pause, LONGEST)
         return False
 
-    def _held_up(self, error: RabbitryError) -> None:
+    def _held_up(self, error: Exception) -> None:
         _HELD_UP.log(
             logging.WARNING,
             self._queue,

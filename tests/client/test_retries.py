@@ -448,6 +448,36 @@ async def test_a_dead_queue_that_is_full_is_waited_for(amqp_url: str, caplog: py
                 await client.delete(dead)
 
 
+async def test_what_is_never_confirmed_is_handed_over_again(
+    amqp_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a quorum queue that had no leader when it came."""
+    monkeypatch.setattr(retrying, "CONFIRM_BOUND", 0.2)
+    caplog.set_level(logging.WARNING)
+    publish, silent = Client.publish, 2
+
+    async def unanswered(self: Client, message: Any, **options: Any) -> None:
+        nonlocal silent
+        if options.get("exchange", "").startswith("rabbitry.delay.") and silent:
+            silent -= 1
+            await anyio.sleep_forever()
+        await publish(self, message, **options)
+
+    monkeypatch.setattr(Client, "publish", unanswered)
+    async with some_queue(amqp_url) as jobs, rabbitry.open_client(amqp_url) as client:
+        attempts: list[int] = []
+
+        async def handle(delivery: Delivery) -> None:
+            attempts.append(delivery.attempt)
+            if delivery.attempt == 1:
+                raise ValueError("boom")
+
+        async with at_work(client, jobs, handle, Retry([0.1])):
+            await client.publish(b"x", routing_key=jobs)
+            await until(lambda: attempts == [1, 2])
+        assert not silent and "no confirm within 0.2 s" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["stop", "cancel"])
 async def test_ended_meanwhile_it_goes_back(amqp_url: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
