@@ -31,6 +31,9 @@ from rabbitry.testing import PrivateNode
 from tests.support.clients import noticed, refuse, some_queue, through_proxy
 from tests.support.helpers import drain, open_channel, unique
 
+SLACK = 1.0
+"""Seconds: the broker writes to a disk that others use, too; `tests.measuring.retries` tells of an idle one."""
+
 
 @asynccontextmanager
 async def an_exchange(url: str, type: str = "topic") -> AsyncIterator[str]:
@@ -67,7 +70,7 @@ async def test_it_arrives_when_its_delay_is_over(amqp_url: str, delay: Any) -> N
         await client.publish(b"x", routing_key=queue, delay=delay)
         delivery, at = await arrival(client, queue)
         assert delivery.body == b"x"
-        assert asked - 0.01 <= at - began <= asked * 1.1 + 0.25  # 0.05 on an idle machine: see tests/measuring/retries
+        assert asked - 0.01 <= at - began <= asked * 1.1 + SLACK
 
 
 async def test_no_delay_is_none(amqp_url: str) -> None:
@@ -225,10 +228,10 @@ async def test_who_is_gone_holds_up_nobody(amqp_url: str) -> None:
         gone = (await channel.declare_queue(unique("gone"))).name
         before = await client.inspect(delays.UNDELIVERED)
         for _ in range(40):
-            await client.publish(b"nobody is bound", exchange=exchange, routing_key="k", delay=0.3)
-            await client.publish(b"gone", routing_key=gone, delay=0.3)
+            await client.publish(b"nobody is bound", exchange=exchange, routing_key="k", delay=3)
+            await client.publish(b"gone", routing_key=gone, delay=3)
         await channel.delete_queue(gone)
-        await client.publish(b"x", routing_key=queue, delay=0.3)
+        await client.publish(b"x", routing_key=queue, delay=3)
         assert (await arrival(client, queue))[0].body == b"x"
         undelivered = await client.inspect(delays.UNDELIVERED)
         assert undelivered is not None

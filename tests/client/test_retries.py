@@ -22,6 +22,9 @@ from rabbitry.testing import PrivateNode
 from tests.support.clients import some_queue, through_proxy
 from tests.support.helpers import drain, has_counts, open_channel, unique, until
 
+SLACK = 1.0
+"""Seconds: the broker writes to a disk that others use, too; `tests.measuring.retries` tells of an idle one."""
+
 Handle = Callable[[Delivery], Awaitable[None]]
 
 
@@ -67,7 +70,7 @@ async def test_each_attempt_comes_after_its_delay_and_the_last_is_dead(amqp_url:
             assert await has_counts(channel, dead, 1)
         assert attempts == [1, 2, 3, 4]
         for asked, (earlier, later) in zip([0.1, 0.4, 0.2], pairwise(at), strict=True):
-            assert asked - 0.01 <= later - earlier <= asked * 1.1 + 0.25
+            assert asked - 0.01 <= later - earlier <= asked * 1.1 + SLACK
         assert await has_counts(channel, jobs, 0)
 
 
