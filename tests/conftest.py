@@ -39,6 +39,7 @@ LONG_FILES = (
     "loadtest/execution/test_conductor.py",
     "connection/test_alarms.py",
     "cli/test_management.py",
+    "measuring/test_retries.py",
     "client/test_consume.py",
     "client/test_topology.py",
     "whole/test_faults.py",
