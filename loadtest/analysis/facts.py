@@ -65,7 +65,7 @@ class Facts:
     """How many connections there were at each of these rows' ends."""
     confirmed_rate: float = 0.0
     consumed_rate: float | None = None
-    """Messages per second; None without consumers, or where each of them reads all."""
+    """Messages per second; None without consumers."""
     backlog_growth: float = 0.0
     """By how many messages per second consumers fell behind."""
     is_backlog_growing: bool = False
@@ -125,7 +125,7 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
 
 def _drains(settings: Settings) -> bool:
     """Whether each message that is confirmed is to be consumed once."""
-    return bool(settings.producers) and bool(settings.consumers) and settings.queue_type != "stream"
+    return bool(settings.producers) and bool(settings.consumers)
 
 
 def most(values: Iterable[float | None]) -> float | None:

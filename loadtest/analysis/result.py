@@ -126,6 +126,7 @@ def _consume(settings: Settings, record: Record) -> dict[str, Any]:
         "backlog": stock.backlog,
         "foreign": record.tally.foreign,
         "cancelled": record.tally.cancelled,
+        "copies": record.tally.copies,
         "rate": _rate(record, "received") if settings.consumers else None,
         "end_to_end_latency_ms": _latency(record, record.latencies.end_to_end) if settings.consumers else None,
     }

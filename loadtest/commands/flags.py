@@ -16,11 +16,11 @@ from typing import Any, NoReturn, TypeVar
 from loadtest import units
 from loadtest.drivers import BACKENDS, LIBRARIES
 from loadtest.scenarios.completing import DEFAULT_CLIENTS, Asked, complete, refuse
-from loadtest.scenarios.settings import STAMP_BYTES, Argument, Settings
+from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Argument, Settings
 from loadtest.units import format_text
 from loadtest.urls import is_encrypted, redact, redact_in
 
-QUEUE_TYPES = ("classic", "quorum")
+QUEUE_TYPES = ("classic", "quorum", "stream")
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     either("--rate", type=_typed(units.parse_rate), metavar="N", help=text)
     text = "the same for each producer and caller (default: a closed loop, where the next one leaves with the answer)"
     either("--rate-each", type=_typed(units.parse_rate), metavar="N", help=text)
-    text = f"body size, at least {STAMP_BYTES} (default %(default)s)"
+    text = f"body size, at least {SMALLEST_STAMP_BYTES} unless there are only callers (default %(default)s)"
     add("--size", type=_typed(units.parse_size), metavar="BYTES", default=Asked.size, help=text)
     text = "publishes in flight for each producer (default %(default)s)"
     add("--window", **_number(), default=Asked.window, help=text)
@@ -118,7 +118,12 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--ack-every", **_number(), default=Asked.ack_every, help=text)
     add("--transient", action="store_true", help="delivery mode 1: the broker need not store the messages")
     add("--mandatory", action="store_true", help="have unroutable messages returned, and count them")
-    add("--queue-type", choices=QUEUE_TYPES, default=Asked.queue_type, help="(default %(default)s)")
+    add(
+        "--queue-type",
+        choices=QUEUE_TYPES,
+        default=Asked.queue_type,
+        help="(default %(default)s; each consumer of a stream reads all of it)",
+    )
     text = 'a queue argument; numbers, true and false are themselves, and text where quoted: K="5" (repeatable)'
     add("--queue-arg", action="append", default=[], metavar="K=V", help=text)
     add("--rpc-timeout", **_duration("how long a caller waits for its reply", Asked.rpc_timeout, positive=True))

@@ -65,7 +65,7 @@ class _Production:
         self._account = run.record.ledger.accounts[index]
         self._tally = run.record.tally
         self._measurement = run.measurement
-        self._make_body = run.make_body
+        self._make_body = run.bodies
         self._is_one_by_one = run.settings.window == 1
         self._is_paced = run.plan.publishing is not None
         self._in_flight: dict[int, Token] = {}

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import anyio
 
-from loadtest.drivers.base import Connection, Consumer
-from loadtest.execution.body import BodyMaker
+from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
+from loadtest.execution.body import make_body_maker
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
@@ -54,7 +54,9 @@ class Run:
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
-        self.make_body = BodyMaker(plan.tag, settings.size)
+        self.bodies = make_body_maker(
+            plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
+        )
         self.timetable = Timetable()
 
         self.began_at = 0
@@ -139,6 +141,11 @@ class Run:
                 for kind in kinds:
                     getattr(latencies, kind).record_many(end - due, number)
         return Planned(planned, skipped)
+
+    def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
+        """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""
+        arguments = {"x-stream-offset": "first"} if self.settings.is_stream else {}
+        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, arguments=arguments)
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""

@@ -21,6 +21,7 @@ class Tally:
         "cancelled",
         "confirmed",
         "connected",
+        "copies",
         "dropped",
         "failed",
         "foreign",
@@ -52,6 +53,7 @@ class Tally:
         self.cancelled = 0  # consumers that the broker cancelled
         self.received = 0
         self.redelivered = 0
+        self.copies = 0  # messages that another consumer of the same stream read, too
         self.foreign = 0
         self.calls = 0
         self.replies = 0

@@ -174,6 +174,71 @@ def test_a_quorum_queue_that_counts_late_loses_nothing(
     assert result["consume"]["backlog"] > 0
 
 
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("size", ["10", "23"])
+def test_small_bodies(backend: str, driver: str, size: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "20", "--size", size, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    assert result["consume"]["end_to_end_latency_ms"]["count"] > 20
+    assert (result["consume"]["duplicates"], result["consume"]["foreign"]) == (0, 0)
+
+
+def test_calls_need_no_stamp(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = run(capsys, "--callers", "3", "--size", "0", "--url", amqp_url)
+    assert code == 0, result["verdict"]
+    assert result["rpc"]["replies"] > 0
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("readers", ["4", "6"])
+def test_streams(backend: str, driver: str, readers: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was consumed stays, and further readers of a stream get copies."""
+    line = f"--producers 8 --consumers {readers} --queues 4 --queue-type stream --window 10"
+    words = (*line.split(), "--url", amqp_url, "--backend", backend, "--driver", driver)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    consume = result["consume"]
+    assert consume["unique"] == consume["received"] == result["publish"]["confirmed"] > 20
+    assert (consume["lost"], consume["backlog"], consume["foreign"]) == (0, 0, 0)
+    assert (consume["copies"] > 0) == (readers == "6")
+
+
+def test_what_a_stream_has_and_nobody_got_is_its_backlog(
+    backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--producers", "3", "--queue-type", "stream", "--url", amqp_url, "--backend", backend)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_cancelled_consumer_is_no_dropped_connection(
+    backend: str, driver: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def delete_one() -> None:
+        while clients_of(node) < 20:
+            time.sleep(0.05)
+        listed = node.rabbitmqctl("list_queues", "name", "-q").split()
+        node.rabbitmqctl("delete_queue", min(name for name in listed if name.startswith("loadtest.")))
+
+    deleter = threading.Thread(target=delete_one)
+    deleter.start()
+    line = "--producers 10 --consumers 10 --queues 5 --duration 8 --mandatory"
+    code, result = run(capsys, *line.split(), "--url", node.url, "--backend", backend, "--driver", driver)
+    deleter.join()
+    add_up(result)
+    assert code == 1
+    assert (result["connect"]["connections"], result["connect"]["dropped"]) == (20, 0)
+    assert result["consume"]["cancelled"] == 2
+    assert result["errors"]["ConsumerCancelled"] == 2
+    assert "failed: 2 consumers cancelled by the broker" in result["verdict"]["evidence"]
+
+
 def test_calls_without_a_reply_count_with_their_wait(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
