@@ -17,6 +17,7 @@ from typing import Any
 
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
+from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
 from loadtest.metrics.latencies import Latencies
@@ -54,6 +55,8 @@ def build_result(
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
     }
+    found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
+    result["requirements"] = [asdict(finding) for finding in found]
     # (what was put on and counted is judged as the result tells it)
     result["verdict"] = asdict(judge(gather_facts(settings, record), failures(result)))
     return result

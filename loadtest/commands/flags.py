@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from loadtest import units
+from loadtest.analysis.thresholds import parse_threshold
 from loadtest.drivers import BACKENDS, LIBRARIES
 from loadtest.scenarios.completing import DEFAULT_CLIENTS, Asked, complete, refuse
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Argument, Settings
@@ -42,8 +43,8 @@ def make_parser() -> _Parser:
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
         epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong "
-        "usage, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and m, sizes kB and "
-        "KiB, durations ms, s, m and h.",
+        "usage, 3 a requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers "
+        "take k and m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
     _add_clients(parser)
@@ -66,6 +67,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         given["urls"] = given.pop("url")
         settings = complete(Asked(**given), environment)
         _check_driver(settings)
+        for text in settings.require:
+            parse_threshold(text)
     except ValueError as error:
         parser.error(str(error))
     return settings
@@ -171,6 +174,8 @@ def _either(names: Iterable[str]) -> str:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("results").add_argument
     add("--output", type=Path, metavar="DIR", help="write DIR/RUN_ID.json and DIR/RUN_ID.svg")
+    text = "such as 'confirm.p99 < 50ms' or 'publish.rate >= 10k': exit code 3 if it is not reached, or not known"
+    add("--require", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
     add("--json", metavar="FILE", help="write the result there; - for the standard output, and nothing else on it")
     add("--quiet", action="store_true", help="no progress and no summary")
     add("--label", action="append", default=[], metavar="K=V", help="noted in the result (repeatable)")

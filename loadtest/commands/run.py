@@ -1,8 +1,8 @@
 """The program: settings, preflight, broker, run, result, exit code.
 
-0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 4 no broker, 130
-interrupted. The first Ctrl-C or SIGTERM ends the run in order and reports what was measured; the second drops
-everything. Results are written before anything is said of them.
+0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 3 a requirement not
+reached, 4 no broker, 130 interrupted. The first Ctrl-C or SIGTERM ends the run in order and reports what was measured;
+the second drops everything. Results are written before anything is said of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from loadtest.units import format_text
 from loadtest.urls import is_encrypted, redact_in, with_vhost
 from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
 
-OK, FAILED, USAGE, NO_BROKER, INTERRUPTED = 0, 1, 2, 4, 130
+OK, FAILED, USAGE, NOT_REACHED, NO_BROKER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class Unreachable(Exception):
@@ -105,7 +105,11 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
             console.print(f"written   {path}", markup=False, soft_wrap=True)
     if unwritten:
         raise Unwritable(unwritten)
-    return INTERRUPTED if run.record.is_interrupted else FAILED if found else OK
+    if run.record.is_interrupted:
+        return INTERRUPTED
+    if found:
+        return FAILED
+    return OK if all(each["holds"] for each in result["requirements"]) else NOT_REACHED
 
 
 def _demand(settings: Settings, library: Library) -> Demand:

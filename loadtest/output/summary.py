@@ -51,7 +51,7 @@ class _Summary:
             yield Text()
             yield _table(latencies) if width >= _TABLE else _stacked(_listed(latencies))
         yield Text()
-        yield _aligned([*_cost(result), *_verdict(result), *_errors(result)], width)
+        yield _aligned([*_cost(result), *_verdict(result), *_requirements(result), *_errors(result)], width)
 
 
 def _stacked(entries: Iterable[Entry]) -> RenderableType:
@@ -195,6 +195,12 @@ def _verdict(result: Result) -> Iterator[Entry]:
     verdict = result["verdict"]
     yield "verdict", f"[bold]{verdict['status']}[/]"
     yield from (("", escape(text)) for text in verdict["evidence"])
+
+
+def _requirements(result: Result) -> Iterator[Entry]:
+    for finding in result.get("requirements", ()):
+        mark = "[green]✓[/]" if finding["holds"] else "[red]✗[/]"
+        yield "required", f"{mark} {escape(finding['requirement'])} ({escape(finding['note'])})"
 
 
 def _errors(result: Result) -> Iterator[Entry]:

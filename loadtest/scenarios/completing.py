@@ -54,6 +54,7 @@ class Asked:
     handshakes: int = 200
     seed: int | None = None
 
+    require: Sequence[str] = ()
     output: Path | None = None
     json: str | None = None
     quiet: bool = False
@@ -98,6 +99,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         driver=asked.driver,
         handshakes=asked.handshakes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
+        require=tuple(asked.require),
         output=asked.output,
         json=asked.json,
         quiet=asked.quiet,

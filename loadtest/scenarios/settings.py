@@ -66,6 +66,8 @@ class Settings:
     handshakes: int
     seed: int
 
+    require: tuple[str, ...] = ()
+    """What the result must reach, as it was written."""
     output: Path | None
     json: str | None
     quiet: bool

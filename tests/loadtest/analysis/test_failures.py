@@ -73,6 +73,7 @@ def with_changes(**changes: Any) -> dict[str, Any]:
         ({"rpc__rate": 0.0}, "the load was not put on: nothing was replied while it was measured"),
         ({"phases": [{"name": "measure", "seconds": 3.0}]}, "only 3.0 of 20.0 s were measured"),
         ({"phases": []}, "only 0.0 of 20.0 s were measured"),
+        ({"publish__skipped": 11}, "the load was not put on: 989 of 1,000 planned messages"),
     ],
 )
 def test_what_fails_a_run(changes: dict[str, Any], reason: str) -> None:
@@ -88,6 +89,7 @@ def test_what_fails_a_run(changes: dict[str, Any], reason: str) -> None:
         {"rpc": None},
         {"publish__nacked": 10, "publish__returned": 10, "publish__skipped": 10, "rpc__timeouts": 5},
         {"consume__backlog": 500},
+        {"scenario": {"duration": 1.0}, "phases": [{"name": "measure", "seconds": 1.0}], "publish__skipped": 250},
         {"consume__rate": None},  # nobody consumes
         {"publish__planned": None, "publish__skipped": None, "rpc__planned": None, "rpc__skipped": None},
         {"publish__planned": 0, "publish__rate": 0.0, "publish__sent": 0, "consume__rate": 0.0},  # nothing was asked

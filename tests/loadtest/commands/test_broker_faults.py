@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,20 +135,24 @@ def test_a_broker_paused_for_good(
 def test_one_second_of_pause_shows_in_the_response_as_arithmetic_says(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paused: list[float] = []  # for how many milliseconds: more than was asked for, where others use the machine
+
     def pause_and_resume() -> None:
+        began = time.monotonic()
         victim.pause()
         threading.Event().wait(1.0)
         victim.resume()
+        paused.append((time.monotonic() - began) * 1e3)
 
     line = "--producers 20 --consumers 5 --rate 100 --duration 4 --drain 20"
     words = (*line.split(), "--url", victim.url, "--backend", backend)
     code, result = run(capsys, monkeypatch, {"measure": (1.0, pause_and_resume)}, *words)
     assert code == 0, result["verdict"]
     assert result["consume"]["lost"] == 0
-    # a quarter of the messages waited, evenly, up to 1,000 ms: a tenth for more than 600
-    assert result["publish"]["confirm_latency_ms"]["p90"] == pytest.approx(600, abs=120)
+    # those due in the pause waited, evenly, up to its length: a tenth of the 4 s for its length less 400 ms, or longer
+    assert result["publish"]["confirm_latency_ms"]["p90"] == pytest.approx(paused[0] - 400, abs=150)
     stalled = max(row["confirm_max_ms"] or 0 for row in result["timeline"])
-    assert stalled == pytest.approx(1000, abs=150), "and in the row in which it ended"
+    assert stalled == pytest.approx(paused[0], abs=200), "and in the row in which it ended"
 
 
 def test_queues_that_refuse_nearly_all(

@@ -98,6 +98,7 @@ def test_queue_arguments_and_labels() -> None:
         ("--rate 0", "above 0"),
         ("--duration 0", "above 0"),
         ("--size 8", "carries 10 bytes"),
+        ("--require confirm.p99", "is no requirement"),
         ("--prefetch 5 --ack-every 6", "wait for ever"),
         ("--prefetch 70000", "more than 65535"),
         ("--driver aiormq --backend trio", "aiormq runs on asyncio only"),

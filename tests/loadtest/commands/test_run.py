@@ -320,6 +320,24 @@ def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.Captur
     assert any("an alarm" in text for text in result["verdict"]["evidence"])
 
 
+@pytest.mark.parametrize(
+    ("requirement", "code", "told"),
+    [
+        ("publish.rate > 1", 0, "✓ publish.rate > 1 ("),
+        ("publish.rate > 10m", 3, "✗ publish.rate > 10m ("),
+        ("confirm.p99.9 < 1h", 3, "✗ confirm.p99.9 < 1h (too few samples: "),
+    ],
+)
+def test_what_is_required(
+    requirement: str, code: int, told: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--producers", "10", "--consumers", "1", "--rate", "100", "--require", requirement)
+    assert main([*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json")]) == code
+    assert told in capsys.readouterr().out
+    (finding,) = json.loads((tmp_path / "result.json").read_text())["requirements"]
+    assert (finding["requirement"], finding["holds"]) == (requirement, code == 0)
+
+
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([*SHORT, "--url", "amqp://guest:secret@127.0.0.1:1", "--backend", backend, "--driver", driver])
