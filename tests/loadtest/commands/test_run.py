@@ -19,6 +19,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from loadtest.commands.run import main
+from loadtest.execution.conductor import Conductor
 from loadtest.machine.preflight import Demand
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
 
@@ -218,19 +219,18 @@ def test_what_a_stream_has_and_nobody_got_is_its_backlog(
 
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_a_cancelled_consumer_is_no_dropped_connection(
-    backend: str, driver: str, node: PrivateNode, capsys: pytest.CaptureFixture[str]
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def delete_one() -> None:
-        while clients_of(node) < 20:
-            time.sleep(0.05)
-        listed = node.rabbitmqctl("list_queues", "name", "-q").split()
-        node.rabbitmqctl("delete_queue", min(name for name in listed if name.startswith("loadtest.")))
+    measure = Conductor._measure
 
-    deleter = threading.Thread(target=delete_one)
-    deleter.start()
-    line = "--producers 10 --consumers 10 --queues 5 --duration 8 --mandatory"
-    code, result = run(capsys, *line.split(), "--url", node.url, "--backend", backend, "--driver", driver)
-    deleter.join()
+    async def delete_one_and_measure(self: Conductor) -> None:
+        async with self._open_connection() as connection, connection.administrator() as administrator:
+            await administrator.delete_queue(self._run.plan.queues[0])
+        await measure(self)
+
+    monkeypatch.setattr(Conductor, "_measure", delete_one_and_measure)
+    words = ("--producers", "10", "--consumers", "10", "--queues", "5", "--mandatory", "--url", amqp_url)
+    code, result = run(capsys, *words, "--backend", backend, "--driver", driver)
     add_up(result)
     assert code == 1
     assert (result["connect"]["connections"], result["connect"]["dropped"]) == (20, 0)
@@ -315,7 +315,7 @@ def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.Captur
     code, result = run(capsys, *words)
     relief.join()
     add_up(result)
-    assert code == 0
+    assert code == (0 if result["publish"]["rate"] else 1), "the latter where it took until the end of what is measured"
     assert result["publish"]["blocked_seconds"] > 0
     assert any("an alarm" in text for text in result["verdict"]["evidence"])
 
