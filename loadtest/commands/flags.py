@@ -42,9 +42,9 @@ def make_parser() -> _Parser:
         prog="loadtest",
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
-        epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong "
-        "usage, 3 a requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers "
-        "take k and m, sizes kB and KiB, durations ms, s, m and h.",
+        epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load not put on, 2 wrong usage, 3 a "
+        "requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and "
+        "m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
     _add_clients(parser)

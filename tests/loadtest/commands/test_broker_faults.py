@@ -144,7 +144,8 @@ def test_one_second_of_pause_shows_in_the_response_as_arithmetic_says(
         victim.resume()
         paused.append((time.monotonic() - began) * 1e3)
 
-    line = "--producers 20 --consumers 5 --rate 100 --duration 4 --drain 20"
+    # a window, as behind a pause of a second each producer has five messages to catch up with
+    line = "--producers 20 --window 10 --consumers 5 --rate 100 --duration 4 --drain 20"
     words = (*line.split(), "--url", victim.url, "--backend", backend)
     code, result = run(capsys, monkeypatch, {"measure": (1.0, pause_and_resume)}, *words)
     assert code == 0, result["verdict"]
