@@ -303,6 +303,7 @@ class Link:
         """The next life, entered, with everything restored in it."""
         failures = self._vain_attempts
         former: OSError | None = None
+        crashes = 0  # in a row
         began = anyio.current_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
@@ -312,9 +313,10 @@ class Link:
             refusals = 0
 
             def is_hopeless(host: Settings, error: OSError) -> bool:
-                nonlocal former, refusals
-                if self._is_final(error, former):
+                nonlocal former, refusals, crashes
+                if self._is_final(error, former, crashes):
                     return True
+                crashes = crashes + 1 if was_told(error) else 0
                 self.last_error = former = error
                 self._failed = host
                 self._wake()  # who would rather fail than wait
@@ -349,12 +351,12 @@ class Link:
             assert self.last_error is not None
             raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
 
-    def _is_final(self, error: OSError, former: OSError | None) -> bool:
+    def _is_final(self, error: OSError, former: OSError | None, crashes: int) -> bool:
         """Whether waiting mends nothing: the broker refuses what is to be restored, the reactor was left, or a file
-        that the URL names was never there.
+        that the URL names was never there. `crashes` is how often the broker may have crashed over what is restored.
         """
         if isinstance(error, ConnectionClosed):
-            return is_refusal(error, former, was_accepted=True)
+            return is_refusal(error, former, was_accepted=True, times=crashes)
         if isinstance(error, ConnectFailed):
             return False
         return isinstance(error, NotConnected) or not self._fate.has_lived

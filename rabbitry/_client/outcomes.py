@@ -146,7 +146,7 @@ async def in_a_life(
                 connection = await link.connection(while_down)
             return await operation(connection)
         except ConnectionClosed as error:
-            if is_refusal(error, suspicion, was_accepted=was_accepted):
+            if is_refusal(error, suspicion, was_accepted=was_accepted, times=suspicions):
                 raise
             if error.blame == "perhaps":
                 suspicion = error

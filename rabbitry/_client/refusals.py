@@ -14,15 +14,25 @@ from rabbitry._errors import ConnectionClosed
 __all__ = ["is_refusal", "was_told"]
 
 
-def is_refusal(error: ConnectionClosed, former: BaseException | None = None, *, was_accepted: bool = False) -> bool:
-    """Whether the broker refuses what met this end, and would again. `former` is the end that it met before, if any.
+CRASHES = 5
+"""Times in a row that something must end connections by a failure of the broker's own, though the broker did the same
+in a former life: just after a restart, a quorum queue may crash two consumers' channels on 3.10 before it works.
+"""
 
-    `was_accepted`: the broker did the same in a former life. Then a failure of the broker's own, which it reports by a
-    541 that names the method (a quorum queue without its quorum, say), is one that passes.
+
+def is_refusal(
+    error: ConnectionClosed, former: BaseException | None = None, *, was_accepted: bool = False, times: int = 1
+) -> bool:
+    """Whether the broker refuses what met this end, and would again. `former` is the end that it met before, if any,
+    and `times` how many such ends there were.
+
+    `was_accepted`: the broker did the same in a former life. Then a failure of the broker's own is one that passes:
+    always where the 541 by which it is reported names the method (a quorum queue without its quorum, say), else for a
+    while.
     """
     if error.blame == "this":
         return True
-    if error.blame != "perhaps" or (was_accepted and error.method):
+    if error.blame != "perhaps" or (was_accepted and (error.method or times < CRASHES - 1)):
         return False
     return isinstance(former, ConnectionClosed) and former.blame == "perhaps" and former.code == error.code
 

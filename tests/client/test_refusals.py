@@ -205,15 +205,17 @@ async def test_a_type_that_has_gone_ends_the_block_as_it_is_restored() -> None:
         assert lives == 2
 
 
-@pytest.mark.parametrize(("method_named", "ends"), [(False, True), (True, False)])
-async def test_what_crashes_as_it_is_restored_ends_the_block_the_second_time(method_named: bool, ends: bool) -> None:
+@pytest.mark.parametrize(("method_named", "crashes", "ends"), [(False, 9, True), (False, 4, False), (True, 9, False)])
+async def test_what_crashes_as_it_is_restored_ends_the_block_the_fifth_time(
+    method_named: bool, crashes: int, ends: bool
+) -> None:
     """But where the broker says that it has failed in what it took before, it is asked again until it can."""
     lives = 0
 
     def answer(method: Method, number: int) -> bytes | None:
         nonlocal lives
         lives += isinstance(method, methods.ConnectionOpen)
-        if isinstance(method, methods.QueueDeclare) and 1 < lives < 6:
+        if isinstance(method, methods.QueueDeclare) and 1 < lives < 2 + crashes:
             return close(541, "INTERNAL_ERROR", method if method_named else None)
         return None
 
@@ -222,8 +224,8 @@ async def test_what_crashes_as_it_is_restored_ends_the_block_the_second_time(met
             async with rabbitry.open_client(peer.url, reconnect=QUICK) as client:
                 await client.declare(Queue("q"))
                 peer.send(close(320, "CONNECTION_FORCED - shutdown"))
-                await until(lambda: lives == 6 and client.is_ready)
-        assert lives == (3 if ends else 6)
+                await until(lambda: lives == 2 + crashes and client.is_ready)
+        assert lives == (6 if ends else 2 + crashes)
 
 
 async def test_a_broker_that_goes_refuses_nothing() -> None:
@@ -262,8 +264,11 @@ async def test_a_consumer_that_is_refused_as_it_goes_on_raises_that_again_and_ag
             assert lives == 2
 
 
-async def test_what_passes_is_waited_for_where_it_cuts_nobody_else() -> None:
-    """The broker fails in a consumer that it took before, a quorum queue's without its quorum, say."""
+@pytest.mark.parametrize("method_named", [True, False])
+async def test_what_passes_is_waited_for_where_it_cuts_nobody_else(method_named: bool) -> None:
+    """The broker fails in a consumer that it took before: a quorum queue's without its quorum, and without a word of
+    what it failed in, just after it was started again.
+    """
     lives = tries = 0
 
     def answer(method: Method, number: int) -> bytes | None:
@@ -272,7 +277,7 @@ async def test_what_passes_is_waited_for_where_it_cuts_nobody_else() -> None:
         if isinstance(method, methods.BasicConsume) and method.queue == "failing" and lives > 1:
             tries += 1
             if tries < 5:
-                return close(541, "INTERNAL_ERROR - timeout", method)
+                return close(541, "INTERNAL_ERROR - timeout", method if method_named else None)
         return None
 
     with scripted(answer) as peer, anyio.fail_after(20):
@@ -287,6 +292,26 @@ async def test_what_passes_is_waited_for_where_it_cuts_nobody_else() -> None:
             assert tries == 6  # it struck the others once, failed apart three times, and came back when that went well
             assert client.statistics()["consuming_lives"] == 3
             tg.cancel_scope.cancel()
+
+
+async def test_a_consumer_that_crashes_the_broker_ever_more_is_told_so() -> None:
+    lives = tries = 0
+
+    def answer(method: Method, number: int) -> bytes | None:
+        nonlocal lives, tries
+        lives += isinstance(method, methods.ConnectionOpen)
+        if isinstance(method, methods.BasicConsume) and lives > 1:
+            tries += 1
+            return close(541, "INTERNAL_ERROR")
+        return None
+
+    with scripted(answer) as peer, anyio.fail_after(20):
+        async with rabbitry.open_client(peer.url, reconnect=QUICK) as client, client.consume("q") as deliveries:
+            peer.send(close(320, "CONNECTION_FORCED - shutdown"))
+            with pytest.raises(rabbitry.ConnectionClosed, match="INTERNAL_ERROR"):
+                await anext(deliveries)
+            assert tries == 5
+            assert client.statistics()["consuming_lives"] == 3
 
 
 async def test_where_no_other_connection_can_be_had_a_suspect_is_tried_where_it_was() -> None:

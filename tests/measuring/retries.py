@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -150,8 +150,8 @@ async def run(node: PrivateNode, messages: int, kills: int, delays: Sequence[flo
 
         async with anyio.create_task_group() as tg:
             retry = Retry(delays, dead=dead)
-            tg.start_soon(_supervised, partial(client.process, jobs, handle, retry=retry, concurrency=CONCURRENCY))
-            tg.start_soon(_supervised, partial(client.process, dead, bury))
+            tg.start_soon(partial(client.process, jobs, handle, retry=retry, concurrency=CONCURRENCY))
+            tg.start_soon(client.process, dead, bury)
             await anyio.sleep(SETTLED if kills else 0)
             began, cpu = anyio.current_time(), time.process_time()
             tg.start_soon(publish)
@@ -173,17 +173,6 @@ async def run(node: PrivateNode, messages: int, kills: int, delays: Sequence[flo
             tg.cancel_scope.cancel()
         await client.delete(jobs, dead)
     return ledger
-
-
-async def _supervised(process: Callable[[], Awaitable[None]]) -> None:
-    """RabbitMQ 3.10 crashes the channel (541) of who consumes from a quorum queue that has no leader yet after a
-    restart, again and again perhaps, which ends a `process`.
-    """
-    while True:
-        try:
-            return await process()
-        except rabbitry.ConnectionClosed:
-            await anyio.sleep(0.5)
 
 
 async def _emptied(client: Client, jobs: Queue, longest: float) -> None:
