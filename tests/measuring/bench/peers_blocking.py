@@ -53,11 +53,9 @@ def blocking_iterate(url: str, count: int) -> Figures:
     with open_channel(url) as channel:
         fill(channel, count)
         channel.basic_qos(prefetch_count=PREFETCH)
-        received = 0
         clocks = Clocks()
-        for method, _, _ in channel.consume(QUEUE):
+        for received, (method, _, _) in enumerate(channel.consume(QUEUE), 1):
             channel.basic_ack(method.delivery_tag)
-            received += 1
             if received == count:
                 break
         channel.cancel()
