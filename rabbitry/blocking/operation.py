@@ -52,15 +52,16 @@ class Deadline:
 
 
 class Operation(Waiter, Generic[T]):
-    """Made by the waiting thread, which waits for it and takes its result. `may_lead`: the thread may run it itself."""
+    """Made by the waiting thread, which waits for it and takes its result. `is_patient`: other
+    threads do it, and see to the loop."""
 
     __slots__ = (
         "_context",
         "_deadline",
         "_error",
         "_function",
+        "_is_patient",
         "_is_started",
-        "_may_lead",
         "_scope",
         "_turns",
         "_undo",
@@ -69,11 +70,11 @@ class Operation(Waiter, Generic[T]):
     )
 
     def __init__(
-        self, function: Callable[[], Awaitable[T]], deadline: Deadline, turns: Turns, *, may_lead: bool = True
+        self, function: Callable[[], Awaitable[T]], deadline: Deadline, turns: Turns, *, is_patient: bool = False
     ) -> None:
         super().__init__()
         self._turns = turns
-        self._may_lead = may_lead
+        self._is_patient = is_patient
         self._function: Callable[[], Awaitable[T]] | None = function
         self._deadline = deadline
         self._context = copy_context()
@@ -91,7 +92,7 @@ class Operation(Waiter, Generic[T]):
         """Return whether the coroutine has ended, at the latest after `bound` seconds (None: when it has). A signal
         handler may raise here, any number of times.
         """
-        return self._turns.wait(self, bound, may_lead=self._may_lead)
+        return self._turns.wait(self, bound, is_patient=self._is_patient)
 
     def result(self) -> T:
         """What the coroutine returned, or raise what it raised."""

@@ -17,6 +17,7 @@ import asyncio
 import sys
 import threading
 import time
+from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -135,6 +136,14 @@ class Turns:
         self._calls.append(callback)
         self._tell()
 
+    def call_within(self, callback: Callable[[], object]) -> None:
+        """Have the loop call this within the time that settlements have, or at once where it runs."""
+        if self._turn.locked():
+            self.call(callback)
+        else:
+            self._calls.append(callback)
+            self.attend_soon()
+
     def _tell(self) -> None:
         if not self._is_told:
             self._is_told = True
@@ -150,6 +159,11 @@ class Turns:
         """Whether a thread runs the loop, now."""
         return self._turn.locked()
 
+    @property
+    def leading(self) -> Waiter | None:
+        """Whom the thread waits for that runs the loop."""
+        return self._leading
+
     def attend(self) -> None:
         """See to it that a thread runs the loop, now."""
         if not self._turn.locked():
@@ -161,14 +175,13 @@ class Turns:
             self._is_alert = True
             self._spare.wake()
 
-    def wait(
-        self, waiter: Waiter, seconds: float | None = None, *, may_lead: bool = True, is_patient: bool = False
-    ) -> bool:
+    def wait(self, waiter: Waiter, seconds: float | None = None, *, is_patient: bool = False) -> bool:
         """Return whether it has ended, at the latest after so many seconds (None: when it has). A signal handler may
-        raise here, any number of times. `is_patient`: who waits for what another thread does needs no leader.
+        raise here, any number of times. `is_patient`: others do what it
+        waits for, and see to the loop.
         """
         end = None if seconds is None else time.monotonic() + seconds
-        may_lead = may_lead and _is_free()
+        may_lead = not is_patient and _is_free()
         while not waiter.is_done:
             if not may_lead or not self._may_lead():
                 self._look_on(waiter, end, is_patient)
@@ -279,6 +292,8 @@ class Turns:
 
     def _find_leader(self) -> None:
         """Nobody leads any more: see to it that somebody does who waits, or the spare thread where it has to."""
+        if self._sleeps_long:  # it is to look after this from now on, in case a wake is lost, too
+            self._spare.wake()
         if self._may_lead():
             while self._followers:
                 try:
@@ -288,8 +303,6 @@ class Turns:
                 follower.wake()
                 return
             if not (self._onlookers or self._calls or self._settlements or self.loop.has_work):
-                if self._sleeps_long:
-                    self._spare.wake()
                 return
         self._want_spare()
 
@@ -390,10 +403,10 @@ class Turns:
             self._is_wanted = False
             return True
         if self._is_alert:
-            if self._settlements:
+            if self._settlements or self._calls:
                 return True
             self._is_alert = False
-            return bool(self._settlements)
+            return bool(self._settlements or self._calls)
         if led != self._led:
             return False
         if self._turn.locked():
@@ -426,7 +439,7 @@ class SharedLoop(PlainLoop):
         return bool(getattr(self, "_ready", True))
 
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Arguments]], object], *args: Unpack[Arguments], context: Context | None = None
+        self, callback: Callable[[Unpack[Arguments]], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
         """Have it called, by whoever runs the loop."""
         handle = super().call_soon_threadsafe(callback, *args, context=context)
@@ -436,10 +449,5 @@ class SharedLoop(PlainLoop):
 
 def _is_free() -> bool:
     """Whether no event loop runs in this thread, amid which another one can't run."""
-    if sniffio is not None and sniffio.thread_local.name is not None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return True
-    return False
+    # hot: asyncio's own function, of which `get_running_loop` makes an error where there is none
+    return _get_running_loop() is None and (sniffio is None or sniffio.thread_local.name is None)
