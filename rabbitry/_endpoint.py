@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from rabbitry._concurrency.clock import monotonic
-from rabbitry._concurrency.elsewhere import of_another_thread
-from rabbitry._concurrency.waiting import Waiter, Waits
+from rabbitry._concurrency.waiting import Waiter, Waits, check_here
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
 from rabbitry._values.culprit import find_culprit, loss
@@ -170,7 +169,7 @@ class Endpoint:
         hot: who queues many asks only while nothing is `scheduled`, so once a turn at the most.
         """
         if get_ident() != self.thread:
-            raise of_another_thread()
+            check_here(self.check_loop)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

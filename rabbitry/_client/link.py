@@ -23,9 +23,8 @@ import anyio
 from rabbitry._client.changes import Change
 from rabbitry._client.hosts import first_to_open
 from rabbitry._client.refusals import is_refusal, was_told
-from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._concurrency.scopes import background
-from rabbitry._concurrency.waiting import checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import check_here, checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection, watch_alarms
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
@@ -196,7 +195,7 @@ class Link:
     def check_thread(self) -> None:
         """Raise in another thread than the client's."""
         if get_ident() != self._hub.waits.thread:
-            raise of_another_thread()
+            check_here(self.check_loop)
 
     async def connection(self, while_down: WhileDown, *, is_patient: bool = False) -> Connection:
         """The open connection of now. Without one, waits for it or raises `NotConnected`; after

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from rabbitry._concurrency.elsewhere import of_another_loop
+from rabbitry._concurrency.elsewhere import of_another_loop, of_another_thread
+from rabbitry._errors import LocalProtocolError
 
 __all__ = [
     "GIVE_WAY",
@@ -27,6 +28,7 @@ __all__ = [
     "Waiter",
     "Waits",
     "call_soon_from_anywhere",
+    "check_here",
     "checkpoint",
     "checkpoint_if_cancelled",
     "is_being_cancelled",
@@ -108,6 +110,14 @@ def _check_asyncio(loop: asyncio.AbstractEventLoop) -> None:
 
 def _check_nothing() -> None:
     """Whether the event loop is another one can't be told."""
+
+
+def check_here(check_loop: Callable[[], None]) -> None:
+    """Raise unless the event loop runs here, in another thread than before: several may run one in turn."""
+    try:
+        check_loop()
+    except LocalProtocolError:
+        raise of_another_thread() from None
 
 
 def running_loop() -> object:

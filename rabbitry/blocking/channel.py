@@ -144,11 +144,16 @@ class Channel(Block[rabbitry.Channel]):
         """A `Publisher` with up to `window` unconfirmed messages, to be entered, which `timeout` bounds; `on_outcome`
         is called with each `Confirmation` as it ends.
 
-        `on_outcome` is called in the event loop's thread: it must be quick, not raise, and not wait for the broker.
+        The event loop calls `on_outcome`, in any thread: it must be quick, not raise, and not wait for the broker.
         """
         channel, told = self._channel, with_portal(on_outcome, self._portal)
         return Publisher(
-            self._portal, lambda: channel.publisher(exchange=exchange, window=window, on_outcome=told), timeout
+            self._portal,
+            lambda: channel.publisher(exchange=exchange, window=window, on_outcome=told),
+            timeout,
+            exchange=exchange,
+            window=window,
+            on_outcome=told,
         )
 
     # --- consuming ----------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class Client(Hosted[rabbitry.Client]):
         super().__init__()
         self._opening = manager
         self._publishers = Publishers()
+        self._has_stopped = False  # consuming
 
     def __repr__(self) -> str:
         return f"<blocking {self._value!r}>" if self._value is not None else "<blocking Client, not entered>"
@@ -175,8 +176,8 @@ class Client(Hosted[rabbitry.Client]):
         """`with client.publisher() as publisher: publisher.submit(b"...", routing_key="jobs")`: a `Publisher` through
         all lives, with a channel of its own, for messages as they come.
 
-        The arguments are those of the async `publisher`. `on_outcome` is called in the event loop's thread: it must be
-        quick, not raise, and not wait for the broker. Entering waits for a connection, within `timeout`.
+        The arguments are those of the async `publisher`. `on_outcome` is called by the event loop, in any thread: it
+        must be quick, not raise, and not wait for the broker. Entering waits for a connection, within `timeout`.
         """
         client, told = self._async, with_portal(on_outcome, self._portal)
         return Publisher(
@@ -185,6 +186,9 @@ class Client(Hosted[rabbitry.Client]):
                 exchange=exchange, window=window, on_outcome=told, while_down=while_down, on_unknown=on_unknown
             ),
             timeout,
+            exchange=exchange,
+            window=window,
+            on_outcome=told,
         )
 
     # --- consuming ----------------------------------------------------------------------------------------------------
@@ -253,7 +257,8 @@ class Client(Hosted[rabbitry.Client]):
         **options: Unpack[ConsumeOptions],
     ) -> None:
         """Run `handler(delivery)` for each delivery, in up to `concurrency` threads at once, until stopped, interrupted
-        or timed out; the rest as `rabbitry.Client.process`.
+        or timed out; the rest as `rabbitry.Client.process`. With a concurrency of 1 it is one thread, which is not the
+        calling one: it handles one after the other, without waiting for the event loop where the handler is quick.
 
         After `stop.set()` or `stop_consuming()`, in any thread or in the handler itself, the handlers at work finish
         and this returns; begun after `stop_consuming()`, it raises `ConsumingStopped`. Interrupted (Ctrl-C) or timed
@@ -263,8 +268,8 @@ class Client(Hosted[rabbitry.Client]):
         With `convert`, `handler(payload)` or `handler(payload, delivery)` is called, as there; the payload is decoded
         and converted in its thread.
 
-        `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
-        broker.
+        `on_error`, where it is a function, is called by the event loop, in any thread: it must be quick, and not wait
+        for the broker.
         """
         if convert is not None:
             handler = typed(handler, convert)
@@ -273,7 +278,10 @@ class Client(Hosted[rabbitry.Client]):
 
         async def process() -> None:
             threads = Threads(portal, concurrency)
-            handle = threads.asynchronous(handler, puts_back=True)
+            guarded = threads.guarded(on_error)
+            handle = threads.handling(
+                handler, lambda: self._has_stopped or (stop is not None and stop.is_set()), guarded
+            )
             with on_the_loop(stop, portal) as stopped:
                 await threads.run(
                     lambda: client.process(
@@ -281,7 +289,7 @@ class Client(Hosted[rabbitry.Client]):
                         handle,
                         concurrency=concurrency,
                         prefetch=prefetch,
-                        on_error=threads.guarded(on_error),
+                        on_error=guarded,
                         retry=retry,
                         drain=drain,
                         stop=stopped,
@@ -289,13 +297,15 @@ class Client(Hosted[rabbitry.Client]):
                     )
                 )
 
-        portal.run(process, timeout)
+        portal.run(process, timeout, is_patient=True)
 
     def stop_consuming(self) -> None:
         """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait. What
         would wait for a broker that is away in order to consume (`declare`, say) raises `ConsumingStopped`, at once.
         """
-        self._portal.submit(self._async.stop_consuming)
+        client, portal = self._async, self._portal
+        self._has_stopped = True
+        portal.submit(client.stop_consuming)
 
     def stop_on(self, *signals: int) -> AbstractContextManager[None]:
         """`with client.stop_on(signal.SIGTERM, signal.SIGINT): client.process(...)`: the first of these signals (these
@@ -371,7 +381,7 @@ class Client(Hosted[rabbitry.Client]):
                     )
                 )
 
-        portal.run(serve, timeout)
+        portal.run(serve, timeout, is_patient=True)
 
     # --- topology -----------------------------------------------------------------------------------------------------
 
@@ -504,7 +514,8 @@ def open_client(
     """A client that spans reconnects: `with blocking.open_client("amqp://host") as client: ...`
 
     The arguments are those of `rabbitry.open_client`; `credentials` is an ordinary function here, called in a thread of
-    its own, and `instrumentation` is called in the event loop's thread. It connects when a connection is first needed.
+    its own, and `instrumentation` is called by the event loop, in any thread. It connects when a connection is first
+    needed.
 
     What waiting does not mend (refused credentials, `reconnect` giving up, a declared entity that the broker refuses to
     have again) ends the client: operations raise `NotConnected`, `wait_closed` the cause, and so does leaving the block

@@ -103,7 +103,7 @@ class Connection(Hosted[rabbitry.Connection]):
                     )
                 )
 
-        portal.run(serve, timeout)
+        portal.run(serve, timeout, is_patient=True)
 
     def update_secret(self, secret: str | bytes, reason: str = "token refresh", *, timeout: Timeout = None) -> None:
         """Give the broker a new token (OAuth 2)."""

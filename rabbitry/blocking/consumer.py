@@ -9,7 +9,6 @@ something new sets it first and wakes the waiting then, and who waits looks once
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,13 +23,24 @@ from rabbitry._values.options import checked_prefetch
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
+from rabbitry.blocking.turns import Waiter
 
 __all__ = ["Batches", "Consumer"]
 
 AnyConsumer: TypeAlias = rabbitry.Consumer | rabbitry.Subscription
 
 MOST_AT_ONCE = 1000
-"""Deliveries fetched at once, at most. To fetch costs two changes of thread, some 50 us."""
+"""Deliveries fetched at once, at most. To fetch takes a task, some 50 us."""
+
+
+class Fetch(Waiter):
+    """What a thread waits for that finds nothing at hand."""
+
+    __slots__ = ("begin",)
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        super().__init__()
+        self.begin = begin  # type: ignore[method-assign]
 
 
 class Consumer(Block[AnyConsumer]):
@@ -56,7 +66,7 @@ class Consumer(Block[AnyConsumer]):
         self._at_once = min(checked_prefetch(prefetch) or MOST_AT_ONCE, MOST_AT_ONCE)
         self._inactivity_timeout = inactivity_timeout
         self._fetched: deque[Delivery] = deque()
-        self._waiting: deque[threading.Lock] = deque()  # one of each thread that waits, released to wake it
+        self._waiting: deque[Fetch] = deque()  # one of each thread that waits
         self._has_ended = self._is_fetching = False
         self._error: Exception | None = None
         self._fetch_scope: anyio.CancelScope | None = None
@@ -90,7 +100,7 @@ class Consumer(Block[AnyConsumer]):
     def _wake_all(self) -> None:
         while self._waiting:
             try:
-                self._waiting.popleft().release()
+                self._portal.turns.end(self._waiting.popleft())
             except IndexError:  # it has just given up
                 return
 
@@ -175,18 +185,17 @@ class Consumer(Block[AnyConsumer]):
 
     def _wait(self, timeout: float | None) -> None:
         """Return when there may be something new."""
-        awakened = threading.Lock()
-        awakened.acquire()
-        self._waiting.append(awakened)
+        self._portal.check_open()
+        fetch = Fetch(self._start_fetching)
+        self._waiting.append(fetch)
         try:
             if self._fetched or self._has_ended or self._error is not None:
                 return
-            self._portal.submit(self._start_fetching)
-            if not awakened.acquire(timeout=-1 if timeout is None else max(0, timeout)):
+            if not self._portal.turns.wait(fetch, timeout):
                 raise TimeoutError("no delivery came in time")
         finally:
             with suppress(ValueError):  # it was awakened
-                self._waiting.remove(awakened)
+                self._waiting.remove(fetch)
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 

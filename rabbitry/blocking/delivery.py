@@ -61,6 +61,16 @@ class Delivery(rabbitry.Delivery):
         """
         self._settle(partial(super().reject, requeue=requeue))
 
+    def settle_handled(self) -> None:
+        """Acknowledge, unless that or something else was done. On the loop."""
+        if not self.is_settled:
+            self._settle_now(super().ack)
+
+    def put_back(self) -> None:
+        """Put it back, unless something else was done. On the loop."""
+        if not self.is_settled:
+            self._settle_now(super().nack)
+
     def _settle(self, settlement: Callable[[], None]) -> None:
         self._portal.check_fork()
         if self._is_settling or not self._channel.is_outstanding(self.delivery_tag):

@@ -1,8 +1,8 @@
-"""`LogThread`: writes the log lines of the event loop's thread, in a thread of its own.
+"""`LogThread`: writes the log lines of the event loop, whichever thread runs it, in a thread of its own.
 
-What must stay true: the loop's thread runs no logging handler, and waits for no lock of the logging module. Whoever
-holds one may be in a handler, waiting for an operation of that very loop; and a handler that itself makes blocking
-calls can make them in this thread, as anywhere.
+What must stay true: the loop runs no logging handler, and waits for no lock of the logging module. Whoever holds one
+may be in a handler, waiting for an operation of that very loop; and a handler that itself makes blocking calls can make
+them in this thread, as anywhere.
 """
 
 from __future__ import annotations

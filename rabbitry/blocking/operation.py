@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
@@ -18,6 +17,7 @@ import anyio
 
 from rabbitry import NotConnected
 from rabbitry._values.durations import seconds
+from rabbitry.blocking.turns import Turns, Waiter
 
 __all__ = ["Deadline", "Operation", "Timeout"]
 
@@ -51,24 +51,30 @@ class Deadline:
         return TimeoutError(f"not done within {timeout} s{why}")
 
 
-class Operation(Generic[T]):
-    """Made by the waiting thread, which waits for it and takes its result."""
+class Operation(Waiter, Generic[T]):
+    """Made by the waiting thread, which waits for it and takes its result. `is_patient`: other
+    threads do it, and see to the loop."""
 
     __slots__ = (
         "_context",
         "_deadline",
-        "_done",
         "_error",
         "_function",
+        "_is_patient",
         "_is_started",
         "_scope",
+        "_turns",
         "_undo",
         "_value",
         "has_value",
-        "is_done",
     )
 
-    def __init__(self, function: Callable[[], Awaitable[T]], deadline: Deadline) -> None:
+    def __init__(
+        self, function: Callable[[], Awaitable[T]], deadline: Deadline, turns: Turns, *, is_patient: bool = False
+    ) -> None:
+        super().__init__()
+        self._turns = turns
+        self._is_patient = is_patient
         self._function: Callable[[], Awaitable[T]] | None = function
         self._deadline = deadline
         self._context = copy_context()
@@ -76,11 +82,9 @@ class Operation(Generic[T]):
             self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
         self._scope: anyio.CancelScope | None = None
         self._undo: Callable[[T], object] | None = None
-        self._done = threading.Lock()
-        self._done.acquire()
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.has_value = self.is_done = self._is_started = False
+        self.has_value = self._is_started = False
 
     # --- in the waiting thread ----------------------------------------------------------------------------------------
 
@@ -88,11 +92,7 @@ class Operation(Generic[T]):
         """Return whether the coroutine has ended, at the latest after `bound` seconds (None: when it has). A signal
         handler may raise here, any number of times.
         """
-        if self.is_done:
-            return True
-        if bound is None:
-            return self._done.acquire()
-        return self._done.acquire(timeout=min(max(bound, 0.0), threading.TIMEOUT_MAX))
+        return self._turns.wait(self, bound, is_patient=self._is_patient)
 
     def result(self) -> T:
         """What the coroutine returned, or raise what it raised."""
@@ -103,24 +103,16 @@ class Operation(Generic[T]):
                 self._error = None  # its traceback leads here
         return cast(T, self._value)
 
-    # --- on the loop --------------------------------------------------------------------------------------------------
+    # --- on the loop, or by who may run it ----------------------------------------------------------------------------
 
-    def start(self, tasks: asyncio.TaskGroup) -> None:
+    def begin(self) -> None:
         """Run the coroutine in a task. Harmless when done twice."""
-        if self._is_started:
-            return
-        self._is_started = True
-        coroutine = self._run()
-        try:
-            task = tasks.create_task(coroutine, context=self._context)
-        except RuntimeError:  # the loop is about to end
-            coroutine.close()
-            self._end(_thread_ended())
-        else:
-            task.add_done_callback(self._ended)
+        if not (self._is_started or self.is_done):
+            self._is_started = True
+            self._turns.start(self, self._run(), self._context)
 
-    def _ended(self, _: asyncio.Task[None]) -> None:
-        """The task is done. One that was cancelled before its first step never ran, and did not say so itself."""
+    def give_up(self) -> None:
+        """The loop has ended: where the coroutine never took a step, it has not said so itself."""
         if not self.is_done:
             self._end(_thread_ended())
 
@@ -139,13 +131,14 @@ class Operation(Generic[T]):
             self._undo_result()
 
     async def _run(self) -> None:
-        if self._function is None:
+        function = self._function
+        if function is None:
             return
         rest = self._deadline.rest
         deadline = math.inf if rest is None else anyio.current_time() + rest
         try:
             with anyio.CancelScope(deadline=deadline) as self._scope:
-                self._value = await self._function()
+                self._value = await function()
                 self.has_value = True
         except asyncio.CancelledError:
             self._end(_thread_ended())
@@ -157,8 +150,7 @@ class Operation(Generic[T]):
     def _end(self, error: BaseException | None) -> None:
         self._error = error
         self._function = None  # the task lives on for a moment, and must not keep what the waiting thread drops
-        self.is_done = True
-        self._done.release()
+        self._turns.end(self)
         self._undo_result()
 
     def _undo_result(self) -> None:

@@ -1,9 +1,9 @@
-"""`Portal`: the event loop in its thread, and how other threads have it run operations and wait for them.
+"""`Portal`: the event loop, and how threads have it run operations and wait for them. `turns` says which runs it.
 
 What must stay true: what was handed over runs, and what runs ends; a time-out binds in the thread that waits, even
-while a callback holds up the loop; who is interrupted while it waits leaves nothing running, and loses no result that
-somebody must undo; settlements are in the order of their thread's other operations; the loop's thread runs no logging
-handler. A task of AnyIO's own portal costs 80 us of processor time, one of these 26.
+while a callback holds up the loop in another one; who is interrupted while it waits leaves nothing running, and loses
+no result that somebody must undo; settlements are in the order of their thread's other operations; the loop runs no
+logging handler.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import anyio
 from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.log_thread import LogThread, ask_levels, write_here
 from rabbitry.blocking.operation import Deadline, Operation, Timeout
+from rabbitry.blocking.turns import Turns
 
 __all__ = ["Deadline", "Portal", "Timeout", "lease"]
 
@@ -46,10 +47,9 @@ WRITTEN_BOUND = 1.0
 
 
 class Portal:
-    """An event loop in a thread of its own, started by the first `lease`, ended when the last one is given back."""
+    """An event loop, started by the first `lease`, ended when the last one is given back."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop
         self._tasks: asyncio.TaskGroup
         self._stopping: asyncio.Event
         self._lock = threading.RLock()  # a signal handler or a finalizer may come back to it in the same thread
@@ -61,6 +61,7 @@ class Portal:
         self._has_run = False
         started = threading.Event()
         self._log_thread = LogThread()
+        self.turns = Turns(self._log_thread, self._settlements, self.settle_now, SETTLE_WITHIN)
         self._thread = threading.Thread(target=self._host, args=(started,), name="rabbitry.blocking", daemon=True)
         try:
             self._thread.start()
@@ -72,7 +73,8 @@ class Portal:
     def _host(self, started: threading.Event) -> None:
         self._log_thread.begin()
         try:
-            anyio.run(self._run, started, backend="asyncio")
+            options = {"loop_factory": self.turns.new_loop}
+            anyio.run(self._run, started, backend="asyncio", backend_options=options)
         except BaseException:  # which nothing here raises, but a callback of the user's may
             if self._has_run:  # Python 3.12 can't close a loop in `atexit`: it would start a thread for that
                 logger.debug("closing the event loop of rabbitry.blocking failed", exc_info=True)
@@ -84,10 +86,11 @@ class Portal:
             with self._lock:
                 self.is_open = False
             started.set()
+            self.turns.close()
             self._log_thread.end()
 
     async def _run(self, started: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.turns.begin()
         self._stopping = asyncio.Event()
         async with asyncio.TaskGroup() as self._tasks:
             self.is_open = True
@@ -98,6 +101,7 @@ class Portal:
                 with self._lock:
                     self.is_open = False
                 await asyncio.sleep(0)  # what was submitted before becomes a task, which ends with the others
+                await self.turns.finish()
         self._has_run = True
 
     # --- in any thread ------------------------------------------------------------------------------------------------
@@ -120,22 +124,40 @@ class Portal:
                 "(in multiprocessing's initializer, gunicorn's post_fork, or when it is first used)"
             )
 
+    def check_open(self) -> None:
+        """Raise once it does nothing any more."""
+        if not self.is_open:
+            raise _closed()
+
     def check_thread(self) -> None:
-        """Raise in a thread that must not wait for the loop: its own, and any of a child process."""
+        """Raise where waiting for the loop would wait for ever: in what the loop calls, and in a child process."""
         self.check_fork()  # first: in the child, threads have the identities of the parent's
-        if threading.get_ident() == self._thread.ident:
+        if threading.get_ident() == self.turns.leader:
             raise LocalProtocolError(
-                "a blocking call in the event loop's own thread, which would have to carry it out meanwhile: what is "
-                "called there (on_outcome, on_error, an instrumentation) must hand it over to another thread"
+                "a blocking call in what the event loop itself calls, and which it waits for: on_outcome, on_error and "
+                "an instrumentation must hand it over to another thread"
             )
 
     def submit(self, callback: Callable[[], object]) -> None:
         """Have the loop call `callback`, in the order of submission. Does not wait. `NotConnected` after the end."""
         self.check_fork()
         with self._lock:
-            if not self.is_open:
-                raise NotConnected("it is closed: use it inside its 'with' block")
-            self._loop.call_soon_threadsafe(callback)
+            self.check_open()
+            self.turns.call(callback)
+
+    def submit_soon(self, callback: Callable[[], object]) -> None:
+        """As `submit`, for what has a millisecond: what comes meanwhile may be done with it."""
+        self.check_fork()
+        with self._lock:
+            self.check_open()
+            self.turns.call_within(callback)
+
+    def _post(self, callback: Callable[[], object]) -> None:
+        """As `submit`, where the caller then waits."""
+        self.check_fork()
+        with self._lock:
+            self.check_open()
+            self.turns.post(callback)
 
     def submit_if_open(self, callback: Callable[[], object]) -> None:
         """Have the loop call `callback`, if there is a loop."""
@@ -149,29 +171,29 @@ class Portal:
         *,
         undo: Callable[[T], object] | None = None,
         is_final: bool = False,
+        is_patient: bool = False,
     ) -> T:
         """What `await function()` on the loop returns or raises; `TimeoutError` once it was cancelled for that.
 
         Interrupted by what a signal handler raises, it cancels it and waits for its end; interrupted again, it does not
         wait. `undo` is called on the loop with a result that so had no taker. `is_final`: it has to be done, and goes
-        on without being waited for.
+        on without being waited for. `is_patient`: other threads do it, and run the loop.
         """
         self.check_thread()
         deadline = Deadline(timeout)
-        operation = Operation(function, deadline)
-        begin = partial(self._begin, operation)
+        operation = Operation(function, deadline, self.turns, is_patient=is_patient)
         try:
-            self.submit(begin)
+            self.check_open()
             if self._has_ended(operation, deadline):
                 return operation.result()
         except BaseException:  # its own error, too, but for which there is nothing to undo
             if is_final:
-                self.submit_if_open(begin)
+                self.submit_if_open(operation.begin)
             else:
                 self._abandon(operation, undo)
             raise
         self.submit_if_open(partial(operation.abandon, undo))
-        raise deadline.error(": the event loop's thread is held up, by a callback or a lock that it waits for")
+        raise deadline.error(": the event loop is held up in its thread, by a callback or a lock that it waits for")
 
     def _has_ended(self, operation: Operation[Any], deadline: Deadline) -> bool:
         """Wait for the end of an operation; False where its time is up and the loop takes no notice."""
@@ -188,7 +210,7 @@ class Portal:
         """End an operation whose result nobody takes any more."""
         try:
             if not operation.is_done:
-                self.submit(operation.cancel)
+                self._post(operation.cancel)
                 operation.wait()
             if operation.has_value and undo is not None:
                 self.submit(partial(undo, operation.result()))
@@ -199,7 +221,9 @@ class Portal:
         """Have the loop make a settlement soon, together with others. Does not wait."""
         self.check_fork()
         self._settlements.append(settlement)
-        if not self._is_settling:
+        if not self.turns.is_led:
+            self.turns.attend_soon()
+        elif not self._is_settling:
             self._is_settling = True
             try:
                 self.submit(self._settle_soon)
@@ -213,12 +237,8 @@ class Portal:
         """Run a coroutine in a task. It must not raise; cancelled with the loop, it may never take a step."""
         return self._tasks.create_task(coroutine)
 
-    def _begin(self, operation: Operation[Any]) -> None:
-        self.settle_now()
-        operation.start(self._tasks)
-
     def _settle_soon(self) -> None:
-        self._loop.call_later(SETTLE_WITHIN, self.settle_now)
+        self.turns.loop.call_later(SETTLE_WITHIN, self.settle_now)
 
     def settle_now(self) -> None:
         """Make the settlements that were handed over so far."""
@@ -246,14 +266,18 @@ class Portal:
         with self._lock:
             if self.is_open:
                 self.is_open = False
-                self._loop.call_soon_threadsafe(self._stop)
-        if threading.current_thread() is not self._thread:
+                self.turns.call(self._stop)
+        if threading.get_ident() != self.turns.leader:
             self._thread.join(STOP_BOUND)
             self._log_thread.join(WRITTEN_BOUND)
 
     def _stop(self) -> None:
         self.settle_now()
         self._stopping.set()
+
+
+def _closed() -> NotConnected:
+    return NotConnected("it is closed: use it inside its 'with' block")
 
 
 # --- the portal of this process ---------------------------------------------------------------------------------------
