@@ -24,11 +24,12 @@ from rabbitry._connection.settings import ConnectionOptions, Dial, connection_se
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
-from rabbitry._secrets import Secret
+from rabbitry._secrets import Secret, hidden_if_given
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown, check_options
+from rabbitry._values.parts import AddressParts, address_url
 
 __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor", "start_client"]
 
@@ -39,6 +40,12 @@ __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor",
 def connect(
     url: str = DEFAULT_URL,
     *,
+    host: str | None = None,
+    port: int | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    virtual_host: str | None = None,
+    tls: bool | None = None,
     name: str | None = None,
     heartbeat: float | timedelta | None = None,
     connect_timeout: float | timedelta | None = None,
@@ -55,7 +62,9 @@ def connect(
         async with rabbitry.connect("amqp://guest:guest@localhost") as connection:
             async with connection.channel() as channel: ...
 
-    `url` follows the RabbitMQ URI specification; an empty path is the virtual host "/". `name` is shown in the broker's
+    `url` follows the RabbitMQ URI specification; an empty path is the virtual host "/". `host`, `port`, `user`,
+    `password`, `virtual_host` and `tls` (True: TLS, port 5671) are its parts without escaping, instead of it or for
+    what it leaves open: `ValueError` where both give one, and not the same. `name` is shown in the broker's
     list of connections. `heartbeat` in seconds (default 30, 0 none), rounded up to whole ones and lowered to the
     broker's. `connect_timeout` bounds dial and handshake (default 15 s). `frame_max` (4,096 bytes at least, default
     131,072; 0 leaves it to the broker) and `channel_max` (default 2,047) are lowered to the broker's. A message larger
@@ -80,9 +89,17 @@ def connect(
         "dial": dial,
         "ssl_context": ssl_context,
     }
-    hidden = Secret(url)
-    del url
-    return _connection(None, hidden, instrumentation, options)
+    hidden, secret = Secret(url), hidden_if_given(password)
+    del url, password
+    parts: AddressParts = {
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": secret,
+        "virtual_host": virtual_host,
+        "tls": tls,
+    }
+    return _connection(None, address_url(hidden, parts), instrumentation, options)
 
 
 def _connection(
@@ -107,6 +124,12 @@ class Reactor:
         self,
         url: str = DEFAULT_URL,
         *,
+        host: str | None = None,
+        port: int | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        virtual_host: str | None = None,
+        tls: bool | None = None,
         name: str | None = None,
         heartbeat: float | timedelta | None = None,
         connect_timeout: float | timedelta | None = None,
@@ -130,10 +153,18 @@ class Reactor:
             "dial": dial,
             "ssl_context": ssl_context,
         }
-        hidden = Secret(url)
-        del url
+        hidden, secret = Secret(url), hidden_if_given(password)
+        del url, password
+        parts: AddressParts = {
+            "host": host,
+            "port": port,
+            "user": user,
+            "password": secret,
+            "virtual_host": virtual_host,
+            "tls": tls,
+        }
         self._hub.check_open()
-        return _connection(self._hub, hidden, instrumentation, options)
+        return _connection(self._hub, address_url(hidden, parts), instrumentation, options)
 
     def open_client(
         self, urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]
@@ -159,6 +190,12 @@ async def open_reactor() -> AsyncIterator[Reactor]:
 async def open_client(
     urls: str | Sequence[str] = DEFAULT_URL,
     *,
+    host: str | None = None,
+    port: int | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    virtual_host: str | None = None,
+    tls: bool | None = None,
     name: str | None = None,
     reconnect: Backoff | None = None,
     while_down: WhileDown = "wait",
@@ -186,8 +223,16 @@ async def open_client(
     Leaving the block stops consuming, gives the handlers and publishers of other tasks up to `drain` seconds (5) to
     finish, and closes both connections, within 5 s.
     """
-    hidden = _hidden(urls)
-    del urls  # whoever reports an error of the block sees this frame's variables
+    hidden, secret = _hidden(urls), hidden_if_given(password)
+    del urls, password  # whoever reports an error of the block sees this frame's variables
+    parts: AddressParts = {
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": secret,
+        "virtual_host": virtual_host,
+        "tls": tls,
+    }
     options: ClientOptions = {
         "name": name,
         "reconnect": reconnect,
@@ -201,8 +246,8 @@ async def open_client(
         "drain": drain,
         "instrumentation": instrumentation,
     }
-    client = _client(hidden, options, hub=None if reactor is None else reactor._hub)
-    del options  # there may be ten thousand clients
+    client = _client(hidden, parts, options, hub=None if reactor is None else reactor._hub)
+    del options, parts  # there may be ten thousand clients
     async with client as opened:
         yield opened
 
@@ -210,6 +255,12 @@ async def open_client(
 class ClientOptions(TypedDict, total=False):
     """The arguments of `open_client` beside the URLs and the reactor."""
 
+    host: str | None
+    port: int | None
+    user: str | None
+    password: str | None
+    virtual_host: str | None
+    tls: bool | None
     name: str | None
     reconnect: Backoff | None
     while_down: WhileDown
@@ -233,11 +284,19 @@ async def start_client(
     raise `NotConnected`, and `wait_closed` the cause. Cancelling it leaves nothing behind. asyncio only: trio has
     nurseries for this, and anyone whose start and stop are one function has `open_client`.
     """
-    hidden = _hidden(urls)
+    hidden, secret = _hidden(urls), hidden_if_given(options.pop("password", None))
     del urls
     check_options(options, ClientOptions, "start_client")
+    parts: AddressParts = {
+        "host": options.get("host"),
+        "port": options.get("port"),
+        "user": options.get("user"),
+        "password": secret,
+        "virtual_host": options.get("virtual_host"),
+        "tls": options.get("tls"),
+    }
     hub = None if reactor is None else reactor._hub
-    return await start_hosted(lambda host: _client(hidden, options, hub=hub, host=host))
+    return await start_hosted(lambda host: _client(hidden, parts, options, hub=hub, host=host))
 
 
 def _hidden(urls: str | Sequence[str]) -> list[Secret[str]]:
@@ -247,7 +306,12 @@ def _hidden(urls: str | Sequence[str]) -> list[Secret[str]]:
 
 
 def _client(
-    hosts: Sequence[Secret[str]], options: ClientOptions, *, hub: Hub | None = None, host: Host | None = None
+    hosts: Sequence[Secret[str]],
+    parts: AddressParts,
+    options: ClientOptions,
+    *,
+    hub: Hub | None = None,
+    host: Host | None = None,
 ) -> AbstractAsyncContextManager[Client]:
     """The client, to be entered; refuses what its arguments can't be."""
     if not hosts:
@@ -257,6 +321,8 @@ def _client(
         raise TypeError(f"reconnect must be a Backoff, not {backoff!r}")
     if credentials is not None and not callable(credentials):
         raise TypeError("credentials must be a coroutine function that returns Credentials")
+    if credentials is not None and (parts.get("user"), parts.get("password")) != (None, None):
+        raise ValueError("credentials= is asked for user and password: leave out user= and password=")
     drain = seconds(options.get("drain", DEFAULT_DRAIN))
     if drain < 0:
         raise ValueError(f"drain must not be negative: {options.get('drain')}")
@@ -280,7 +346,7 @@ def _client(
     return run_client(
         make,
         hub,
-        [connection_settings(url, kinds, **connecting) for url in hosts],
+        [connection_settings(address_url(url, parts), kinds, **connecting) for url in hosts],
         backoff=backoff,
         credentials=credentials,
         drain=drain,

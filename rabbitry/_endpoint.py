@@ -24,7 +24,7 @@ from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ConnectionState
 
-__all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "Endpoint"]
+__all__ = ["CLOSE_BOUND", "HIGH_WATER", "SEND_AHEAD", "AlarmWatcher", "Endpoint"]
 
 logger = logging.getLogger("rabbitry")
 
@@ -70,6 +70,14 @@ class Receiver(Protocol):
         ...
 
 
+class AlarmWatcher(Protocol):
+    """What a connection tells of the broker's alarms, if somebody asks."""
+
+    def alarm_changed(self, reason: str | None) -> None:
+        """The broker has blocked the connection, or does no longer (None). Called while reading."""
+        ...
+
+
 class Endpoint:
     """The protocol and the transport of one connection. `transport` is set once the socket is connected. `host` and
     `port` are the broker's as the URL has them (the path of a Unix socket and 0), for who tells of this connection.
@@ -92,6 +100,7 @@ class Endpoint:
         "thread",
         "transport",
         "unmatched_returns",
+        "watcher",
     )
 
     def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits, host: str, port: int) -> None:
@@ -105,6 +114,7 @@ class Endpoint:
         self.thread = waits.thread
         self.transport: Transport = _NoTransport()
         self.blocked_reason: str | None = None
+        self.watcher: AlarmWatcher | None = None
         self.opened = Waiter()
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
@@ -300,13 +310,18 @@ class Endpoint:
         self.blocked_reason = shown(event.reason) or "the broker gave no reason"
         if is_news:
             logger.warning("connection %s is blocked: %s", self.name, self.blocked_reason)
-            self.notify_changed()
+            self._alarm_changed()
 
     def _on_unblocked(self, event: events.Unblocked) -> None:
         if self.blocked_reason is not None:
             self.blocked_reason = None
             logger.info("connection %s is no longer blocked", self.name)
-            self.notify_changed()
+            self._alarm_changed()
+
+    def _alarm_changed(self) -> None:
+        self.notify_changed()
+        if self.watcher is not None:
+            self.watcher.alarm_changed(self.blocked_reason)
 
     def _on_channel_ended(self, event: events.ChannelEnded) -> None:
         for waiter in event.waiting:

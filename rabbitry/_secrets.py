@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
 
-__all__ = ["Secret", "forget_frames", "unwatched"]
+__all__ = ["Secret", "forget_frames", "hidden_if_given", "unwatched"]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -47,6 +47,11 @@ class Secret(Generic[T_co]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("what holds a password or a token is not pickled: pass the URL on by a way of your own")
+
+
+def hidden_if_given(value: T | None) -> Secret[T] | None:
+    """The value, hidden; None where there is none."""
+    return None if value is None else Secret(value)
 
 
 def unwatched(make: Callable[[], T]) -> T:

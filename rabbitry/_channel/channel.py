@@ -209,6 +209,8 @@ class Channel(Declaring):
         waiter = Waiter()
         slot = protocol.get(methods.BasicGet(queue=queue, no_ack=no_ack), waiter)
         reply = await self._life.endpoint.reply(slot, waiter)
+        if not isinstance(reply, Delivery) and no_ack:  # what a cancelled get was sent may have come just before
+            reply = protocol.take_kept(queue)
         return reply if isinstance(reply, Delivery) else None
 
     async def qos(self, prefetch: int, *, shared: bool = False) -> None:

@@ -24,12 +24,19 @@ CHANGES_KEPT = 100
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A connection's new state, when (`anyio.current_time()`), and the error that ended the state before, if any."""
+    """A connection's new state, when (`anyio.current_time()`), and the error that ended the state before, if any.
+
+    With `is_alarm` the state is what it was, "connected": an alarm of the broker has begun to block what is published
+    on the connection, and `blocked_reason` says why; or it is over, and that is None. RabbitMQ tells it to those that
+    publish, when they next do.
+    """
 
     connection: str
     state: State
     error: Exception | None
     time: float
+    blocked_reason: str | None = None
+    is_alarm: bool = False
 
 
 class Changes:

@@ -6,10 +6,11 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from signal import Signals
 from typing import Any, ClassVar, Unpack
 
 import anyio
@@ -20,20 +21,23 @@ from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.delivery import Delivery, DeliveryHandler, OnError
 from rabbitry._client.changes import Change
-from rabbitry._client.handlers import OnStale, Processing, awaiting
+from rabbitry._client.getting import Getting, purge
+from rabbitry._client.handlers import OnStale, Processing, asynchronous
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
+from rabbitry._client.readiness import blocked_reason_of, state_of, wait_ready
 from rabbitry._client.replies import ClientReplies
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
 from rabbitry._client.senders import Send, Senders, open_channel
 from rabbitry._client.subscription import Subscription
-from rabbitry._concurrency.waiting import checkpoint_if_cancelled
+from rabbitry._concurrency.waiting import call_soon_from_anywhere, checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFound, PublishFailed
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
+from rabbitry._values.arguments import merged, stream_filter, table_of
 from rabbitry._values.codecs import Codec
 from rabbitry._values.durations import seconds
 from rabbitry._values.message import Message
@@ -52,6 +56,7 @@ from rabbitry._values.options import (
     check_window,
     checked_prefetch,
 )
+from rabbitry._values.signals import FirstSignal
 from rabbitry._values.stopping import Stop, told
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
 
@@ -63,6 +68,7 @@ class Client:
 
     __slots__ = (
         "_consuming",
+        "_getting",
         "_publishing",
         "_registry",
         "_requests",
@@ -81,6 +87,7 @@ class Client:
         self._senders = Senders(running.publishing)
         self._while_down: WhileDown = while_down
         self._requests = RequestCounts()
+        self._getting: Getting | None = None
 
     def __repr__(self) -> str:
         return f"<Client publishing={self._publishing.state} consuming={self._consuming.state}>"
@@ -162,6 +169,8 @@ class Client:
         consumer_tag: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         offset: Offset | None = None,
+        filter: str | Sequence[str] | Set[str] | None = None,
+        match_unfiltered: bool = False,
     ) -> Subscription:
         """A `Subscription`: `async with client.consume("jobs") as deliveries: async for delivery in deliveries`.
 
@@ -170,6 +179,11 @@ class Client:
         is where to begin in a stream: "first", "last" (its last chunk), "next" (what comes from now on, the default),
         an offset, a datetime, or a timedelta into the past; after a loss it goes on at the first delivery not settled.
         `TypeError` or `ValueError` for what is none of these, or where the queue is known to be no stream.
+
+        `filter` is of streams, too, from RabbitMQ 3.13 on: only chunks that hold messages published with one of these
+        values in their header "x-stream-filter-value" come, and with `match_unfiltered` also those without. A chunk
+        comes whole, and the broker may err towards too much: look at the header of what comes. 3.10 silently ignores
+        it; on another queue newer ones refuse it.
 
         Without a bound (`prefetch=0` or `no_ack`), what is not iterated in time stops the reading of all that this
         client consumes.
@@ -183,12 +197,28 @@ class Client:
             consumer_tag=consumer_tag,
             arguments=arguments,
             offset=offset,
+            filter=filter,
+            match_unfiltered=match_unfiltered,
         )
+
+    async def get(self, queue: str | Queue, *, no_ack: bool = False) -> Delivery | None:
+        """One message of the queue; None if it is empty. It is settled as any delivery, for as long as the connection
+        lives that it came on; then the broker puts it back, and settling it raises `StaleDelivery`.
+
+        It waits for a connection, and asks again in the next life where that is lost meanwhile. Raises as
+        `Channel.get`, `ConnectionClosed` where the queue is a stream, and `ConsumingStopped` after `stop_consuming()`.
+        Cancelled, a message that comes too late is put back. With `no_ack=True` the broker forgets a message as it
+        sends it: one that comes too late is the next such get's of this queue, one that was under way as the
+        connection was lost is lost. To take more than a few, `consume` or `process` cost a tenth.
+        """
+        if self._getting is None:
+            self._getting = Getting(self._consuming, self._registry, self._running.subscriptions)
+        return await self._getting.get(queue, no_ack)
 
     async def process(
         self,
         queue: str | Queue,
-        handler: DeliveryHandler,
+        handler: Callable[[Delivery], Any],
         *,
         concurrency: int = 1,
         prefetch: int | None = None,
@@ -200,6 +230,14 @@ class Client:
         **options: Unpack[ConsumeOptions],
     ) -> None:
         """Run `await handler(delivery)` for each delivery, up to `concurrency` at once, until stopped or cancelled.
+
+        A handler that is no coroutine function runs in a worker thread, up to `concurrency` of them; what it returns is
+        awaited in the event loop if that can be (a lambda may return what a coroutine function gave), and from then on
+        the handler is called there, too. It is not abandoned: cancelling waits for it to return
+        (`anyio.from_thread.check_cancelled()` in it raises then). It settles its delivery by returning or raising. What
+        else it needs of the client it calls by way of the event loop, `anyio.from_thread.run(client.publish, b"…")` or
+        `anyio.from_thread.run_sync(delivery.reject)`: called there as it is, `delivery.reject()` raises
+        `LocalProtocolError` where that is noticed.
 
         A delivery is settled by how its handler ends, as `delivery.process(on_error)` does: acknowledged when it
         returns, put back when it is cancelled; what it settled itself stays so. What is put back for an error
@@ -220,7 +258,7 @@ class Client:
         """
         check_options(options, ConsumeOptions, "Client.process")
         processing = Processing(
-            self._observed(awaiting(handler)),
+            self._observed(asynchronous(handler, concurrency)),
             concurrency=concurrency,
             prefetch=prefetch,
             on_error=on_error,
@@ -243,6 +281,25 @@ class Client:
         self._publishing.check_thread()
         self._running.stop_consuming()
         return NOTHING  # type: ignore[no-any-return]
+
+    def stop_on(self, *signals: int) -> AbstractContextManager[None]:
+        """`with client.stop_on(signal.SIGTERM, signal.SIGINT): await client.process(…)`: the first of these signals
+        (these two unless given) calls `stop_consuming()`, and each one after it does what it did before the block:
+        SIGTERM ends the program, SIGINT raises `KeyboardInterrupt`, as a rule. A plain `with`, under asyncio and trio.
+
+        `LocalProtocolError` in another thread than the main one, in which Python handles signals; `TypeError`,
+        `ValueError` for what is no signal, or can't be handled. Leaving the block gives each signal back to what
+        handled it before. Of blocks inside each other one signal stops all the clients. What a program gave to
+        `loop.add_signal_handler` is called by asyncio all the same, at the first signal, too.
+        """
+        self._publishing.check_loop()
+        call_soon = call_soon_from_anywhere()
+
+        def heed(number: Signals) -> None:
+            with suppress(RuntimeError):  # the event loop has ended
+                call_soon(partial(self._running.stop_for, number.name))
+
+        return FirstSignal(signals, heed)
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
@@ -420,6 +477,15 @@ class Client:
         self._registry.forget_all(entities)
         return NOTHING  # type: ignore[no-any-return]
 
+    async def purge(self, queue: str | Queue) -> int:
+        """Drop what is ready in a queue, and return how many messages that were. What consumers hold unsettled stays.
+
+        It waits for a connection, and is done again in the next life where that is lost meanwhile: then the messages
+        that came between are gone as well, and those of the first time not counted. Raises as `Channel.purge_queue`,
+        and `ConnectionClosed` where the queue is a stream. Cancelled, it may have been purged.
+        """
+        return await purge(self._consuming, self._registry, queue)
+
     async def inspect(self, queue: str | Queue) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue. Cancelling it changes nothing."""
         await checkpoint_if_cancelled()
@@ -456,17 +522,33 @@ class Client:
         """The worse of its two connections' states: "closed", "recovering", "connecting" or "connected"; "idle" where
         none was needed so far.
         """
-        states = {link.state for link in self._running.links}
-        worst_first: Sequence[State] = ("closed", "recovering", "connecting", "connected")
-        for state in worst_first:
-            if state in states:
-                return state
-        return "idle"
+        return state_of(self._running.links)
 
     @property
     def is_ready(self) -> bool:
-        """Whether each connection that is needed is open."""
-        return self.state in ("connected", "idle")
+        """Whether it is connected now, by each connection that was needed so far, of which there is one at least: False
+        until the first operation or `wait_ready` has reached the broker. It waits for nothing and connects nothing, so
+        it is what a probe asks. An alarm that blocks publishing does not change it: see `blocked_reason`.
+        """
+        return self.state == "connected"
+
+    async def wait_ready(self) -> None:
+        """Open both connections and return once they are: `is_ready` tells from then on how it is. Later operations do
+        not have to connect first.
+
+        However long the broker is away it waits (`anyio.fail_after` bounds that). Raises what ends the client, as
+        waiting does not mend it: `AuthenticationFailed`, `ConnectFailed` where `reconnect` gives up, a declared entity
+        that is refused; `NotConnected` where the client was left, `ConsumingStopped` where `stop_consuming()` was
+        called and there is no connection. Cancelled, they are opened all the same.
+        """
+        await wait_ready(self._running)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does. It tells so
+        those that publish, when they next do.
+        """
+        return blocked_reason_of(self._running.links)
 
     @property
     def last_error(self) -> Exception | None:
@@ -496,7 +578,8 @@ class Client:
 
     @contextmanager
     def changes(self) -> Iterator[MemoryObjectReceiveStream[Change]]:
-        """`with client.changes() as changes: async for change in changes`: each new state of either connection.
+        """`with client.changes() as changes: async for change in changes`: each new state of either connection, and
+        each alarm that blocks or unblocks one (`Change.is_alarm`).
 
         Who falls behind by more than 100 misses what follows. The stream ends with the client.
         """
@@ -536,6 +619,13 @@ class Client:
         on_too_large: Callable[[Delivery, int], None] | None = None,
         **options: Unpack[ConsumeOptions],
     ) -> Subscription:
+        filtering = stream_filter(options.pop("filter", None), options.pop("match_unfiltered", False))
+        if filtering:
+            if self._registry.type_of(queue) not in ("stream", None):
+                raise ValueError(f"filter= is for streams, and {queue!r} is none")
+            if options.get("offset") is None:  # it is a stream, then
+                options["offset"] = "next"
+            options["arguments"] = merged(table_of(options.get("arguments")), filtering)
         return Subscription(
             self._consuming,
             self._registry,

@@ -1,18 +1,19 @@
 """`Processing`: how `client.process` and `client.serve` treat a delivery: it is handled, and settled by how that ends.
 
 What must stay true: a delivery handed to a handler is settled as `delivery.process` says, whatever ends it; a handler
-that can never work ends it all, or its deliveries would come again for ever.
+that can never work is refused before, or its deliveries would come again for ever; one that is no coroutine function
+runs in a thread, is never abandoned there, and no more than `concurrency` of them run at a time.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from inspect import isawaitable, iscoroutinefunction
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from rabbitry._channel.delivery import (
@@ -31,10 +32,10 @@ from rabbitry._client.pauses import Pauses
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import RabbitryError, shown
-from rabbitry._values.handlers import check_handler
-from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
+from rabbitry._values.handlers import check_handler, is_async
+from rabbitry._values.options import check_concurrency, checked_prefetch, default_prefetch
 
-__all__ = ["OnStale", "Processing", "awaiting"]
+__all__ = ["OnStale", "Processing", "asynchronous"]
 
 OnStale = Literal["finish", "cancel"]
 
@@ -96,7 +97,7 @@ class Processing:
         try:
             await self._handler(delivery)
         except BaseException as error:  # hot: a `with` block around it all would take half a microsecond more
-            with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream, put_back=self._put_back):
+            with ProcessDelivery(delivery, self._on_error, is_stream=self._is_stream, put_back=self._put_back):
                 if isinstance(error, anyio.get_cancelled_exc_class()) and not is_being_cancelled():
                     # Under asyncio, who awaits what something else cancelled is told so as if it was cancelled itself.
                     raise RabbitryError("the handler awaited something that was cancelled") from error
@@ -104,29 +105,30 @@ class Processing:
         else:
             settle_handled(delivery)
 
-    def _verdict(self, delivery: Delivery, error: Exception) -> Verdict:
-        if isinstance(error, NotAwaitable):  # as the next one would be
-            return "raise"
-        return self._on_error(delivery, error) if callable(self._on_error) else self._on_error
 
-
-class NotAwaitable(TypeError):
-    """The handler is no coroutine function."""
-
-
-def awaiting(handler: DeliveryHandler) -> DeliveryHandler:
-    """The handler, refused here where it can't ever work, and later once it returns nothing to await: a lambda or a
-    decorated function may well return it, so only that tells.
+def asynchronous(handler: Callable[[Delivery], Any], concurrency: int) -> DeliveryHandler:
+    """The handler itself where it is a coroutine function; else one that runs it in a worker thread, up to
+    `concurrency` at once, and awaits what it returns if that can be: once that was so, it is called in the event loop.
+    Refuses what can't ever work.
     """
     check_handler(handler)
-    return handler if iscoroutinefunction(handler) else partial(_awaited, handler)
+    if is_async(handler):
+        return handler
+    check_concurrency(concurrency)
+    threads = anyio.CapacityLimiter(concurrency)
 
+    has_awaited = False
 
-async def _awaited(handler: DeliveryHandler, delivery: Delivery) -> None:
-    awaitable = handler(delivery)
-    if not isawaitable(awaitable):
-        raise NotAwaitable(
-            f"process takes a coroutine function as its handler, but {handler!r} returned no awaitable: write it with "
-            "'async def', and have work that blocks done by 'await anyio.to_thread.run_sync(...)'"
-        )
-    await awaitable
+    async def in_thread(delivery: Delivery) -> None:
+        nonlocal has_awaited
+        if has_awaited:  # a lambda, say, which only calls a coroutine function: it blocks nothing
+            result = handler(delivery)
+        else:
+            # Not abandoned when cancelled: it would go on beside the next handlers, beyond `concurrency`, and with a
+            # delivery that has been put back. In a tuple, as trio refuses a function that returns an awaitable.
+            (result,) = await anyio.to_thread.run_sync(lambda: (handler(delivery),), limiter=threads)
+        if isawaitable(result):
+            has_awaited = True
+            await result
+
+    return in_thread

@@ -26,7 +26,7 @@ from rabbitry._client.refusals import is_refusal, was_told
 from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled
-from rabbitry._connection.connection import Connection
+from rabbitry._connection.connection import Connection, watch_alarms
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import (
@@ -120,7 +120,6 @@ class Link:
 
     __slots__ = (
         "_alone",
-        "_begin",
         "_changed",
         "_connection",
         "_credentials",
@@ -129,9 +128,11 @@ class Link:
         "_fate",
         "_hosts",
         "_hub",
+        "_keep",
         "_life",
         "_restore",
         "_short_lives",
+        "_start_soon",
         "_tell",
         "_vain_attempts",
         "_vain_since",
@@ -152,12 +153,13 @@ class Link:
         credentials: CredentialsSource | None,
         fate: Fate,
         *,
-        begin: Callable[[Link], object],
+        start_soon: Callable[..., object],
+        keep: Callable[[Link], Awaitable[None]],
         restore: Callable[[Connection], Awaitable[None]],
         tell: Callable[[Change], None],
     ) -> None:
-        """`begin` has a task of the client `run` it, `restore` puts back what a new life needs, `tell` is told of each
-        change.
+        """`start_soon` has a task of the client do something, `keep` has such a task `run` the link, `restore` puts
+        back what a new life needs, `tell` is told of each change.
         """
         self.role = role
         self._fate = fate
@@ -169,7 +171,8 @@ class Link:
         self._failed: Settings | None = None
         self.backoff = backoff
         self._credentials = credentials
-        self._begin = begin
+        self._start_soon = start_soon
+        self._keep = keep
         self._restore = restore
         self._tell = tell
         self._life = anyio.CancelScope(shield=True)  # the client's body may need the connection while it is cancelled
@@ -201,9 +204,7 @@ class Link:
         """
         self.check_loop()
         await checkpoint_if_cancelled()
-        if self.state == "idle":
-            self._move("connecting")
-            self._begin(self)
+        self.want()
         has_waited = False
         while self._connection is None or not self._connection.is_open:
             if self.state == "closed":
@@ -224,6 +225,26 @@ class Link:
                 await self._changed.wait()
             has_waited = True
         return self._connection
+
+    def want(self) -> None:
+        """Have a connection made, if none was wanted before."""
+        if self.state == "idle":
+            self._move("connecting")
+            self._start_soon(self._keep, self)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker takes no publishes on the connection of now; None where it does, or there is none."""
+        return None if self._connection is None else self._connection.blocked_reason
+
+    def alarm_changed(self, reason: str | None) -> None:
+        """The broker has blocked the connection, or does no longer (None). Called while reading."""
+        self._start_soon(self._tell_of_alarm)  # AnyIO's clock is out of reach while reading
+
+    async def _tell_of_alarm(self) -> None:
+        if self.state == "connected":
+            now, reason = anyio.current_time(), self.blocked_reason
+            self._tell(Change(self.role, self.state, None, now, reason, is_alarm=True))
 
     def stop_waiting(self) -> None:
         """Have nobody wait any more: those who do so now raise `ConsumingStopped`, and so do others while there is no
@@ -379,6 +400,7 @@ class Link:
         if self.lives > 1:
             logger.info("%s is connected again", connection.name)
         self._move("connected")
+        watch_alarms(connection, self)
         try:
             if self._expires_in is None:
                 await connection.wait_closed()

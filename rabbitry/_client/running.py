@@ -7,6 +7,7 @@ only; leaving it ends consuming first, then publishing, then the connections, in
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
@@ -29,6 +30,8 @@ from rabbitry._errors import ConsumingStopped, LocalProtocolError, NotConnected,
 from rabbitry._values.backoff import Backoff
 
 __all__ = ["Host", "Running", "run_client", "start_hosted"]
+
+logger = logging.getLogger("rabbitry")
 
 C = TypeVar("C")
 
@@ -60,7 +63,6 @@ class Running:
     """What one client shares with its tasks. `host` is the task of a client that `start_client` made."""
 
     __slots__ = (
-        "_tg",
         "_working",
         "changes",
         "closed",
@@ -85,20 +87,31 @@ class Running:
         on_change: Callable[[Change], None] | None,
         host: Host | None,
     ) -> None:
-        self._tg = tg
+        start_soon = tg.start_soon
         self.fate = fate
         self.host = host
         self.closed = anyio.Event()
         self.registry = Registry()
-        self.subscriptions = Subscriptions(self.registry, tg.start_soon)
-        self.publishers = Publishers(tg.start_soon)
+        self.subscriptions = Subscriptions(self.registry, start_soon)
+        self.publishers = Publishers(start_soon)
         self.changes = Changes(on_change)
         self._working: set[anyio.Event] = set()  # one for each `process` or `serve` under way
 
         def link(role: str, restore: Callable[[Connection], Any]) -> Link:
             named = [replace(each, name=f"{each.name}-{role}") for each in hosts]
-            begin, tell = self._begin, self._tell
-            return Link(role, hub, named, backoff, credentials, fate, begin=begin, restore=restore, tell=tell)
+            tell, keep = self._tell, self._keep
+            return Link(
+                role,
+                hub,
+                named,
+                backoff,
+                credentials,
+                fate,
+                start_soon=start_soon,
+                keep=keep,
+                restore=restore,
+                tell=tell,
+            )
 
         self.consuming = link("consume", self.registry.restore)
         self.publishing = link("publish", self._await_topology)
@@ -110,9 +123,6 @@ class Running:
 
     # --- the links ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, link: Link) -> None:
-        self._tg.start_soon(self._keep, link)
-
     async def _keep(self, link: Link) -> None:
         """Run a link. When it fails, that is the end of the other, too."""
         try:
@@ -121,7 +131,7 @@ class Running:
             self.stop_links()
 
     def _tell(self, change: Change) -> None:
-        if change.state == "connected" and change.connection == self.consuming.role:
+        if change.state == "connected" and not change.is_alarm and change.connection == self.consuming.role:
             self.subscriptions.life_began()
         self.changes.tell(change)
 
@@ -139,6 +149,11 @@ class Running:
             )
         )
         self.consuming.stop_waiting()
+
+    def stop_for(self, signal: str) -> None:
+        """`stop_consuming`, because of this signal."""
+        logger.info("%s: no more deliveries are taken; the next one is handled as ever", signal)
+        self.stop_consuming()
 
     def stop_links(self) -> None:
         """Have both come to their end, and none begin."""

@@ -64,10 +64,14 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._members)
 
-    def joined(self, subscription: Member) -> None:
-        """The subscription is entered. Raises why it can't be."""
+    def check_open(self) -> None:
+        """Raise why nothing is to be consumed any more, once that is so."""
         if self._refusal is not None:
             raise self._refusal.copy()
+
+    def joined(self, subscription: Member) -> None:
+        """The subscription is entered. Raises why it can't be."""
+        self.check_open()
         tag = subscription.consumer_tag
         if tag is not None and any(other.consumer_tag == tag for other in self._members):
             raise LocalProtocolError(f"consumer tag {tag!r} is already in use on this client")

@@ -26,6 +26,7 @@ __all__ = [
     "Signal",
     "Waiter",
     "Waits",
+    "call_soon_from_anywhere",
     "checkpoint",
     "checkpoint_if_cancelled",
     "is_being_cancelled",
@@ -118,6 +119,16 @@ def running_loop() -> object:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def call_soon_from_anywhere() -> Callable[[Callable[[], object]], object]:
+    """What has the event loop that runs here call a function soon, from any thread and any signal handler. Raises
+    `RuntimeError` once the loop has ended.
+    """
+    if "trio" in sys.modules and (trio := _waiting_trio()).in_trio_task():
+        run_sync_soon: Callable[[Callable[[], object]], object] = trio.current_trio_token().run_sync_soon
+        return run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def new_signal() -> Signal:

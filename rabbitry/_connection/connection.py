@@ -18,7 +18,7 @@ from rabbitry._connection.dialling import open_endpoint
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.introduction import octets
 from rabbitry._connection.settings import Settings
-from rabbitry._endpoint import Endpoint
+from rabbitry._endpoint import AlarmWatcher, Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.caller import RPC
@@ -32,7 +32,7 @@ from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Exchange, Queue, name_of
 from rabbitry.protocol.client.states import ConnectionState
 
-__all__ = ["Connection", "channel_apart"]
+__all__ = ["Connection", "channel_apart", "watch_alarms"]
 
 
 class Connection:
@@ -221,6 +221,11 @@ class Connection:
         return self._endpoint.blocked_reason is not None
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker refuses to read publishes, in its words; None while it does not."""
+        return self._endpoint.blocked_reason
+
+    @property
     def server_properties(self) -> Mapping[str, Any]:
         """What the broker says of itself: product, version, capabilities."""
         return self._endpoint.protocol.server_properties
@@ -229,6 +234,11 @@ class Connection:
     def unmatched_returns(self) -> int:
         """Returned messages that belonged to no publish of this connection."""
         return self._endpoint.unmatched_returns
+
+
+def watch_alarms(connection: Connection, watcher: AlarmWatcher) -> None:
+    """Have one watcher told when the broker blocks the connection, and when it does no longer."""
+    connection._endpoint.watcher = watcher
 
 
 @asynccontextmanager

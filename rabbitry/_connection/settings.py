@@ -145,7 +145,7 @@ def connection_settings(url: Secret[str], kinds: Kinds = PLAIN, **options: Unpac
     if settings.dial is not None and not callable(settings.dial):
         raise TypeError(f"dial must be a coroutine function, not {settings.dial!r}")
     if settings.ssl_context is not None and (not address.tls or settings.dial is not None):
-        raise ValueError("ssl_context is for amqps:// URLs, and where dial opens the stream it makes TLS, too")
+        raise ValueError("ssl_context is for amqps:// URLs or tls=True, and where dial opens the stream it makes TLS")
     if not 0 <= settings.heartbeat <= 65535:
         raise ValueError(f"heartbeat must be 0 (none) to 65,535 seconds, not {options.get('heartbeat')}")
     if settings.connect_timeout <= 0:

@@ -157,7 +157,7 @@ class Reconnections:
 
     def count(self, change: Change) -> None:
         """Tell of a reconnection, if the change is one."""
-        if change.state == "connected":
+        if change.state == "connected" and not change.is_alarm:
             if change.connection in self._seen:
                 self._instruments.count("reconnected", {"connection": change.connection})
             self._seen.add(change.connection)

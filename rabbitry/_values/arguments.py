@@ -8,7 +8,7 @@ its plugins may accept is not refused here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_offset",
     "check_queue_arguments",
     "merged",
+    "stream_filter",
     "table_of",
     "whole",
 ]
@@ -136,6 +137,26 @@ def check_offset(offset: object) -> None:
         )
     elif not 0 <= offset < 2**63:
         raise ValueError(f"the offset in a stream is 0 to 2**63 - 1, not {offset}")
+
+
+def stream_filter(values: str | Iterable[str] | None, match_unfiltered: bool) -> dict[str, Any]:
+    """The arguments that filter a stream; none without a filter. Refuses what RabbitMQ ignores, or crashes on."""
+    check_flag("match_unfiltered", match_unfiltered)
+    if values is None:
+        if match_unfiltered:
+            raise ValueError("match_unfiltered is of a filter: give filter= as well")
+        return {}
+    if not isinstance(values, str | list | tuple | set | frozenset):
+        raise TypeError(f"filter is text, or a list of several, not {values!r:.200}")
+    several = [values] if isinstance(values, str) else list(values)
+    if not several:
+        raise ValueError("filter is empty: leave it out for all messages")
+    for value in several:
+        check_name("a filter's value", value)
+    return {
+        "x-stream-filter": several[0] if len(several) == 1 else several,
+        "x-stream-match-unfiltered": match_unfiltered,
+    }
 
 
 # --- integers --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-__all__ = ["check_handler"]
+__all__ = ["check_handler", "is_async"]
 
 
 def check_handler(handler: Any) -> None:
@@ -23,6 +23,13 @@ def check_handler(handler: Any) -> None:
         raise TypeError(f"the handler has a 'yield', so that calling it runs nothing of it: {handler!r}")
     if _takes_no_delivery(handler):
         raise TypeError(f"the handler is called with the delivery alone, which {handler!r} can't be")
+
+
+def is_async(handler: Any) -> bool:
+    """Whether calling it gives a coroutine, as far as can be told without calling it."""
+    return inspect.iscoroutinefunction(handler) or (
+        callable(handler) and inspect.iscoroutinefunction(type(handler).__call__)
+    )
 
 
 def _takes_no_delivery(handler: Any) -> bool:

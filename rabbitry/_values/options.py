@@ -6,7 +6,7 @@ What refers to a class that does something (a `Delivery`, a `Service`) stands wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, TypedDict
@@ -129,6 +129,8 @@ class ConsumeOptions(TypedDict, total=False):
     consumer_tag: str | None
     arguments: Mapping[str, Any] | None
     offset: Offset | None
+    filter: str | Sequence[str] | Set[str] | None
+    match_unfiltered: bool
 
 
 # --- RPC --------------------------------------------------------------------------------------------------------------

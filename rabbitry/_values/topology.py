@@ -106,6 +106,16 @@ class Queue:
     advises at most 10). `arguments` are any others, as RabbitMQ names them. `transient`: not durable though shared, as
     other programs may have declared it: RabbitMQ 3 has such queues, which go with its restart; RabbitMQ 4 deprecates
     them.
+
+    Of quorum queues, from RabbitMQ 4.3 on: `delayed_retry` says what comes again only after a while, "failed" (rejected
+    with requeue, or its consumer was lost), "returned" (nacked with requeue) or "all", and "disabled" that a policy is
+    not to; after `delayed_retry_min` (seconds or timedelta, to the millisecond) × the deliveries that failed, at most
+    `delayed_retry_max` (the same as `delayed_retry_min` unless given). `consumer_timeout` (seconds or timedelta): what
+    a consumer has not settled by then is delivered again. 3.10 and 4.0 take all four and silently ignore the first
+    three; of `consumer_timeout` 3.10 knows nothing, 3.12 to 4.2 close the channel of who takes longer. Priorities of a
+    quorum queue need no argument: 4.3 delivers by the priority of messages, 0 to 31 (4 unless given), 4.0 to 4.2 know
+    two levels, up to 4 and above, and 3.10 none. Once declared, 4.3 refuses these arguments with other values; older
+    ones do not compare them.
     """
 
     name: str
@@ -127,6 +137,10 @@ class Queue:
     max_age: float | timedelta | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     transient: bool = False
+    delayed_retry: Literal["failed", "returned", "all", "disabled"] | None = None
+    delayed_retry_min: float | timedelta | None = None
+    delayed_retry_max: float | timedelta | None = None
+    consumer_timeout: float | timedelta | None = None
     _server: ServerName | None = field(default=None, repr=False)
 
     @classmethod
@@ -209,12 +223,28 @@ class Queue:
             check_name("dead_letter_routing_key", self.dead_letter_routing_key)
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
             raise ValueError("dead_letter_routing_key needs a dead_letter_exchange")
+        self._check_delayed_retry()
         check_arguments(self.arguments)
         declared = self.declaration()  # refuses times out of range, and what is given twice
         check_queue_arguments(declared.arguments)
         declared.encode()  # refuses what no frame carries
         if self.is_temporary and declared.arguments.get("x-queue-type", "classic") != "classic":
             raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
+
+    def _check_delayed_retry(self) -> None:
+        """Refuse what RabbitMQ 4.3 takes for none, without a word."""
+        if self.delayed_retry not in _DELAYED_RETRIES:
+            raise ValueError(
+                f"delayed_retry is {', '.join(map(str, _DELAYED_RETRIES[1:]))}, not {self.delayed_retry!r}"
+            )
+        least, most = self.delayed_retry_min, self.delayed_retry_max
+        if self.delayed_retry in (None, "disabled"):
+            if least is not None or most is not None:
+                raise ValueError("delayed_retry_min and delayed_retry_max need delayed_retry, which says of what")
+        elif least is None:
+            raise ValueError("delayed_retry needs delayed_retry_min, the seconds of the first pause")
+        elif most is not None and seconds(most, "delayed_retry_max") < seconds(least, "delayed_retry_min"):
+            raise ValueError("delayed_retry_max is less than delayed_retry_min")
 
     def declaration(self) -> methods.QueueDeclare:
         """The method that declares the queue."""
@@ -231,6 +261,10 @@ class Queue:
             "x-max-priority": self.max_priority,
             "x-delivery-limit": self.delivery_limit,
             "x-max-age": _age(self.max_age),
+            "x-delayed-retry-type": self.delayed_retry,
+            "x-delayed-retry-min": _milliseconds("delayed_retry_min", self.delayed_retry_min, 1),
+            "x-delayed-retry-max": _milliseconds("delayed_retry_max", self.delayed_retry_max, 1),
+            "x-consumer-timeout": _milliseconds("consumer_timeout", self.consumer_timeout, 1),
         }
         return methods.QueueDeclare(
             queue=self.name,
@@ -394,15 +428,19 @@ def name_of(entity: str | Queue | Exchange, kind: type[Queue | Exchange] | None 
     raise TypeError(f"a name is text, or {expected}; not {entity!r:.200}")
 
 
+_OF_QUORUM = ("delayed_retry", "delayed_retry_min", "delayed_retry_max", "consumer_timeout")
+
 # https://www.rabbitmq.com/docs/quorum-queues#feature-comparison, https://www.rabbitmq.com/docs/streams#feature-comparison
 _UNSUITABLE: dict[str, tuple[str, ...]] = {
-    "classic": ("delivery_limit", "max_age"),
+    "classic": ("delivery_limit", "max_age", *_OF_QUORUM),
     "quorum": ("max_priority", "max_age"),
     "stream": (
         *("max_length", "overflow", "message_ttl", "expires", "dead_letter_exchange", "dead_letter_routing_key"),
-        *("single_active_consumer", "max_priority", "delivery_limit"),
+        *("single_active_consumer", "max_priority", "delivery_limit", *_OF_QUORUM),
     ),
 }
+
+_DELAYED_RETRIES = (None, "failed", "returned", "all", "disabled")
 
 _OVERFLOWS = (None, "drop-head", "reject-publish", "reject-publish-dlx")
 

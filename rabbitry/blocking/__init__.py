@@ -6,8 +6,9 @@
         client.publish_many([b"one", b"two"], routing_key="jobs")
         client.publish_many({"jobs": b"three", "letters": [b"four", b"five"]})
 
-`open_client` is where to begin: it spans reconnects. `connect` gives the raw connection, which raises when it ends. All
-the logic is the async library's; what stands here hands its operations over to an event loop in a thread, and waits.
+`open_client` is where to begin: it spans reconnects. `connect` gives the raw connection, which raises when it ends.
+Where start and stop are different functions, it is `client = start_client(url)` and `client.close()`. All the logic is
+the async library's; what stands here hands its operations over to an event loop in a thread, and waits.
 
 - Everything may be used from several threads at once.
 - Each call that waits takes `timeout`, in seconds or as a `timedelta` (None: no bound). When the time is up, the
@@ -31,8 +32,9 @@ processor time, as more threads fight for the interpreter; to one caller, and to
 difference. What takes its time - handlers, credentials - runs in other threads, so it does not stall the loop.
 """
 
+from rabbitry.blocking.changes import Changes
 from rabbitry.blocking.channel import Channel
-from rabbitry.blocking.client import Client, open_client
+from rabbitry.blocking.client import Client, open_client, start_client
 from rabbitry.blocking.connection import Connection, connect
 from rabbitry.blocking.consumer import Batches, Consumer
 from rabbitry.blocking.delivery import Delivery
@@ -42,6 +44,7 @@ from rabbitry.blocking.rpc import RPC
 __all__ = [
     "RPC",
     "Batches",
+    "Changes",
     "Channel",
     "Client",
     "Confirmation",
@@ -51,6 +54,7 @@ __all__ = [
     "Publisher",
     "connect",
     "open_client",
+    "start_client",
 ]
 
 for _public in [globals()[name] for name in __all__]:

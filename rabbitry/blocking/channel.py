@@ -21,7 +21,7 @@ from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, unconfirmed, with_keys
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "put_back"]
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class Channel(Block[rabbitry.Channel]):
 
     def get(self, queue: str | Queue, *, no_ack: bool = False, timeout: Timeout = None) -> Delivery | None:
         """One message of the queue, or None if it is empty."""
-        delivery = self._portal.run(lambda: self._channel.get(queue, no_ack=no_ack), timeout, undo=_put_back)
+        delivery = self._portal.run(lambda: self._channel.get(queue, no_ack=no_ack), timeout, undo=put_back)
         return None if delivery is None else Delivery(delivery, self._portal)
 
     def qos(self, prefetch: int, *, shared: bool = False, timeout: Timeout = None) -> None:
@@ -337,7 +337,7 @@ class Channel(Block[rabbitry.Channel]):
         self._run(lambda: self._channel.rollback_tx(), timeout)
 
 
-def _put_back(delivery: rabbitry.Delivery | None) -> None:
+def put_back(delivery: rabbitry.Delivery | None) -> None:
     """Undo a `get` that was interrupted: the delivery goes back into its queue."""
     if delivery is not None and not delivery.is_settled and not delivery.is_stale:
         delivery.nack()

@@ -6,17 +6,19 @@ handed over to the loop as it is, and the functions that it is to call go to thr
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
-from typing import Any, Unpack, overload
+from functools import partial
+from typing import Any, TypedDict, Unpack, overload
 
 import anyio.to_thread
 
 import rabbitry
 from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Stop
-from rabbitry._secrets import Secret
+from rabbitry._secrets import Secret, hidden_if_given
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import (
@@ -30,12 +32,15 @@ from rabbitry._values.options import (
     ReplyToAllowed,
     State,
     WhileDown,
+    check_options,
 )
+from rabbitry._values.signals import FirstSignal
 from rabbitry._values.topology import Entity
-from rabbitry.blocking.channel import Channel
+from rabbitry.blocking.changes import Changes
+from rabbitry.blocking.channel import Channel, put_back
 from rabbitry.blocking.consumer import Consumer
 from rabbitry.blocking.delivery import Delivery
-from rabbitry.blocking.hosting import Hosted
+from rabbitry.blocking.hosting import Hosted, start
 from rabbitry.blocking.pool import PublisherOptions, Publishers
 from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
@@ -43,7 +48,9 @@ from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
 from rabbitry.blocking.threads import Handler, OnError, Threads, caught, on_the_loop
 
-__all__ = ["Client", "open_client"]
+__all__ = ["Client", "ClientOptions", "open_client", "start_client"]
+
+logger = logging.getLogger("rabbitry")
 
 HANDLERS_DRAIN = 5.0
 """Seconds that the handlers of an interrupted `process` or `serve` have to finish. The async ones have none, and are
@@ -188,6 +195,8 @@ class Client(Hosted[rabbitry.Client]):
         consumer_tag: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         offset: Offset | None = None,
+        filter: str | Sequence[str] | Set[str] | None = None,
+        match_unfiltered: bool = False,
         inactivity_timeout: Timeout = None,
         timeout: Timeout = None,
     ) -> Consumer:
@@ -209,11 +218,19 @@ class Client(Hosted[rabbitry.Client]):
                 consumer_tag=consumer_tag,
                 arguments=arguments,
                 offset=offset,
+                filter=filter,
+                match_unfiltered=match_unfiltered,
             ),
             prefetch,
             inactivity_timeout,
             timeout,
         )
+
+    def get(self, queue: str | Queue, *, no_ack: bool = False, timeout: Timeout = None) -> Delivery | None:
+        """One message of the queue, or None if it is empty; as `rabbitry.Client.get`."""
+        client = self._async
+        delivery = self._portal.run(lambda: client.get(queue, no_ack=no_ack), timeout, undo=put_back)
+        return None if delivery is None else Delivery(delivery, self._portal)
 
     def process(
         self,
@@ -266,6 +283,14 @@ class Client(Hosted[rabbitry.Client]):
         would wait for a broker that is away in order to consume (`declare`, say) raises `ConsumingStopped`, at once.
         """
         self._portal.submit(self._async.stop_consuming)
+
+    def stop_on(self, *signals: int) -> AbstractContextManager[None]:
+        """`with client.stop_on(signal.SIGTERM, signal.SIGINT): client.process(...)`: the first of these signals (these
+        two unless given) calls `stop_consuming()`, and each one after it does what it did before the block. In the main
+        thread; in another, it raises `LocalProtocolError`. The rest as `rabbitry.Client.stop_on`.
+        """
+        client, portal = self._async, self._portal
+        return FirstSignal(signals, lambda number: portal.submit_if_open(partial(_stop_for, client, number.name)))
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
 
@@ -354,6 +379,11 @@ class Client(Hosted[rabbitry.Client]):
 
         self._portal.run(forget)
 
+    def purge(self, queue: str | Queue, *, timeout: Timeout = None) -> int:
+        """Drop what is ready in a queue, and return how many messages that were."""
+        client = self._async
+        return self._portal.run(lambda: client.purge(queue), timeout)
+
     def inspect(self, queue: str | Queue, *, timeout: Timeout = None) -> QueueInfo | None:
         """What the broker says of a queue; None if there is no such queue."""
         client = self._async
@@ -383,8 +413,24 @@ class Client(Hosted[rabbitry.Client]):
 
     @property
     def is_ready(self) -> bool:
-        """Whether each connection that is needed is open."""
+        """Whether it is connected now, by each connection that was needed so far, of which there is one at least."""
         return self._async.is_ready
+
+    def wait_ready(self, *, timeout: Timeout = None) -> None:
+        """Open both connections, and return once they are; raises what ends the client, as `rabbitry.Client`'s."""
+        client = self._async
+        self._portal.run(client.wait_ready, timeout)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does."""
+        return self._async.blocked_reason
+
+    def changes(self) -> Changes:
+        """`with client.changes() as changes: for change in changes`: each new state of either connection, and each
+        alarm that blocks or unblocks one. Who falls behind by more than 100 misses what follows.
+        """
+        return Changes(self._portal, self._async)
 
     @property
     def last_error(self) -> Exception | None:
@@ -404,11 +450,30 @@ class Client(Hosted[rabbitry.Client]):
         """Return when the client was left; raise the cause when something else ended it."""
         if not self._is_left:
             self._portal.run(self._async.wait_closed, timeout)
+        elif self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End a client that `start_client` made, as leaving the block of `open_client` does: within `drain` and 5 s.
+        Harmless when it has ended already, and in the child of a fork; what ended it `wait_closed` raises, not this.
+        """
+        self._close()
+
+
+def _stop_for(client: rabbitry.Client, signal: str) -> None:
+    logger.info("%s: no more deliveries are taken; the next one is handled as ever", signal)
+    client.stop_consuming()
 
 
 def open_client(
     urls: str | Sequence[str] = DEFAULT_URL,
     *,
+    host: str | None = None,
+    port: int | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    virtual_host: str | None = None,
+    tls: bool | None = None,
     name: str | None = None,
     reconnect: Backoff | None = None,
     while_down: WhileDown = "wait",
@@ -431,8 +496,8 @@ def open_client(
     unless that raises something else. Leaving waits for handlers and publishers of other threads, up to `drain` seconds
     (5), and closes within 5 s.
     """
-    hidden = Secret(urls)
-    del urls
+    hidden, secret = Secret(urls), hidden_if_given(password)
+    del urls, password
 
     async def ask() -> Credentials:
         assert credentials is not None
@@ -441,6 +506,12 @@ def open_client(
     return Client(
         rabbitry.open_client(
             hidden.reveal(),
+            host=host,
+            port=port,
+            user=user,
+            password=None if secret is None else secret.reveal(),
+            virtual_host=virtual_host,
+            tls=tls,
             name=name,
             reconnect=reconnect,
             while_down=while_down,
@@ -454,3 +525,41 @@ def open_client(
             instrumentation=instrumentation,
         )
     )
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of `open_client` beside the URLs."""
+
+    host: str | None
+    port: int | None
+    user: str | None
+    password: str | None
+    virtual_host: str | None
+    tls: bool | None
+    name: str | None
+    reconnect: Backoff | None
+    while_down: WhileDown
+    credentials: Callable[[], Credentials] | None
+    heartbeat: float | timedelta | None
+    connect_timeout: float | timedelta | None
+    max_message_size: int
+    client_properties: Mapping[str, Any] | None
+    ssl_context: ssl.SSLContext | None
+    drain: float | timedelta
+    instrumentation: Instrumentation | None
+
+
+def start_client(urls: str | Sequence[str] = DEFAULT_URL, **options: Unpack[ClientOptions]) -> Client:
+    """A client without a `with` block, for programs whose start and stop are different functions (a web framework's
+    hooks, a worker's): end it with `client.close()`.
+
+    The arguments are those of `open_client`, and so is what it does: it connects when a connection is first needed.
+    Open it in the process that uses it, after a fork. One that is dropped is closed in the background, with a
+    `ResourceWarning`; one that is open as the program ends does not hold that up (see `rabbitry.blocking`).
+    """
+    hidden, secret = Secret(urls), Secret(options.pop("password", None))
+    del urls
+    check_options(options, ClientOptions, "start_client")
+    client = partial(open_client, **options)(hidden.reveal(), password=secret.reveal())
+    start(client)
+    return client

@@ -10,7 +10,7 @@ from typing import Any
 
 import rabbitry
 from rabbitry import Codec, Exchange, Instrumentation, Queue, RequestCounts, Stop
-from rabbitry._secrets import Secret
+from rabbitry._secrets import Secret, hidden_if_given
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, ReplyToAllowed
 from rabbitry.blocking.channel import Channel
@@ -134,6 +134,11 @@ class Connection(Hosted[rabbitry.Connection]):
         return self._async.is_blocked
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker refuses to read publishes, in its words; None while it does not."""
+        return self._async.blocked_reason
+
+    @property
     def server_properties(self) -> Mapping[str, Any]:
         """What the broker says of itself: product, version, capabilities."""
         return self._async.server_properties
@@ -147,6 +152,12 @@ class Connection(Hosted[rabbitry.Connection]):
 def connect(
     url: str = DEFAULT_URL,
     *,
+    host: str | None = None,
+    port: int | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    virtual_host: str | None = None,
+    tls: bool | None = None,
     name: str | None = None,
     heartbeat: float | timedelta | None = None,
     connect_timeout: float | timedelta | None = None,
@@ -163,11 +174,17 @@ def connect(
     The arguments are those of `rabbitry.connect`. Entering raises `AuthenticationFailed` or `ConnectFailed`, within
     `connect_timeout` (15 s); leaving closes within 5 s.
     """
-    hidden = Secret(url)
-    del url
+    hidden, secret = Secret(url), hidden_if_given(password)
+    del url, password
     return Connection(
         rabbitry.connect(
             hidden.reveal(),
+            host=host,
+            port=port,
+            user=user,
+            password=None if secret is None else secret.reveal(),
+            virtual_host=virtual_host,
+            tls=tls,
             name=name,
             heartbeat=heartbeat,
             connect_timeout=connect_timeout,

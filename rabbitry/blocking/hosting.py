@@ -18,7 +18,7 @@ import anyio
 from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.portal import Portal, lease
 
-__all__ = ["Hosted"]
+__all__ = ["Hosted", "start"]
 
 T = TypeVar("T")
 
@@ -85,7 +85,8 @@ class Hosted(Generic[T]):
         self._leased: Portal | None = None
         self._host: Host[T] | None = None
         self._value: T | None = None
-        self._was_entered = self._is_left = False
+        self._was_entered = self._is_started = self._is_left = False
+        self._failure: BaseException | None = None  # what ended it from within
 
     def _manager(self) -> AbstractAsyncContextManager[T]:
         """The async block to hold open."""
@@ -95,7 +96,8 @@ class Hosted(Generic[T]):
     def _portal(self) -> Portal:
         if self._leased is None or self._is_left:
             state = "closed" if self._is_left else "not open"
-            raise NotConnected(f"{self._what} is {state}: use it inside its block, '{self._how}'")
+            how = "before its close()" if self._is_started else f"inside its block, '{self._how}'"
+            raise NotConnected(f"{self._what} is {state}: use it {how}")
         self._leased.check_fork()
         return self._leased
 
@@ -129,6 +131,12 @@ class Hosted(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the block; in the child of a fork, do nothing. Interrupted, it goes on closing in the background."""
+        self._leave()
+        failure = self._failure
+        if failure is not None and (error is None or (isinstance(error, NotConnected) and error.__cause__ is failure)):
+            raise failure from None
+
+    def _leave(self) -> None:
         portal, host = self._leased, self._host
         if portal is None or portal.is_forked or host is None:
             return
@@ -142,16 +150,29 @@ class Hosted(Generic[T]):
         finally:
             self._is_left = True
         portal.give_back()
-        failure = host.failure
-        if failure is not None and (error is None or (isinstance(error, NotConnected) and error.__cause__ is failure)):
-            raise failure from None
+        self._failure = host.failure
+
+    # --- without a block ----------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Leave what `start` entered, unless it was left. What ended it from within is not raised."""
+        if not self._is_started:
+            raise LocalProtocolError(f"{self._what} ends with its 'with' block; close() is for what start_client made")
+        self._leave()
 
     def __del__(self) -> None:
         host, portal = getattr(self, "_host", None), getattr(self, "_leased", None)
         if host is not None and portal is not None and not portal.is_forked:
             if not sys.is_finalizing():  # a thread that is no more may hold the portal's lock
                 _leave_soon(host, portal)
-            warnings.warn(f"{self._what} was dropped inside its 'with' block", ResourceWarning, 2, self)
+            how = "without its close()" if self._is_started else "inside its 'with' block"
+            warnings.warn(f"{self._what} was dropped {how}", ResourceWarning, 2, self)
+
+
+def start(hosted: Hosted[Any]) -> None:
+    """Enter it without a block: its `_close` is to leave it."""
+    hosted.__enter__()
+    hosted._is_started = True
 
 
 def _leave_soon(host: Host[Any], portal: Portal) -> None:

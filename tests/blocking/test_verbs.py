@@ -81,10 +81,13 @@ def test_connect_and_open_client_take_what_the_async_ones_take() -> None:
     assert parameters(rabbitry.open_client).keys() - parameters(blocking.open_client).keys() == {"reactor"}
 
 
+NOT_WAITING = ("stop_consuming", "stop_on", "statistics", "changes", "forget", "close")
+
+
 def test_every_waiting_call_takes_a_timeout() -> None:
     for cls in (blocking.Channel, blocking.Client, blocking.Connection, blocking.Publisher, blocking.RPC):
         for name, member in inspect.getmembers(cls, inspect.isfunction):
-            if not name.startswith("_") and name not in ("stop_consuming", "statistics", "forget"):
+            if not name.startswith("_") and name not in NOT_WAITING:
                 assert "timeout" in inspect.signature(member).parameters, f"{cls.__name__}.{name}"
     assert "timeout" in inspect.signature(blocking.Consumer.receive).parameters
 

@@ -184,7 +184,7 @@ async def test_attempts_have_an_end(amqp_url: str) -> None:
 async def test_nothing_is_connected_until_it_is_needed(amqp_url: str) -> None:
     async with through_proxy(amqp_url) as (client, proxy):
         await anyio.sleep(0.05)
-        assert client.state == "idle" and client.is_ready and not proxy.links
+        assert client.state == "idle" and not client.is_ready and not proxy.links
         await client.publish(b"x", routing_key="nowhere")
         assert len(proxy.links) == 1
         await client.declare()

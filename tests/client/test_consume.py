@@ -879,22 +879,6 @@ async def test_a_process_that_makes_no_sense(amqp_url: str, options: dict[str, o
 async def handle_nothing(delivery: Delivery) -> None: ...
 
 
-async def test_process_with_a_function_that_is_not_async(amqp_url: str) -> None:
-    """Its messages would be done and requeued for ever: that ends at the first one, whatever `on_error` says."""
-    done: list[bytes] = []
-
-    def handle(delivery: Delivery) -> Any:
-        done.append(delivery.body)
-
-    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
-        await client.publish(b"x", routing_key=queue)
-        with anyio.fail_after(20), pytest.raises(TypeError, match="write it with 'async def'"):
-            await client.process(queue, handle, on_error="reject")
-        assert done == [b"x"]
-        async with open_channel(amqp_url) as channel:
-            assert await has_counts(channel, queue, 1)
-
-
 async def test_process_with_a_lambda_around_a_coroutine_function(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
         await client.publish(b"x", routing_key=queue)

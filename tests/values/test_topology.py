@@ -234,3 +234,59 @@ async def test_what_rabbitmq_knows_of_them(node: PrivateNode) -> None:
             for name, value in queue.declaration().arguments.items():
                 assert name in line and (isinstance(value, bool) or str(value) in line), (name, value, line)
             await channel.delete_queue(queue)
+
+
+# --- RabbitMQ 4.3 -----------------------------------------------------------------------------------------------------
+
+
+def test_delayed_retry_and_consumer_timeout() -> None:
+    queue = Queue(
+        "q",
+        type="quorum",
+        delayed_retry="failed",
+        delayed_retry_min=1.5,
+        delayed_retry_max=timedelta(minutes=1),
+        consumer_timeout=3600,
+    )
+    assert queue.declaration().arguments == {
+        "x-queue-type": "quorum",
+        "x-delayed-retry-type": "failed",
+        "x-delayed-retry-min": 1500,
+        "x-delayed-retry-max": 60_000,
+        "x-consumer-timeout": 3_600_000,
+    }
+    assert Queue("q", type="quorum", delayed_retry="disabled").declaration().arguments == {
+        "x-queue-type": "quorum",
+        "x-delayed-retry-type": "disabled",
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delayed_retry": "sometimes", "delayed_retry_min": 1},
+        {"delayed_retry": "all"},
+        {"delayed_retry": "disabled", "delayed_retry_min": 1},
+        {"delayed_retry_min": 1},
+        {"delayed_retry_max": 1},
+        {"delayed_retry": "all", "delayed_retry_min": 0},
+        {"delayed_retry": "all", "delayed_retry_min": -1},
+        {"delayed_retry": "all", "delayed_retry_min": 2, "delayed_retry_max": 1},
+        {"delayed_retry": "all", "delayed_retry_min": 2, "arguments": {"x-delayed-retry-min": 5}},
+        {"consumer_timeout": 0},
+        {"consumer_timeout": -1},
+        {"type": "classic", "consumer_timeout": 60},
+        {"type": "stream", "consumer_timeout": 60},
+        {"type": "classic", "delayed_retry": "all", "delayed_retry_min": 1},
+        {"max_priority": 5},
+    ],
+)
+def test_what_a_quorum_queue_does_not_take(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Queue("q", **{"type": "quorum", **options})
+
+
+@pytest.mark.parametrize("options", [{"delayed_retry": "all", "delayed_retry_min": "1"}, {"consumer_timeout": "1"}])
+def test_durations_of_other_types(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        Queue("q", type="quorum", **options)

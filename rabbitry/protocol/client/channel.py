@@ -295,6 +295,11 @@ class ProtocolChannel(Settling):
             del self._kept[queue]
         return content
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether closing it loses nothing: no request is under way, nothing unsettled, and nothing kept for a get."""
+        return not (self.slots or self.tags.outstanding or self._kept)
+
     # --- publishing --------------------------------------------------------------------------------------------------
 
     def publish(
