@@ -67,6 +67,7 @@ from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
+from rabbitry._values.converting import convert
 from rabbitry._values.message import Message
 from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Binding, Exchange, ExchangeBinding, Queue
@@ -139,6 +140,7 @@ __all__ = [
     "SubscriptionBatches",
     "Unroutable",
     "connect",
+    "convert",
     "open_client",
     "open_reactor",
     "register_codec",

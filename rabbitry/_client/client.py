@@ -37,8 +37,11 @@ from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFo
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
+from rabbitry._values import converting
+from rabbitry._values.annotations import typed
 from rabbitry._values.arguments import merged, stream_filter, table_of
 from rabbitry._values.codecs import Codec
+from rabbitry._values.converting import Convert
 from rabbitry._values.durations import seconds
 from rabbitry._values.message import Message
 from rabbitry._values.nothing import NOTHING
@@ -218,13 +221,14 @@ class Client:
     async def process(
         self,
         queue: str | Queue,
-        handler: Callable[[Delivery], Any],
+        handler: Callable[..., Any],
         *,
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
         on_stale: OnStale = "finish",
         drain: float | timedelta = 0.0,
+        convert: Convert | None = None,
         stop: Stop | None = None,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
         **options: Unpack[ConsumeOptions],
@@ -250,6 +254,14 @@ class Client:
         of `consume`. With `no_ack=True` there is nothing to settle: what was sent to a handler is gone, whatever
         becomes of it.
 
+        With `convert` the handler gets what the body stands for instead: `handler(payload)`, or `handler(payload,
+        delivery)` where it has a second parameter without a default, or one named "delivery". The body is decoded by
+        its content type (`delivery.decode()`), and is what the first parameter's annotation says, by
+        `convert(annotation, value)`: `rabbitry.convert` knows dataclasses, datetimes, enums and the like, and
+        `lambda annotation, value: msgspec.convert(value, annotation)` whatever msgspec does. What can't be decoded or
+        converted fails with a `DecodeError`, by `on_error`, but is rejected where that is "requeue", as it would never
+        fit: dead-lettered where the queue says so, else dropped. A function `on_error` decides.
+
         After `stop.set()` or `client.stop_consuming()`, or when the queue is gone, the handlers at work finish, and
         then it returns or raises; begun after `stop_consuming()`, it raises `ConsumingStopped`. Cancelled, or when a
         handler's error ends it, it takes no more deliveries, and the handlers at work have `drain` seconds (0 unless
@@ -257,6 +269,8 @@ class Client:
         returns once it consumes. Raises `TypeError` for what can't be a handler.
         """
         check_options(options, ConsumeOptions, "Client.process")
+        if convert is not None:
+            handler = typed(handler, convert)
         processing = Processing(
             self._observed(asynchronous(handler, concurrency)),
             concurrency=concurrency,
@@ -348,6 +362,7 @@ class Client:
         reply_exchanges: Collection[str | Exchange] = (),
         reply_to_allowed: ReplyToAllowed = "any",
         expected_errors: tuple[type[Exception], ...] = (),
+        convert: Convert | None = converting.convert,
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
@@ -359,6 +374,13 @@ class Client:
         raises then). A handler's exception goes to the caller as `RemoteError`, with its traceback if `send_traceback`.
         It is logged as an error, with its traceback, unless it is one of the classes in `expected_errors`: those are
         answers as any, told at level DEBUG.
+
+        The payload is what the handler's parameter is annotated with, by `convert(annotation, value)`:
+        `rabbitry.convert` unless given, which knows dataclasses, datetimes, enums and the like. One that does not fit
+        is answered by a `DecodeError`, and the handler is not called. Without an annotation, or with `Any`, and with
+        `convert=None`, it is as it was decoded. A `Service` has a `convert` of its own. `TypeError` for an annotation
+        that can't be evaluated, or that `rabbitry.convert` makes nothing of. A result may be a dataclass, or have them
+        in it.
 
         Requests are decoded by `codec` and nothing else. One that says it is of another content type, or is compressed,
         is answered by a `DecodeError`; serve with `raw=True` and use `delivery.decode()` to take several.
@@ -395,6 +417,7 @@ class Client:
             concurrency=concurrency,
             codec=codec,
             raw=raw,
+            convert=convert,
             send_traceback=send_traceback,
             clock_skew=clock_skew,
             destinations=Destinations(reply_to_allowed, reply_exchanges),

@@ -32,8 +32,9 @@ from rabbitry._client.pauses import Pauses
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import RabbitryError, shown
+from rabbitry._values.annotations import Unfit
 from rabbitry._values.handlers import check_handler, is_async
-from rabbitry._values.options import check_concurrency, checked_prefetch, default_prefetch
+from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
 
 __all__ = ["OnStale", "Processing", "asynchronous"]
 
@@ -97,13 +98,18 @@ class Processing:
         try:
             await self._handler(delivery)
         except BaseException as error:  # hot: a `with` block around it all would take half a microsecond more
-            with ProcessDelivery(delivery, self._on_error, is_stream=self._is_stream, put_back=self._put_back):
+            with ProcessDelivery(delivery, self._verdict, is_stream=self._is_stream, put_back=self._put_back):
                 if isinstance(error, anyio.get_cancelled_exc_class()) and not is_being_cancelled():
                     # Under asyncio, who awaits what something else cancelled is told so as if it was cancelled itself.
                     raise RabbitryError("the handler awaited something that was cancelled") from error
                 raise
         else:
             settle_handled(delivery)
+
+    def _verdict(self, delivery: Delivery, error: Exception) -> Verdict:
+        if isinstance(error, Unfit) and self._on_error == "requeue":  # as it would be each time that it came again
+            return "reject"
+        return self._on_error(delivery, error) if callable(self._on_error) else self._on_error
 
 
 def asynchronous(handler: Callable[[Delivery], Any], concurrency: int) -> DeliveryHandler:
@@ -116,7 +122,6 @@ def asynchronous(handler: Callable[[Delivery], Any], concurrency: int) -> Delive
         return handler
     check_concurrency(concurrency)
     threads = anyio.CapacityLimiter(concurrency)
-
     has_awaited = False
 
     async def in_thread(delivery: Delivery) -> None:

@@ -27,9 +27,12 @@ from rabbitry._errors import (
     OutcomeUnknown,
     RabbitryError,
 )
-from rabbitry._rpc.caller import RPC, calls_in_flight, check_reply_to
+from rabbitry._rpc.caller import RPC, calls_in_flight, check_reply_to, request_properties
 from rabbitry._rpc.interface import bound
+from rabbitry._values import converting
 from rabbitry._values.codecs import Codec, codec_named
+from rabbitry._values.converting import Convert
+from rabbitry._values.message import Message
 from rabbitry._values.options import ReplyTo, WhileDown
 from rabbitry._values.topology import Exchange, name_of
 
@@ -123,6 +126,27 @@ class ClientRPC:
         )
         return await self._call_in_lives(exchange, ask, idempotent, attempts)
 
+    async def request(
+        self,
+        message: Message,
+        routing_key: str = "",
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        idempotent: bool = False,
+    ) -> Message:
+        """As `RPC.request`, cancelling included: a request and a reply with properties of their own; what `idempotent`
+        means, and while there is no connection, is as for `call`.
+        """
+        request_properties(message)  # refuses what can't be sent, whether or not there is a connection
+        exchange = name_of(exchange, Exchange)
+
+        async def ask(rpc: RPC) -> Message:
+            return await rpc.request(message, routing_key, exchange=exchange, mandatory=mandatory)
+
+        reply: Message = await self._call_in_lives(exchange, ask, idempotent)
+        return reply
+
     async def _call_in_lives(self, exchange: str, ask: Ask, idempotent: bool, attempts: Attempts | None = None) -> Any:
         """What `call` does, by `ask`: an instrumented client's is part of an operation."""
         attempts = attempts or Attempts(may_repeat=idempotent, suspicions=SUSPECT_ATTEMPTS)
@@ -153,10 +177,11 @@ class ClientRPC:
         exchange: str | Exchange = "",
         mandatory: bool = True,
         idempotent: bool = False,
+        convert: Convert | None = converting.convert,
     ) -> T:
         """As `RPC.bind`; with `idempotent` all its calls are. Bind twice where only some methods are."""
         options = {"exchange": exchange, "mandatory": mandatory, "idempotent": idempotent}
-        return bound(interface, self.call, routing_key, options)
+        return bound(interface, self.call, routing_key, options, convert)
 
     def _key(self, exchange: str) -> str | None:
         return exchange if exchange in self._rpcs or len(self._rpcs) < OWN_CHANNELS else None

@@ -26,7 +26,9 @@ from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.serving import RawReplies, serve
 from rabbitry._secrets import Secret, unwatched
+from rabbitry._values import converting
 from rabbitry._values.codecs import Codec
+from rabbitry._values.converting import Convert
 from rabbitry._values.options import CLOCK_SKEW, ReplyTo, ReplyToAllowed, default_prefetch
 from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Exchange, Queue, name_of
@@ -139,6 +141,7 @@ class Connection:
         reply_exchanges: Collection[str | Exchange] = (),
         reply_to_allowed: ReplyToAllowed = "any",
         expected_errors: tuple[type[Exception], ...] = (),
+        convert: Convert | None = converting.convert,
     ) -> None:
         """Answer the requests in `queue` with `await handler(payload)`, up to `concurrency` at once, until stopped or
         cancelled.
@@ -162,6 +165,7 @@ class Connection:
             concurrency=concurrency,
             codec=codec,
             raw=raw,
+            convert=convert,
             send_traceback=send_traceback,
             clock_skew=clock_skew,
             destinations=Destinations(reply_to_allowed, reply_exchanges),

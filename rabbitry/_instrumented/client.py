@@ -26,7 +26,7 @@ from rabbitry._instrumented.channel import InstrumentedChannel
 from rabbitry._instrumented.delivery import observed
 from rabbitry._instrumented.life import InstrumentedLife, Observer
 from rabbitry._instrumented.rpc import InstrumentedRPC
-from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.caller import RPC, request_properties
 from rabbitry._values.codecs import Codec
 from rabbitry._values.message import Message
 from rabbitry._values.options import OnUnknown, ReplyTo, WhileDown
@@ -95,6 +95,26 @@ class InstrumentedClientRPC(ClientRPC):
 
         with self._instruments.around(operation, "answered"):
             return await self._call_in_lives(operation.exchange, ask, idempotent)
+
+    async def request(
+        self,
+        message: Message,
+        routing_key: str = "",
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        idempotent: bool = False,
+    ) -> Message:
+        request_properties(message)
+        operation = CallOperation(name_of(exchange, Exchange), routing_key, message.headers)
+
+        async def ask(rpc: RPC) -> Message:
+            assert isinstance(rpc, InstrumentedRPC)
+            return await rpc.request_within(operation, message, mandatory)
+
+        with self._instruments.around(operation, "answered"):
+            reply: Message = await self._call_in_lives(operation.exchange, ask, idempotent)
+            return reply
 
 
 class InstrumentedClient(Client):

@@ -7,8 +7,9 @@ from typing import Any
 
 from rabbitry._channel.channel import Channel
 from rabbitry._instrumentation import CallOperation, Instruments
-from rabbitry._rpc.caller import RPC
+from rabbitry._rpc.caller import RPC, request_properties
 from rabbitry._values.codecs import Codec
+from rabbitry._values.message import Message
 from rabbitry._values.options import ReplyTo
 from rabbitry._values.topology import Exchange, name_of
 
@@ -39,6 +40,21 @@ class InstrumentedRPC(RPC):
         self._locate(operation)
         with self._instruments.around(operation, "answered"):
             return await self.call_within(operation, payload, **options)
+
+    async def request(
+        self, message: Message, routing_key: str = "", *, exchange: str | Exchange = "", mandatory: bool = True
+    ) -> Message:
+        request_properties(message)
+        operation = CallOperation(name_of(exchange, Exchange), routing_key, message.headers)
+        self._locate(operation)
+        with self._instruments.around(operation, "answered"):
+            return await self.request_within(operation, message, mandatory)
+
+    async def request_within(self, operation: CallOperation, message: Message, mandatory: bool) -> Message:
+        """The request that this operation is."""
+        self._locate(operation)
+        carried = message.replace(headers=operation.carried)
+        return await super().request(carried, operation.routing_key, exchange=operation.exchange, mandatory=mandatory)
 
     async def call_within(self, operation: CallOperation, payload: Any, **options: Any) -> Any:
         """The call that this operation is."""

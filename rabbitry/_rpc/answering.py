@@ -24,6 +24,7 @@ from rabbitry._rpc.envelope import Request, check_clock_skew, error_reply, is_er
 from rabbitry._rpc.invoking import BadRequest, Handler, Invoking
 from rabbitry._rpc.requests import LINES, Arrivals, RequestCounts
 from rabbitry._values.codecs import Codec
+from rabbitry._values.converting import Convert
 from rabbitry._values.message import Message
 from rabbitry._values.options import check_concurrency
 
@@ -64,6 +65,7 @@ class Answering:
         concurrency: int,
         codec: str | Codec,
         raw: bool,
+        convert: Convert | None,
         send_traceback: bool,
         clock_skew: float | None,
         destinations: Destinations,
@@ -72,7 +74,7 @@ class Answering:
         check_concurrency(concurrency)
         check_clock_skew(clock_skew)
         self._queue = queue
-        self._invoking = Invoking(handler, concurrency=concurrency, codec=codec, raw=raw)
+        self._invoking = Invoking(handler, concurrency=concurrency, codec=codec, raw=raw, convert=convert)
         self._publish = publish
         self._counts = counts
         self._send_traceback = send_traceback

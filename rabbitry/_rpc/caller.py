@@ -33,9 +33,11 @@ from rabbitry._rpc.envelope import (
     remote_error,
 )
 from rabbitry._rpc.interface import bound
+from rabbitry._values import converting
 from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.converting import Convert
 from rabbitry._values.culprit import failure_of, find_culprit, is_like_refused, loss
-from rabbitry._values.message import Message
+from rabbitry._values.message import Message, wire_properties
 from rabbitry._values.options import Loss, ReplyTo
 from rabbitry._values.topology import Exchange, name_of
 from rabbitry.protocol.client.content import Content
@@ -43,7 +45,7 @@ from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import PRECONDITION_FAILED
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
-__all__ = ["RPC", "calls_in_flight", "check_reply_to"]
+__all__ = ["RPC", "calls_in_flight", "check_reply_to", "request_properties"]
 
 
 REPLY_TAG = "rabbitry-replies"
@@ -152,6 +154,39 @@ class RPC:
         """
         if type(exchange) is not str:
             exchange = name_of(exchange, Exchange)
+        properties = Properties(delivery_mode=1, type=method)
+        body = self._encoded(payload, raw, properties)
+        reply = await self._ask(body, properties, headers, exchange, routing_key, mandatory)
+        if raw:
+            return reply.body
+        properties = reply.properties
+        return decode_from(reply.body, properties.content_type, self._codec, properties.content_encoding)
+
+    async def request(
+        self, message: Message, routing_key: str = "", *, exchange: str | Exchange = "", mandatory: bool = True
+    ) -> Message:
+        """Send a request with properties of its own, and return the reply with its properties: neither body is encoded
+        or decoded. Errors, headers, time-out and cancelling as for `call`.
+
+        The message's `correlation_id` and `reply_to` are the RPC's to choose, and `ValueError` where they are given:
+        those of a request that is passed on are left out by `message.replace(correlation_id=None, reply_to=None)`. An
+        `expiration` holds, if that is earlier than the caller's deadline. Persistent is what the message is, and that
+        is the default of `Message`; `call` sends transient requests, which cost less.
+        """
+        properties = request_properties(message)
+        name = name_of(exchange, Exchange)
+        return (await self._ask(message.body, properties, properties.headers, name, routing_key, mandatory)).message
+
+    async def _ask(
+        self,
+        body: bytes,
+        properties: Properties,
+        headers: Mapping[str, Any] | None,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+    ) -> Delivery:
+        """The reply to this request; to `properties` is added what makes it one."""
         channel, endpoint = self._life.live, self._life.endpoint
         if not endpoint.transport.scheduled:  # hot: so once a turn; who comes from another loop finds none
             endpoint.check_loop()
@@ -165,25 +200,24 @@ class RPC:
         if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
         correlation_id = urandom(8).hex()  # a server knows where replies go, but not which other calls wait there
-        properties = Properties(
-            correlation_id=correlation_id, reply_to=self._reply_address, delivery_mode=1, type=method
-        )
-        body = self._encoded(payload, raw, properties)
+        properties.correlation_id = correlation_id
+        properties.reply_to = self._reply_address
         table = self._reply_headers
         if headers:  # which may be those of a request that is passed on, with another's deadline and way back
             table = {name: headers[name] for name in headers if name not in REQUEST_HEADERS} | table
         if remaining != math.inf:
-            properties.expiration, deadline = deadline_headers(remaining)
+            expiration, deadline = deadline_headers(remaining)
+            if properties.expiration is None or int(properties.expiration) > int(expiration):
+                properties.expiration = expiration
             table = {**table, **deadline}
-        if table:
-            properties.headers = table
+        properties.headers = table or None
         encoded = encode_properties(properties)
         waiter = self._waiters[correlation_id] = _Call(body, properties, exchange, routing_key)
         endpoint.protocol.expect(1)  # reading must not pause, and the poller may look again at once
         try:
             channel.publish(encoded, body, exchange, routing_key, mandatory)
             endpoint.wrote()
-            reply = await waiter.wait(endpoint.new_signal)
+            reply: Delivery = await waiter.wait(endpoint.new_signal)
         except _CallLost as lost:
             if isinstance(lost.cause, Unroutable):
                 raise Unroutable(waiter.message, exchange, routing_key, lost.cause.reply) from None
@@ -194,20 +228,34 @@ class RPC:
         finally:
             endpoint.protocol.expect(-1)
             self._waiters.pop(correlation_id, None)
-        return self._result(reply, raw)
+        error = remote_error(reply.body, reply.properties)
+        if error is not None:
+            raise error
+        return reply
 
     def bind(
-        self, interface: Callable[..., T], routing_key: str, *, exchange: str | Exchange = "", mandatory: bool = True
+        self,
+        interface: Callable[..., T],
+        routing_key: str,
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        convert: Convert | None = converting.convert,
     ) -> T:
         """An object whose methods call those of a `Service`: `calculator = rpc.bind(Calculator, "calculator")`.
 
         `interface` is a class, best a `Protocol`, whose public methods are coroutine functions. `await
         calculator.add(1, 2)` is a call, with its errors, and cancelling it means the same. Type checkers see a
         `Calculator`; at run time the server checks the arguments against the function's parameters, and raises
-        `TypeError` (here: `RemoteError`), but not their types. What the codec can't tell apart comes back as it
-        decodes: a tuple as a list.
+        `TypeError` (here: `RemoteError`).
+
+        What comes back is what the method's return annotation says, by `convert(annotation, reply)`: `rabbitry.convert`
+        unless given, which knows dataclasses, datetimes, enums and the like. A reply that does not fit is a
+        `DecodeError`. Where nothing is said, or `Any`, and with `convert=None`, it is as it was decoded: a dataclass as
+        a dict, a tuple as a list. `TypeError` for an annotation that can't be evaluated, or that `rabbitry.convert`
+        makes nothing of.
         """
-        return bound(interface, self.call, routing_key, {"exchange": exchange, "mandatory": mandatory})
+        return bound(interface, self.call, routing_key, {"exchange": exchange, "mandatory": mandatory}, convert)
 
     def _encoded(self, payload: Any, raw: bool, properties: Properties) -> bytes:
         """The body; where it has one, the content type goes to the properties."""
@@ -216,15 +264,6 @@ class RPC:
         properties.content_type = self._codec.content_type
         body = self._codec.encode(payload)
         return body if type(body) is bytes else Message(body).body
-
-    def _result(self, reply: Delivery, raw: bool) -> Any:
-        properties = reply.properties
-        error = remote_error(reply.body, properties)
-        if error is not None:
-            raise error
-        if raw:
-            return reply.body
-        return decode_from(reply.body, properties.content_type, self._codec, properties.content_encoding)
 
     # --- called when something arrives: this object is its reply consumer's token ---------------------------------
 
@@ -344,6 +383,21 @@ def check_reply_to(reply_to: ReplyTo) -> ReplyTo:
     if isinstance(reply_to, Exchange) or reply_to in ("direct", "exclusive"):
         return reply_to
     raise ValueError(f'reply_to is "direct", "exclusive" or an Exchange, not {reply_to!r}')
+
+
+def request_properties(message: Message) -> Properties:
+    """The properties of a message that is to be a request, without those that make it one. `TypeError` and `ValueError`
+    say what can't be.
+    """
+    if not isinstance(message, Message):
+        raise TypeError(f"request takes a Message, not {message!r:.200}: call takes a payload")
+    if message.correlation_id is not None or message.reply_to is not None:
+        raise ValueError(
+            "correlation_id and reply_to are the RPC's own, to know its reply by: leave them out, "
+            "as by message.replace(correlation_id=None, reply_to=None)"
+        )
+    message.encoded_properties()  # refuses what can't be sent
+    return wire_properties(message)
 
 
 def _message(body: bytes, properties: Properties) -> Message:

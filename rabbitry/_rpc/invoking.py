@@ -17,7 +17,11 @@ import anyio.to_thread
 from rabbitry._errors import DecodeError
 from rabbitry._rpc.envelope import Request
 from rabbitry._rpc.service import Service, prepared
-from rabbitry._values.codecs import Codec, codec_named, decode_request
+from rabbitry._values import converting
+from rabbitry._values.annotations import payload_conversion
+from rabbitry._values.codecs import Codec, codec_named, decode_from
+from rabbitry._values.converting import Convert
+from rabbitry._values.handlers import is_async
 from rabbitry._values.message import Message
 
 __all__ = ["BadRequest", "Handler", "Invoking"]
@@ -35,18 +39,26 @@ class BadRequest(Exception):
 class Invoking:
     """A function of the payload, or with `raw` of the `Delivery`; or a `Service`, or functions to make one of."""
 
-    __slots__ = ("_codec", "_function", "_is_async", "_raw", "_service", "_threads")
+    __slots__ = ("_codec", "_conversion", "_function", "_is_async", "_raw", "_service", "_threads")
 
-    def __init__(self, handler: Handler, *, concurrency: int, codec: str | Codec, raw: bool) -> None:
+    def __init__(
+        self, handler: Handler, *, concurrency: int, codec: str | Codec, raw: bool, convert: Convert | None
+    ) -> None:
+        if convert is not converting.convert:
+            if isinstance(handler, Service) and convert is not handler.convert:
+                raise ValueError("a service has a converter of its own: Service(…, convert=…)")
+            if raw and convert is not None:
+                raise ValueError("raw=True passes the Delivery: there is nothing to convert")
         if isinstance(handler, Sequence):
-            handler = Service(*handler)
+            handler = Service(*handler, convert=convert)
         if not isinstance(handler, Service) and not callable(handler):
             raise TypeError(f"a handler is a function, a Service or a list of functions, not {handler!r}")
         self._service = handler if isinstance(handler, Service) else None
         self._function: Callable[[Any], Any] = _no_function if isinstance(handler, Service) else handler
         if raw and self._service is not None:
             raise ValueError("raw=True is for one handler: a service's functions take decoded arguments")
-        self._is_async = _is_async(self._function)
+        self._is_async = is_async(self._function)
+        self._conversion = None if raw else payload_conversion(self._function, convert)
         self._codec = codec_named(codec)
         self._raw = raw
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -57,9 +69,11 @@ class Invoking:
         argument: Any = request.delivery
         if not self._raw:
             try:
-                argument = decode_request(
-                    argument.body, properties.content_type, self._codec, properties.content_encoding
+                argument = decode_from(
+                    argument.body, properties.content_type, self._codec, properties.content_encoding, is_request=True
                 )
+                if self._conversion is not None:
+                    argument = self._conversion(argument)
             except DecodeError as error:
                 raise BadRequest(error) from error
         # hot: the commonest kind of handler without another coroutine around it
@@ -81,9 +95,9 @@ class Invoking:
         else:
             try:
                 function, call = prepared(self._service, method, argument)
-            except (AttributeError, TypeError) as error:
+            except (AttributeError, TypeError, DecodeError) as error:
                 raise BadRequest(error) from error
-            if _is_async(function):
+            if is_async(function):
                 return await call()
         # Not abandoned when cancelled: it would go on beside the request's next handler, and beyond `concurrency`.
         # In a tuple, as trio refuses a function that returns an awaitable.
@@ -93,10 +107,3 @@ class Invoking:
 
 def _no_function(_: Any) -> None:
     """Stands where a service has functions instead."""
-
-
-def _is_async(handler: Any) -> bool:
-    """Whether calling it gives a coroutine, as far as can be told without calling it."""
-    return inspect.iscoroutinefunction(handler) or (
-        callable(handler) and inspect.iscoroutinefunction(type(handler).__call__)
-    )

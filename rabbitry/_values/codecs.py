@@ -1,23 +1,28 @@
 """How objects become bodies and back, chosen by content type: JSON, MessagePack, text, raw bytes, and the user's own.
 
 The same codecs serve `Message.encode`, `Delivery.decode` and RPC. What must stay true: a name and a content type mean
-one codec for the whole run of the program; whatever goes wrong in decoding is a `DecodeError`; what a sender's content
-type can choose costs time and memory in proportion to the body, whatever that holds.
+one codec for the whole run of the program, once the program has registered its own; whatever goes wrong in decoding is
+a `DecodeError`; what a sender's content type can choose costs time and memory in proportion to the body, whatever that
+holds.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import Any, cast
+from uuid import UUID
 
 import msgpack
 
 from rabbitry._errors import DecodeError, shown
 from rabbitry._values.encodings import charset_of, is_compressed, text_of, undone
 
-__all__ = ["Codec", "codec_named", "decode_body", "decode_from", "decode_request", "register_codec"]
+__all__ = ["Codec", "codec_named", "decode_body", "decode_from", "register_codec"]
 
 SKIMMED_FROM = 256
 """Bytes of MessagePack from which it is read once without making anything. The head of an array has its place reserved
@@ -43,11 +48,45 @@ class Codec:
 
 
 def _encode_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_for_json).encode()
 
 
 def _encode_msgpack(value: Any) -> bytes:
-    return cast(bytes, msgpack.packb(value, datetime=True))
+    return cast(bytes, msgpack.packb(value, datetime=True, default=_for_msgpack))
+
+
+def _for_json(value: Any) -> Any:
+    """What stands in JSON for what it has not: `convert` makes it that again."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"JSON has no bytes ({type(value).__name__}): send them in codec 'msgpack'")
+    return _plain(value, "JSON")
+
+
+def _for_msgpack(value: Any) -> Any:
+    if isinstance(value, datetime):  # others are what it has
+        raise ValueError(f"MessagePack's datetimes are instants: {value.isoformat()} is without a time zone")
+    if isinstance(value, int):
+        raise OverflowError("Integer value out of range: MessagePack's have 64 bits, those of codec 'json' any size")
+    return _plain(value, "MessagePack")
+
+
+def _plain(value: Any, format: str) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return list(value)
+    raise TypeError(
+        f"Object of type {type(value).__name__} is not serializable as {format}: send plain values, dataclasses, or "
+        "bytes of your own; register_codec has other encoders"
+    )
 
 
 def _decode_msgpack(body: bytes) -> Any:
@@ -101,29 +140,42 @@ _CODECS = (
 )
 _BY_CONTENT_TYPE = {codec.content_type: codec for codec in _CODECS}
 _BY_NAME = {codec.name: codec for codec in _CODECS}
-_JSON, _TEXT = _BY_NAME["json"], _BY_NAME["text"]
+_JSON, _TEXT = _CODECS[0], _CODECS[2]
 # By its name alone: numbers that are made for it have one hash, and 450 kB of them take a dict five seconds.
 _BY_NAME["msgpack-any-keys"] = Codec(
     "msgpack-any-keys", "application/msgpack", _encode_msgpack, _decode_msgpack_any_keys
 )
+_BUILT_IN = tuple(_BY_NAME.values())
 _BY_CONTENT_TYPE |= {"application/x-msgpack": _BY_NAME["msgpack"], "application/vnd.msgpack": _BY_NAME["msgpack"]}
 
 
-def register_codec(codec: Codec, *content_types: str) -> None:
+def register_codec(codec: Codec, *content_types: str, replace: bool = False) -> None:
     """Have `codec` chosen by its name, and on receipt by its content type and these further ones, in the whole program.
 
     Once, at import: `rabbitry.register_codec(Codec("yaml", "application/yaml", dump, load), "text/yaml")`. To register
     the same again does no harm. `ValueError` if its name or a content type belongs to another codec: then nothing is
     registered.
+
+    With `replace` it takes the place of one that came with this library, by name and by content types:
+    `register_codec(Codec("json", "application/json", orjson.dumps, orjson.loads), replace=True)`. That can be done once
+    for each: what the program registered is not replaced. An RPC, or a `serve`, that has begun keeps the codec that it
+    looked up then; `Message.json`, `delivery.decode()` and `process` go by the new one from now on.
     """
     kinds = [_kind(each) for each in (codec.content_type, *content_types)]
     if not codec.name or not all(kinds):
         raise ValueError(f"a codec has a name and content types that are not empty: {codec.name!r}, {kinds}")
-    if _BY_NAME.get(codec.name, codec) != codec:
-        raise ValueError(f"there is another codec named {codec.name!r}: choose another name")
+    former = _BY_NAME.get(codec.name, codec)
+    if former != codec and not (replace and former in _BUILT_IN):
+        raise ValueError(
+            f"there is another codec named {codec.name!r}: choose another name"
+            + (", or take its place by replace=True" if former in _BUILT_IN else "")
+        )
     for kind in kinds:
-        if (found := _BY_CONTENT_TYPE.get(kind, codec)) != codec:
+        found = _BY_CONTENT_TYPE.get(kind, codec)
+        if found != codec and not (replace and found in _BUILT_IN):
             raise ValueError(f"content type {kind!r} belongs to codec {found.name!r} already")
+    if former != codec:  # it had further content types
+        kinds += [kind for kind, found in _BY_CONTENT_TYPE.items() if found == former]
     _BY_NAME[codec.name] = codec
     _BY_CONTENT_TYPE.update(dict.fromkeys(kinds, codec))
 
@@ -150,9 +202,9 @@ def _found(content_type: str) -> Codec | None:
     kind = _kind(content_type)
     found = _BY_CONTENT_TYPE.get(kind)
     if found is None and kind.startswith("text/"):
-        return _TEXT
+        return _BY_CONTENT_TYPE[_TEXT.content_type]
     if found is None and kind.endswith("+json"):
-        return _JSON
+        return _BY_CONTENT_TYPE[_JSON.content_type]
     return found
 
 
@@ -168,23 +220,18 @@ def decode_body(
     return _decoded(chosen, body, content_type, content_encoding)
 
 
-def decode_from(body: bytes, content_type: str | None, expected: Codec, content_encoding: str | None = None) -> Any:
-    """The object a body stands for, by its content type; by `expected` where it has none, or that one's."""
-    if content_encoding is None and content_type == expected.content_type:  # hot: nearly all
-        try:
-            return expected.decode(body)
-        except DecodeError:
-            raise
-        except Exception as exc:
-            raise _invalid(expected, content_type, exc) from exc
-    if _is_of(content_type, expected):
-        return _decoded(expected, body, content_type, content_encoding)
-    return decode_body(body, content_type, None, content_encoding)
+def decode_from(
+    body: bytes,
+    content_type: str | None,
+    expected: Codec,
+    content_encoding: str | None = None,
+    *,
+    is_request: bool = False,
+) -> Any:
+    """The object a body stands for, by its content type; by `expected` where it has none, or that one's.
 
-
-def decode_request(body: bytes, content_type: str | None, expected: Codec, content_encoding: str | None = None) -> Any:
-    """The object a request's body stands for, by `expected` and by nothing else: `DecodeError` where it says that it is
-    something else, or is compressed, which a sender could make anything of.
+    A request's is by `expected` and by nothing else: `DecodeError` where it says that it is something else, or is
+    compressed, which a sender could make anything of.
     """
     if content_encoding is None and (content_type is None or content_type == expected.content_type):  # hot: nearly all
         try:
@@ -193,6 +240,14 @@ def decode_request(body: bytes, content_type: str | None, expected: Codec, conte
             raise
         except Exception as exc:
             raise _invalid(expected, content_type, exc) from exc
+    if is_request:
+        _check_request(content_type, expected, content_encoding)
+    elif not _is_of(content_type, expected):
+        return decode_body(body, content_type, None, content_encoding)
+    return _decoded(expected, body, content_type, content_encoding)
+
+
+def _check_request(content_type: str | None, expected: Codec, content_encoding: str | None) -> None:
     if not _is_of(content_type, expected) and _kind(content_type or "") != "application/octet-stream":
         found = _found(content_type or "")
         if found is None or found.content_type != expected.content_type:
@@ -201,7 +256,6 @@ def decode_request(body: bytes, content_type: str | None, expected: Codec, conte
             )
     if content_encoding and is_compressed(content_encoding):
         raise DecodeError(f"no compressed requests are taken here ({content_encoding!r}): send them as they are")
-    return _decoded(expected, body, content_type, content_encoding)
 
 
 def _is_of(content_type: str | None, codec: Codec) -> bool:
@@ -216,17 +270,21 @@ def _decoded(codec: Codec, body: bytes, content_type: str | None, content_encodi
     if content_encoding:
         body, charset = undone(body, content_encoding)
     try:
-        if codec is _TEXT or codec is _JSON:
+        if _is_text(codec):
             if content_type and ";" in content_type:
                 charset = charset_of(content_type) or charset
             if charset is not None:
-                text = text_of(body, charset)
-                return text if codec is _TEXT else json.loads(text)
+                body = text_of(body, charset).encode()
         return codec.decode(body)
     except DecodeError:
         raise
     except Exception as exc:
         raise _invalid(codec, content_type, exc) from exc
+
+
+def _is_text(codec: Codec) -> bool:
+    """Whether it takes text in UTF-8, whatever charset that comes in: text, JSON, and what has their places."""
+    return any(codec is each or codec is _BY_CONTENT_TYPE[each.content_type] for each in (_TEXT, _JSON))
 
 
 def _invalid(codec: Codec, content_type: str | None, exc: Exception) -> DecodeError:

@@ -9,11 +9,18 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-__all__ = ["check_handler", "is_async"]
+__all__ = ["check_callable", "check_handler", "is_async"]
 
 
 def check_handler(handler: Any) -> None:
     """Refuse (`TypeError`) what can't ever handle a delivery: its messages would fail and come again, for ever."""
+    check_callable(handler)
+    if _takes_no_delivery(handler):
+        raise TypeError(f"the handler is called with the delivery alone, which {handler!r} can't be")
+
+
+def check_callable(handler: Any) -> None:
+    """Refuse (`TypeError`) what does nothing when it is called, whatever with."""
     if inspect.iscoroutine(handler):
         handler.close()  # which nobody will await
         raise TypeError(f"process takes the function itself, not what calling it gave: {handler.__name__}, without ()")
@@ -21,8 +28,6 @@ def check_handler(handler: Any) -> None:
         raise TypeError(f"the handler is a function of a delivery, not {handler!r}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"the handler has a 'yield', so that calling it runs nothing of it: {handler!r}")
-    if _takes_no_delivery(handler):
-        raise TypeError(f"the handler is called with the delivery alone, which {handler!r} can't be")
 
 
 def is_async(handler: Any) -> bool:

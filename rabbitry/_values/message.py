@@ -91,12 +91,16 @@ class Message:
 
     @classmethod
     def json(cls, value: Any, **properties: Any) -> Message:
-        """A message whose body is `value` as JSON, content type application/json."""
+        """A message whose body is `value` as JSON, content type application/json. Dataclasses, enums, datetimes and the
+        like are encoded, too, in the form that `rabbitry.convert` reads.
+        """
         return cls.encode(value, codec="json", **properties)
 
     @classmethod
     def msgpack(cls, value: Any, **properties: Any) -> Message:
-        """A message whose body is `value` as MessagePack, content type application/msgpack."""
+        """A message whose body is `value` as MessagePack, content type application/msgpack. What is encoded beside
+        plain values is as for `json`.
+        """
         return cls.encode(value, codec="msgpack", **properties)
 
     @classmethod

@@ -19,7 +19,10 @@ import anyio.to_thread
 import rabbitry
 from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Stop
 from rabbitry._secrets import Secret, hidden_if_given
+from rabbitry._values import converting
 from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.annotations import typed
+from rabbitry._values.converting import Convert
 from rabbitry._values.handlers import check_handler
 from rabbitry._values.options import (
     CLOCK_SKEW,
@@ -235,12 +238,13 @@ class Client(Hosted[rabbitry.Client]):
     def process(
         self,
         queue: str | Queue,
-        handler: Callable[[Delivery], Any],
+        handler: Callable[[Delivery], Any] | Callable[..., Any],
         *,
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
         drain: float | timedelta = HANDLERS_DRAIN,
+        convert: Convert | None = None,
         stop: Stop | None = None,
         timeout: Timeout = None,
         **options: Unpack[ConsumeOptions],
@@ -253,9 +257,14 @@ class Client(Hosted[rabbitry.Client]):
         out, it takes no more deliveries, and the handlers at work have `drain` seconds (5) to finish. Then their
         messages are put back, though a thread can't be stopped and runs on. A second Ctrl-C does not wait.
 
+        With `convert`, `handler(payload)` or `handler(payload, delivery)` is called, as there; the payload is decoded
+        and converted in its thread.
+
         `on_error`, where it is a function, is called in the event loop's thread: it must be quick, and not wait for the
         broker.
         """
+        if convert is not None:
+            handler = typed(handler, convert)
         check_handler(handler)
         client, portal = self._async, self._portal
 
@@ -322,6 +331,7 @@ class Client(Hosted[rabbitry.Client]):
         reply_exchanges: Collection[str | Exchange] = (),
         reply_to_allowed: ReplyToAllowed = "any",
         expected_errors: tuple[type[Exception], ...] = (),
+        convert: Convert | None = converting.convert,
         drain: float | timedelta = HANDLERS_DRAIN,
         consumer_tag: str | None = None,
         stop: Stop | None = None,
@@ -335,7 +345,7 @@ class Client(Hosted[rabbitry.Client]):
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)
-            answer = threads.asynchronous(handler)
+            answer = threads.asynchronous(handler, convert)
             with on_the_loop(stop, portal) as stopped:
                 await threads.run(
                     lambda: client.serve(
@@ -350,6 +360,7 @@ class Client(Hosted[rabbitry.Client]):
                         reply_exchanges=reply_exchanges,
                         reply_to_allowed=reply_to_allowed,
                         expected_errors=expected_errors,
+                        convert=convert,
                         drain=drain,
                         consumer_tag=consumer_tag,
                         stop=stopped,

@@ -11,7 +11,9 @@ from typing import Any
 import rabbitry
 from rabbitry import Codec, Exchange, Instrumentation, Queue, RequestCounts, Stop
 from rabbitry._secrets import Secret, hidden_if_given
+from rabbitry._values import converting
 from rabbitry._values.address import DEFAULT_URL
+from rabbitry._values.converting import Convert
 from rabbitry._values.options import CLOCK_SKEW, DEFAULT_MAX_MESSAGE_SIZE, ReplyTo, ReplyToAllowed
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.hosting import Hosted
@@ -67,6 +69,7 @@ class Connection(Hosted[rabbitry.Connection]):
         reply_exchanges: Collection[str | Exchange] = (),
         reply_to_allowed: ReplyToAllowed = "any",
         expected_errors: tuple[type[Exception], ...] = (),
+        convert: Convert | None = converting.convert,
         timeout: Timeout = None,
     ) -> None:
         """Answer the requests in `queue` with `handler(payload)`, in up to `concurrency` threads at once, until
@@ -80,7 +83,7 @@ class Connection(Hosted[rabbitry.Connection]):
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)
-            answer = threads.asynchronous(handler)
+            answer = threads.asynchronous(handler, convert)
             with on_the_loop(stop, portal) as stopped:
                 await threads.run(
                     lambda: connection.serve(
@@ -95,6 +98,7 @@ class Connection(Hosted[rabbitry.Connection]):
                         reply_exchanges=reply_exchanges,
                         reply_to_allowed=reply_to_allowed,
                         expected_errors=expected_errors,
+                        convert=convert,
                         stop=stopped,
                     )
                 )

@@ -12,7 +12,10 @@ from functools import wraps
 from typing import Any, TypeAlias, TypeVar, cast
 
 import rabbitry
-from rabbitry import Exchange
+from rabbitry import Exchange, Message
+from rabbitry._values import converting
+from rabbitry._values.annotations import Conversion, check_convert, result_conversion
+from rabbitry._values.converting import Convert
 from rabbitry._values.interfaces import Bound, public_methods
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.portal import Timeout
@@ -68,6 +71,26 @@ class RPC(Block[AnyRPC]):
             options["idempotent"] = True
         return self._portal.run(lambda: rpc.call(routing_key, payload, **options), timeout)
 
+    def request(
+        self,
+        message: Message,
+        routing_key: str = "",
+        *,
+        exchange: str | Exchange = "",
+        mandatory: bool = True,
+        idempotent: bool = False,
+        timeout: Timeout = None,
+    ) -> Message:
+        """Send a request with properties of its own, and return the reply with its properties; as the async `request`.
+        `idempotent` and `timeout` as for `call`.
+        """
+        rpc = self._async
+        options: dict[str, Any] = {"exchange": exchange, "mandatory": mandatory}
+        if idempotent:
+            self._check_idempotent()
+            options["idempotent"] = True
+        return self._portal.run(lambda: rpc.request(message, routing_key, **options), timeout)
+
     def bind(
         self,
         interface: Callable[..., T],
@@ -76,6 +99,7 @@ class RPC(Block[AnyRPC]):
         exchange: str | Exchange = "",
         mandatory: bool = True,
         idempotent: bool = False,
+        convert: Convert | None = converting.convert,
         timeout: Timeout = None,
     ) -> T:
         """An object whose methods call those of a `Service`: `calculator = rpc.bind(Calculator, "calculator")`.
@@ -88,20 +112,28 @@ class RPC(Block[AnyRPC]):
         methods = public_methods(interface) if isinstance(interface, type) else {}
         if not methods:
             raise TypeError(f"bind takes a class with public methods, such as a Protocol, not {interface!r}")
+        check_convert(convert)
         options = {"exchange": exchange, "mandatory": mandatory, "idempotent": idempotent, "timeout": timeout}
         instance = Bound(cast(type, interface), routing_key)
         for name, function in methods.items():
             if inspect.iscoroutinefunction(function):
                 raise TypeError(f"{instance!r}: {name} must be 'def', not 'async def': nobody awaits its call here")
-            setattr(instance, name, self._method(name, function, routing_key, options))
+            conversion = result_conversion(function, convert)
+            setattr(instance, name, self._method(name, function, routing_key, options, conversion))
         return cast(T, instance)
 
     def _method(
-        self, name: str, function: Callable[..., Any], routing_key: str, options: Mapping[str, Any]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        routing_key: str,
+        options: Mapping[str, Any],
+        conversion: Conversion | None,
     ) -> Callable[..., Any]:
         @wraps(function)
         def method(*args: Any, **kwargs: Any) -> Any:
-            return self.call(routing_key, {"args": args, "kwargs": kwargs}, method=name, **options)
+            reply = self.call(routing_key, {"args": args, "kwargs": kwargs}, method=name, **options)
+            return reply if conversion is None else conversion(reply)
 
         return method
 

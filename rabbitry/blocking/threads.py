@@ -19,6 +19,8 @@ import anyio.to_thread
 
 import rabbitry
 from rabbitry import RabbitryError
+from rabbitry._values import converting
+from rabbitry._values.converting import Convert
 from rabbitry._values.options import Verdict, check_concurrency
 from rabbitry._values.stopping import Stop, told
 from rabbitry.blocking.delivery import Delivery
@@ -52,17 +54,20 @@ class Threads:
         if self._exit is not None:
             raise self._exit
 
-    def asynchronous(self, function: Any, *, puts_back: bool = False) -> Any:
+    def asynchronous(
+        self, function: Any, convert: Convert | None = converting.convert, *, puts_back: bool = False
+    ) -> Any:
         """A coroutine function that runs `function` in a thread; of a `Service`, one that has such functions.
 
         `puts_back`: a delivery whose function ends the program goes back; else that counts as the function's failure.
         A coroutine function runs on the loop, as it is; what is neither is for the operation itself to refuse.
         """
         if isinstance(function, Sequence):
-            function = rabbitry.Service(*function)
+            function = rabbitry.Service(*function, convert=convert)
         if isinstance(function, rabbitry.Service):
             # The service's own table: of what it was made (an object, say, or an interface) only the names are public.
-            return rabbitry.Service({name: self.asynchronous(each) for name, (each, _) in function._functions.items()})
+            functions = {name: self.asynchronous(served.function) for name, served in function._functions.items()}
+            return rabbitry.Service(functions, convert=function.convert)
         if not callable(function) or inspect.iscoroutinefunction(function):
             return function
 

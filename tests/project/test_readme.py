@@ -28,7 +28,7 @@ ENDINGS = (
     "attempt 3",
     r"\d{4} readings",  # of a run before this one as well, if that was ended
     "connected",
-    r"3 1024\nTypeError add\(\): missing a required argument: 'b'",
+    r"1024 Point\(x=1\.5, y=1\.5\)\nDecodeError points\[0\]\.x: '1' is no float",
     r"publish tour\.traced, trace (\w+), .*\nprocess tour\.traced, trace \1, .*",
     r".*\('publish', 'confirmed'\): 100.* slowest confirm: [\d.]+ s",
     r"\{.*'confirmed': \d+.*\}(\nFault\(.*\))+",

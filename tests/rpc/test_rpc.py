@@ -114,6 +114,9 @@ async def test_by_exchange(amqp_url: str) -> None:
 
 
 async def test_the_handler_raises(amqp_url: str) -> None:
+    async def double(number: Any) -> Any:
+        return 2 * number
+
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
         queue = await exclusive_queue(channel)
         async with anyio.create_task_group() as tg:

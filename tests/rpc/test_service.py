@@ -225,7 +225,8 @@ class Calculator(Protocol):
 
 async def main(rpc: rabbitry.RPC, client_rpc: rabbitry.ClientRPC) -> int:
     calculator = client_rpc.bind(Calculator, "calculator", idempotent=True)
-    same: Calculator = rpc.bind(Calculator, "calculator", exchange="x")
+    same: Calculator = rpc.bind(Calculator, "calculator", exchange="x", convert=None)
+    message: rabbitry.Message = await client_rpc.request(rabbitry.Message(b"x"), "calculator", idempotent=True)
     return await calculator.add(1, b=2) + await same.add(3)
 """
 WRONG = {
@@ -233,6 +234,8 @@ WRONG = {
     "an argument's name": ("add(1, b=2)", "add(1, c=2)"),
     "a method's name": ("add(1, b=2)", "sub(1, b=2)"),
     "the result's type": ("-> int:\n    calculator", "-> str:\n    calculator"),
+    "what a request gives": ("message: rabbitry.Message", "message: bytes"),
+    "a converter": ("convert=None", "convert=5"),
     "what is bound": ("same: Calculator", "same: str"),
 }
 CHECKERS = {

@@ -178,24 +178,25 @@ def test_a_request_is_decoded_by_the_codec_that_is_served_and_no_other(
         or content_type == expected.content_type
     )
     if fits:
-        value = codecs.decode_request(body or expected.encode("1"), content_type, expected)
+        value = codecs.decode_from(body or expected.encode("1"), content_type, expected, is_request=True)
         assert value in (1, "1")
         return
     assert body is not None
     with pytest.raises(rabbitry.DecodeError, match=f"are taken as {expected.content_type} here") as caught:
-        codecs.decode_request(body, content_type, expected)
+        codecs.decode_from(body, content_type, expected, is_request=True)
     assert str(caught.value).isprintable()
 
 
 def test_a_request_is_not_unpacked() -> None:
     """A thousandth of its size asks for it, and as often as somebody likes."""
     expected = codecs.codec_named("json")
-    assert codecs.decode_request(b"[1]", JSON, expected, "utf-8") == [1]
-    assert codecs.decode_request("[1]".encode("utf-16-le"), f"{JSON}; charset=utf-16le", expected, "identity") == [1]
+    assert codecs.decode_from(b"[1]", JSON, expected, "utf-8", is_request=True) == [1]
+    wide, kind = "[1]".encode("utf-16-le"), f"{JSON}; charset=utf-16le"
+    assert codecs.decode_from(wide, kind, expected, "identity", is_request=True) == [1]
     with pytest.raises(rabbitry.DecodeError, match="no compressed requests"):
-        codecs.decode_request(gzip.compress(b"[1]"), JSON, expected, "utf-8, gzip")
+        codecs.decode_from(gzip.compress(b"[1]"), JSON, expected, "utf-8, gzip", is_request=True)
     with pytest.raises(rabbitry.DecodeError, match="content encoding 'br'"):
-        codecs.decode_request(b"[1]", JSON, expected, "br")
+        codecs.decode_from(b"[1]", JSON, expected, "br", is_request=True)
 
 
 @pytest.mark.parametrize(("codec", "value"), [("raw", 5), ("raw", [1]), ("raw", "x"), ("raw", None), ("text", 5)])
@@ -312,3 +313,78 @@ async def test_a_request_whose_headers_can_not_be_decoded_is_answered(amqp_url: 
             tg.cancel_scope.cancel()
         assert await has_counts(channel, queue, 0)
         assert connection.requests.failed == 1
+
+
+# --- taking the place of one that came with the library ---------------------------------------------------------------
+
+OWN_JSON = Codec(
+    "json", "application/json", lambda value: b" " + json.dumps(value).encode(), lambda body: ["own", json.loads(body)]
+)
+
+
+@pytest.mark.usefixtures("registry")
+def test_another_codec_takes_the_place_of_one_that_came_with_the_library() -> None:
+    before = codecs.codec_named("json")
+    with pytest.raises(ValueError, match="replace=True"):
+        rabbitry.register_codec(OWN_JSON)
+    assert codecs.codec_named("json") is before
+    rabbitry.register_codec(OWN_JSON, replace=True)
+    rabbitry.register_codec(OWN_JSON, replace=True)
+    rabbitry.register_codec(OWN_JSON)
+    assert rabbitry.Message.json(1).body == b" 1"
+    assert rabbitry.Message.encode(1, codec="json").content_type == JSON
+    for content_type in (JSON, "application/hal+json", "Application/JSON; charset=utf-8"):
+        assert codecs.decode_body(b"1", content_type, None) == ["own", 1]
+    wide = '"\u00e4"'.encode("utf-16")
+    assert codecs.decode_body(wide, f"{JSON}; charset=utf-16", None) == ["own", "\u00e4"]
+    assert codecs.decode_from(b"1", "application/hal+json", codecs.codec_named("json"), is_request=True) == ["own", 1]
+    # what was looked up before goes on as it was
+    assert codecs.decode_from(b"1", JSON, before) == 1
+    assert codecs.decode_from(wide, f"{JSON}; charset=utf-16", before, is_request=True) == "\u00e4"
+
+
+@pytest.mark.usefixtures("registry")
+def test_it_is_replaced_once() -> None:
+    rabbitry.register_codec(OWN_JSON, replace=True)
+    for codec in (
+        Codec("json", JSON, str.encode, bytes.decode),
+        Codec("third", JSON, str.encode, bytes.decode),
+        Codec("json", "application/x-third", str.encode, bytes.decode),
+    ):
+        with pytest.raises(ValueError, match=r"belongs to codec 'json'|another codec named 'json'"):
+            rabbitry.register_codec(codec, replace=True)
+    assert codecs.codec_named("json") is OWN_JSON
+    with pytest.raises(ValueError, match="no codec named 'third'"):
+        codecs.codec_named("third")
+    rabbitry.register_codec(BACKWARDS)
+    with pytest.raises(ValueError, match="another codec named 'backwards'"):
+        rabbitry.register_codec(Codec("backwards", "application/x-other", str.encode, bytes.decode), replace=True)
+
+
+@pytest.mark.usefixtures("registry")
+def test_all_content_types_of_the_former_go_to_the_new_one() -> None:
+    own = Codec("msgpack", "application/msgpack", lambda value: b"", lambda body: "own")
+    rabbitry.register_codec(own, replace=True)
+    for content_type in ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack"):
+        assert codecs.decode_body(b"\xc0", content_type, None) == "own"
+    assert codecs.decode_body(b"\xc0", "application/msgpack", "msgpack-any-keys") is None
+    text = Codec("text", "text/plain", str.encode, lambda body: ("own", body))
+    rabbitry.register_codec(text, replace=True)
+    assert codecs.decode_body("\u00e4".encode("latin-1"), "text/html; charset=latin-1", None) == (
+        "own",
+        "\u00e4".encode(),
+    )
+
+
+@pytest.mark.usefixtures("registry")
+async def test_a_server_and_a_caller_that_have_begun_keep_their_codec(amqp_url: str) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        queue = await exclusive_queue(channel)
+        async with anyio.create_task_group() as tg, connection.rpc(codec="json") as before:
+            tg.start_soon(partial(connection.serve, queue, echo, codec="json"))
+            assert await before.call(queue, 1) == 1
+            rabbitry.register_codec(OWN_JSON, replace=True)
+            assert await before.call(queue, 1) == 1
+            async with connection.rpc(codec="json") as after:
+                assert await after.call(queue, 1) == ["own", 1]
+            tg.cancel_scope.cancel()
