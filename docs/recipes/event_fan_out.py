@@ -36,7 +36,7 @@ async def publish(name: str, text: str) -> None:
             sys.exit(f"no service wants {name}")
 
 
-async def service(name: str, *patterns: str) -> None:
+async def service(name: str, patterns: list[str]) -> None:
     queue = rabbitry.Queue(f"recipes.events.{name}", type="quorum")
     bindings = [rabbitry.Binding(queue, EVENTS, pattern) for pattern in patterns]
 
@@ -50,4 +50,8 @@ async def service(name: str, *patterns: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(publish if sys.argv[1] == "publish" else service, *sys.argv[2:])
+    match sys.argv[1:]:
+        case ["publish", name, text]:
+            anyio.run(publish, name, text)
+        case ["service", name, *patterns]:
+            anyio.run(service, name, patterns)
