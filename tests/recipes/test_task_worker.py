@@ -9,8 +9,14 @@ import pytest
 
 from rabbitry import Queue
 from tests.recipes.harness import Onlooker, Starter, runnable, without
+from tests.support.programs import Program, wait_until
 
 RESULT = ["words: 6", "ZeroDivisionError division by zero"]
+
+
+def wait_for_counting(worker: Program, count: int) -> None:
+    """Threads print into one another's lines."""
+    wait_until(lambda: "".join(worker.lines).count("counting") >= count)
 
 
 @pytest.mark.parametrize("recipe", runnable("task_worker.py", "others/task_worker_celery.py"))
@@ -27,14 +33,14 @@ class TestTaskWorker:
         worker = start(recipe, "worker")
         onlooker.wait_for_consumers(queue, 1)
         submitter = start(recipe, "submit")
-        worker.wait_for("counting", 3)
+        wait_for_counting(worker, 3)
         assert worker.end(signal.SIGKILL) == -signal.SIGKILL
         other = start(recipe, "worker")
-        other.wait_for("counting", 3)
+        wait_for_counting(other, 3)
         assert submitter.result() == RESULT
 
         submitter = start(recipe, "submit")
-        other.wait_for("counting", 6)
+        wait_for_counting(other, 6)
         assert other.end(signal.SIGTERM) == 0
         start(recipe, "worker")  # for the division, which came after
         assert submitter.result() == RESULT
