@@ -69,6 +69,7 @@ from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.converting import convert
 from rabbitry._values.message import Message
+from rabbitry._values.retry import Retry
 from rabbitry._values.stopping import Stop
 from rabbitry._values.topology import Binding, Exchange, ExchangeBinding, Queue
 
@@ -133,6 +134,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestCounts",
     "ResourceLocked",
+    "Retry",
     "Service",
     "StaleDelivery",
     "Stop",

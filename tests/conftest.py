@@ -31,6 +31,7 @@ BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
 LONG_FILES = (
     "testing/test_node.py",
     "loadtest/commands/test_run.py",
+    "loadtest/commands/test_broker_faults.py",
     "testing/test_cluster.py",
     "whole/test_cancellation.py",
     "measuring/soak/test_soak.py",
@@ -39,6 +40,7 @@ LONG_FILES = (
     "loadtest/execution/test_conductor.py",
     "connection/test_alarms.py",
     "cli/test_management.py",
+    "measuring/test_retries.py",
     "client/test_consume.py",
     "client/test_topology.py",
     "whole/test_faults.py",

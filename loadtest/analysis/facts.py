@@ -6,13 +6,19 @@ the broker's machine has to share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.record import Cost, Record
 from loadtest.metrics.timeline import STUB
 from loadtest.scenarios.settings import Settings
+
+PERCENTILES = {"p99": 0.99, "p90": 0.9, "p50": 0.5}
+GROWING = 0.05
+"""Share of what is confirmed by which consumers must fall behind for the backlog to count as growing."""
+GROWN = 50
+"""Messages by which a backlog must have grown to count as growing: fewer may be on their way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +40,17 @@ class Facts:
     collector_longest_ms: float
     collector_share: float
     """What the garbage collector took of the measured time."""
+    wake_p50_ms: float | None
     wake_p99_ms: float | None
-    """How late the generator woke a producer that had nothing in its way."""
+    """How late the generator woke a client that had nothing in its way."""
     waiting_share: float | None
-    """How many of an open loop's messages had to wait for the one before."""
-    response_p99_ms: float | None
+    """How many of an open loop's messages fell due while there was no room for them in the window."""
+    bunched_share: float | None
+    """How many of an open loop's messages fell due while their producer slept until the one before."""
+    responses: Mapping[str, float | None]
+    """How long an answer took, in milliseconds: a confirm, or an RPC's reply if nobody publishes; by percentile."""
+    service_p50_ms: float | None
+    """The same from when the message was sent, in an open loop."""
     planned: int | None
     skipped: int
     """How many messages of the plan were never sent."""
@@ -49,6 +61,17 @@ class Facts:
     """Publishes and calls that a closed loop keeps in flight."""
     rates: Sequence[float]
     """Messages per second, one for each row of the measured phase."""
+    connections: Sequence[int] = ()
+    """How many connections there were at each of these rows' ends."""
+    confirmed_rate: float = 0.0
+    consumed_rate: float | None = None
+    """Messages per second; None without consumers."""
+    backlog_growth: float = 0.0
+    """By how many messages per second consumers fell behind."""
+    is_backlog_growing: bool = False
+    """Whether they did so by more than what may be on its way."""
+    queues: int = 0
+    prefetch: int = 0
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -61,6 +84,13 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
     broker = most(cost.broker_cpu_seconds for cost in costs)
     client_shares = [(cost.client_cpu_seconds or 0.0) / seconds for cost in costs]
     sent = work.counts["sent"]
+    is_paced = settings.loop == "open" and bool(settings.producers) and bool(sent)
+    latencies = record.latencies
+    response, service = (
+        (latencies.confirm, latencies.service) if settings.producers else (latencies.rpc, latencies.rpc_service)
+    )
+    rows = [row for row in record.timeline if row["phase"] == "measure" and row["seconds"] > STUB]
+    growth = work.counts["confirmed"] - work.counts["received"] if _drains(settings) else 0
     return Facts(
         cores=cores,
         client_share=max(client_shares),
@@ -71,20 +101,31 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         lateness=_lateness(record.loop_lateness),
         collector_longest_ms=max(cost.collector_longest_ms for cost in costs),
         collector_share=max(cost.collector_total_ms for cost in costs) / 1e3 / seconds,
-        wake_p99_ms=record.latencies.wake.percentile(0.99),
-        waiting_share=work.counts["waited"] / sent if settings.loop == "open" and settings.producers and sent else None,
-        response_p99_ms=record.latencies.confirm.percentile(0.99),
+        wake_p50_ms=latencies.wake.percentile(0.5),
+        wake_p99_ms=latencies.wake.percentile(0.99),
+        waiting_share=work.counts["waited"] / sent if is_paced else None,
+        bunched_share=work.counts["bunched"] / sent if is_paced else None,
+        responses={name: response.percentile(fraction) for name, fraction in PERCENTILES.items()},
+        service_p50_ms=service.percentile(0.5),
         planned=None if planned is None else planned.planned,
         skipped=0 if planned is None else planned.skipped,
         blocked_seconds=record.blocked_seconds.get("measure"),
         all_dropped=0 < tally.connected <= tally.dropped,
         in_flight=settings.producers * settings.window + settings.callers if settings.loop == "closed" else None,
-        rates=[
-            (row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"]
-            for row in record.timeline
-            if row["phase"] == "measure" and row["seconds"] > STUB
-        ],
+        rates=[(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
+        connections=[row["connections"] for row in rows],
+        confirmed_rate=work.counts["confirmed"] / seconds,
+        consumed_rate=work.counts["received"] / seconds if _drains(settings) else None,
+        backlog_growth=growth / seconds,
+        is_backlog_growing=growth > max(GROWN, GROWING * work.counts["confirmed"]),
+        queues=settings.queues,
+        prefetch=settings.prefetch,
     )
+
+
+def _drains(settings: Settings) -> bool:
+    """Whether each message that is confirmed is to be consumed once."""
+    return bool(settings.producers) and bool(settings.consumers)
 
 
 def most(values: Iterable[float | None]) -> float | None:
@@ -99,7 +140,7 @@ def _shared(shares: Sequence[float], costs: Sequence[Cost]) -> float:
 
 def _lateness(lateness: Histogram) -> tuple[str, float] | None:
     """The highest percentile that there are samples enough for: p99 from ten seconds on."""
-    for name, fraction in (("p99", 0.99), ("p90", 0.9), ("p50", 0.5)):
+    for name, fraction in PERCENTILES.items():
         if (found := lateness.percentile(fraction)) is not None:
             return name, found
     return None

@@ -4,7 +4,8 @@ Counts are of the whole run, from the warm-up to the end of the drain, so that t
 + returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left
 behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor
 time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one
-RPC replied. An RPC that got no reply counts among the latencies with the time it was waited for.
+RPC replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
+publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from loadtest.analysis.facts import gather_facts, most
+from loadtest.analysis.failures import failures
+from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
 from loadtest.metrics.latencies import Latencies
@@ -31,13 +34,12 @@ def build_result(
     settings: Settings, record: Record, environment: Mapping[str, Any], arguments: Sequence[str]
 ) -> dict[str, Any]:
     """The whole result, ready for JSON: of what was asked for, what was measured, and where."""
-    verdict = judge(gather_facts(settings, record))
-    return {
+    result: dict[str, Any] = {
         "schema": SCHEMA,
         "run_id": record.run_id,
         "started_at": record.started_at,
         "loop": settings.loop,
-        "verdict": asdict(verdict),
+        "verdict": None,
         "interrupted": record.is_interrupted,
         "scenario": describe_scenario(settings, arguments),
         "environment": {**environment, "broker": record.broker, "seed": settings.seed},
@@ -53,39 +55,11 @@ def build_result(
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
     }
-
-
-def failures(result: Mapping[str, Any]) -> list[str]:
-    """Why a run that ran to its end was not all right; empty if it was: exit code 1 or 0."""
-    connect, consume = result["connect"], result["consume"]
-    found = []
-    if connect["failed"]:
-        found.append(f"{connect['failed']:,} connections failed")
-    if connect["dropped"]:
-        found.append(f"{connect['dropped']:,} connections dropped")
-    if result["rpc"] and result["rpc"]["servers_lost"]:
-        found.append(f"{result['rpc']['servers_lost']:,} RPC servers lost")
-    if consume and consume["lost"]:
-        found.append(f"{consume['lost']:,} messages lost")
-    if consume and consume["lost"] is None and not result["interrupted"]:
-        found.append("whether messages were lost could not be counted")
-    return found
-
-
-def blemishes(result: Mapping[str, Any]) -> list[str]:
-    """What else did not end well, though it fails no run: the broker may have been asked to refuse."""
-    publish, rpc = result["publish"] or {}, result["rpc"] or {}
-    found = [
-        f"{publish[name]:,} of {publish['sent']:,} publishes {text}"
-        for name, text in (("nacked", "were nacked"), ("returned", "were returned"), ("unknown", "ended unknown"))
-        if publish.get(name)
-    ]
-    found += [
-        f"{rpc[name]:,} of {rpc['calls']:,} calls {text}"
-        for name, text in (("timeouts", "got no reply in time"), ("errors", "failed"))
-        if rpc.get(name)
-    ]
-    return found
+    found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
+    result["requirements"] = [asdict(finding) for finding in found]
+    # (what was put on and counted is judged as the result tells it)
+    result["verdict"] = asdict(judge(gather_facts(settings, record), failures(result)))
+    return result
 
 
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
@@ -154,6 +128,8 @@ def _consume(settings: Settings, record: Record) -> dict[str, Any]:
         "lost": stock.lost,
         "backlog": stock.backlog,
         "foreign": record.tally.foreign,
+        "cancelled": record.tally.cancelled,
+        "copies": record.tally.copies,
         "rate": _rate(record, "received") if settings.consumers else None,
         "end_to_end_latency_ms": _latency(record, record.latencies.end_to_end) if settings.consumers else None,
     }
@@ -167,6 +143,7 @@ def _rpc(settings: Settings, record: Record) -> dict[str, Any]:
         "calls": tally.calls,
         "replies": tally.replies,
         "timeouts": tally.rpc_timeouts,
+        "unanswered": tally.rpc_unanswered,
         "errors": tally.rpc_errors,
         "servers_lost": tally.servers_lost,
         "rate": _rate(record, "replies"),

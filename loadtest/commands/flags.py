@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from loadtest import units
+from loadtest.analysis.thresholds import parse_threshold
 from loadtest.drivers import BACKENDS, LIBRARIES
 from loadtest.scenarios.completing import DEFAULT_CLIENTS, Asked, complete, refuse
-from loadtest.scenarios.settings import STAMP_BYTES, Argument, Settings
+from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Argument, Settings
 from loadtest.units import format_text
 from loadtest.urls import is_encrypted, redact, redact_in
 
-QUEUE_TYPES = ("classic", "quorum")
+QUEUE_TYPES = ("classic", "quorum", "stream")
 
 T = TypeVar("T")
 
@@ -41,8 +42,9 @@ def make_parser() -> _Parser:
         prog="loadtest",
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
-        epilog="Exit codes: 0 all well, 1 messages lost or connections failed, 2 wrong usage, 130 interrupted (and "
-        "what was measured is reported). Numbers take k and m, sizes kB and KiB, durations ms, s, m and h.",
+        epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load not put on, 2 wrong usage, 3 a "
+        "requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and "
+        "m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
     _add_clients(parser)
@@ -65,6 +67,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         given["urls"] = given.pop("url")
         settings = complete(Asked(**given), environment)
         _check_driver(settings)
+        for text in settings.require:
+            parse_threshold(text)
     except ValueError as error:
         parser.error(str(error))
     return settings
@@ -107,7 +111,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     either("--rate", type=_typed(units.parse_rate), metavar="N", help=text)
     text = "the same for each producer and caller (default: a closed loop, where the next one leaves with the answer)"
     either("--rate-each", type=_typed(units.parse_rate), metavar="N", help=text)
-    text = f"body size, at least {STAMP_BYTES} (default %(default)s)"
+    text = f"body size, at least {SMALLEST_STAMP_BYTES} unless there are only callers (default %(default)s)"
     add("--size", type=_typed(units.parse_size), metavar="BYTES", default=Asked.size, help=text)
     text = "publishes in flight for each producer (default %(default)s)"
     add("--window", **_number(), default=Asked.window, help=text)
@@ -117,7 +121,12 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     add("--ack-every", **_number(), default=Asked.ack_every, help=text)
     add("--transient", action="store_true", help="delivery mode 1: the broker need not store the messages")
     add("--mandatory", action="store_true", help="have unroutable messages returned, and count them")
-    add("--queue-type", choices=QUEUE_TYPES, default=Asked.queue_type, help="(default %(default)s)")
+    add(
+        "--queue-type",
+        choices=QUEUE_TYPES,
+        default=Asked.queue_type,
+        help="(default %(default)s; each consumer of a stream reads all of it)",
+    )
     text = 'a queue argument; numbers, true and false are themselves, and text where quoted: K="5" (repeatable)'
     add("--queue-arg", action="append", default=[], metavar="K=V", help=text)
     add("--rpc-timeout", **_duration("how long a caller waits for its reply", Asked.rpc_timeout, positive=True))
@@ -165,6 +174,8 @@ def _either(names: Iterable[str]) -> str:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("results").add_argument
     add("--output", type=Path, metavar="DIR", help="write DIR/RUN_ID.json and DIR/RUN_ID.svg")
+    text = "such as 'confirm.p99 < 50ms' or 'publish.rate >= 10k': exit code 3 if it is not reached, or not known"
+    add("--require", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
     add("--json", metavar="FILE", help="write the result there; - for the standard output, and nothing else on it")
     add("--quiet", action="store_true", help="no progress and no summary")
     add("--label", action="append", default=[], metavar="K=V", help="noted in the result (repeatable)")

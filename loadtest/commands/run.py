@@ -1,7 +1,8 @@
 """The program: settings, preflight, broker, run, result, exit code.
 
-0 all well, 1 messages lost or connections failed, 2 wrong usage, 130 interrupted. The first Ctrl-C or SIGTERM ends the
-run in order and reports what was measured; the second drops everything.
+0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 3 a requirement not
+reached, 4 no broker, 130 interrupted. The first Ctrl-C or SIGTERM ends the run in order and reports what was measured;
+the second drops everything. Results are written before anything is said of them.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import psutil
 from anyio.abc import TaskStatus
-from rich.console import Console
 
-from loadtest.analysis.result import build_result, failures
+from loadtest.analysis.failures import failures
+from loadtest.analysis.result import build_result
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.target import TargetRefused, check_target, describe_target
 from loadtest.drivers import LIBRARIES, DriverMissing, Library, load_driver
@@ -31,6 +33,7 @@ from loadtest.execution.state import Run, start_run
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, Refused, prepare
 from loadtest.machine.resources import Meter, find_broker
+from loadtest.output.console import Speaker, make_console
 from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_result
 from loadtest.output.progress import Progress
 from loadtest.output.summary import render_summary
@@ -39,7 +42,7 @@ from loadtest.units import format_text
 from loadtest.urls import is_encrypted, redact_in, with_vhost
 from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, NOT_REACHED, NO_BROKER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class Unreachable(Exception):
@@ -55,20 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     settings = parse_settings(words, os.environ)
     logging.basicConfig(handlers=[logging.NullHandler()])  # errors are counted and reported, not logged by the thousand
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    console = errors if settings.json == "-" else Console(soft_wrap=True, highlight=False)
+    errors = make_console(stderr=True)
+    console = errors if settings.json == "-" else make_console()
     try:
         if settings.urls and not settings.quiet:
-            console.print(f"target    {describe_target(settings)}", markup=False)
+            console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
         return _run(settings, words, console)
-    except (DriverMissing, Refused, DestinationRefused, RabbitMQNotFound, QueueRefused, TargetRefused) as error:
+    except (DriverMissing, Refused, DestinationRefused, QueueRefused, TargetRefused) as error:
         code, text = USAGE, _text_of(error)
-    except (Unreachable, Unwritable, NodeError) as error:
+    except (Unreachable, NodeError, RabbitMQNotFound) as error:
+        code, text = NO_BROKER, _text_of(error)
+    except Unwritable as error:
         code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
         code, text = INTERRUPTED, "interrupted before anything was measured"
-    errors.print(f"loadtest: {redact_in(text, (*words, *settings.urls))}", markup=False)
+    errors.print(f"loadtest: {redact_in(text, (*words, *settings.urls))}", markup=False, soft_wrap=True)
     return code
 
 
@@ -80,7 +85,7 @@ def _text_of(error: Exception) -> str:
     )
 
 
-def _run(settings: Settings, words: list[str], console: Console) -> int:
+def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     library, driver = LIBRARIES[settings.driver], load_driver(settings.driver)
     check_destinations(settings)
     prepare(_demand(settings, library))
@@ -89,16 +94,22 @@ def _run(settings: Settings, words: list[str], console: Console) -> int:
     with Progress(console, quiet=settings.quiet) as progress:
         anyio.run(_execute, run, driver, progress, backend=settings.backend)
     result = build_result(settings, run.record, environment, words)
-    found = failures(result)
+    found, written, unwritten = failures(result), list[Path](), ""
+    try:
+        written = write_result(result, settings)
+    except OSError as error:
+        unwritten = f"the result could not be written: {error}; {save_elsewhere(result)}"
     if not settings.quiet:
         console.print(render_summary(result, found))
-    try:
-        for path in write_result(result, settings):
-            if not settings.quiet:
-                console.print(f"written   {path}", markup=False)
-    except OSError as error:
-        raise Unwritable(f"the result could not be written: {error}; {save_elsewhere(result)}") from None
-    return INTERRUPTED if run.record.is_interrupted else FAILED if found else OK
+        for path in written:
+            console.print(f"written   {path}", markup=False, soft_wrap=True)
+    if unwritten:
+        raise Unwritable(unwritten)
+    if run.record.is_interrupted:
+        return INTERRUPTED
+    if found:
+        return FAILED
+    return OK if all(each["holds"] for each in result["requirements"]) else NOT_REACHED
 
 
 def _demand(settings: Settings, library: Library) -> Demand:

@@ -20,7 +20,7 @@ import anyio
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
 
-from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 CLOSE_BOUND = 5.0
 
@@ -88,7 +88,8 @@ class _Connection:
         channel = await self.open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
         consumer = _Consumer(channel, options.ack_every)
-        await _own_cancellation(channel.basic_consume(queue, consumer.deliver))
+        channel.on_consumer_cancel_callbacks.add(consumer.cancel)
+        await _own_cancellation(channel.basic_consume(queue, consumer.deliver, arguments=dict(options.arguments)))
         try:
             yield consumer
         finally:
@@ -186,6 +187,7 @@ class _Consumer:
         self._held = 0
         self._last = 0
         self._stopped = asyncio.Event()
+        self._cancelled = False
         self._receive: Receive | None = None
         self._early: list[DeliveredMessage] = []
 
@@ -216,12 +218,19 @@ class _Consumer:
             stopped.cancel()
             lost = closing.done()
             closing.cancel()
+        if self._cancelled:
+            raise ConsumerCancelled("the broker cancelled the consumer")
         if lost and not self._stopped.is_set():
             raise ConnectionLost("the channel was closed")
         if self._held:
             await _own_cancellation(self._channel.basic_ack(self._last, multiple=True))
 
     def stop(self) -> None:
+        self._stopped.set()
+
+    def cancel(self, _: object) -> None:
+        """aiormq calls it when the broker has ended the subscription."""
+        self._cancelled = True
         self._stopped.set()
 
 

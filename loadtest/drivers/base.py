@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
@@ -21,6 +21,10 @@ class Outcome(Enum):
     NACKED = "nacked"
     RETURNED = "returned"
     UNKNOWN = "unknown"
+
+
+class ConsumerCancelled(Exception):
+    """The broker ended a subscription, and nothing else: the connection goes on."""
 
 
 Receive = Callable[[bytes, bool], None]
@@ -45,6 +49,8 @@ class ConsumerOptions:
 
     prefetch: int
     ack_every: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """The subscription's arguments, as a stream needs them."""
 
 
 class Producer(Protocol):
@@ -70,7 +76,10 @@ class Consumer(Protocol):
     """A subscription to one queue."""
 
     async def run(self, receive: Receive) -> None:
-        """Hands over and acknowledges deliveries until `stop`; raises if the subscription ends otherwise."""
+        """Hands over and acknowledges deliveries until `stop`; raises if the subscription ends otherwise.
+
+        It raises ConsumerCancelled if the broker ended the subscription alone, as it does when the queue is deleted.
+        """
         ...
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import rabbitry
-from loadtest.drivers.base import ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
 
 _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
@@ -87,7 +87,7 @@ class _Connection:
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
         async with (
             self._connection.channel(prefetch=options.prefetch) as channel,
-            channel.consume(queue) as deliveries,
+            channel.consume(queue, arguments=options.arguments or None) as deliveries,
         ):
             yield _Consumer(deliveries, options.ack_every)
 
@@ -148,8 +148,12 @@ class _Consumer:
         self._ack_every = ack_every
 
     async def run(self, receive: Receive) -> None:
-        if self._ack_every > 1:
-            return await self._run_in_batches(receive)
+        try:
+            await (self._run_in_batches(receive) if self._ack_every > 1 else self._run_one_by_one(receive))
+        except rabbitry.ConsumerCancelled as error:
+            raise ConsumerCancelled(str(error)) from error
+
+    async def _run_one_by_one(self, receive: Receive) -> None:
         async for delivery in self._deliveries:
             receive(delivery.body, delivery.redelivered)
             delivery.ack()

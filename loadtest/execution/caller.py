@@ -23,11 +23,15 @@ async def call(run: Run, place: Place, connection: Connection, attendance: Atten
     calls_made = run.record.calls_made
     async with connection.caller() as caller:
         attendance.arrive()
-        await pace.begin()
-        payload = bytes(run.settings.size)
-        while (intended := await pace.next()) is not None:
-            calls_made[place.index] += 1
-            await _call_once(run, caller, place.queue, payload, intended)
+        run.at_work += 1
+        try:
+            await pace.begin()
+            payload = bytes(run.settings.size)
+            while (intended := await pace.next()) is not None:
+                calls_made[place.index] += 1
+                await _call_once(run, caller, place.queue, payload, intended)
+        finally:
+            run.at_work -= 1
         await attendance.leave()
 
 
@@ -44,6 +48,7 @@ async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, inten
         raise
     except BaseException:
         tally.rpc_timeouts += 1
+        tally.rpc_unanswered += 1
         _time_call(run, intended, sent)
         raise
     if reply is None:

@@ -107,6 +107,7 @@ class Conductor:
                         self._close(crowd)
                     staff.cancel_scope.cancel()
         finally:
+            run.stop()
             self._end_phase()
 
     # --- phases -----------------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class Conductor:
         if record.tally.connected >= ENOUGH_TO_WEIGH:
             record.weighed = Weighed(record.tally.connected, self._meter.client_rss() - rss)
         if run.enough.is_set():
-            run.is_stopping = True
+            run.stop()
 
     async def _wait_for_arrivals(self) -> None:
         """Returns when everyone is there or has failed; who makes no progress for too long has failed."""
@@ -146,8 +147,7 @@ class Conductor:
         await self._pause(run.settings.warmup)
         if not self._run.enough.is_set():
             await self._measure()
-        run.is_stopping = True
-        run.timetable.wake_everyone()
+        run.stop()
 
     async def _measure(self) -> None:
         run, meter = self._run, self._meter
@@ -156,6 +156,7 @@ class Conductor:
         before, counts = meter.read(), run.record.tally.to_plain()
         start = monotonic_ns()
         run.measurement.open(start, start + int(run.settings.duration * NANOSECONDS))
+        run.sending_ends = run.measurement.end
         try:
             await self._pause(run.settings.duration)
         finally:
@@ -196,7 +197,9 @@ class Conductor:
         crowd.cancel_scope.deadline = anyio.current_time() + bound
 
     def _is_settled(self) -> bool:
-        """Whether no publish and no call is in flight."""
+        """Whether nobody sends any more, and no publish and no call is in flight."""
+        if self._run.at_work:
+            return False
         tally = self._run.record.tally
         settled = tally.confirmed + tally.nacked + tally.returned + tally.unknown
         answered = tally.replies + tally.rpc_timeouts + tally.rpc_errors

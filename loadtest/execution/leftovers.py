@@ -14,8 +14,7 @@ from time import monotonic
 
 import anyio
 
-from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
-from loadtest.execution.body import read_stamp
+from loadtest.drivers.base import Connection, Consumer
 from loadtest.execution.state import Run
 from loadtest.metrics.record import Stock
 
@@ -33,9 +32,11 @@ class Leftovers:
 
     def __init__(self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._record = run.record
+        self._read = run.bodies.read
         self._queues = run.plan.queues
-        self._tag = run.plan.tag
+        self._run = run
         self._connect = connect
+        self._options = run.consumer_options(prefetch=_PREFETCH, ack_every=1)
         self._counts: dict[str, int | None] = {}
         self._looked_at = 0
 
@@ -57,6 +58,8 @@ class Leftovers:
         """Counts, and looks closer where the count leaves a doubt."""
         missing = self._record.ledger.balance().missing
         stock = self._record.stock = Stock()
+        if self._run.settings.is_stream:
+            return await self._take_stock_of_streams(stock, missing)
         if not missing:
             stock.lost = 0
         give_up_at = monotonic() + RECOUNT_BOUND
@@ -68,6 +71,16 @@ class Leftovers:
             stock.lost = 0
         elif missing and stock.backlog is not None:
             await self._look_everywhere(stock)
+
+    async def _take_stock_of_streams(self, stock: Stock, missing: int) -> None:
+        """A stream keeps what was consumed, so that a count says nothing: left is what it has and nobody got."""
+        if await self.recount() is None:
+            stock.lost = None if missing else 0
+        elif missing:
+            await self._look_everywhere(stock)
+            stock.backlog = None if stock.lost is None else missing - stock.lost
+        else:
+            stock.lost = stock.backlog = 0
 
     async def _look_everywhere(self, stock: Stock) -> None:
         """Empties all queues there are, and so knows what is lost."""
@@ -91,7 +104,7 @@ class Leftovers:
         async def empty(connection: Connection, queue: str) -> None:
             nonlocal failed
             try:
-                async with connection.consumer(queue, ConsumerOptions(prefetch=_PREFETCH, ack_every=1)) as consumer:
+                async with connection.consumer(queue, self._options) as consumer:
                     consumers.append(consumer)
                     await consumer.run(self._find)
             except Exception as error:
@@ -112,6 +125,5 @@ class Leftovers:
 
     def _find(self, body: bytes, redelivered: bool) -> None:
         self._looked_at += 1
-        stamp = read_stamp(body)
-        if stamp is not None and stamp[0] == self._tag:
+        if (stamp := self._read(body)) is not None:
             self._record.ledger.find(stamp[1], stamp[2])

@@ -2,8 +2,8 @@
 
 In a closed loop the next message leaves when a confirm makes room; in an open loop when the schedule says so, and then
 the latency counts from that time, however late the message left. Nothing planned is shed silently: what was not sent
-by the end is `planned - sent`. With a window above 1 a message counts as sent when it asks for its place in the
-window.
+by the end is `planned - sent`. What ends unknown counts among the latencies with the time it was waited for. With a
+window above 1 a message counts as sent when it asks for its place in the window.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
         async with connection.producer(place.queue, options, production.settle) as producer:
             run.publishing[place.index] = connection
             attendance.arrive()
-            await pace.begin()
-            while (intended := await pace.next()) is not None:
-                tally.waited += pace.was_due
-                await production.publish(producer, intended)
+            run.at_work += 1
+            try:
+                await pace.begin()
+                while (intended := await pace.next()) is not None:
+                    tally.waited += pace.was_due
+                    tally.bunched += pace.slept_over
+                    await production.publish(producer, intended)
+            finally:
+                run.at_work -= 1
             await producer.flush()
             await attendance.leave()
     finally:
@@ -60,40 +65,43 @@ class _Production:
         self._account = run.record.ledger.accounts[index]
         self._tally = run.record.tally
         self._measurement = run.measurement
-        self._make_body = run.make_body
+        self._make_body = run.bodies
         self._is_one_by_one = run.settings.window == 1
         self._is_paced = run.plan.publishing is not None
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, Token] = {}
 
     async def publish(self, producer: Producer, intended: int) -> None:
         """Sends the next message; with a window of 1 it is confirmed, or has failed, on return."""
         number = self._account.send()
         self._tally.sent += 1
-        self._in_flight.add(number)
         body = self._make_body(self._index, number, intended)
-        token = (number, intended, monotonic_ns())
+        token = self._in_flight[number] = (number, intended, monotonic_ns())
         try:
             if self._is_one_by_one:
                 self.settle(token, await producer.publish(body))
             else:
                 await producer.submit(body, token)
         except Exception:  # certainly not sent; but cancelled, it stays in flight
-            self._in_flight.discard(number)
-            self._account.disown(number)
+            self._in_flight.pop(number, None)
+            self._account.take_back()
             self._tally.sent -= 1
             raise
 
     def settle(self, token: Token, outcome: Outcome) -> None:
         """A publish ended."""
-        number, intended, sent = token
-        if number not in self._in_flight:
+        number = token[0]
+        if self._in_flight.pop(number, None) is None:
             return  # it was abandoned
-        now = monotonic_ns()
-        self._in_flight.remove(number)
         self._tally.count_outcome(outcome)
         if outcome is not Outcome.CONFIRMED:
             self._account.disown(number)
-            return
+            if outcome is not Outcome.UNKNOWN:
+                return
+        self._time(token)
+
+    def _time(self, token: Token) -> None:
+        _, intended, sent = token
+        now = monotonic_ns()
         latencies = self._measurement.latencies(intended, now)
         latencies.confirm.record(now - intended)
         if self._is_paced:
@@ -102,7 +110,8 @@ class _Production:
 
     def abandon(self) -> None:
         """The producer ends: of what is still in flight the outcome stays unknown."""
-        for number in self._in_flight:
+        for number, token in self._in_flight.items():
             self._account.disown(number)
+            self._time(token)
         self._tally.unknown += len(self._in_flight)
         self._in_flight.clear()

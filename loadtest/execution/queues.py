@@ -1,6 +1,7 @@
 """The run's queues: declared before its first client connects, deleted after its stock was taken.
 
-They expire by themselves, should the run be killed. Where the broker doesn't answer, both end in bounded time.
+They expire by themselves, should the run be killed; streams can't. Where the broker doesn't answer, both end in bounded
+time.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ class Queues:
         self._connect = connect
         expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY_MS)}
         kind = {"x-queue-type": run.settings.queue_type, **run.settings.queue_arguments}
-        self._arguments: dict[str, Mapping[str, Any]] = {
-            **dict.fromkeys(run.plan.queues, expiry | kind),
-            **dict.fromkeys(run.plan.server_queues, expiry),
-        }
+        own: Mapping[str, Any] = kind if run.settings.is_stream else expiry | kind
+        self._arguments: dict[str, Mapping[str, Any]] = dict.fromkeys(run.plan.queues, own)
+        self._arguments |= dict.fromkeys(run.plan.server_queues, expiry)
 
     async def declare(self) -> Mapping[str, Any]:
         """Declares all; returns what the broker says of itself. OSError if it can't be reached, or QueueRefused."""

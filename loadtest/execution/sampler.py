@@ -61,9 +61,11 @@ class Sampler:
 
     def _look_for_blocking(self, seconds: float) -> None:
         if self._run.over.is_set():
+            self._run.is_blocked = False
             return  # everybody is leaving
         told = [connection.is_blocked for connection in self._run.some_publishing(_BLOCKED_SAMPLE)]
         known = [blocked for blocked in told if blocked is not None]
+        self._run.is_blocked = any(known)
         if known:
             blocked, phase = self._run.record.blocked_seconds, self._run.record.phases[-1].name
             blocked[phase] = blocked.get(phase, 0.0) + (seconds if any(known) else 0.0)

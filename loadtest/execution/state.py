@@ -15,15 +15,18 @@ from typing import Protocol
 
 import anyio
 
-from loadtest.drivers.base import Connection, Consumer
-from loadtest.execution.body import BodyMaker
+from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
+from loadtest.execution.body import make_body_maker
 from loadtest.execution.timetable import Timetable
-from loadtest.metrics.latencies import Measurement
+from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
+
+MOST_POINTS = 200_000
+"""How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
 
 
 class Attendance(Protocol):
@@ -51,7 +54,9 @@ class Run:
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
-        self.make_body = BodyMaker(plan.tag, settings.size)
+        self.bodies = make_body_maker(
+            plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
+        )
         self.timetable = Timetable()
 
         self.began_at = 0
@@ -65,9 +70,22 @@ class Run:
         """Set when everybody is to leave."""
         self.is_stopping = False
         """Nobody sends anything new."""
+        self.sending_ends = NEVER
+        """What is due from this moment on is not sent: the measured window's end, or when the run was stopped."""
+        self.at_work = 0
+        """How many producers and callers may still send something."""
+        self.is_blocked = False
+        """Whether the broker blocks publishers, as far as is known."""
         self.consumers: set[Consumer] = set()
         self.publishing: dict[int, Connection] = {}
         """The connections that publish, by the number of a producer on each."""
+
+    def stop(self) -> None:
+        """Ends all sending, unless that has happened. Who is behind its schedule leaves the rest of it undone."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.sending_ends = min(self.sending_ends, self.measurement.end, monotonic_ns())
+            self.timetable.wake_everyone()
 
     def interrupt(self) -> None:
         """Asks for an early end, in order."""
@@ -95,18 +113,39 @@ class Run:
         return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS)
 
     def compare_with_plan(self) -> None:
-        """Notes in the record how much of the schedules was done until now, or until the measurement's end."""
-        record = self.record
-        sent = [account.sent for account in record.ledger.accounts]
-        record.published_as_planned = self._compare(self.plan.publishing, sent)
-        record.called_as_planned = self._compare(self.plan.calling, record.calls_made)
+        """Notes in the record how much of the schedules was done until sending ended.
 
-    def _compare(self, schedules: Sequence[Schedule] | None, done: Sequence[int]) -> Planned | None:
+        What was due and never sent has waited until then, and that is its latency: without it, percentiles would be
+        those of the messages that got through.
+        """
+        record, plan = self.record, self.plan
+        sent = [account.sent for account in record.ledger.accounts]
+        record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"))
+        record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
+
+    def _compare(
+        self, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]
+    ) -> Planned | None:
         if schedules is None or not self.work_begun_at:
             return None
-        end = min(self.measurement.end, monotonic_ns())  # (stopped before it was measured)
-        planned = [schedule.planned(self.start_of(index), end) for index, schedule in enumerate(schedules)]
-        return Planned(sum(planned), sum(max(0, asked - did) for asked, did in zip(planned, done, strict=True)))
+        end = self.sending_ends
+        planned = skipped = 0
+        points = max(1, MOST_POINTS // len(schedules)) if schedules else 1
+        for index, (schedule, did) in enumerate(zip(schedules, done, strict=True)):
+            start = self.start_of(index)
+            asked = schedule.planned(start, end)
+            planned += asked
+            skipped += asked - did
+            for due, number in schedule.sample(start, did, asked, points):
+                latencies = self.measurement.latencies(due, end)
+                for kind in kinds:
+                    getattr(latencies, kind).record_many(end - due, number)
+        return Planned(planned, skipped)
+
+    def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
+        """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""
+        arguments = {"x-stream-offset": "first"} if self.settings.is_stream else {}
+        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, arguments=arguments)
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from math import ceil
 from typing import Any, Self, TypedDict
 
 LONGEST = 3_600_000_000
@@ -62,6 +61,14 @@ class Histogram:
         if value < self.smallest:
             self.smallest = value
 
+    def record_many(self, nanoseconds: int, number: int) -> None:
+        """Counts so many samples of one length."""
+        one = Histogram()
+        one.record(nanoseconds)
+        (index,) = one.counts
+        one.counts[index] = number
+        self.merge(one)
+
     def merge(self, other: Histogram) -> None:
         """Adds another's samples."""
         for index, number in other.counts.items():
@@ -89,8 +96,12 @@ class Histogram:
         return sum(self.counts.values())
 
     def percentile(self, fraction: float) -> float | None:
-        """The latency, in milliseconds, that this fraction of the samples doesn't exceed; None with too few samples."""
-        return percentile_of(self.counts, fraction)
+        """The latency, in milliseconds, that this fraction of the samples doesn't exceed; None with too few samples.
+
+        It is what a reader of the exported histogram finds, but never more than the largest sample.
+        """
+        found = percentile_of(self.counts, fraction)
+        return None if found is None else min(found, self.largest / 1000)
 
     def latency(self) -> Latency:
         """The distribution as the result file has it."""
@@ -120,23 +131,41 @@ class Histogram:
 
 
 def percentile_of(counts: Counts, fraction: float) -> float | None:
-    """The percentile, in milliseconds, of a histogram's counts, or of the difference between two readings of them."""
+    """The percentile, in milliseconds, of a histogram's counts, or of the difference between two readings of them.
+
+    Rank and value are those of HdrHistogram: the rank is rounded to the nearest, the value is its bucket's highest.
+    """
     total = sum(counts.values())
     if total * (1 - fraction) < _SAMPLES_BEYOND - 1e-6:
         return None
-    wanted = ceil(total * fraction - 1e-6)
+    wanted = max(1, int(fraction * 100 * total / 100 + 0.5))
     reached = 0
     for index in sorted(counts):
         reached += counts[index]
         if reached >= wanted:
-            return round(_middle_of(index) / 1000, 4)
+            return _highest_of(index) / 1000
     raise AssertionError("counts end below their own sum")
 
 
-def _middle_of(index: int) -> float:
-    """The middle of a bucket, in microseconds; exact up to 2,047 µs, where a bucket is one microsecond."""
+def largest_of(counts: Counts) -> float | None:
+    """The largest, in milliseconds, of a histogram's counts, or of the difference between two readings of them."""
+    found = max((index for index, number in counts.items() if number), default=None)
+    return None if found is None else _highest_of(found) / 1000
+
+
+def _lowest_of(index: int) -> tuple[int, int]:
+    """The lowest value of a bucket, in microseconds, and how many it holds: one up to 2,047 µs, 2, 4, 8 … beyond."""
     if index < 1 << _BITS:
-        return float(index)
+        return index, 1
     shift = (index >> _HALF_BITS) - 1
-    lowest = (index - (shift << _HALF_BITS)) << shift
-    return lowest + ((1 << shift) - 1) / 2
+    return (index - (shift << _HALF_BITS)) << shift, 1 << shift
+
+
+def _middle_of(index: int) -> float:
+    lowest, width = _lowest_of(index)
+    return lowest + (width - 1) / 2
+
+
+def _highest_of(index: int) -> int:
+    lowest, width = _lowest_of(index)
+    return lowest + width - 1

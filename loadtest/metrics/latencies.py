@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from loadtest.metrics.histogram import Histogram
 
-_NEVER = 2**63
+NEVER = 2**63
+"""Later than any moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Latencies:
 
     A publish has `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two;
     a call has `rpc` and `rpc_service`. `wake` is what of all this is the program's own: how late it woke clients that
-    had nothing in their way. A call without a reply counts with the time that it was waited for.
+    had nothing in their way. Who got no answer counts with the time that it was waited for: calls without a reply,
+    publishes of unknown outcome, and what a schedule asked for and was never sent, which has a lag and no service time.
     """
 
     connect: Histogram = field(default_factory=Histogram)
@@ -60,7 +62,7 @@ class Measurement:
         self.inside = inside
         self.outside = Latencies()
         """What isn't measured, but happened: the timeline shows it."""
-        self.start = self.end = _NEVER
+        self.start = self.end = NEVER
 
     def open(self, start: int, end: int) -> None:
         """Begins, and says when it is meant to end."""

@@ -31,8 +31,12 @@ class Account:
         self.sent = number + 1
         return number
 
+    def take_back(self) -> None:
+        """The latest number was given to a message that was certainly not sent."""
+        self.sent -= 1
+
     def disown(self, number: int) -> None:
-        """The message was nacked, returned or not sent, or its outcome is unknown: it may arrive, and need not."""
+        """The message was nacked or returned, or its outcome is unknown: it may arrive, and need not."""
         if self.disowned is None:
             self.disowned = Intervals()
         self.disowned.add(number)

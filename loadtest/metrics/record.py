@@ -18,7 +18,7 @@ from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.tally import Errors, Tally
 from loadtest.metrics.timeline import Row, join_timelines
 
-FORMAT = 1
+FORMAT = 2
 """The format of plain records: who reads them may be of another version."""
 
 

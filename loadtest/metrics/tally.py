@@ -16,9 +16,12 @@ class Tally:
     """How often each thing happened. ``sent`` is ``confirmed + nacked + returned + unknown`` and what is in flight."""
 
     __slots__ = (
+        "bunched",
         "calls",
+        "cancelled",
         "confirmed",
         "connected",
+        "copies",
         "dropped",
         "failed",
         "foreign",
@@ -29,6 +32,7 @@ class Tally:
         "returned",
         "rpc_errors",
         "rpc_timeouts",
+        "rpc_unanswered",
         "sent",
         "servers_lost",
         "unknown",
@@ -44,13 +48,17 @@ class Tally:
         self.nacked = 0
         self.returned = 0
         self.unknown = 0
-        self.waited = 0  # messages that were due while the window was full
+        self.waited = 0  # messages that fell due while there was no room for them in the window
+        self.bunched = 0  # messages that fell due while their producer slept until the one before
+        self.cancelled = 0  # consumers that the broker cancelled
         self.received = 0
         self.redelivered = 0
+        self.copies = 0  # messages that another consumer of the same stream read, too
         self.foreign = 0
         self.calls = 0
         self.replies = 0
         self.rpc_timeouts = 0
+        self.rpc_unanswered = 0  # of the timeouts, those that the end of the run cut off
         self.rpc_errors = 0
         self.servers_lost = 0
 

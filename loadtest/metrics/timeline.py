@@ -1,8 +1,10 @@
 """What happened in each second of a run, in bounded memory.
 
-A row holds the counts since the row before it, and the percentiles of that interval alone. When there are more rows
-than `LIMIT`, each two neighbours become one, and rows of several processes become one where they tell of the same
-second: counts add up, and of two percentiles the worse stays, because percentiles can't be merged.
+A row holds the counts since the row before it, and the percentiles and maxima of that interval alone. A second in which
+all stood still shows in the maximum of the row in which it ended: too few messages waited for it to move percentiles.
+When there are more rows than `LIMIT`, each two neighbours become one, and rows of several processes become one where
+they tell of the same second: counts add up, and of two percentiles the worse stays, because percentiles can't be
+merged.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loadtest.metrics.histogram import Counts, percentile_of
+from loadtest.metrics.histogram import Counts, largest_of, percentile_of
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.tally import Tally
 
@@ -20,7 +22,7 @@ LIMIT = 3600
 COUNTED = {"published": "sent", "confirmed": "confirmed", "consumed": "received", "rpc": "replies"}
 """The counts of a row, and what they are called in the tally."""
 TIMED = ("confirm", "end_to_end", "rpc")
-"""The latencies of a row, by their histograms: p50 and p99 of each, in milliseconds."""
+"""The latencies of a row, by their histograms: p50, p99 and the maximum of each, in milliseconds."""
 
 Row = dict[str, Any]
 """What happened in one interval: `seconds` is its length, `t_seconds` its end, counted from when the run began to
@@ -74,7 +76,11 @@ class _Reading:
             now.update(counts)
         recent = {index: number - self._before[index] for index, number in now.items()}
         self._before = now
-        return {f"{name}_p50_ms": percentile_of(recent, 0.5), f"{name}_p99_ms": percentile_of(recent, 0.99)}
+        return {
+            f"{name}_p50_ms": percentile_of(recent, 0.5),
+            f"{name}_p99_ms": percentile_of(recent, 0.99),
+            f"{name}_max_ms": largest_of(recent),
+        }
 
 
 def last_full_row(rows: Sequence[Row]) -> Row | None:

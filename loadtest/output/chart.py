@@ -1,6 +1,7 @@
 """A run as one self-contained picture: rates and latencies over time, from the result alone.
 
-Two panels share the time axis; latencies are on a logarithmic scale. Phases are bands.
+Two panels share the time axis; latencies are on a logarithmic scale. Phases are bands, and so is, behind them, the time
+that was to be measured and was not: a run that a killed broker cut short is no short run.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ def draw_chart(result: Mapping[str, Any]) -> str:
     """The picture, as the text of an SVG file."""
     rows = [row for row in result["timeline"] if row["seconds"] > STUB]
     phases = result["phases"]
-    end = max([sum(phase["seconds"] for phase in phases), *(row["t_seconds"] for row in rows), 1e-3])
-    frame = Frame(seconds=float(end), panels=2)
+    ran = max([sum(phase["seconds"] for phase in phases), *(row["t_seconds"] for row in rows), 1e-3])
     scenario = result["scenario"]
+    missing = _missing(phases, scenario.get("duration") or 0.0)
+    frame = Frame(seconds=float(ran + missing), panels=2)
     title = f"{scenario['clients']:,} clients, {scenario['driver']} on {scenario['backend']}, {result['run_id']}"
-    return frame.document(title, [*_bands(frame, phases), *_rates(frame, rows), *_latencies(frame, rows)])
+    bands = [*_bands(frame, phases), *_gap(frame, ran, missing)]
+    return frame.document(title, [*bands, *_rates(frame, rows), *_latencies(frame, rows)])
 
 
 def _bands(frame: Frame, phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -41,6 +44,21 @@ def _bands(frame: Frame, phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         x = frame.across(start)
         if frame.across(end) - x > 45:
             yield f'<text x="{x + 4:.1f}" y="{frame.top_of(_RATES) + 14}" fill="#777777">{phase["name"]}</text>'
+
+
+def _missing(phases: Sequence[Mapping[str, Any]], duration: float) -> float:
+    """Seconds that were to be measured and were not; a fiftieth of them is a busy machine's."""
+    missing = duration - sum(phase["seconds"] for phase in phases if phase["name"] == "measure")
+    return missing if missing > duration / 50 else 0.0
+
+
+def _gap(frame: Frame, start: float, missing: float) -> Iterator[str]:
+    if not missing:
+        return
+    for panel in (_RATES, _LATENCIES):
+        yield frame.band(panel, start, start + missing, "#f6d5d5")
+    x, y = frame.across(start) + 4, frame.top_of(_RATES) + 28
+    yield f'<text x="{x:.1f}" y="{y}" fill="#a02020">missing: {missing:.1f} s were not measured</text>'
 
 
 def _rates(frame: Frame, rows: Rows) -> Iterator[str]:

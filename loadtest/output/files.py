@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from loadtest.output.chart import draw_chart
+from loadtest.output.console import silence
 from loadtest.scenarios.settings import Settings
 
 
@@ -39,21 +39,36 @@ def check_destinations(settings: Settings) -> None:
         raise DestinationRefused(f"{flag}: the result could not be written there: {error}") from None
 
 
-def write_result(result: dict[str, Any], settings: Settings) -> Iterator[Path]:
-    """Writes the result wherever it was asked for, and tells each file written. OSError if that fails."""
-    text = _as_json(result)
-    if settings.json == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif settings.json:
-        Path(settings.json).write_text(text, encoding="utf-8")
-        yield Path(settings.json)
-    if settings.output is not None:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        for suffix, content in ((".json", text), (".svg", draw_chart(result))):
-            path = settings.output / f"{result['run_id']}{suffix}"
+def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
+    """Writes the result wherever it was asked for; returns the files written.
+
+    Tries all places, files first, whatever becomes of the others; OSError, the first one, if any of them failed.
+    """
+    text, written, errors = _as_json(result), list[Path](), list[OSError]()
+
+    def write(path: Path, content: str) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
-            yield path
+            written.append(path)
+        except OSError as error:
+            errors.append(error)
+
+    if settings.json not in (None, "-"):
+        write(Path(settings.json), text)
+    if settings.output is not None:
+        write(settings.output / f"{result['run_id']}.json", text)
+        write(settings.output / f"{result['run_id']}.svg", draw_chart(result))
+    if settings.json == "-":
+        try:
+            sys.stdout.write(_encodable(text, result))
+            sys.stdout.flush()
+        except OSError as error:
+            silence(sys.stdout)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return written
 
 
 def save_elsewhere(result: dict[str, Any]) -> str:
@@ -64,6 +79,15 @@ def save_elsewhere(result: dict[str, Any]) -> str:
     except OSError as error:
         return f"nor into {path}: {error}"
     return f"it is in {path} instead"
+
+
+def _encodable(text: str, result: dict[str, Any]) -> str:
+    """The text, or the same in ASCII where the standard output's encoding lacks a letter of it."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(result, indent=1) + "\n"
+    return text
 
 
 def _as_json(result: dict[str, Any]) -> str:

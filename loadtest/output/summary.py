@@ -6,29 +6,91 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.analysis.result import blemishes
+from loadtest.analysis.failures import blemishes
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
+Entry = tuple[str, str]
+"""A label and what is told under it, in rich's markup."""
+
 _COLUMNS = ("p50", "p90", "p99", "p999", "max")
+_NAMES = {"p999": "p99.9"}
+_NARROW = 60
+"""Columns below which a label stands above its text."""
+_TABLE = 76
+"""Columns that the table of latencies needs."""
 
 
 def render_summary(result: Result, failures: Sequence[str]) -> RenderableType:
-    """What a person wants to know of a run."""
-    lines = [*_headline(result, failures), *_connect(result), *_traffic(result), *_accounts(result)]
-    parts: list[RenderableType] = [Text.from_markup("\n".join(lines))]
-    if (table := _latencies(result)).row_count:
-        parts += [Text(), table]
-    parts += [Text(), Text.from_markup("\n".join((*_cost(result), *_verdict(result), *_errors(result))))]
+    """What a person wants to know of a run. It breaks its lines between words, however narrow the terminal is."""
+    return _Summary(result, failures)
+
+
+class _Summary:
+    """Fits what is told into the columns that there are, and loses nothing of it."""
+
+    def __init__(self, result: Result, failures: Sequence[str]) -> None:
+        self._result = result
+        self._failures = failures
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        result, width = self._result, options.max_width
+        for line in _headline(result, self._failures):
+            yield Text.from_markup(line)
+        yield _aligned([*_connect(result), *_traffic(result), *_accounts(result)], width)
+        if latencies := list(_latencies(result)):
+            yield Text()
+            yield _table(latencies) if width >= _TABLE else _stacked(_listed(latencies))
+        yield Text()
+        yield _aligned([*_cost(result), *_verdict(result), *_requirements(result), *_errors(result)], width)
+
+
+def _stacked(entries: Iterable[Entry]) -> RenderableType:
+    """Labels with their texts below them."""
+    parts: list[RenderableType] = []
+    for label, text in entries:
+        parts += [Text.from_markup(label)] if label else []
+        parts.append(Padding(Text.from_markup(text), (0, 0, 0, 2)))
     return Group(*parts)
+
+
+def _aligned(entries: Sequence[Entry], width: int) -> RenderableType:
+    """Labels with their texts beside them, or below them where that would leave too little room."""
+    if width < _NARROW:
+        return _stacked(entries)
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True, width=9)
+    grid.add_column(overflow="fold")
+    for label, text in entries:
+        grid.add_row(Text.from_markup(label), Text.from_markup(text))
+    return grid
+
+
+def _table(latencies: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("latency", style="bold", no_wrap=True)
+    for name in (*_COLUMNS, "samples"):
+        table.add_column(_NAMES.get(name, name), justify="right", no_wrap=True)
+    for name, latency in latencies:
+        cells = (format_milliseconds(latency[column]) for column in _COLUMNS)
+        table.add_row(name, *cells, format_count(latency["count"]))
+    return table
+
+
+def _listed(latencies: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Entry]:
+    for name, latency in latencies:
+        cells = (f"{_NAMES.get(column, column)} {format_milliseconds(latency[column])}" for column in _COLUMNS)
+        told = [*cells, f"{format_count(latency['count'])} samples"]
+        yield f"[bold]{name}[/]", ", ".join(told)
 
 
 def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
@@ -50,48 +112,53 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
         yield f"[bold yellow]but[/]: {'; '.join(found)}"
 
 
-def _connect(result: Result) -> Iterator[str]:
+def _connect(result: Result) -> Iterator[Entry]:
     connect = result["connect"]
     latency, memory = connect["latency_ms"], connect["client_bytes_per_connection"]
     each = "" if memory is None else f", {format_bytes(memory)} each here"
     yield (
-        f"connect   {format_count(connect['connections'])} connections in {format_duration(connect['seconds'])} "
+        "connect",
+        f"{format_count(connect['connections'])} connections in {format_duration(connect['seconds'])} "
         f"({format_count(connect['rate'] or 0)}/s), handshake p50 {format_milliseconds(latency['p50'])}, "
-        f"max {format_milliseconds(latency['max'])}{each}"
+        f"max {format_milliseconds(latency['max'])}{each}",
     )
 
 
-def _traffic(result: Result) -> Iterator[str]:
+def _traffic(result: Result) -> Iterator[Entry]:
     rates = []
     for section, verb in (("publish", "confirmed"), ("consume", "consumed"), ("rpc", "RPC replies")):
         if result[section] and result[section]["rate"] is not None:
             rates.append(f"[bold]{format_count(result[section]['rate'])}/s[/] {verb}")
     measured = next((phase["seconds"] for phase in result["phases"] if phase["name"] == "measure"), None)
     if rates and measured is not None:
-        yield f"rates     {', '.join(rates)} (over {format_duration(measured)}, {result['loop']} loop)"
+        yield "rates", f"{', '.join(rates)} (over {format_duration(measured)}, {result['loop']} loop)"
 
 
-def _accounts(result: Result) -> Iterator[str]:
+def _accounts(result: Result) -> Iterator[Entry]:
     publish, consume, rpc = result["publish"], result["consume"], result["rpc"]
     if publish:
         planned, skipped = _plan(publish)
         parts = [f"{format_count(publish[name])} {name}" for name in ("nacked", "returned", "unknown") if publish[name]]
         yield (
-            f"published {planned}{format_count(publish['sent'])} sent, {format_count(publish['confirmed'])} confirmed"
-            f"{''.join(', ' + part for part in parts)}{skipped}"
+            "published",
+            f"{planned}{format_count(publish['sent'])} sent, {format_count(publish['confirmed'])} confirmed"
+            f"{''.join(', ' + part for part in parts)}{skipped}",
         )
     if consume:
         lost = "unknown" if consume["lost"] is None else format_count(consume["lost"])
         backlog = "unknown" if consume["backlog"] is None else format_count(consume["backlog"])
+        foreign = f", {format_count(consume['foreign'])} foreign" if consume.get("foreign") else ""
         yield (
-            f"received  {format_count(consume['unique'])} unique, {format_count(consume['duplicates'])} duplicates, "
-            f"[bold]{lost} lost[/], {backlog} left in the queues"
+            "received",
+            f"{format_count(consume['unique'])} unique, {format_count(consume['duplicates'])} duplicates, "
+            f"[bold]{lost} lost[/], {backlog} left in the queues{foreign}",
         )
     if rpc:
         planned, skipped = _plan(rpc)
         yield (
-            f"RPC       {planned}{format_count(rpc['calls'])} calls, {format_count(rpc['replies'])} replies, "
-            f"{format_count(rpc['timeouts'])} timeouts, {format_count(rpc['errors'])} errors{skipped}"
+            "RPC",
+            f"{planned}{format_count(rpc['calls'])} calls, {format_count(rpc['replies'])} replies, "
+            f"{format_count(rpc['timeouts'])} timeouts, {format_count(rpc['errors'])} errors{skipped}",
         )
 
 
@@ -101,11 +168,7 @@ def _plan(section: Mapping[str, Any]) -> tuple[str, str]:
     return planned, f", {format_count(section['skipped'])} skipped" if section["skipped"] else ""
 
 
-def _latencies(result: Result) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("latency", style="bold")
-    for name in (*_COLUMNS, "samples"):
-        table.add_column("p99.9" if name == "p999" else name, justify="right")
+def _latencies(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for section, key, name in (
         ("publish", "confirm_latency_ms", "confirm"),
         ("publish", "confirm_service_ms", "· once sent"),
@@ -115,32 +178,35 @@ def _latencies(result: Result) -> Table:
         ("rpc", "service_ms", "· once called"),
     ):
         latency = result[section] and result[section][key]
-        if not latency or not latency["count"] or (name.startswith("· once") and result["loop"] == "closed"):
-            continue
-        cells = (format_milliseconds(latency[column]) for column in _COLUMNS)
-        table.add_row(name, *cells, format_count(latency["count"]))
-    return table
+        if latency and latency["count"] and not (name.startswith("· once") and result["loop"] == "closed"):
+            yield name, latency
 
 
-def _cost(result: Result) -> Iterator[str]:
+def _cost(result: Result) -> Iterator[Entry]:
     used = result["resources"]
     for side in ("client", "broker"):
         cpu, each, rss = (used[f"{side}_{name}"] for name in ("cpu_seconds", "cpu_us_per_message", "rss_peak_bytes"))
         if cpu is not None:
             per_message = f" ({each:.1f} µs a message)" if each is not None else ""
-            yield f"{side:<10}{cpu:.1f} s of processor time{per_message}, at most {format_bytes(rss)}"
+            yield side, f"{cpu:.1f} s of processor time{per_message}, at most {format_bytes(rss)}"
 
 
-def _verdict(result: Result) -> Iterator[str]:
+def _verdict(result: Result) -> Iterator[Entry]:
     verdict = result["verdict"]
-    yield f"verdict   [bold]{verdict['status']}[/]"
-    yield from (f"          {escape(text)}" for text in verdict["evidence"])
+    yield "verdict", f"[bold]{verdict['status']}[/]"
+    yield from (("", escape(text)) for text in verdict["evidence"])
 
 
-def _errors(result: Result) -> Iterator[str]:
+def _requirements(result: Result) -> Iterator[Entry]:
+    for finding in result.get("requirements", ()):
+        mark = "[green]✓[/]" if finding["holds"] else "[red]✗[/]"
+        yield "required", f"{mark} {escape(finding['requirement'])} ({escape(finding['note'])})"
+
+
+def _errors(result: Result) -> Iterator[Entry]:
     for name, count in sorted(result["errors"].items(), key=lambda item: -item[1]):
         example = result["error_examples"].get(name, "")
-        yield f"[red]error[/]     {format_count(count)} × {_said(name)}: {_said(example)}"
+        yield "[red]error[/]", f"{format_count(count)} × {_said(name)}: {_said(example)}"
 
 
 def _said(text: str) -> str:

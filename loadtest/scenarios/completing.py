@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loadtest.scenarios.settings import STAMP_BYTES, Argument, Role, Settings
+from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Argument, Role, Settings
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
@@ -54,6 +54,7 @@ class Asked:
     handshakes: int = 200
     seed: int | None = None
 
+    require: Sequence[str] = ()
     output: Path | None = None
     json: str | None = None
     quiet: bool = False
@@ -98,6 +99,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         driver=asked.driver,
         handshakes=asked.handshakes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
+        require=tuple(asked.require),
         output=asked.output,
         json=asked.json,
         quiet=asked.quiet,
@@ -181,7 +183,11 @@ def choose_servers(callers: int) -> int:
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
     refuse(not someone_sends, "nobody would send anything: there are neither producers nor callers")
-    refuse(asked.size < STAMP_BYTES, f"--size {asked.size}: each body carries {STAMP_BYTES} bytes of stamp, so no less")
+    refuse(
+        shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
+        f"--size {asked.size}: each message carries {SMALLEST_STAMP_BYTES} bytes that tell it from others, so no less",
+    )
+    refuse(asked.queue_type == "stream" and not asked.prefetch, "--prefetch 0: a stream's consumers need a limit")
     refuse(
         0 < asked.prefetch < asked.ack_every,
         f"--ack-every {asked.ack_every} with --prefetch {asked.prefetch}: the consumer would wait for ever",

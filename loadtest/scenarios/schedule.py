@@ -7,6 +7,7 @@ run's seed and spread the clients over the interval; nothing here reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -32,6 +33,16 @@ class Schedule:
         while self.due(start, number) < end:
             number += 1
         return number
+
+    def sample(self, start: int, first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+        """When those from number ``first`` to before ``last`` are due; beyond ``most`` of them, as a mean of some.
+
+        Each comes with the number of those that it stands for.
+        """
+        step = max(1, -(-(last - first) // most))
+        for number in range(first, last, step):
+            length = min(step, last - number)
+            yield (self.due(start, number) + self.due(start, number + length - 1)) // 2, length
 
 
 def make_schedules(clients: int, rate: float, random: Random) -> tuple[Schedule, ...]:

@@ -14,7 +14,9 @@ Argument = str | int | float | bool
 """A queue argument's value."""
 
 STAMP_BYTES = 24
-"""Bytes of a body that say whose it is, which it is and when it was meant to leave: no message of a run is smaller."""
+"""Bytes of a body that say whose it is, which it is and when it was meant to leave."""
+SMALLEST_STAMP_BYTES = 10
+"""Bytes of a body that say whose it is and which it is: no message of a run is smaller, or it could not be counted."""
 
 
 class Role(Enum):
@@ -64,6 +66,8 @@ class Settings:
     handshakes: int
     seed: int
 
+    require: tuple[str, ...] = ()
+    """What the result must reach, as it was written."""
     output: Path | None
     json: str | None
     quiet: bool
@@ -78,6 +82,11 @@ class Settings:
     def rate_each(self) -> float | None:
         """What each producer sends, and as many calls each caller makes; None is a closed loop."""
         return None if self.rate is None else self.rate / (self.producers or self.callers)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the queues are streams: what was consumed stays, and each consumer reads all."""
+        return self.queue_type == "stream"
 
     @property
     def shares(self) -> dict[Role, int]:

@@ -20,6 +20,7 @@ from rabbitry._values.codecs import Codec, decode_body
 from rabbitry._values.message import Message
 from rabbitry._values.nothing import NOTHING
 from rabbitry._values.options import Verdict
+from rabbitry._values.retry import attempt_told
 from rabbitry.protocol.client.content import Content
 
 __all__ = [
@@ -182,6 +183,13 @@ class Delivery(Content):
         if isinstance(count, int):
             return count
         return int(self.redelivered and "x-acquired-count" not in self.headers)  # which 4.3's quorum queues add
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is at the message, as `client.process(retry=…)` counts: 1 the first time, and where no
+        retries of this very queue are told of by its headers. What is put back and delivered again keeps its number.
+        """
+        return attempt_told(self.headers, queue_of(self))
 
     @property
     def deaths(self) -> tuple[Death, ...]:

@@ -21,12 +21,14 @@ from rabbitry._channel.channel import Channel, QueueInfo, life_of
 from rabbitry._channel.confirmation import Confirmation
 from rabbitry._channel.delivery import Delivery, DeliveryHandler, OnError
 from rabbitry._client.changes import Change
+from rabbitry._client.delays import Delays
 from rabbitry._client.getting import Getting, purge
-from rabbitry._client.handlers import OnStale, Processing, asynchronous
+from rabbitry._client.handlers import STREAM_HAS_NO_RETRY, OnStale, Processing, asynchronous
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.readiness import blocked_reason_of, state_of, wait_ready
 from rabbitry._client.replies import ClientReplies
+from rabbitry._client.retrying import Retrying
 from rabbitry._client.rpc import ClientRPC, opened
 from rabbitry._client.running import Running
 from rabbitry._client.senders import Send, Senders, open_channel
@@ -59,6 +61,7 @@ from rabbitry._values.options import (
     check_window,
     checked_prefetch,
 )
+from rabbitry._values.retry import Retry, checked_delay
 from rabbitry._values.signals import FirstSignal
 from rabbitry._values.stopping import Stop, told
 from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
@@ -71,6 +74,7 @@ class Client:
 
     __slots__ = (
         "_consuming",
+        "_delays",
         "_getting",
         "_publishing",
         "_registry",
@@ -89,6 +93,7 @@ class Client:
         self._registry = running.registry
         self._senders = Senders(running.publishing)
         self._while_down: WhileDown = while_down
+        self._delays: Delays | None = None  # made with the first
         self._requests = RequestCounts()
         self._getting: Getting | None = None
 
@@ -104,6 +109,7 @@ class Client:
         exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
+        delay: float | timedelta | None = None,
         while_down: WhileDown | None = None,
         on_unknown: OnUnknown = "raise",
     ) -> None:
@@ -114,7 +120,17 @@ class Client:
         refused. For one that was under way it raises `OutcomeUnknown`, or with `on_unknown="republish"` sends it again:
         it arrives at least once, so there may be duplicates. While the broker has blocked the connection it waits, too,
         or raises `ConnectionBlocked`. Otherwise raises as `Channel.publish`, and cancelling means the same.
+
+        With a `delay` (seconds or timedelta, to 48 days) the broker holds the message so long, and up to a tenth longer
+        (50 ms at least), and then routes it as if it was published then. The queue that the routing key means, or the
+        exchange, must exist now: else it raises `Unroutable`, or `Refused`. `mandatory`, and the message's own
+        `expiration`, are `ValueError`s then; what a user may not declare raises `AccessRefused`. The README, "Retries
+        and delays", says what becomes of what.
         """
+        if delay is not None:
+            return await self._publish_later(
+                message, exchange, routing_key, mandatory, delay, while_down or self._while_down, on_unknown
+            )
         if type(exchange) is not str:
             exchange = name_of(exchange, Exchange)
         policy = while_down or self._while_down
@@ -132,6 +148,40 @@ class Client:
                     raise
         send = _sending(message, exchange, routing_key, mandatory)
         await self._senders.publish(send, exchange, policy, attempts or self._senders.attempts(on_unknown))
+
+    async def _publish_later(
+        self,
+        message: Message | bytes,
+        exchange: str | Exchange,
+        routing_key: str,
+        mandatory: bool,
+        delay: float | timedelta,
+        while_down: WhileDown,
+        on_unknown: OnUnknown,
+    ) -> None:
+        if not checked_delay(delay):
+            return await self.publish(
+                message,
+                exchange=exchange,
+                routing_key=routing_key,
+                mandatory=mandatory,
+                while_down=while_down,
+                on_unknown=on_unknown,
+            )
+        await self._have_delays().publish(
+            message,
+            delay,
+            exchange=name_of(exchange, Exchange),
+            routing_key=routing_key,
+            mandatory=mandatory,
+            while_down=while_down,
+            on_unknown=on_unknown,
+        )
+
+    def _have_delays(self) -> Delays:
+        if self._delays is None:
+            self._delays = Delays(self.publish, self._publishing)
+        return self._delays
 
     @asynccontextmanager
     async def publisher(
@@ -226,6 +276,7 @@ class Client:
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
+        retry: Retry | None = None,
         on_stale: OnStale = "finish",
         drain: float | timedelta = 0.0,
         convert: Convert | None = None,
@@ -267,6 +318,14 @@ class Client:
         handler's error ends it, it takes no more deliveries, and the handlers at work have `drain` seconds (0 unless
         given) to finish before they are cancelled, too. In a nursery, `await tg.start(client.process, queue, handler)`
         returns once it consumes. Raises `TypeError` for what can't be a handler.
+
+        With `retry`, a `Retry`, a message that its handler fails on waits at the broker, for one delay after the other,
+        and comes again, to whoever processes the queue then; its handler reads which attempt it is in
+        `delivery.attempt`. After the last it goes to the dead queue. Each time it is acknowledged once its copy is
+        confirmed: it is never lost, and may come twice where a connection was lost meanwhile, or this was cancelled.
+        What can't be handed over stays unacknowledged, occupies its worker, and is tried again after 0.1 to 5 s. It
+        can't be had with another `on_error`, `no_ack`, a stream or an exclusive queue (`ValueError`), nor without the
+        dead queue (`NotFound`) or the permissions to declare (`AccessRefused`), as this raises when it begins.
         """
         check_options(options, ConsumeOptions, "Client.process")
         if convert is not None:
@@ -278,6 +337,7 @@ class Client:
             on_error=on_error,
             on_stale=on_stale,
             drain=seconds(drain),
+            retrying=None if retry is None else self._retrying(queue, retry, options),
         )
         subscription = self._subscription(queue, prefetch=processing.prefetch, on_loss=processing.on_loss, **options)
         with self._running.at_work(), told(stop, subscription.stop):
@@ -660,6 +720,17 @@ class Client:
             on_loss=on_loss,
             on_too_large=on_too_large,
         )
+
+    def _retrying(self, queue: str | Queue, retry: Retry, options: ConsumeOptions) -> Retrying:
+        if not isinstance(retry, Retry):
+            raise TypeError(f"retry is a rabbitry.Retry, not {retry!r:.100}")
+        if options.get("no_ack"):
+            raise ValueError("with no_ack a message is gone once it was sent to its handler: there is nothing to retry")
+        if self._registry.type_of(queue) == "stream" or options.get("offset") is not None:
+            raise ValueError(STREAM_HAS_NO_RETRY)
+        if isinstance(queue, Queue) and queue.exclusive:
+            raise ValueError("an exclusive queue goes with its connection: what waits to be retried would not find it")
+        return Retrying(retry, name_of(queue, Queue), self._have_delays(), self.publish, self._publishing)
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""

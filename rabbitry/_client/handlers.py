@@ -29,6 +29,7 @@ from rabbitry._channel.delivery import (
 from rabbitry._channel.widening import Widening
 from rabbitry._channel.working import Workers
 from rabbitry._client.pauses import Pauses
+from rabbitry._client.retrying import Retrying
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import is_being_cancelled
 from rabbitry._errors import RabbitryError, shown
@@ -36,15 +37,30 @@ from rabbitry._values.annotations import Unfit
 from rabbitry._values.handlers import check_handler, is_async
 from rabbitry._values.options import Verdict, check_concurrency, checked_prefetch, default_prefetch
 
-__all__ = ["OnStale", "Processing", "asynchronous"]
+__all__ = ["STREAM_HAS_NO_RETRY", "OnStale", "Processing", "asynchronous"]
 
 OnStale = Literal["finish", "cancel"]
+
+STREAM_HAS_NO_RETRY = (
+    "a stream takes nothing back, and so has no retry: publish what failed to a queue, and process that with retry="
+)
 
 
 class Processing:
     """One call of `process` or `serve`. `on_loss` is what its subscription is to call when a life is lost."""
 
-    __slots__ = ("_handler", "_is_stream", "_on_error", "_put_back", "_widening", "_workers", "on_loss", "prefetch")
+    __slots__ = (
+        "_handler",
+        "_has_ended",
+        "_is_stream",
+        "_on_error",
+        "_put_back",
+        "_retrying",
+        "_widening",
+        "_workers",
+        "on_loss",
+        "prefetch",
+    )
 
     def __init__(
         self,
@@ -55,6 +71,7 @@ class Processing:
         on_error: OnError,
         on_stale: OnStale,
         drain: float,
+        retrying: Retrying | None = None,
     ) -> None:
         check_concurrency(concurrency)
         if drain < 0:
@@ -65,14 +82,19 @@ class Processing:
         if iscoroutinefunction(on_error):
             raise TypeError(f"on_error is asked while the delivery is settled: it can't be a coroutine, {on_error!r}")
         self._handler = handler
+        if retrying is not None and on_error != "requeue":
+            raise ValueError("retry says what becomes of failures, and so does on_error: give one of them")
         self._on_error: OnError = on_error
+        self._retrying = retrying
+        self._has_ended: Callable[[], bool] = bool  # until it runs, and knows
         self.prefetch = default_prefetch(concurrency) if prefetch is None else checked_prefetch(prefetch)
         self._widening = widening = Widening(self.prefetch, concurrency, may_rise=prefetch is None)
         self._put_back = Pauses(widening).put_back
         self._is_stream = False  # until it runs, and knows
         is_cancelling = on_stale == "cancel"
+        settle = self._settle if retrying is None else self._settle_or_retry
         self._workers = Workers(
-            self._settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling, widening=widening
+            settle, concurrency=concurrency, drain=drain, is_tracking=is_cancelling, widening=widening
         )
         self.on_loss: Callable[[], None] = self._workers.cancel_stale if is_cancelling else self._workers.hold_repeats
 
@@ -83,7 +105,10 @@ class Processing:
         self._is_stream = subscription.is_stream
         if self._is_stream:
             self._widening.stream_offset = subscription.stream_offset
+        self._has_ended = lambda: subscription.has_ended
         async with subscription:
+            if self._retrying is not None:
+                await self._retrying.begin(self._has_ended)
             try:
                 await self._workers.run(subscription, task_status)
             finally:
@@ -103,6 +128,26 @@ class Processing:
                     # Under asyncio, who awaits what something else cancelled is told so as if it was cancelled itself.
                     raise RabbitryError("the handler awaited something that was cancelled") from error
                 raise
+        else:
+            settle_handled(delivery)
+
+    async def _settle_or_retry(self, delivery: Delivery) -> None:
+        try:
+            await self._handler(delivery)
+        except BaseException as error:
+            if isinstance(error, Exception) and delivery.seems_streamed:
+                raise ValueError(STREAM_HAS_NO_RETRY) from error
+            with ProcessDelivery(delivery, self._verdict, put_back=self._put_back):
+                failure = error
+                if isinstance(error, anyio.get_cancelled_exc_class()) and not is_being_cancelled():  # see `_settle`
+                    failure = RabbitryError("the handler awaited something that was cancelled")
+                    failure.__cause__ = error
+                if not isinstance(failure, Exception):
+                    raise
+                if delivery.is_settled or delivery.is_stale:
+                    raise failure from failure.__cause__
+                assert self._retrying is not None
+                await self._retrying.settle_failed(delivery, failure, self._has_ended)
         else:
             settle_handled(delivery)
 

@@ -134,6 +134,11 @@ class Subscription:
         """Whether the queue is known to be a stream: by `offset`, or because this client declared it as one."""
         return self._position is not None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more deliveries will come: it was stopped, or has failed."""
+        return self._is_stopped or self._failure is not None
+
     def stream_offset(self) -> int | None:
         """The offset after what came last of the stream; None where nothing did, or it is none."""
         return self._position.following() if self._position is not None else None

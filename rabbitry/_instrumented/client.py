@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from rabbitry._channel.channel import Channel, life_of
@@ -135,9 +136,14 @@ class InstrumentedClient(Client):
         exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
+        delay: float | timedelta | None = None,
         while_down: WhileDown | None = None,
         on_unknown: OnUnknown = "raise",
     ) -> None:
+        if delay is not None:  # the operation is the publish to the delay
+            return await self._publish_later(
+                message, exchange, routing_key, mandatory, delay, while_down or self._while_down, on_unknown
+            )
         operation = PublishOperation(message, name_of(exchange, Exchange), routing_key)
         channel = self._senders.ready(operation.exchange)
         if channel is not None:  # else it is known by the end

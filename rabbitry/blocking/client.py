@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack, overload
 import anyio.to_thread
 
 import rabbitry
-from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Stop
+from rabbitry import Backoff, Codec, Credentials, Exchange, Instrumentation, Message, Queue, QueueInfo, Retry, Stop
 from rabbitry._secrets import Secret, hidden_if_given
 from rabbitry._values import converting
 from rabbitry._values.address import DEFAULT_URL
@@ -87,6 +87,7 @@ class Client(Hosted[rabbitry.Client]):
         exchange: str | Exchange = "",
         routing_key: str = "",
         mandatory: bool = False,
+        delay: float | timedelta | None = None,
         while_down: WhileDown | None = None,
         on_unknown: OnUnknown = "raise",
         timeout: Timeout = None,
@@ -102,6 +103,7 @@ class Client(Hosted[rabbitry.Client]):
                 exchange=exchange,
                 routing_key=routing_key,
                 mandatory=mandatory,
+                delay=delay,
                 while_down=while_down,
                 on_unknown=on_unknown,
             ),
@@ -243,6 +245,7 @@ class Client(Hosted[rabbitry.Client]):
         concurrency: int = 1,
         prefetch: int | None = None,
         on_error: OnError = "requeue",
+        retry: Retry | None = None,
         drain: float | timedelta = HANDLERS_DRAIN,
         convert: Convert | None = None,
         stop: Stop | None = None,
@@ -279,6 +282,7 @@ class Client(Hosted[rabbitry.Client]):
                         concurrency=concurrency,
                         prefetch=prefetch,
                         on_error=threads.guarded(on_error),
+                        retry=retry,
                         drain=drain,
                         stop=stopped,
                         **options,

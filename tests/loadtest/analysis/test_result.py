@@ -101,7 +101,7 @@ def test_where_nothing_was_measured_there_are_no_facts() -> None:
     record.costs, record.work = [COST], Work(0.0, Tally().to_plain())
     assert gather_facts(SETTINGS, record) is None
     result = build_result(SETTINGS, record, {}, [])
-    assert (result["verdict"]["status"], result["publish"]["rate"]) == ("inconclusive", None)
+    assert (result["verdict"]["status"], result["publish"]["rate"]) == ("failed", None)
 
 
 def test_a_result_has_no_secret() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
 from hdrh.histogram import HdrHistogram
 
 from loadtest.commands.run import main
+from loadtest.execution.conductor import Conductor
+from loadtest.machine.preflight import Demand
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
 
 Result = dict[str, Any]
@@ -112,21 +116,25 @@ def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.
 def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--producers", "20", "--consumers", "16", "--callers", "4", "--rate", "400", "--warmup", "1")
     code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
-    assert code == 0, result["errors"]
     add_up(result)
     publish, rpc = result["publish"], result["rpc"]
+    if publish["confirm_latency_ms"]["max"] < 50 and rpc["latency_ms"]["max"] < 50:  # else it may not meet the plan
+        assert code == 0, result["verdict"]
+        assert result["verdict"]["status"] != "failed"
     assert result["loop"] == "open"
     late = result["phases"][2]["seconds"] - 1  # a busy machine makes it longer
     assert is_what_fell_due(publish["planned"], 400, result)
-    assert publish["sent"] <= publish["planned"] + 200 + 400 * late  # until the end was noticed
     if publish["confirm_latency_ms"]["max"] < 50:  # each producer had room for its next message before that was due
-        assert (publish["planned"] <= publish["sent"], publish["skipped"]) == (True, 0)
-    assert rpc["planned"] <= rpc["calls"] + rpc["skipped"]
+        assert publish["skipped"] == 0
+    assert publish["planned"] == publish["sent"] + publish["skipped"]
+    assert rpc["planned"] == rpc["calls"] + rpc["skipped"]
     if rpc["latency_ms"]["max"] < 50:  # each caller was ready for its next call before that was due
         assert rpc["skipped"] == 0
     response, service, lag = (publish[name] for name in ("confirm_latency_ms", "confirm_service_ms", "lag_ms"))
-    assert response["count"] == service["count"] == lag["count"] > 100
-    assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
+    assert response["count"] == lag["count"] >= service["count"] > 100
+    if not publish["skipped"]:
+        assert response["count"] == service["count"]
+        assert response["mean"] == pytest.approx(service["mean"] + lag["mean"], rel=0.05, abs=0.01)
     assert is_what_fell_due(rpc["planned"], 80, result)  # each caller as often as each producer: 20 a second
     assert rpc["calls"] == rpc["replies"] <= rpc["planned"] + 40 + 80 * late
     assert rpc["latency_ms"]["mean"] >= rpc["service_ms"]["mean"] > 0
@@ -167,14 +175,78 @@ def test_a_quorum_queue_that_counts_late_loses_nothing(
     assert result["consume"]["backlog"] > 0
 
 
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("size", ["10", "23"])
+def test_small_bodies(backend: str, driver: str, size: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "20", "--size", size, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    assert result["consume"]["end_to_end_latency_ms"]["count"] > 20
+    assert (result["consume"]["duplicates"], result["consume"]["foreign"]) == (0, 0)
+
+
+def test_calls_need_no_stamp(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = run(capsys, "--callers", "3", "--size", "0", "--url", amqp_url)
+    assert code == 0, result["verdict"]
+    assert result["rpc"]["replies"] > 0
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+@pytest.mark.parametrize("readers", ["4", "6"])
+def test_streams(backend: str, driver: str, readers: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was consumed stays, and further readers of a stream get copies."""
+    line = f"--producers 8 --consumers {readers} --queues 4 --queue-type stream --window 10"
+    words = (*line.split(), "--url", amqp_url, "--backend", backend, "--driver", driver)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    consume = result["consume"]
+    assert consume["unique"] == consume["received"] == result["publish"]["confirmed"] > 20
+    assert (consume["lost"], consume["backlog"], consume["foreign"]) == (0, 0, 0)
+    assert (consume["copies"] > 0) == (readers == "6")
+
+
+def test_what_a_stream_has_and_nobody_got_is_its_backlog(
+    backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--producers", "3", "--queue-type", "stream", "--url", amqp_url, "--backend", backend)
+    code, result = run(capsys, *words)
+    add_up(result)
+    assert code == 0, result["verdict"]
+    assert result["consume"]["backlog"] == result["publish"]["confirmed"] > 0
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_a_cancelled_consumer_is_no_dropped_connection(
+    backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = Conductor._measure
+
+    async def delete_one_and_measure(self: Conductor) -> None:
+        async with self._open_connection() as connection, connection.administrator() as administrator:
+            await administrator.delete_queue(self._run.plan.queues[0])
+        await measure(self)
+
+    monkeypatch.setattr(Conductor, "_measure", delete_one_and_measure)
+    words = ("--producers", "10", "--consumers", "10", "--queues", "5", "--mandatory", "--url", amqp_url)
+    code, result = run(capsys, *words, "--backend", backend, "--driver", driver)
+    add_up(result)
+    assert code == 1
+    assert (result["connect"]["connections"], result["connect"]["dropped"]) == (20, 0)
+    assert result["consume"]["cancelled"] == 2
+    assert result["errors"]["ConsumerCancelled"] == 2
+    assert "failed: 2 consumers cancelled by the broker" in result["verdict"]["evidence"]
+
+
 def test_calls_without_a_reply_count_with_their_wait(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("--callers", "20", "--rpc-timeout", "1ms", "--url", amqp_url, "--backend", backend)
-    assert main([*SHORT, *words]) == 0
-    assert "calls got no reply in time" in capsys.readouterr().out
-    _, result = run(capsys, *words)
+    code, result = run(capsys, *words)
     add_up(result)
+    assert (code, result["verdict"]["status"]) == (1, "failed")
+    assert "calls got no reply in time" in result["verdict"]["evidence"][0]
     assert result["rpc"]["timeouts"] > 100
     latency = result["rpc"]["latency_ms"]
     assert (latency["p90"] or latency["max"]) >= 1  # a busy machine may make too few calls for percentiles
@@ -197,7 +269,8 @@ def test_refused_messages_are_not_lost(
     words = ("--producers", "3", "--queue-arg", "x-max-length=10", "--queue-arg", "x-overflow=reject-publish")
     code, result = run(capsys, *words, "--window", window, "--url", amqp_url, "--backend", backend, "--driver", driver)
     add_up(result)
-    assert code == 0
+    assert (code, result["verdict"]["status"]) == (1, "failed"), "the load was not put on"
+    assert "publishes were nacked" in result["verdict"]["evidence"][0]
     assert result["publish"]["nacked"] > 10
     assert result["consume"]["lost"] == 0
     assert result["consume"]["backlog"] == result["publish"]["confirmed"]
@@ -242,16 +315,34 @@ def test_an_alarm_is_seen(backend: str, node: PrivateNode, capsys: pytest.Captur
     code, result = run(capsys, *words)
     relief.join()
     add_up(result)
-    assert code == 0
+    assert code == (0 if result["publish"]["rate"] else 1), "the latter where it took until the end of what is measured"
     assert result["publish"]["blocked_seconds"] > 0
     assert any("an alarm" in text for text in result["verdict"]["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("requirement", "code", "told"),
+    [
+        ("publish.rate > 1", 0, "✓ publish.rate > 1 ("),
+        ("publish.rate > 10m", 3, "✗ publish.rate > 10m ("),
+        ("confirm.p99.9 < 1h", 3, "✗ confirm.p99.9 < 1h (too few samples: "),
+    ],
+)
+def test_what_is_required(
+    requirement: str, code: int, told: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--producers", "10", "--consumers", "1", "--rate", "100", "--require", requirement)
+    assert main([*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json")]) == code
+    assert told in capsys.readouterr().out
+    (finding,) = json.loads((tmp_path / "result.json").read_text())["requirements"]
+    assert (finding["requirement"], finding["holds"]) == (requirement, code == 0)
 
 
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_no_broker(backend: str, driver: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main([*SHORT, "--url", "amqp://guest:secret@127.0.0.1:1", "--backend", backend, "--driver", driver])
     captured = capsys.readouterr()
-    assert code == 1
+    assert code == 4
     assert "no broker to test" in captured.err
     assert "secret" not in captured.out + captured.err
 
@@ -273,7 +364,7 @@ def test_no_rabbitmq_on_this_machine(
             raise RabbitMQNotFound("install it, or use --url")
 
     monkeypatch.setattr("loadtest.commands.run.PrivateNode", Missing)
-    assert main([*SHORT, "--backend", backend]) == 2
+    assert main([*SHORT, "--backend", backend]) == 4
     assert capsys.readouterr().err == "loadtest: install it, or use --url\n"
 
 
@@ -297,21 +388,52 @@ def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(
     refuge.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(refuge))
 
-    def vanish() -> None:
-        while not wanted.exists():
-            time.sleep(0.01)
+    def vanish(demand: Demand) -> None:
+        """It comes once the folder was tried out: before, the run would be refused."""
         wanted.rmdir()
         wanted.touch()
 
-    thief = threading.Thread(target=vanish)
-    thief.start()
+    monkeypatch.setattr("loadtest.commands.run.prepare", vanish)
     assert main([*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted)]) == 1
-    thief.join()
     told = capsys.readouterr()
     (saved,) = refuge.iterdir()
     assert json.loads(saved.read_text())["publish"]["confirmed"] > 0
     assert "the result could not be written" in told.err and str(saved) in told.err
     assert "nothing was lost" in told.out  # the summary came first
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_encoding_that_lacks_a_sign_loses_nothing(encoding: str, amqp_url: str, tmp_path: Path) -> None:
+    words = ("--clients", "5", "--url", amqp_url, "--output", str(tmp_path))
+    process = start(*SHORT, *words, environment={"PYTHONIOENCODING": encoding})
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "verdict" in out and "written" in out and ("?" in out or encoding == "latin-1")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg"]
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_nobody_who_listens_loses_nothing(is_full: bool, amqp_url: str, tmp_path: Path) -> None:
+    """A closed pipe, a full disk behind the standard output: the results are written, the rest is said to nobody."""
+    words = ("--clients", "5", "--url", amqp_url, "--output", str(tmp_path))
+    with closed_pipe() if not is_full else open("/dev/full", "w") as nowhere:
+        process = start(*SHORT, *words, stdout=nowhere)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg"]
+
+
+def test_json_that_nobody_takes_is_saved_elsewhere(amqp_url: str, tmp_path: Path) -> None:
+    words = ("--clients", "5", "--url", amqp_url, "--json", "-", "--output", str(tmp_path / "results"))
+    with closed_pipe() as nowhere:
+        process = start(*SHORT, *words, environment={"TMPDIR": str(tmp_path)}, stdout=nowhere)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the result could not be written: [Errno 32] Broken pipe; it is in" in told
+    assert "Traceback" not in told and "Exception" not in told
+    (saved,) = tmp_path.glob("loadtest-*.json")
+    assert json.loads(saved.read_text())["publish"]["confirmed"] > 0
+    assert len(list((tmp_path / "results").iterdir())) == 2
 
 
 def test_the_impossible_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -427,11 +549,22 @@ def wait_for_connections(process: subprocess.Popen[str], connections: int) -> No
         time.sleep(0.005)
 
 
-def start(*words: str) -> subprocess.Popen[str]:
+def closed_pipe() -> IO[str]:
+    """The end of a pipe to write to, whose reader is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w")
+
+
+def start(
+    *words: str, environment: Mapping[str, str] | None = None, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "loadtest", *words],
-        stdout=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
         cwd=Path(__file__).parents[3],
     )

@@ -8,7 +8,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.metrics.histogram import LONGEST, Histogram, percentile_of
+from loadtest.metrics.histogram import LONGEST, Histogram, largest_of, percentile_of
 
 
 def filled(microseconds: list[int]) -> Histogram:
@@ -80,3 +80,28 @@ def test_nothing_is_dropped_out_of_range() -> None:
     histogram.record(-5)
     histogram.record(LONGEST * 1000 * 2)
     assert (histogram.count, histogram.smallest, histogram.largest) == (2, 0, LONGEST)
+
+
+@given(st.lists(st.integers(0, 10_000_000), min_size=20, max_size=400))
+def test_percentiles_are_those_of_the_exported_histogram(values: list[int]) -> None:
+    histogram = filled(values)
+    exported = HdrHistogram.decode(histogram.encode())
+    for percent in (50, 90, 99, 99.9):
+        if (told := histogram.percentile(percent / 100)) is not None:
+            assert told == min(exported.get_value_at_percentile(percent), max(values)) / 1000
+
+
+def test_no_percentile_exceeds_the_maximum() -> None:
+    histogram = filled([2_000_001] * 20)
+    assert histogram.percentile(0.5) == histogram.latency()["max"] == 2000.001
+
+
+def test_many_of_one_length_count_as_many() -> None:
+    one, other = filled([5, 5000, 5000, 5000]), filled([5])
+    other.record_many(5_000_000, 3)
+    assert one.to_plain() == other.to_plain()
+
+
+def test_the_largest_of_a_difference() -> None:
+    assert largest_of({}) is largest_of({5: 0}) is None
+    assert largest_of({5: 1, 7: 2, 9: 0}) == 0.007

@@ -183,6 +183,6 @@ def test_records_of_two_runs_do_not_add_up() -> None:
 
 
 def test_a_record_of_another_version_is_refused() -> None:
-    for wrong in ({"format": 2}, {}):
-        with pytest.raises(ValueError, match="this program reads 1"):
+    for wrong in ({"format": 1}, {}):
+        with pytest.raises(ValueError, match="this program reads 2"):
             Record.from_plain(blank().to_plain() | {"format": None} | wrong)

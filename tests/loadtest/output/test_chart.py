@@ -30,3 +30,14 @@ def test_gridlines_are_few_and_reach_the_top(highest: float) -> None:
     step = round_step(highest)
     assert highest / step <= 8
     assert highest == 0 or highest / step > 3
+
+
+def test_time_that_was_not_measured_is_shown(result: dict[str, Any]) -> None:
+    assert "missing" not in draw_chart(result)
+    result["scenario"]["duration"] = 60.0
+    root = ElementTree.fromstring(draw_chart(result))
+    texts = [element.text for element in root if element.tag.endswith("text")]
+    assert "missing: 40.0 s were not measured" in texts
+    assert "60 s" in texts, "the axis goes on"
+    result["scenario"]["duration"] = 20.1  # a busy machine
+    assert "missing" not in draw_chart(result)

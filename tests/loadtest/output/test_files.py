@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,49 @@ def test_looking_whether_a_result_can_be_written_changes_nothing(tmp_path: Path)
 
 def test_a_result_on_a_terminal_does_not_steer_it(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     result["environment"]["broker"]["product"] = "é\x9b31m\u202e\udcff"
-    assert list(write_result(result, parse_settings(["--json", "-"], {}))) == []
+    assert write_result(result, parse_settings(["--json", "-"], {})) == []
     text = capsys.readouterr().out
     assert text.replace("\n", "").isprintable()
     assert json.loads(text)["environment"]["broker"]["product"] == "é\x9b31m\u202e\udcff"
+
+
+class Pipe(io.TextIOWrapper):
+    """A standard output whose reader is gone, or whose encoding knows few letters."""
+
+    def __init__(self, encoding: str, *, is_closed: bool = False) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding)
+        self.is_closed = is_closed
+
+    def write(self, text: str) -> int:
+        if self.is_closed:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+    def fileno(self) -> int:
+        raise OSError("none")
+
+
+def test_json_is_json_in_any_encoding(result: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    result["environment"]["broker"]["product"] = "Häschen – 兎"
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        monkeypatch.setattr("sys.stdout", pipe := Pipe(encoding))
+        write_result(result, parse_settings(["--json", "-"], {}))
+        buffer = pipe.buffer
+        assert isinstance(buffer, io.BytesIO)
+        assert json.loads(buffer.getvalue().decode(encoding))["environment"]["broker"]["product"] == "Häschen – 兎"
+
+
+def test_what_can_be_written_is_whatever_becomes_of_the_rest(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(["--json", "-", "--output", str(tmp_path)], {})
+    monkeypatch.setattr("sys.stdout", Pipe("utf-8", is_closed=True))
+    with pytest.raises(BrokenPipeError):
+        write_result(result, settings)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg"]
+
+    (tmp_path / "out").mkdir()
+    settings = parse_settings(["--json", str(tmp_path), "--output", str(tmp_path / "out")], {})
+    with pytest.raises(IsADirectoryError):
+        write_result(result, settings)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".svg"]

@@ -36,3 +36,13 @@ def test_together_the_producers_make_the_rate_without_bursts() -> None:
 def test_the_seed_decides() -> None:
     assert make_schedules(10, 5.0, Random(7)) == make_schedules(10, 5.0, Random(7))
     assert make_schedules(10, 5.0, Random(7)) != make_schedules(10, 5.0, Random(8))
+
+
+def test_many_are_told_as_means_of_some() -> None:
+    schedule = Schedule(1000.0, 0.0)
+    assert list(schedule.sample(0, 3, 6, 10)) == [(3000, 1), (4000, 1), (5000, 1)]
+    few = list(schedule.sample(0, 0, 1001, 10))
+    assert len(few) <= 10
+    assert sum(number for _, number in few) == 1001
+    assert few[0] == (50_000, 101)
+    assert list(schedule.sample(0, 5, 5, 10)) == []
