@@ -32,7 +32,7 @@ async def main() -> None:
     delays = [float(seconds) for seconds in os.environ.get("DELAYS", "1,5,30").split(",")]
     async with rabbitry.open_client(url, name="mailer") as client:
         with client.stop_on(signal.SIGTERM, signal.SIGINT):
-            await client.declare(MAILS, DEAD)
+            await client.declare(MAILS)
             await client.process(MAILS, send, concurrency=10, retry=rabbitry.Retry(delays=delays, dead=DEAD))
 
 
