@@ -113,11 +113,16 @@ def run_on_private_nodes(session: nox.Session, program: str) -> None:
 @nox.session
 def interop(session: nox.Session) -> None:
     """Run the tests with other clients, with Node's as well, which npm puts into ~/.cache/rabbitry."""
-    install(session, "loadtest", "test")
+    install(session, "loadtest", "test", "others")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
     session.run("python", "-m", "tests.interop.node_packages")
-    session.run("pytest", *(session.posargs or ["tests/interop"]), env={"RABBITRY_INTEROP_NODE": "1"}, **PATIENCE)
+    session.run(
+        "pytest",
+        *(session.posargs or ["tests/interop", "tests/recipes"]),
+        env={"RABBITRY_INTEROP_NODE": "1"},
+        **PATIENCE,
+    )
 
 
 @nox.session
@@ -148,7 +153,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the packages' types with mypy (strict) and pyright."""
-    install(session, "loadtest,opentelemetry", "types", "bench")
+    install(session, "loadtest,opentelemetry", "types", "bench", "recipes")
     session.run("mypy")
     session.run("pyright")
 

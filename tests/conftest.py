@@ -45,7 +45,9 @@ LONG_FILES = (
     "client/test_topology.py",
     "whole/test_faults.py",
     "whole/test_hostile_server.py",
+    "recipes/test_broker_restarts.py",
     "tutorials/test_tutorials.py",
+    "recipes/test_web_service.py",
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from typing import TYPE_CHECKING
 
 import anyio
@@ -36,7 +37,7 @@ class AsyncioPump:
         self._poller = poller
         self._loop = asyncio.get_running_loop()
         self._monotonic = clock().monotonic
-        self._context = contextvars.copy_context()  # not that of whichever task happens to write first in a turn
+        self._context = _context()
         self._spins = 0
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -53,7 +54,7 @@ class AsyncioPump:
 
     async def run(self, started: Callable[[], None]) -> None:
         descriptor = self._poller.descriptor
-        self._loop.add_reader(descriptor, self._on_readable)
+        self._context.run(self._loop.add_reader, descriptor, self._on_readable)
         try:
             self.wake()  # for what was asked for before we ran
             self._poller.run_timers()
@@ -84,6 +85,17 @@ class AsyncioPump:
             self._turn = None
             if self._spins or self._poller.has_work:
                 self.wake()
+
+
+def _context() -> contextvars.Context:
+    """What callbacks run in: not the context of whichever task happens to write first in a turn, and one in which AnyIO
+    knows that it is asyncio. Outside of tasks it goes by sniffio's variable, where that is installed, and only
+    `anyio.run` sets it, `asyncio.run` does not; without it nothing called while reading could start a task.
+    """
+    context = contextvars.copy_context()
+    if (sniffio := sys.modules.get("sniffio")) is not None:
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
 
 
 class TaskPump:

@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 import rabbitry
 from rabbitry.testing import open_proxy
 from rabbitry.tutorials import headers, hello_world, publish_subscribe, routing, rpc, topics, work_queue
-from tests.tutorials.programs import ROOT, Program, Start, wait_until
+from tests.tutorials.programs import ROOT, Start, Tutorial, wait_until
 
 # Each program runs on both in its tutorial's test, with programs on the other one beside it.
 BACKENDS = ("asyncio", "trio")
@@ -35,7 +35,7 @@ def start(amqp_url: str) -> Iterator[Start]:
 
     anyio.run(clean)
     with ExitStack() as stack:
-        yield lambda *words: stack.enter_context(Program(amqp_url, *words))
+        yield lambda *words: stack.enter_context(Tutorial(amqp_url, *words))
     anyio.run(clean)
 
 
@@ -169,7 +169,7 @@ def test_rpc_goes_on_when_the_clients_connection_is_lost(start: Start, amqp_url:
     server = start("trio", "rpc", "server", "--seconds", "0.5")
     wait_for_consumers(amqp_url, rpc.FIBONACCI, 1)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(amqp_url)) as proxy:
-        with Program(proxy.url, "asyncio", "rpc", "client", "100", "--patience", "30") as client:
+        with Tutorial(proxy.url, "asyncio", "rpc", "client", "100", "--patience", "30") as client:
             server.wait_for("Computing fib(100)")
             portal.call(proxy.cut)
             # a number of more than 64 bits
@@ -197,7 +197,7 @@ def test_a_broker_that_refuses_ends_a_program_with_the_reason(
 ) -> None:
     secret = "not-the-password"
     host = amqp_url.rpartition("@")[2]
-    with Program(f"{scheme}://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
+    with Tutorial(f"{scheme}://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
         assert program.process.wait(30) == code
         wait_until(lambda: any(reason in line for line in program.lines))
         assert not any(secret in line or "Traceback" in line for line in program.lines)
