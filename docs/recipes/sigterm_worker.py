@@ -10,7 +10,6 @@ Not guaranteed: that a job is done once only. One that was killed at work has a 
 idempotent_consumer.py. The supervisor's patience (30 s in Kubernetes) must be longer than a job.
 """
 
-import contextlib
 import os
 import signal
 
@@ -33,8 +32,7 @@ async def main() -> None:
             await client.publish(text.upper().encode(), routing_key=RESULTS.name, mandatory=True)
             print("done:", text, flush=True)
 
-        # it is raised where the signal comes before there is a connection
-        with contextlib.suppress(rabbitry.ConsumingStopped), client.stop_on(signal.SIGTERM, signal.SIGINT):
+        with client.stop_on(signal.SIGTERM, signal.SIGINT):
             await client.declare(JOBS, RESULTS)
             await client.process(JOBS, work, concurrency=5)
     print("ended in order", flush=True)

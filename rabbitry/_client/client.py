@@ -356,10 +356,12 @@ class Client:
         self._running.stop_consuming()
         return NOTHING  # type: ignore[no-any-return]
 
-    def stop_on(self, *signals: int) -> AbstractContextManager[None]:
+    def stop_on(self, *signals: int) -> AbstractContextManager[None, bool]:
         """`with client.stop_on(signal.SIGTERM, signal.SIGINT): await client.process(…)`: the first of these signals
         (these two unless given) calls `stop_consuming()`, and each one after it does what it did before the block:
-        SIGTERM ends the program, SIGINT raises `KeyboardInterrupt`, as a rule. A plain `with`, under asyncio and trio.
+        SIGTERM ends the program, SIGINT raises `KeyboardInterrupt`, as a rule. The `ConsumingStopped` of what
+        would wait for a broker in order to consume then ends the block, and goes no further. A plain `with`, under
+        asyncio and trio.
 
         `LocalProtocolError` in another thread than the main one, in which Python handles signals; `TypeError`,
         `ValueError` for what is no signal, or can't be handled. Leaving the block gives each signal back to what

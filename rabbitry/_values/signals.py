@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
-from rabbitry._errors import LocalProtocolError
+from rabbitry._errors import ConsumingStopped, LocalProtocolError
 
 __all__ = ["FirstSignal"]
 
@@ -21,15 +21,16 @@ __all__ = ["FirstSignal"]
 class FirstSignal:
     """`with FirstSignal(signals, heed):` - `heed` is called with the first of them, between any two instructions of the
     main thread. SIGTERM and SIGINT, where there are none. Blocks may lie in each other: one signal reaches them all.
+    What is in order after it ends in order: `ConsumingStopped` ends the block, and is not raised.
     """
 
-    __slots__ = ("_former", "_heed", "_is_over", "_signals")
+    __slots__ = ("_former", "_has_come", "_heed", "_is_over", "_signals")
 
     def __init__(self, signals: Sequence[int], heed: Callable[[signal.Signals], object]) -> None:
         self._signals = [_checked(each) for each in signals or (signal.SIGTERM, signal.SIGINT)]
         self._heed = heed
         self._former: dict[int, Any] = {}
-        self._is_over = False
+        self._is_over = self._has_come = False
         _check_main_thread()
 
     def __enter__(self) -> None:
@@ -50,8 +51,9 @@ class FirstSignal:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool:
         self._restore()
+        return self._has_come and _is_the_stop(error)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Called with the first signal."""
@@ -59,6 +61,7 @@ class FirstSignal:
         former = _living(self._former.get(number), number)
         self._restore()
         if not was_over:
+            self._has_come = True
             self._heed(signal.Signals(number))
         if isinstance(former, FirstSignal):  # of a block around this one
             former(number, frame)
@@ -78,6 +81,13 @@ def _living(handler: Any, number: int) -> Any:
     while isinstance(handler, FirstSignal) and handler._is_over:
         handler = handler._former.get(number)
     return signal.SIG_DFL if handler is None else handler  # None: it was not set by Python
+
+
+def _is_the_stop(error: BaseException | None) -> bool:
+    """Whether this says that consuming was stopped, and nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(ConsumingStopped)[1] is None
+    return isinstance(error, ConsumingStopped)
 
 
 def _checked(number: Any) -> signal.Signals:

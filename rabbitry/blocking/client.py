@@ -307,7 +307,7 @@ class Client(Hosted[rabbitry.Client]):
         self._has_stopped = True
         portal.submit(client.stop_consuming)
 
-    def stop_on(self, *signals: int) -> AbstractContextManager[None]:
+    def stop_on(self, *signals: int) -> AbstractContextManager[None, bool]:
         """`with client.stop_on(signal.SIGTERM, signal.SIGINT): client.process(...)`: the first of these signals (these
         two unless given) calls `stop_consuming()`, and each one after it does what it did before the block. In the main
         thread; in another, it raises `LocalProtocolError`. The rest as `rabbitry.Client.stop_on`.

@@ -216,3 +216,22 @@ async def test_the_same_within_one_process(amqp_url: str) -> None:
                         break
                     except rabbitry.NotFound:
                         await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("in_a_group", [False, True])
+def test_what_was_stopped_ends_the_block_after_its_signal_alone(in_a_group: bool) -> None:
+    def stopped(*others: Exception) -> Exception:
+        error = rabbitry.ConsumingStopped("there was a signal")
+        return ExceptionGroup("tasks", [error, *others]) if in_a_group else error
+
+    kind = ExceptionGroup if in_a_group else rabbitry.ConsumingStopped
+    heeded: list[int] = []
+    with pytest.raises(kind), FirstSignal([signal.SIGTERM], heeded.append):
+        raise stopped()
+    with FirstSignal([signal.SIGTERM], heeded.append):
+        signal.raise_signal(signal.SIGTERM)
+        raise stopped()
+    with pytest.raises(ValueError if not in_a_group else ExceptionGroup), FirstSignal([signal.SIGTERM], heeded.append):
+        signal.raise_signal(signal.SIGTERM)
+        raise stopped(ValueError("another")) if in_a_group else ValueError("another")
+    assert heeded == [signal.SIGTERM] * 2
