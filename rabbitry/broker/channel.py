@@ -168,9 +168,9 @@ class Channel:
     def _route(self, exchange: Exchange, message: Message, mandatory: bool, tag: int, now: float) -> None:
         vhost = self._peer.vhost
         queues = vhost.route(exchange, message)
-        if message.facts.priority is not None and self._peer.compat.quorum_priorities:
-            if any(queue.is_quorum for queue in queues):
-                raise not_here("priorities of quorum queues are")
+        is_prioritised = message.facts.priority is not None and self._peer.compat.quorum_priorities
+        if is_prioritised and any(queue.is_quorum for queue in queues):
+            raise not_here("priorities of quorum queues are")
         if not exchange.name and message.routing_keys[0].startswith(_REPLY_PREFIX):
             caller = vhost.reply_consumers.get(message.routing_keys[0])
             if caller is not None:
@@ -461,7 +461,8 @@ class Channel:
                 step(now)
         for step in steps:
             if isinstance(step, tuple):
-                self._settle(*step, now)
+                outcome, taken = step
+                self._settle(outcome, taken, now)
         self._mode = "tx"
         self._send(methods.TxCommitOk())
 
