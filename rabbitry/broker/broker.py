@@ -6,6 +6,7 @@ is touched: no file, no process, no port but the one asked for.
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,9 @@ from rabbitry.broker.users import Permissions
 from rabbitry.broker.world import World
 
 __all__ = ["Broker"]
+
+
+logger = logging.getLogger("rabbitry")
 
 
 class Broker:
@@ -171,4 +175,7 @@ class Broker:
             deadline = timers.next_deadline
             with anyio.move_on_after(None if deadline is None else max(0.0, deadline - monotonic())):
                 await self._earlier.wait()
-            timers.run(monotonic())
+            try:
+                timers.run(monotonic())
+            except Exception:  # a defect must not end everybody's connections
+                logger.exception("the embedded broker failed at something that was due")

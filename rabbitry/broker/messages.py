@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.broker.fields import type_name
 from rabbitry.protocol.server.refusals import Refusal
-from rabbitry.protocol.wire.properties import Properties, decode_properties, encode_properties
+from rabbitry.protocol.wire.properties import Properties, decode_all_but_headers, decode_properties, encode_properties
 
 __all__ = ["Facts", "Message", "checked_expiration", "message_facts", "published_message", "with_headers"]
 
@@ -63,7 +64,12 @@ def _cached(properties: bytes) -> Facts:
 
 
 def _decoded(properties: bytes) -> Facts:
-    decoded = decode_properties(properties)
+    try:
+        decoded = decode_properties(properties)
+    except RemoteProtocolError as error:
+        if not _is_beyond(error):
+            raise
+        decoded = decode_all_but_headers(properties)
     return Facts(decoded.headers or {}, decoded.expiration, decoded.user_id, decoded.reply_to, decoded.priority)
 
 
@@ -73,6 +79,11 @@ def message_facts(properties: bytes) -> Facts:
     hot: a publisher's messages mostly have the same properties, and decoding takes 3 us.
     """
     return _cached(properties) if len(properties) <= 64 else _decoded(properties)
+
+
+def _is_beyond(error: RemoteProtocolError) -> bool:
+    """Whether the headers are only deeper or more than is decoded here: RabbitMQ passes such on, and so does this."""
+    return "more than" in error.text
 
 
 def published_message(exchange: str, routing_key: str, properties: bytes, body: bytes, facts: Facts) -> Message:
@@ -99,8 +110,11 @@ def _keys_in(headers: Mapping[str, Any], name: str) -> Sequence[str]:
 
 
 def with_headers(properties: bytes, headers: Mapping[str, Any], *, drop_expiration: bool = False) -> bytes:
-    """The properties with other headers."""
-    decoded: Properties = decode_properties(properties)
+    """The properties with other headers; as they are where those they have can't be decoded."""
+    try:
+        decoded: Properties = decode_properties(properties)
+    except RemoteProtocolError:
+        return properties
     decoded.headers = dict(headers) or None
     if drop_expiration:
         decoded.expiration = None

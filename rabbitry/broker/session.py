@@ -60,8 +60,8 @@ class Session:
                 self._take(event, now)
             except Refusal as refusal:
                 self._refuse(event, refusal, now)
-            except RemoteProtocolError as error:  # properties that are none
-                self._refuse(event, Refusal(502, str(error)), now)
+            except RemoteProtocolError:  # properties that are none, over which RabbitMQ stumbles
+                self._refuse(event, Refusal(541, "", (0, 0)), now)
             except Exception:
                 logger.exception("the embedded broker failed at %r", event)
                 self._refuse(event, Refusal(541, "the embedded broker failed"), now)

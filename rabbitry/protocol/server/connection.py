@@ -19,6 +19,7 @@ from rabbitry.protocol.server.events import Closing, Command, Ended, Event, Logi
 from rabbitry.protocol.server.handshake import HEADERS, MECHANISMS
 from rabbitry.protocol.server.refusals import Refusal, cut_text, octets_shown
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.codec import ShortStr
 from rabbitry.protocol.wire.constants import (
     BASIC_CLASS_ID,
     FRAME_BODY,
@@ -43,6 +44,16 @@ _pack_frame_head = Struct(">BHI").pack
 _OPEN = methods.ChannelOpen.key
 _CLOSE = methods.ChannelClose.key
 _CLOSE_OK = methods.ChannelCloseOk.key
+
+_SHORT_STRING = ShortStr.__metadata__[0]  # type: ignore[attr-defined]
+_NAMES = {key: tuple(field.name for field in row.fields if field.type is _SHORT_STRING) for key, row in METHODS.items()}
+"""The fields of each method that must be UTF-8. (RabbitMQ lets others pass: routes of messages, and tables.)"""
+
+
+def _is_malformed(text: str) -> bool:
+    """Whether it was decoded from what is not UTF-8."""
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
+
 
 HANDSHAKE_SECONDS = 10.0
 """How long a client may take to open its connection, as RabbitMQ's `handshake_timeout`."""
@@ -351,6 +362,10 @@ class ServerConnection:
         except (RemoteProtocolError, StructError):
             text = f"cannot decode <<{','.join(map(str, payload[4:]))}>>"
             raise Refusal(501, text, (row.class_id, row.method_id)) from None
+        for name in _NAMES[payload[:4]]:
+            value = getattr(decoded, name)
+            if not value.isascii() and _is_malformed(value):
+                raise Refusal(501, "Malformed UTF-8 in shortstr", (0, 0))
         return decoded
 
     # --- on a channel ----------------------------------------------------------------------------------------------

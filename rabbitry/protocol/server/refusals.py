@@ -53,7 +53,8 @@ class Refusal(Exception):
     @property
     def text(self) -> str:
         """The reply text, of any length."""
-        return f"{NAMES[self.code]} - {self.explanation}"
+        name = NAMES[self.code]
+        return f"{name} - {self.explanation}" if self.explanation else name
 
 
 def cut_text(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from struct import pack
+
 from rabbitry.protocol.wire import methods
 from tests.broker.conformance.catalogue import case
 from tests.broker.conformance.conversation import Channel, Conversation
@@ -467,3 +469,54 @@ def a_mistake_in_a_transaction_is_told_at_once(c: Conversation) -> None:
     ch.request(methods.TxSelect())
     ch.publish(b"1", "k", "missing")
     ch.sync()
+
+
+def with_octets(c: Conversation, octets: bytes) -> None:
+    """A message whose properties are these octets."""
+    ch = with_queues(c, "q")
+    ch.tell(methods.BasicPublish(routing_key=c.name("q")))
+    ch.connection.send_frame(2, 1, pack(">HHQ", 60, 0, 1) + octets)
+    ch.connection.send_frame(3, 1, b"m")
+    ch.connection.read_for(0.3)
+    if not ch.connection.is_over and ch.is_open:
+        ch.conversation.say(ch.request(methods.BasicGet(queue=c.name("q")), quiet=True))
+
+
+@case
+def headers_of_an_unknown_type(c: Conversation) -> None:
+    with_octets(c, b"\x20\x00" + pack(">I", 4) + b"\x01a?x")
+
+
+@case
+def headers_that_end_too_soon(c: Conversation) -> None:
+    with_octets(c, b"\x20\x00" + pack(">I", 40) + b"\x01aS")
+
+
+@case
+def properties_that_end_too_soon(c: Conversation) -> None:
+    with_octets(c, b"\x80\x00\x20abc")
+
+
+@case
+def octets_behind_the_properties(c: Conversation) -> None:
+    with_octets(c, b"\x10\x00\x02xyz")
+
+
+@case
+def a_text_that_is_not_utf_8(c: Conversation) -> None:
+    with_octets(c, b"\x80\x00\x02\xff\xfe")
+
+
+@case
+def a_routing_key_that_is_not_utf_8(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.bind("q", "amq.fanout")
+    ch.publish(b"m", "\udcff\udcfe", "amq.fanout")
+    ch.get()
+
+
+@case
+def a_queue_name_that_is_not_utf_8(c: Conversation) -> None:
+    ch = c.channel()
+    ch.connection.send_frame(1, 1, pack(">HHH", 50, 10, 0) + b"\x02\xff\xfe\x02" + pack(">I", 0))
+    ch.connection.read_for(0.5)
