@@ -117,7 +117,6 @@ class Channel:
         self._transaction.clear()
         for queue in queues:
             queue.dispatch(now)
-            queue.settle_limits(now)
 
     def _send(self, method: Method) -> None:
         self._peer.connection.send(self._number, method)
@@ -422,7 +421,6 @@ class Channel:
             self._unblock(consumers.items(), now)
         for queue in queues:
             queue.dispatch(now)
-            queue.settle_limits(now)
 
     def _recover(self, method: methods.BasicRecover | methods.BasicRecoverAsync, now: float) -> None:
         if not method.requeue:

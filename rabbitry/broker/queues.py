@@ -132,15 +132,15 @@ class Queue:
             self._expiring -= 1
 
     def _after(self, now: float) -> None:
-        """What limits say, once nobody takes more."""
-        if self._expiring:
-            self.expire(now)
-        if self.is_limited:
+        """What limits say, once nobody takes more: first of length, then of time."""
+        if self.is_limited and self.options.overflow == "drop-head":  # what comes back where others are refused, stays
             while self.count and self._is_over(self.count, self._bytes):
                 entry = self._ready.pop()
                 assert entry is not None
                 self._discount(entry)
                 self._bury(entry.message, self, "maxlen", now, entry.redelivered)
+        if self._expiring:
+            self.expire(now)
 
     def _is_over(self, count: int, octets: int) -> bool:
         options = self.options
@@ -196,10 +196,7 @@ class Queue:
                 self._ready.append(entry)
         else:
             self._ready.put_back(returned)
-
-    def settle_limits(self, now: float) -> None:
-        """After messages have come back and the consumers have had their turn."""
-        self._after(now)
+        self._after(now)  # ahead of any delivery: the first to go may be what has just come back
 
     def reject(self, entries: Sequence[Entry], now: float) -> None:
         """Messages that were given out are not wanted."""

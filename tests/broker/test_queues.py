@@ -78,7 +78,6 @@ def test_a_requeued_message_keeps_its_deadline() -> None:
     entry = queue.get(101.0)
     assert entry is not None
     queue.requeue([entry], 104.0)
-    queue.settle_limits(104.0)
     timers.run(105.0)
     assert grave.dead == [(b"m", "expired")]
 
