@@ -171,9 +171,11 @@ class Channel:
         if is_prioritised and any(queue.is_quorum for queue in queues):
             raise not_here("priorities of quorum queues are")
         if not exchange.name and message.routing_keys[0].startswith(_REPLY_PREFIX):
-            caller = vhost.reply_consumers.get(message.routing_keys[0])
+            name = message.routing_keys[0]
+            caller = vhost.reply_consumers.get(name)
             if caller is not None:
                 caller.deliver_reply(message)
+            mandatory = mandatory and not (self._peer.compat.replies_are_routed and vhost.has_made(name))
         if not queues and mandatory:
             self._return(message)
         accepted = True
@@ -221,10 +223,12 @@ class Channel:
 
     def deliver_reply(self, message: Message) -> None:
         """A reply to a call of this channel's."""
-        self._tag += 1
+        tag = self._tag + 1
+        if self._peer.compat.replies_are_routed:
+            self._tag = tag
         method = methods.BasicDeliver(
             consumer_tag=self._reply_tag,
-            delivery_tag=self._tag,
+            delivery_tag=tag,
             exchange=message.exchange,
             routing_key=message.routing_keys[0],
         )
@@ -239,9 +243,7 @@ class Channel:
         if self._reply_name:
             raise Refusal(406, "reply consumer already set")
         self._reply_tag = method.consumer_tag or generated_name("amq.ctag")
-        self._reply_name = generated_name("amq.rabbitmq.reply-to")
-        self._reply_name = _REPLY_PREFIX + self._reply_name.removeprefix(REPLY_TO + "-")
-        self._peer.vhost.reply_consumers[self._reply_name] = self
+        self._reply_name = self._peer.vhost.add_reply_consumer(self)
         if not method.nowait:
             self._send(methods.BasicConsumeOk(consumer_tag=self._reply_tag))
 

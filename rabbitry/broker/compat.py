@@ -54,6 +54,9 @@ class Compat:
     """Whether CC stays in the headers of what is dead-lettered with another routing key."""
     dead_are_redelivered: bool
     """Whether what has died after a delivery is marked as redelivered in its next queue."""
+    replies_are_routed: bool
+    """Whether a reply to an address of direct reply-to counts as routed, and as a delivery among those of its channel:
+    else it has the tag of the next one."""
     global_qos: bool
     """Whether channel-wide prefetch exists; else it is a prefetch of each consumer."""
 
@@ -77,6 +80,7 @@ _3_10 = Compat(
     believes_x_death=True,
     keeps_copies=False,
     dead_are_redelivered=False,
+    replies_are_routed=False,
     global_qos=True,
 )
 _4_0 = replace(
@@ -104,6 +108,7 @@ _4_3 = replace(
     delivery_count="acquired",
     get_from_single_active='<<"quorum">> queues',
     dead_are_redelivered=True,
+    replies_are_routed=True,
     global_qos=False,
 )
 

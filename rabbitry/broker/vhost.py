@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from base64 import urlsafe_b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
+from struct import pack
 from typing import Any, Protocol
 
 from rabbitry.broker.arguments import QUEUE_ARGUMENTS, queue_options
@@ -26,7 +28,7 @@ from rabbitry.broker.queues import Queue
 from rabbitry.broker.timers import Timers
 from rabbitry.protocol.server.refusals import Refusal
 
-__all__ = ["ReplyConsumer", "VirtualHost", "generated_name", "without_line_breaks"]
+__all__ = ["ReplyConsumer", "VirtualHost", "generated_name", "reply_name", "without_line_breaks"]
 
 _PREDECLARED = {
     "": "direct",
@@ -43,6 +45,14 @@ _LATER_TYPES = ("x-local-random", "x-modulus-hash", "x-jms-topic", "x-recent-his
 def generated_name(prefix: str) -> str:
     """A name that nobody else has, as RabbitMQ makes them: "amq.gen-…"."""
     return f"{prefix}-{urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip('=')}"
+
+
+def reply_name(node: bytes, number: int) -> str:
+    """Where replies to a channel are sent, shaped as RabbitMQ's: an Erlang process id and a key, which nobody can
+    guess. Clients tell from the former which addresses are of one broker."""
+    process = node + pack(">III", number, 0, 0x67000000)
+    key = secrets.token_bytes(16)
+    return f"amq.rabbitmq.reply-to.{b64encode(process).decode()}.{b64encode(key).decode()}"
 
 
 class ReplyConsumer(Protocol):
@@ -65,10 +75,26 @@ class VirtualHost:
         }
         self.reply_consumers: dict[str, ReplyConsumer] = {}
         """Those of direct reply-to, by the name that replies are sent to."""
+        self._node = b"\x83Xv\x00\x0ereply@%08d" % secrets.randbelow(10**8)  # as Erlang begins a process id
+        self._replies = count(1)
         self._timers = timers
         self._wall_offset = wall_offset
         self._dead: deque[tuple[Message, Queue, str, bool]] = deque()
         self._is_burying = False
+
+    def add_reply_consumer(self, consumer: ReplyConsumer) -> str:
+        """The name that replies to it are sent to."""
+        name = reply_name(self._node, next(self._replies))
+        self.reply_consumers[name] = consumer
+        return name
+
+    def has_made(self, name: str) -> bool:
+        """Whether replies were sent to this name here, now or earlier."""
+        process = name.removeprefix("amq.rabbitmq.reply-to.").partition(".")[0]
+        try:
+            return b64decode(process, validate=True).startswith(self._node)
+        except ValueError:
+            return False
 
     # --- names -----------------------------------------------------------------------------------------------------
 
@@ -252,11 +278,11 @@ class VirtualHost:
             raise Refusal(406, f"{resource} in use")
         del self.queues[queue.name]
         self._unbind_destination(queue)
-        count = queue.purge()
+        ready = queue.purge()
         for consumer in list(queue.consumers):
             queue.consumers.remove(consumer)
             consumer.channel.lose_consumer(consumer)
-        return count
+        return ready
 
     def _delete_unused(self, queue: Queue, now: float) -> None:
         if self.queues.get(queue.name) is queue:

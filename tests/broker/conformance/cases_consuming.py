@@ -470,8 +470,12 @@ def direct_reply_to(c: Conversation) -> None:
     caller.consume("amq.rabbitmq.reply-to", "replies", no_ack=True)
     caller.publish(b"request", reply_to="amq.rabbitmq.reply-to", correlation_id="1")
     c.pause()
-    server.request(methods.BasicGet(queue=c.name("q")), quiet=True)
-    caller.silent()
+    server.get()
+    server.confirm()
+    server.publish(b"reply", server.reply_to, correlation_id="1")
+    server.publish(b"mandatory", server.reply_to, mandatory=True)
+    caller.take(2)
+    caller.ack(1)
 
 
 @case
@@ -631,3 +635,59 @@ def consumers_of_two_queues_share_the_prefetch_of_the_channel(c: Conversation) -
     ch.silent()
     ch.ack(2, multiple=True)
     ch.take(2)
+
+
+@case
+def a_reply_to_a_caller_who_has_gone(c: Conversation) -> None:
+    caller, server = c.channel(), c.channel()
+    server.declare()
+    caller.consume("amq.rabbitmq.reply-to", "replies", no_ack=True)
+    caller.publish(b"request", reply_to="amq.rabbitmq.reply-to")
+    c.pause()
+    server.get()
+    caller.close()
+    server.confirm()
+    server.publish(b"reply", server.reply_to)
+    server.publish(b"mandatory", server.reply_to, mandatory=True)
+    server.silent()
+
+
+@case
+def a_reply_by_another_exchange(c: Conversation) -> None:
+    caller, server = c.channel(), c.channel()
+    server.declare()
+    caller.consume("amq.rabbitmq.reply-to", "replies", no_ack=True)
+    caller.publish(b"request", reply_to="amq.rabbitmq.reply-to")
+    c.pause()
+    server.get()
+    server.publish(b"reply", server.reply_to, "amq.direct", mandatory=True)
+    server.silent()
+    caller.silent()
+
+
+@case
+def a_reply_consumer_is_cancelled(c: Conversation) -> None:
+    ch = c.channel()
+    ch.consume("amq.rabbitmq.reply-to", "replies", no_ack=True)
+    ch.cancel("replies")
+    ch.consume("amq.rabbitmq.reply-to", "again", no_ack=True)
+    ch.cancel("again")
+    ch.publish(b"request", reply_to="amq.rabbitmq.reply-to")
+    ch.sync()
+
+
+@case
+def addresses_of_replies_that_are_none(c: Conversation) -> None:
+    for name in ("", ".", ".1", ".a.b.c"):
+        ch = c.channel()
+        ch.confirm()
+        ch.publish(b"reply", "amq.rabbitmq.reply-to" + name, mandatory=True)
+        ch.silent()
+
+
+@case
+def the_pseudo_queue_of_replies_is_no_queue(c: Conversation) -> None:
+    c.channel().get("amq.rabbitmq.reply-to")
+    c.channel().purge("amq.rabbitmq.reply-to")
+    c.channel().bind("amq.rabbitmq.reply-to", "amq.direct", "k")
+    c.channel().delete("amq.rabbitmq.reply-to")

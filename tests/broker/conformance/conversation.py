@@ -255,6 +255,7 @@ class Channel:
         self.is_open = True
         self.line: list[Any] = []  # what came unasked
         self.last_tag = 0
+        self.reply_to = ""  # of the last message, as it came
         self._replies: list[list[Any]] = []
         self._awaits = False
         self._confirms = 0
@@ -266,6 +267,7 @@ class Channel:
         conversation = self.conversation
         entry = _fields(method)
         if properties is not None:
+            self.reply_to = properties.reply_to or ""
             shown = {name: value for name in PROPERTIES if (value := getattr(properties, name)) is not None}
             entry += [conversation.plain(shown), body]
         if isinstance(method, methods.BasicDeliver | methods.BasicGetOk):
