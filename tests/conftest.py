@@ -44,6 +44,7 @@ LONG_FILES = (
     "whole/test_faults.py",
     "whole/test_hostile_server.py",
     "tutorials/test_tutorials.py",
+    "broker/conformance/test_conformance.py",
 )
 
 

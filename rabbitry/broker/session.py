@@ -170,9 +170,7 @@ class Session:
         if isinstance(event, Command):
             number, ids = event.number, (event.method.class_id, event.method.method_id)
         channel = self._channels.get(number)
-        if channel is not None:
-            channel.flush_confirms()
-        connection.refuse(number, refusal, ids)
+        connection.refuse(number, refusal, ids)  # what came just ahead is not confirmed any more, as in RabbitMQ
         if connection.state is not State.OPEN:
             self._release(now)
         elif channel is not None:

@@ -293,3 +293,17 @@ async def test_closing_wakes_who_waits() -> None:
         tg.start_soon(read)
         await anyio.wait_all_tasks_blocked()
         await one.aclose()
+
+
+async def test_what_came_just_ahead_of_a_refusal_is_not_confirmed() -> None:
+    """As in RabbitMQ, whose queues confirm a little later."""
+    async with Broker() as broker, broker.connect() as connection:
+        with pytest.raises(rabbitry.PublishesFailed) as caught:
+            async with connection.channel() as channel:
+                await channel.declare_queue("q")
+                async with channel.publisher() as publisher:
+                    await publisher.submit(b"good", routing_key="q")
+                    await publisher.submit(b"bad", exchange="missing")
+        assert [type(each) for each in caught.value.failures] == [rabbitry.OutcomeUnknown, rabbitry.Refused]
+        async with connection.channel() as channel:
+            assert (await channel.declare_queue("q", passive=True)).message_count == 1
