@@ -7,17 +7,20 @@ is touched: no file, no process, no port but the one asked for.
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
+from anyio.streams.stapled import MultiListener
 
 from rabbitry import Client, Connection, LocalProtocolError, connect, open_client
 from rabbitry._concurrency.clock import monotonic, wall_time
 from rabbitry._concurrency.scopes import background
-from rabbitry._transport import StreamTransport
+from rabbitry._transport import Poller, StreamTransport, make_poller
+from rabbitry._transport.addresses import peer_name
 from rabbitry.broker.compat import Version
 from rabbitry.broker.memory import memory_streams
 from rabbitry.broker.session import Session
@@ -28,6 +31,9 @@ __all__ = ["Broker"]
 
 
 logger = logging.getLogger("rabbitry")
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before others get their turn."""
 
 
 class Broker:
@@ -49,6 +55,7 @@ class Broker:
         self._exit: AsyncExitStack | None = None
         self._tg: TaskGroup | None = None
         self._earlier: anyio.Event | None = None
+        self._poller: Poller | None = None
         self._url = ""
 
     def __repr__(self) -> str:
@@ -125,9 +132,13 @@ class Broker:
             raise LocalProtocolError(f"the broker listens already, at {self._url}")
         listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
         address = listener.extra(SocketAttribute.local_address)
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        self._url = f"amqp://guest:guest@{shown}:{address[1]}"
-        running.start_soon(self._listen, listener)
+        self._url = f"amqp://guest:guest@{peer_name(address)}"
+        poller = make_poller()
+        if isinstance(poller, Poller):
+            self._poller = poller
+            running.start_soon(self._accept, listener, poller)
+        else:
+            running.start_soon(self._listen, listener)
 
     @property
     def url(self) -> str:
@@ -144,14 +155,45 @@ class Broker:
         return self._tg
 
     def _adopt(self, stream: ByteStream) -> StreamTransport:
-        self._running()
-        session = Session(self._world, self._sessions.discard)
+        session = self._new_session()
         transport = StreamTransport(stream, session)
-        self._sessions.add(session)
         session.start(transport, monotonic())
         return transport
 
-    async def _listen(self, listener: Listener[SocketStream]) -> None:
+    def _new_session(self) -> Session:
+        self._running()
+        session = Session(self._world, self._sessions.discard)
+        self._sessions.add(session)
+        return session
+
+    async def _accept(self, listener: MultiListener[SocketStream], poller: Poller) -> None:
+        """One task for all connections of the port, which the poller serves."""
+        try:
+            async with listener, anyio.create_task_group() as tg:
+                await tg.start(poller.run)
+                for each in listener.listeners:
+                    tg.start_soon(self._accept_at, each.extra(SocketAttribute.raw_socket), poller)
+        finally:
+            poller.close()
+
+    async def _accept_at(self, sock: socket.socket, poller: Poller) -> None:
+        while True:
+            await anyio.wait_readable(sock)
+            for _ in range(ACCEPTED_AT_ONCE):
+                try:
+                    accepted, address = sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:  # the client has left, or there are too many descriptors
+                    logger.warning("the embedded broker could not accept a connection: %s", error)
+                    await anyio.sleep(0.1)
+                    break
+                accepted.setblocking(False)
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                session = self._new_session()
+                session.start(poller.adopt(accepted, session, peer_name(address)), monotonic())
+
+    async def _listen(self, listener: MultiListener[SocketStream]) -> None:
         async with listener:
             await listener.serve(self._serve)
 
@@ -163,6 +205,8 @@ class Broker:
             if session.transport is not None:
                 session.transport.abort()
         self._sessions.clear()
+        if self._poller is not None:
+            self._poller.stop()
 
     def _wake(self) -> None:
         if self._earlier is not None:

@@ -25,6 +25,8 @@ __all__ = ["Session"]
 
 logger = logging.getLogger("rabbitry")
 
+LOOK_SECONDS = 0.02
+"""How often it is looked whether the last words have left."""
 LINGER_SECONDS = 5.0
 """How long the last words may take to leave."""
 GOODBYE_SECONDS = 30.0
@@ -34,7 +36,17 @@ GOODBYE_SECONDS = 30.0
 class Session:
     """What a transport calls (see `_transport.contracts.Endpoint`)."""
 
-    __slots__ = ("_channels", "_connection", "_is_ending", "_on_end", "_peer", "_user", "_world", "transport")
+    __slots__ = (
+        "_channels",
+        "_connection",
+        "_is_by_client",
+        "_on_end",
+        "_patience",
+        "_peer",
+        "_user",
+        "_world",
+        "transport",
+    )
 
     awaiting = 0
 
@@ -47,7 +59,8 @@ class Session:
         self._channels: dict[int, Channel] = {}
         self._user: User | None = None
         self._peer: Peer | None = None
-        self._is_ending = False
+        self._is_by_client = False
+        self._patience = 0.0  # until when an ended connection's transport is kept
         self.transport: Transport | None = None
 
     # --- what the transport calls ----------------------------------------------------------------------------------
@@ -72,15 +85,11 @@ class Session:
             self.transport.pause_reading()
 
     def data_to_send(self) -> bytes:
-        """What is queued; once there is nothing more, a connection that has ended is closed."""
+        """What is queued. There is room again, for what waits in queues."""
         data = self._connection.data_to_send()
         transport, peer = self.transport, self._peer
-        if transport is not None:
-            if transport.is_reading_paused:
-                transport.resume_reading()
-            if self._is_ending and not data:
-                transport.abort()
-                self._finish()
+        if transport is not None and transport.is_reading_paused:
+            transport.resume_reading()
         if peer is not None and peer.was_full:
             peer.was_full = False
             now = monotonic()
@@ -90,10 +99,16 @@ class Session:
 
     def handle_timer(self, now: float) -> float | None:
         """Heartbeats, and clients that have gone silent."""
-        following, is_over = self._connection.handle_timer(now)
-        if is_over or self._connection.state is State.CLOSED:
-            if self.transport is not None:
-                self.transport.abort()
+        transport, connection = self.transport, self._connection
+        if connection.is_over and transport is not None and now < self._patience:
+            if self._is_by_client:
+                return self._patience
+            if connection.out_size or transport.is_stalled:
+                return now + LOOK_SECONDS
+        following, is_over = connection.handle_timer(now)
+        if is_over or connection.is_over:
+            if transport is not None:
+                transport.abort()
             self._finish()
             return None
         self._wake()
@@ -120,7 +135,7 @@ class Session:
 
     def _wake(self) -> None:
         transport = self.transport
-        if transport is not None and not transport.scheduled and (self._connection.out_size or self._is_ending):
+        if transport is not None and not transport.scheduled and self._connection.out_size:
             transport.send_later()
 
     def _take(self, event: Event, now: float) -> None:
@@ -189,9 +204,10 @@ class Session:
 
     def _end(self, now: float, is_by_client: bool) -> None:
         """Close the transport once everything has left; a client that has said goodbye closes it itself."""
-        self._is_ending = not is_by_client
+        self._is_by_client = is_by_client
+        self._patience = now + (GOODBYE_SECONDS if is_by_client else LINGER_SECONDS)
         if self.transport is not None:
-            self.transport.start_timer(now + (GOODBYE_SECONDS if is_by_client else LINGER_SECONDS))
+            self.transport.start_timer(self._patience if is_by_client else now + LOOK_SECONDS)
 
     def _finish(self) -> None:
         self._release(monotonic())
