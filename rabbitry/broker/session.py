@@ -53,9 +53,7 @@ class Session:
     def __init__(self, world: World, on_end: Callable[[Session], None]) -> None:
         self._world = world
         self._on_end = on_end
-        self._connection = ServerConnection(
-            properties=world.properties(), unknown_protocol=world.compat.unknown_protocol
-        )
+        self._connection = ServerConnection(properties=world.properties, unknown_protocol=world.compat.unknown_protocol)
         self._channels: dict[int, Channel] = {}
         self._user: User | None = None
         self._peer: Peer | None = None

@@ -25,6 +25,8 @@ class World:
         self._wall_offset = wall_offset
         self.users: dict[str, User] = {}
         self.vhosts: dict[str, VirtualHost] = {}
+        self.properties = _properties(self.compat)
+        """What clients are told of the broker."""
         self.add_vhost("/")
         self.add_user("guest", "guest").permissions["/"] = Permissions(".*", ".*", ".*")
 
@@ -60,23 +62,24 @@ class World:
             raise Refusal(530, f"access to vhost '{name}' refused for user '{user.name}'")
         return vhost
 
-    def properties(self) -> dict[str, Any]:
-        """What clients are told of the broker."""
-        return {
-            "product": "RabbitMQ",
-            "version": self.compat.version,
-            "platform": "rabbitry embedded broker: a test double",
-            "copyright": "",
-            "information": "This is not RabbitMQ, but behaves like it where a test would notice.",
-            "capabilities": {
-                "publisher_confirms": True,
-                "exchange_exchange_bindings": True,
-                "basic.nack": True,
-                "consumer_cancel_notify": True,
-                "connection.blocked": True,
-                "consumer_priorities": True,
-                "authentication_failure_close": True,
-                "per_consumer_qos": True,
-                "direct_reply_to": True,
-            },
-        }
+
+def _properties(compat: Compat) -> dict[str, Any]:
+    capabilities = (
+        "publisher_confirms",
+        "exchange_exchange_bindings",
+        "basic.nack",
+        "consumer_cancel_notify",
+        "connection.blocked",
+        "consumer_priorities",
+        "authentication_failure_close",
+        "per_consumer_qos",
+        "direct_reply_to",
+    )
+    return {
+        "product": "RabbitMQ",
+        "version": compat.version,
+        "platform": "rabbitry embedded broker: a test double",
+        "copyright": "",
+        "information": "This is not RabbitMQ, but behaves like it where a test would notice.",
+        "capabilities": dict.fromkeys(capabilities, True),
+    }

@@ -14,7 +14,10 @@ from rabbitry.broker import Broker
 from rabbitry.broker.memory import KEPT, memory_streams
 from rabbitry.broker.peer import ROOM
 from rabbitry.broker.session import Session
+from rabbitry.protocol.wire import methods
+from tests.protocol.server.test_hostile import HANDSHAKE
 from tests.support.helpers import check_channel, until
+from tests.support.protocol_broker import method_frame
 
 
 def sessions(broker: Broker) -> set[Session]:
@@ -222,15 +225,65 @@ async def test_a_client_that_does_not_read_is_given_no_more() -> None:
 
 async def consume_without_reading(stream: anyio.abc.ByteStream) -> None:
     """The handshake blindly, and a consumer without acknowledgements."""
-    from rabbitry.protocol.wire import methods
-    from tests.protocol.server.test_hostile import HANDSHAKE
-    from tests.support.protocol_broker import method_frame
-
     for data in HANDSHAKE:
         await stream.send(data)
     await stream.send(method_frame(1, methods.ChannelOpen()))
     await stream.send(method_frame(1, methods.BasicConsume(queue="q", no_ack=True)))
     await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", ["port", "memory"])
+async def test_the_last_words_reach_a_client_that_reads_late(way: str) -> None:
+    async with Broker() as broker:
+        await broker.listen()
+        async with broker.connect() as connection, connection.channel() as channel:
+            await channel.declare_queue("q")
+            for _ in range(15):
+                await channel.publish(b"x" * 200_000, routing_key="q")
+        port = int(broker.url.rpartition(":")[2])
+        stream = await (anyio.connect_tcp("127.0.0.1", port) if way == "port" else broker.dial("", 0))
+        async with stream:
+            await consume_without_reading(stream)
+            await stream.send(method_frame(5, methods.QueuePurge(queue="q")))  # on no channel
+            await anyio.sleep(0.3)
+            data = bytearray()
+            closed = b"CHANNEL_ERROR - expected 'channel.open'"
+            with anyio.fail_after(10):
+                while closed not in data[-200:]:
+                    data += await stream.receive()
+                await stream.send(method_frame(0, methods.ConnectionCloseOk()))
+                with pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+            assert data.count(b"x") >= 15 * 200_000
+        await until(lambda: not sessions(broker))
+
+
+async def test_one_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rabbitry.protocol.server.connection.HANDSHAKE_SECONDS", 0.1)
+    async with Broker() as broker:
+        await broker.listen()
+        stream = await anyio.connect_tcp("127.0.0.1", int(broker.url.rpartition(":")[2]))
+        async with stream:
+            with anyio.fail_after(5), pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+        assert not sessions(broker)
+
+
+async def test_many_connections_at_once() -> None:
+    async with Broker() as broker:
+        await broker.listen()
+        async with rabbitry.open_reactor() as reactor, anyio.create_task_group() as tg:
+            for index in range(100):
+                tg.start_soon(use, reactor, broker.url, f"q{index}")
+        await until(lambda: not sessions(broker))
+
+
+async def use(reactor: rabbitry.Reactor, url: str, name: str) -> None:
+    async with reactor.connect(url) as connection, connection.channel() as channel:
+        await channel.declare_queue(name, exclusive=True)
+        await channel.publish(name.encode(), routing_key=name)
+        delivery = await channel.get(name)
+        assert delivery is not None and delivery.body == name.encode()
 
 
 # --- memory streams --------------------------------------------------------------------------------------------------
