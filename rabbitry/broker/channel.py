@@ -175,6 +175,8 @@ class Channel:
             caller = vhost.reply_consumers.get(name)
             if caller is not None:
                 caller.deliver_reply(message)
+            elif vhost.stumbles_over(name):
+                raise Refusal(541, "", (0, 0))
             mandatory = mandatory and not (self._peer.compat.replies_are_routed and vhost.has_made(name))
         if not queues and mandatory:
             self._return(message)

@@ -54,6 +54,9 @@ class Compat:
     """Whether CC stays in the headers of what is dead-lettered with another routing key."""
     dead_are_redelivered: bool
     """Whether what has died after a delivery is marked as redelivered in its next queue."""
+    stumbles_over: Literal["foreign", "malformed", ""]
+    """Addresses of direct reply-to over which it ends the connection (541), as a defect of its own: those that it has
+    not made, those that are none, or no such address."""
     replies_are_routed: bool
     """Whether a reply to an address of direct reply-to counts as routed, and as a delivery among those of its channel:
     else it has the tag of the next one."""
@@ -80,6 +83,7 @@ _3_10 = Compat(
     believes_x_death=True,
     keeps_copies=False,
     dead_are_redelivered=False,
+    stumbles_over="foreign",
     replies_are_routed=False,
     global_qos=True,
 )
@@ -100,6 +104,7 @@ _4_0 = replace(
     tells_last_death=True,
     believes_x_death=False,
     keeps_copies=True,
+    stumbles_over="malformed",
 )
 _4_3 = replace(
     _4_0,
@@ -108,6 +113,7 @@ _4_3 = replace(
     delivery_count="acquired",
     get_from_single_active='<<"quorum">> queues',
     dead_are_redelivered=True,
+    stumbles_over="",
     replies_are_routed=True,
     global_qos=False,
 )

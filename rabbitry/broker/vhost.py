@@ -55,6 +55,14 @@ def reply_name(node: bytes, number: int) -> str:
     return f"amq.rabbitmq.reply-to.{b64encode(process).decode()}.{b64encode(key).decode()}"
 
 
+def _process(name: str) -> bytes:
+    """The process id in a reply name; nothing if there is none."""
+    try:
+        return b64decode(name.removeprefix("amq.rabbitmq.reply-to.").partition(".")[0], validate=True)
+    except ValueError:
+        return b""
+
+
 class ReplyConsumer(Protocol):
     """A channel that consumes from the pseudo-queue of direct reply-to."""
 
@@ -90,11 +98,13 @@ class VirtualHost:
 
     def has_made(self, name: str) -> bool:
         """Whether replies were sent to this name here, now or earlier."""
-        process = name.removeprefix("amq.rabbitmq.reply-to.").partition(".")[0]
-        try:
-            return b64decode(process, validate=True).startswith(self._node)
-        except ValueError:
-            return False
+        return _process(name).startswith(self._node)
+
+    def stumbles_over(self, name: str) -> bool:
+        """Whether RabbitMQ would at this reply name, to which nobody listens."""
+        if self.compat.stumbles_over == "foreign":
+            return name.count(".") == 4 and not self.has_made(name)
+        return self.compat.stumbles_over == "malformed" and name.count(".") == 4 and _process(name)[:1] != b"\x83"
 
     # --- names -----------------------------------------------------------------------------------------------------
 

@@ -691,3 +691,12 @@ def the_pseudo_queue_of_replies_is_no_queue(c: Conversation) -> None:
     c.channel().purge("amq.rabbitmq.reply-to")
     c.channel().bind("amq.rabbitmq.reply-to", "amq.direct", "k")
     c.channel().delete("amq.rabbitmq.reply-to")
+
+
+@case
+def addresses_of_replies_that_nobody_made(c: Conversation) -> None:
+    for name in (".a.b", ".abcd.efgh", ".g1h2AA5yZXBseUAxNDUyMTMxNgAAArYAAAAAawx6jg==.AAAA"):
+        ch = c.channel()
+        ch.confirm()
+        ch.publish(b"reply", "amq.rabbitmq.reply-to" + name, mandatory=True)
+        ch.silent()
