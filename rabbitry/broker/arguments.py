@@ -6,7 +6,7 @@ One that RabbitMQ doesn't know it passes over, and so does this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,13 @@ def _kind(value: Any, arguments: Mapping[str, Any]) -> str:
     return str(value)
 
 
+def _limit(value: Any, arguments: Mapping[str, Any]) -> int:
+    """RabbitMQ takes anything."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise not_here(f"x-delivery-limit of type {type_name(value)} is")
+    return value
+
+
 def _flag(value: Any, arguments: Mapping[str, Any]) -> bool:
     if not isinstance(value, bool):
         raise _Invalid(f"{{unacceptable_type,{type_name(value)}}}")
@@ -133,7 +140,7 @@ _CHECKS: dict[str, tuple[_Check, str]] = {
     "x-queue-mode": (_mode, ""),
     "x-single-active-consumer": (_flag, "single_active"),
     "x-queue-type": (_kind, "kind"),
-    "x-delivery-limit": (_at_least_zero, "delivery_limit"),
+    "x-delivery-limit": (_limit, "delivery_limit"),
 }
 QUEUE_ARGUMENTS = tuple(_CHECKS)
 """The arguments that must be equal when a queue is declared again, in RabbitMQ's order."""
@@ -156,8 +163,9 @@ _NOT_HERE = (
 )
 
 
-def queue_options(resource: str, arguments: Mapping[str, Any]) -> QueueOptions:
-    """The options of a queue to be declared; `resource` is the queue in RabbitMQ's words. Raises `Refusal`."""
+def queue_options(resource: str, arguments: Mapping[str, Any], versions: Sequence[int]) -> QueueOptions:
+    """The options of a queue to be declared; `resource` is the queue in RabbitMQ's words, `versions` are those that
+    classic queues can have. Raises `Refusal`."""
     fields: dict[str, Any] = {}
     for name, (check, field) in _CHECKS.items():
         if name in arguments:
@@ -167,6 +175,10 @@ def queue_options(resource: str, arguments: Mapping[str, Any]) -> QueueOptions:
                 raise Refusal(406, f"invalid arg '{name}' for {resource}: {invalid}") from None
             if field:
                 fields[field] = value
+    version = arguments.get("x-queue-version", versions[-1])
+    if version not in versions:
+        text = f"invalid arg 'x-queue-version' for {resource}: \"unsupported queue version '{version}'\""
+        raise Refusal(406, text)
     kind = fields.get("kind", "classic")
     if kind == "stream":
         raise not_here("streams are")

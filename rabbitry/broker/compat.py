@@ -33,10 +33,14 @@ class Compat:
     """Whether a publish's user-id is checked before its expiration."""
     default_queue_type: bool
     """Whether a queue declared without `x-queue-type` has one: classic."""
+    queue_versions: tuple[int, ...]
+    """What `x-queue-version` may be."""
+    most_wildcards: int | None
+    """How many "#" a topic binding may have."""
     exact_numbers: bool
     """Whether the headers exchange tells 1 from 1.0."""
     delivery_limit: int | None
-    """How often a quorum queue redelivers by default."""
+    """How often a quorum queue redelivers by default, where a limit below zero is none."""
     delivery_count: Literal["got", "returned", "acquired"]
     """Which counts quorum queues put into the headers: of deliveries that failed, from the first, and of what is got
     always; or from the first; or, beside them, how often the message was handed out, where a nack is no failure."""
@@ -73,6 +77,8 @@ _3_10 = Compat(
     checks_passive_declare=False,
     checks_user_id_first=True,
     default_queue_type=False,
+    queue_versions=(1, 2),
+    most_wildcards=None,
     exact_numbers=False,
     delivery_limit=None,
     delivery_count="got",
@@ -109,6 +115,8 @@ _4_0 = replace(
 _4_3 = replace(
     _4_0,
     version="4.3.0",
+    queue_versions=(2,),
+    most_wildcards=2,
     checks_passive_declare=True,
     delivery_count="acquired",
     get_from_single_active='<<"quorum">> queues',

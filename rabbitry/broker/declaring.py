@@ -104,6 +104,9 @@ def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, no
         queue.touch(now)
     else:
         if not name:
+            if method.arguments.get("x-queue-type") in ("quorum", "stream"):
+                kind = method.arguments["x-queue-type"]
+                raise Refusal(406, f"Cannot declare a server-named queue for type rabbit_{kind}_queue")
             name = generated_name("amq.gen")
         else:
             vhost.check_name("queue", name)

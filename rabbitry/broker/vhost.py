@@ -231,7 +231,7 @@ class VirtualHost:
             return found
         check_new()
         resource = self.called("queue", name)
-        options = queue_options(resource, arguments)
+        options = queue_options(resource, arguments, self.compat.queue_versions)
         if options.kind == "quorum":
             for is_wrong, what in (
                 (auto_delete, "auto-delete"),
@@ -240,8 +240,10 @@ class VirtualHost:
             ):
                 if is_wrong:
                     raise Refusal(406, f"invalid property '{what}' for {resource}")
-        if options.kind == "quorum" and options.delivery_limit is None and self.compat.delivery_limit is not None:
-            options = replace(options, delivery_limit=self.compat.delivery_limit)
+        default = self.compat.delivery_limit
+        if options.kind == "quorum" and default is not None:
+            limit = default if options.delivery_limit is None else options.delivery_limit
+            options = replace(options, delivery_limit=None if limit < 0 else limit)
         queue = self.queues[name] = Queue(
             name,
             options,
@@ -309,6 +311,9 @@ class VirtualHost:
         """Bind, unless it is bound so already."""
         if source.type == "headers":
             check_headers_binding(arguments)
+        most, count = self.compat.most_wildcards, key.split(".").count("#")
+        if source.type == "topic" and most is not None and count > most:
+            raise Refusal(406, f"Topic binding key '{key}' uses {count} '#' wildcards, at most {most} are allowed")
         identity = _identity(destination, key, arguments)
         if identity in source.bindings:
             return

@@ -700,3 +700,21 @@ def addresses_of_replies_that_nobody_made(c: Conversation) -> None:
         ch.confirm()
         ch.publish(b"reply", "amq.rabbitmq.reply-to" + name, mandatory=True)
         ch.silent()
+
+
+@case
+def a_delivery_limit_below_zero_is_none(c: Conversation) -> None:
+    ch = filled_quorum(c, 1, x_delivery_limit=-1)
+    for index in range(1, 24):
+        ch.request(methods.BasicGet(queue=c.name("q")), quiet=True)
+        ch.reject(index)
+        c.pause(0.03)
+    ch.get()
+
+
+@case
+def a_delivery_limit_of_zero(c: Conversation) -> None:
+    ch = filled_quorum(c, 2, x_delivery_limit=0)
+    ch.reject(ch.get())
+    c.pause()
+    ch.drain()

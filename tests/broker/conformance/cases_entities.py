@@ -559,3 +559,47 @@ def a_user_may_not_bind(c: Conversation) -> None:
     c.channel().exchange("x")
     c.channel("limited").bind("q", "x", "k")
     c.channel("limited").bind_exchange("x", "amq.direct", "k")
+
+
+@case
+def a_transient_queue_that_is_not_exclusive(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare(durable=False)
+    ch = c.channel()
+    ch.declare("other", durable=False, auto_delete=True)
+    ch = c.channel()
+    ch.declare("third", {"x-expires": 60000}, durable=False)
+
+
+@case
+def a_binding_key_of_many_wildcards(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare()
+    ch.bind("q", "amq.topic", "#.a.#")
+    ch.bind("q", "amq.topic", "#.a.#.b.#")
+
+
+@case
+def arguments_that_are_passed_over(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare(
+        arguments={"x-queue-master-locator": "min-masters", "x-queue-version": 1, "x-anything": [1, {"a": None}]}
+    )
+    ch.publish()
+    ch.get()
+
+
+@case
+def the_delivery_limit_of_a_quorum_queue_is_none(c: Conversation) -> None:
+    c.channel().quorum(arguments={"x-delivery-limit": -1})
+    c.channel().quorum(arguments={"x-delivery-limit": "5"})
+
+
+@case
+def a_server_named_quorum_queue(c: Conversation) -> None:
+    c.channel().request(methods.QueueDeclare(queue="", durable=True, arguments={"x-queue-type": "quorum"}))
+
+
+@case
+def what_a_quorum_queue_may_overflow_into(c: Conversation) -> None:
+    c.channel().quorum(arguments={"x-overflow": "reject-publish-dlx"})
