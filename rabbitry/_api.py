@@ -204,6 +204,7 @@ async def open_client(
     connect_timeout: float | timedelta | None = None,
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
     client_properties: Mapping[str, Any] | None = None,
+    dial: Dial | None = None,
     ssl_context: ssl.SSLContext | None = None,
     drain: float | timedelta = DEFAULT_DRAIN,
     instrumentation: Instrumentation | None = None,
@@ -242,6 +243,7 @@ async def open_client(
         "connect_timeout": connect_timeout,
         "max_message_size": max_message_size,
         "client_properties": client_properties,
+        "dial": dial,
         "ssl_context": ssl_context,
         "drain": drain,
         "instrumentation": instrumentation,
@@ -269,6 +271,7 @@ class ClientOptions(TypedDict, total=False):
     connect_timeout: float | timedelta | None
     max_message_size: int
     client_properties: Mapping[str, Any] | None
+    dial: Dial | None
     ssl_context: ssl.SSLContext | None
     drain: float | timedelta
     instrumentation: Instrumentation | None
@@ -335,6 +338,7 @@ def _client(
         "connect_timeout": options.get("connect_timeout"),
         "max_message_size": options.get("max_message_size", DEFAULT_MAX_MESSAGE_SIZE),
         "client_properties": options.get("client_properties"),
+        "dial": options.get("dial"),
         "ssl_context": options.get("ssl_context"),
     }
     kinds = kinds_for(instruments)

@@ -48,6 +48,7 @@ LONG_FILES = (
     "recipes/test_broker_restarts.py",
     "tutorials/test_tutorials.py",
     "recipes/test_web_service.py",
+    "broker/conformance/test_conformance.py",
 )
 
 

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from rabbitry._cli.flags import lists, messages, rpc, topology
+from rabbitry._cli.flags import broker, lists, messages, rpc, topology
 from rabbitry._cli.flags.parser import EXIT_CODES, VALUED, Parser, wrapped
 
 EXAMPLES = """examples:
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="show the version, and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
-    for group in (messages, topology, rpc, lists):
+    for group in (messages, topology, rpc, lists, broker):
         group.add_to(commands)
     return parser
 

@@ -146,13 +146,17 @@ class Poller:
                 code = errno.ECONNABORTED
             if code:
                 raise os_error(code, peer)
-            transport = SocketTransport(self, sock, endpoint, peer)
-            self._transports[transport.fd] = transport
-            transport.watch()
-            return transport
+            return self.adopt(sock, endpoint, peer)
         except BaseException:
             sock.close()
             raise
+
+    def adopt(self, sock: socket.socket, endpoint: Endpoint, peer: str) -> SocketTransport:
+        """A transport over a socket that is connected, does not block and now belongs to the poller."""
+        transport = SocketTransport(self, sock, endpoint, peer)
+        self._transports[transport.fd] = transport
+        transport.watch()
+        return transport
 
     async def _wait_connected(self, sock: socket.socket) -> None:
         """Wait for the first event; one-shot, so that a HUP does not repeat until this task has run."""

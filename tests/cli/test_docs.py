@@ -73,5 +73,5 @@ def test_only_public_names_are_used(path: Path) -> None:
             assert not re.match("_[a-z]", node.attr) or node.attr == "_replace", node.attr
         for name in names:
             if name.startswith("rabbitry") and not name.startswith("rabbitry._cli"):
-                assert re.fullmatch("rabbitry(\\.[A-Z]\\w*)?", name), name
+                assert re.fullmatch("rabbitry(\\.broker)?(\\.[A-Z]\\w*)?", name), name
             assert not name.startswith("loadtest")

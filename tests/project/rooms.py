@@ -20,6 +20,7 @@ ROOMS = (
     "rabbitry._transport",
     "rabbitry.protocol.wire",
     "rabbitry.protocol.client",
+    "rabbitry.protocol.server",
     "rabbitry.protocol",
     "rabbitry._values",
     "rabbitry._message",  # an alias for one release
@@ -35,6 +36,7 @@ ROOMS = (
     "rabbitry",
     "rabbitry.opentelemetry",
     "rabbitry.blocking",
+    "rabbitry.broker",
     "rabbitry.testing.rabbitmq",
     "rabbitry.testing.faults",
     "rabbitry.testing",
@@ -60,6 +62,7 @@ ROOMS = (
 DOORS = (
     "rabbitry",
     "rabbitry.blocking",
+    "rabbitry.broker",
     "rabbitry.opentelemetry",
     "rabbitry.protocol",
     "rabbitry.testing",
@@ -76,10 +79,19 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.protocol.wire": ("rabbitry._errors",),
     "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
+    "rabbitry.protocol.server": ("rabbitry.protocol.wire", "rabbitry._errors"),
     "rabbitry.protocol": ("rabbitry.protocol.client", "rabbitry.protocol.wire", "rabbitry._errors"),
     "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.testing.rabbitmq": (),
     "rabbitry.blocking": ("rabbitry", "rabbitry._values", "rabbitry._secrets"),
+    "rabbitry.broker": (  # rabbitry: for `connect` and `open_client`; see test_the_brokers_core_is_pure
+        "rabbitry",
+        "rabbitry.protocol.server",
+        "rabbitry.protocol.wire",
+        "rabbitry._transport",
+        "rabbitry._concurrency",
+        "rabbitry._errors",
+    ),
     "loadtest.units": (),
     "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
 }

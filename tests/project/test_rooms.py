@@ -65,6 +65,20 @@ def test_protocol_does_no_io(module: str) -> None:
     assert not {name.partition(".")[0] for name in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL
 
 
+BROKERS_THIN_PARTS = ("broker", "memory", "session")
+
+
+def test_the_brokers_core_is_pure() -> None:
+    """What decides is synchronous, with time as an argument: only the thin parts know streams, tasks and clocks."""
+    allowed = ("rabbitry.broker", "rabbitry.protocol.server", "rabbitry.protocol.wire", "rabbitry._errors")
+    for module in GRAPH.sources:
+        room, _, name = module.rpartition(".")
+        if room == "rabbitry.broker" and name not in BROKERS_THIN_PARTS:
+            assert not {each.partition(".")[0] for each in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL, module
+            outside = [other for other in GRAPH.imports[module] if not any(is_within(other, each) for each in allowed)]
+            assert not outside, f"{module} imports {outside}"
+
+
 def test_the_readme_shows_the_rooms_in_their_order() -> None:
     shown = re.findall(r"^  (_?[a-z_.]+(?:/[a-z]+)?)[/ ]", ARCHITECTURE, re.M)
     names = [room.partition(".")[2].replace(".", "/") for room in ROOMS]

@@ -1,0 +1,130 @@
+"""What differs between RabbitMQ's versions, as values: one row a version, each field one difference.
+
+What must stay true: nothing else asks for a version. `tests/broker/conformance` verifies each against that version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+__all__ = ["COMPAT", "Compat", "Version"]
+
+Version: TypeAlias = Literal["3.10", "4.0", "4.3"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compat:
+    """How one version of RabbitMQ behaves where others do otherwise."""
+
+    version: str
+    """As it tells its clients."""
+    unknown_protocol: bytes
+    """What answers a protocol header that isn't AMQP 0-9-1's."""
+    unknown_exchange_type: int
+    """The reply code for an exchange type that doesn't exist."""
+    has_plugin_types: bool
+    """Whether types of exchanges that are plugins elsewhere come with it."""
+    names_access: bool
+    """Whether refused access is told by its kind: "write access to …"."""
+    checks_passive_declare: bool
+    """Whether a passive declare of a queue asks for the permission to configure it."""
+    checks_user_id_first: bool
+    """Whether a publish's user-id is checked before its expiration."""
+    default_queue_type: bool
+    """Whether a queue declared without `x-queue-type` has one: classic."""
+    queue_versions: tuple[int, ...]
+    """What `x-queue-version` may be."""
+    most_wildcards: int | None
+    """How many "#" a topic binding may have."""
+    exact_numbers: bool
+    """Whether the headers exchange tells 1 from 1.0."""
+    delivery_limit: int | None
+    """How often a quorum queue redelivers by default, where a limit below zero is none."""
+    delivery_count: Literal["got", "returned", "acquired"]
+    """Which counts quorum queues put into the headers: of deliveries that failed, from the first, and of what is got
+    always; or from the first; or, beside them, how often the message was handed out, where a nack is no failure."""
+    quorum_priorities: bool
+    """Whether quorum queues heed priorities, which the embedded broker's don't."""
+    requeues_behind: bool
+    """Whether a quorum queue without a delivery limit has messages that come back at its end."""
+    get_from_single_active: str
+    """The words for quorum queues in the refusal of a get."""
+    tells_last_death: bool
+    """Whether dead-lettered messages have `x-last-death-*`."""
+    believes_x_death: bool
+    """Whether the `x-death` of a message that a client publishes counts."""
+    keeps_copies: bool
+    """Whether CC stays in the headers of what is dead-lettered with another routing key."""
+    dead_are_redelivered: bool
+    """Whether what has died after a delivery is marked as redelivered in its next queue."""
+    stumbles_over: Literal["foreign", "malformed", ""]
+    """Addresses of direct reply-to over which it ends the connection (541), as a defect of its own: those that it has
+    not made, those that are none, or no such address."""
+    replies_are_routed: bool
+    """Whether a reply to an address of direct reply-to counts as routed, and as a delivery among those of its channel:
+    else it has the tag of the next one."""
+    global_qos: bool
+    """Whether channel-wide prefetch exists; else it is a prefetch of each consumer."""
+
+
+_3_10 = Compat(
+    version="3.10.8",
+    unknown_protocol=b"AMQP\x00\x00\x09\x01",
+    unknown_exchange_type=503,
+    has_plugin_types=False,
+    names_access=False,
+    checks_passive_declare=False,
+    checks_user_id_first=True,
+    default_queue_type=False,
+    queue_versions=(1, 2),
+    most_wildcards=None,
+    exact_numbers=False,
+    delivery_limit=None,
+    delivery_count="got",
+    quorum_priorities=False,
+    requeues_behind=True,
+    get_from_single_active="quorum queues",
+    tells_last_death=False,
+    believes_x_death=True,
+    keeps_copies=False,
+    dead_are_redelivered=False,
+    stumbles_over="foreign",
+    replies_are_routed=False,
+    global_qos=True,
+)
+_4_0 = replace(
+    _3_10,
+    version="4.0.5",
+    unknown_protocol=b"AMQP\x03\x01\x00\x00",
+    unknown_exchange_type=406,
+    has_plugin_types=True,
+    names_access=True,
+    checks_user_id_first=False,
+    default_queue_type=True,
+    exact_numbers=True,
+    delivery_limit=20,
+    delivery_count="returned",
+    quorum_priorities=True,
+    requeues_behind=False,
+    tells_last_death=True,
+    believes_x_death=False,
+    keeps_copies=True,
+    stumbles_over="malformed",
+)
+_4_3 = replace(
+    _4_0,
+    version="4.3.0",
+    queue_versions=(2,),
+    most_wildcards=2,
+    checks_passive_declare=True,
+    delivery_count="acquired",
+    get_from_single_active='<<"quorum">> queues',
+    dead_are_redelivered=True,
+    stumbles_over="",
+    replies_are_routed=True,
+    global_qos=False,
+)
+
+COMPAT: dict[str, Compat] = {"3.10": _3_10, "4.0": _4_0, "4.3": _4_3}
+"""The versions that the broker can be."""

@@ -1,0 +1,134 @@
+"""Consumers of one queue and whose turn it is: round robin among those that can take a message, priorities first.
+
+What must stay true: who can take nothing costs nothing, as it has left the turn until it can; settling is O(1).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rabbitry.broker.entries import Entry
+
+__all__ = ["Consumer", "Consumers", "Receiver"]
+
+
+class Receiver(Protocol):
+    """A channel, as queues see it."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its connection takes more: False while too much waits to be sent."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its channel-wide prefetch is reached."""
+        ...
+
+    def deliver(self, consumer: Consumer, entry: Entry) -> None:
+        """Send it to the client, and remember it until it is settled (unless the consumer needs no ack)."""
+        ...
+
+    def lose_consumer(self, consumer: Consumer) -> None:
+        """Its queue was deleted."""
+        ...
+
+
+class Consumer:
+    """One consumer. `prefetch` 0 is no limit."""
+
+    __slots__ = ("channel", "exclusive", "is_waiting", "no_ack", "prefetch", "priority", "tag", "unacked")
+
+    def __init__(
+        self, channel: Receiver, tag: str, *, no_ack: bool, prefetch: int, priority: int, exclusive: bool
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.no_ack = no_ack
+        self.prefetch = prefetch
+        self.priority = priority
+        self.exclusive = exclusive
+        self.unacked = 0
+        self.is_waiting = False
+        """It has left the turn, as it could take nothing."""
+
+    @property
+    def can_take(self) -> bool:
+        """Whether a message may be delivered to it now."""
+        channel = self.channel
+        if not channel.has_room:
+            return False
+        if self.no_ack:
+            return True
+        return not (self.prefetch and self.unacked >= self.prefetch) and not channel.is_full
+
+
+class Consumers:
+    """All consumers of a queue."""
+
+    __slots__ = ("_all", "_priorities", "_turns", "is_single_active")
+
+    def __init__(self, is_single_active: bool) -> None:
+        self.is_single_active = is_single_active
+        self._all: dict[Consumer, None] = {}
+        self._turns: dict[int, deque[Consumer]] = {}
+        self._priorities: list[int] = []  # those of `_turns`, the highest first
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(self._all)
+
+    def __contains__(self, consumer: object) -> bool:
+        return consumer in self._all
+
+    def add(self, consumer: Consumer) -> None:
+        """The last to come in its turn."""
+        self._all[consumer] = None
+        self._enter(consumer)
+
+    def _enter(self, consumer: Consumer) -> None:
+        consumer.is_waiting = False
+        if consumer.priority not in self._turns:
+            self._turns[consumer.priority] = deque()
+            self._priorities = sorted(self._turns, reverse=True)
+        self._turns[consumer.priority].append(consumer)
+
+    def remove(self, consumer: Consumer) -> None:
+        """It is gone."""
+        del self._all[consumer]
+        if not consumer.is_waiting:
+            self._turns[consumer.priority].remove(consumer)
+
+    def unblock(self, consumer: Consumer) -> bool:
+        """Let it back into the turn if it can take a message again. True if it came back."""
+        if self.is_single_active:
+            return consumer is self.active
+        if consumer.is_waiting and consumer in self._all and consumer.can_take:
+            self._enter(consumer)
+            return True
+        return False
+
+    def next(self) -> Consumer | None:
+        """Whose turn it is; None if nobody can take a message."""
+        if self.is_single_active:
+            active = self.active
+            return active if active is not None and active.can_take else None
+        for priority in self._priorities:
+            turn = self._turns[priority]
+            while turn:
+                consumer = turn.popleft()
+                if consumer.can_take:
+                    turn.append(consumer)
+                    return consumer
+                consumer.is_waiting = True
+        return None
+
+    @property
+    def active(self) -> Consumer | None:
+        """The one that gets messages where only one does: the first that came."""
+        return next(iter(self._all), None)

@@ -1,0 +1,266 @@
+"""A queue: messages in, deliveries out, under its limits. Classic and quorum queues in what can be seen of them.
+
+What must stay true: a message is ready, or it was given to somebody who has not settled it, or it is gone: then it was
+acknowledged, dropped or dead-lettered, once. Nothing waits: whoever calls brings the time (`now`, in seconds), and what
+is due later is left with the timers. Knows channels as receivers, and the virtual host as what takes the dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rabbitry.broker.arguments import QueueOptions
+from rabbitry.broker.consumers import Consumer, Consumers
+from rabbitry.broker.entries import Entry, InPlace, ReturnsFirst
+from rabbitry.broker.exchanges import Binding
+from rabbitry.broker.messages import Message
+from rabbitry.broker.timers import Timers
+
+__all__ = ["Bury", "Queue"]
+
+Bury: TypeAlias = Callable[[Message, "Queue", str, float, bool], None]
+"""Takes a message that has died in a queue, the reason ("rejected", "expired", "maxlen", …), the time, and whether
+somebody had it before.
+"""
+
+
+class Queue:
+    """One queue. `owner` is the connection that alone may use it, if any."""
+
+    __slots__ = (
+        "_bury",
+        "_bytes",
+        "_expiring",
+        "_places",
+        "_ready",
+        "_requeues_behind",
+        "_timers",
+        "_used",
+        "_wakes_at",
+        "arguments",
+        "auto_delete",
+        "consumers",
+        "count",
+        "durable",
+        "incoming",
+        "is_limited",
+        "is_quorum",
+        "name",
+        "on_unused",
+        "options",
+        "owner",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        options: QueueOptions,
+        *,
+        bury: Bury,
+        timers: Timers,
+        now: float,
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: object = None,
+        arguments: Mapping[str, Any] | None = None,
+        requeues_behind: bool = False,
+        on_unused: Callable[[Queue, float], None] = lambda queue, now: None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        self.arguments = arguments or {}
+        self.incoming: dict[Binding, None] = {}  # of which it is the destination
+        self.consumers = Consumers(options.single_active)
+        self.is_quorum = options.kind == "quorum"
+        self.is_limited = options.max_length is not None or options.max_bytes is not None
+        self.on_unused = on_unused
+        self._requeues_behind = requeues_behind and self.is_quorum and options.delivery_limit is None
+        self.count = 0
+        """Messages that are ready."""
+        self._bytes = 0
+        self._ready: InPlace | ReturnsFirst = ReturnsFirst() if self.is_quorum else InPlace(options.max_priority)
+        self._places = 0
+        self._expiring = 0  # of those that are ready
+        self._bury = bury
+        self._timers = timers
+        self._wakes_at: float | None = None
+        self._used = now
+        self.touch(now)
+        if options.expires is not None:
+            timers.schedule(now + options.expires / 1000, self._look_whether_used)
+
+    # --- messages in -----------------------------------------------------------------------------------------------
+
+    def publish(self, message: Message, now: float) -> bool:
+        """Take a message. False if it is rejected, as the queue is full."""
+        options = self.options
+        if self.is_limited and options.overflow != "drop-head":
+            self.expire(now)
+            if self._is_over(self.count + 1, self._bytes + len(message.body)):
+                if options.overflow == "reject-publish-dlx":
+                    self._bury(message, self, "maxlen", now, False)
+                return False
+        level = min(message.facts.priority or 0, options.max_priority) if options.max_priority else 0
+        entry = Entry(message, self._places, level, self._expiry(message, now))
+        self._places += 1
+        self._ready.append(entry)
+        self._count(entry)
+        self.dispatch(now)
+        self._after(now)
+        return True
+
+    def _expiry(self, message: Message, now: float) -> float | None:
+        ttl, own = self.options.ttl, message.facts.expiration
+        if own is not None:
+            ttl = int(own) if ttl is None else min(ttl, int(own))
+        return None if ttl is None else now + ttl / 1000
+
+    def _count(self, entry: Entry) -> None:
+        self.count += 1
+        self._bytes += len(entry.message.body)
+        if entry.expires is not None:
+            self._expiring += 1
+
+    def _discount(self, entry: Entry) -> None:
+        self.count -= 1
+        self._bytes -= len(entry.message.body)
+        if entry.expires is not None:
+            self._expiring -= 1
+
+    def _after(self, now: float) -> None:
+        """What limits say, once nobody takes more: first of length, then of time."""
+        if self.is_limited and self.options.overflow == "drop-head":  # what comes back where others are refused, stays
+            while self.count and self._is_over(self.count, self._bytes):
+                entry = self._ready.pop()
+                assert entry is not None
+                self._discount(entry)
+                self._bury(entry.message, self, "maxlen", now, entry.redelivered)
+        if self._expiring:
+            self.expire(now)
+
+    def _is_over(self, count: int, octets: int) -> bool:
+        options = self.options
+        if options.max_length is not None and count > options.max_length:
+            return True
+        return options.max_bytes is not None and octets > options.max_bytes
+
+    # --- messages out ----------------------------------------------------------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Deliver what is ready to those who can take it."""
+        while self.count and len(self.consumers):
+            consumer = self.consumers.next()
+            if consumer is None:
+                return
+            entry = self._take(now)
+            if entry is None:
+                return
+            consumer.channel.deliver(consumer, entry)
+
+    def get(self, now: float) -> Entry | None:
+        """Take the next message."""
+        self.touch(now)
+        self.expire(now)
+        entry = self._take(now)
+        self.expire(now)
+        return entry
+
+    def _take(self, now: float) -> Entry | None:
+        while (entry := self._ready.pop()) is not None:
+            self._discount(entry)
+            if entry.expires is None or entry.expires >= now:  # a message of no time at all may go out at once
+                return entry
+            self._bury(entry.message, self, "expired", now, entry.redelivered)
+        return None
+
+    def requeue(self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False) -> None:
+        """Messages come back that were given out; `failed`: as a delivery that counts towards the limit, `lost`: as
+        whoever had them is gone. Nothing is delivered yet: see `dispatch`."""
+        limit = self.options.delivery_limit
+        returned: list[Entry] = []
+        for entry in entries:
+            entry.redelivered = True
+            entry.acquired += 1
+            entry.count += failed
+            if self.is_quorum and limit is not None and entry.count > limit:
+                self._bury(entry.message, self, "delivery_limit", now, True)
+                continue
+            returned.append(entry)
+            self._count(entry)
+        if self._requeues_behind and not lost:
+            for entry in returned:
+                self._ready.append(entry)
+        else:
+            self._ready.put_back(returned)
+        self._after(now)  # ahead of any delivery: the first to go may be what has just come back
+
+    def reject(self, entries: Sequence[Entry], now: float) -> None:
+        """Messages that were given out are not wanted."""
+        for entry in entries:
+            self._bury(entry.message, self, "rejected", now, True)
+
+    def purge(self) -> int:
+        """Drop what is ready; how many that were."""
+        count, self.count, self._bytes, self._expiring = self.count, 0, 0, 0
+        self._ready.clear()
+        return count
+
+    # --- consumers -------------------------------------------------------------------------------------------------
+
+    def add_consumer(self, consumer: Consumer, now: float) -> None:
+        """Nothing is delivered yet: see `dispatch`."""
+        self.touch(now)
+        self.consumers.add(consumer)
+
+    def remove_consumer(self, consumer: Consumer, now: float) -> None:
+        """It is gone, and with its last consumer an auto-delete queue (`on_unused`). Another may be the active one now:
+        see `dispatch`."""
+        if consumer not in self.consumers:
+            return
+        self.consumers.remove(consumer)
+        self.touch(now)
+        if self.auto_delete and not len(self.consumers):
+            self.on_unused(self, now)
+
+    @property
+    def has_exclusive_consumer(self) -> bool:
+        """Whether one consumer wants to be alone."""
+        return any(consumer.exclusive for consumer in self.consumers)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Bury the messages at the head whose time is over, and see to it that this happens again."""
+        if not self._expiring:
+            return
+        soonest: float | None = None
+        for waiting in self._ready.heads():
+            while waiting and waiting[0].expires is not None and waiting[0].expires <= now:
+                entry = waiting.popleft()
+                self._discount(entry)
+                self._bury(entry.message, self, "expired", now, entry.redelivered)
+            if waiting and waiting[0].expires is not None:
+                soonest = waiting[0].expires if soonest is None else min(soonest, waiting[0].expires)
+        if soonest is not None and (self._wakes_at is None or soonest < self._wakes_at):
+            self._wakes_at = soonest
+            self._timers.schedule(soonest, self._wake)
+
+    def _wake(self, now: float) -> None:
+        self._wakes_at = None
+        self.expire(now)
+
+    def touch(self, now: float) -> None:
+        """The queue was used, which puts off its own expiry."""
+        self._used = now
+
+    def _look_whether_used(self, now: float) -> None:
+        assert self.options.expires is not None
+        due = (now if len(self.consumers) else self._used) + self.options.expires / 1000
+        if due <= now:
+            self.on_unused(self, now)
+        else:
+            self._timers.schedule(due, self._look_whether_used)

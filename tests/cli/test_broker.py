@@ -1,0 +1,55 @@
+"""`rabbitry broker`: serves until it is interrupted, and says where."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+import rabbitry
+from rabbitry._cli.flags.broker import VERSIONS
+from rabbitry._cli.program import main
+from rabbitry.broker.compat import COMPAT
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it_serves_until_interrupted(backend: str) -> None:
+    words = ["broker", "--port", "0", "--compat", "4.0", "--json", "--backend", backend]
+    with subprocess.Popen(
+        [sys.executable, "-m", "rabbitry", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        told = json.loads(process.stdout.readline())
+
+        async def use() -> None:
+            async with rabbitry.connect(told["url"]) as connection, connection.channel() as channel:
+                await channel.declare_queue("q")
+                assert connection.server_properties["version"].startswith("4.0")
+
+        anyio.run(use)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "all in memory" in process.stderr.read()
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["broker", "--port", str(taken.getsockname()[1])]) == 1
+    assert "can't listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--port", "-1"], ["--port", "65536"], ["--port", "x"], ["--compat", "3.9"]])
+def test_wrong_words(words: list[str]) -> None:
+    assert main(["broker", *words]) == 2
+
+
+def test_it_offers_what_there_is() -> None:
+    assert set(VERSIONS) == set(COMPAT)
