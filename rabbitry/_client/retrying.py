@@ -80,6 +80,7 @@ class Retrying:
         """Provide for all that a failure will need, so that it shows now what is missing, or not permitted. Waits for a
         connection until it `has_ended`.
         """
+        self._delays.forget(Queue(self._queue))  # somebody may have deleted it since, and declared it again
         while not has_ended():
             try:
                 levels: list[Need] = [level_of(seconds(delay)) for delay in self._retry.delays]
