@@ -283,6 +283,24 @@ async def test_a_delayed_message_is_retried_as_well(amqp_url: str) -> None:
         assert seen == [(1, ""), (2, "")]
 
 
+async def test_a_queue_that_was_made_anew_is_bound_anew(amqp_url: str) -> None:
+    """By somebody else, between two processings of one life: the broker has dropped the binding that retries take."""
+    jobs = unique("jobs")
+    async with (
+        some_queue(amqp_url) as dead,
+        rabbitry.open_client(amqp_url) as client,
+        open_channel(amqp_url) as channel,
+    ):
+        for _ in range(2):
+            await channel.declare_queue(jobs)
+            await client.publish(b"x", routing_key=jobs)
+            async with at_work(client, jobs, failing, Retry([0.05], dead=dead)):
+                assert await has_counts(channel, dead, 1)
+            assert len(await drain(channel, dead)) == 1
+            await channel.delete_queue(jobs)
+        assert client.statistics()["publishing_lives"] == 1
+
+
 async def test_from_a_quorum_queue_too(amqp_url: str) -> None:
     async with some_queue(amqp_url) as dead, rabbitry.open_client(amqp_url) as client:
         jobs = Queue(unique(), type="quorum", delivery_limit=1)  # which counts anew for each attempt
@@ -546,6 +564,8 @@ async def test_what_does_not_fit_its_handler_s_type_is_dead_at_once(amqp_url: st
         async with at_work(client, jobs, handle, Retry([60], dead=dead), convert=rabbitry.convert):
             await client.publish(Message.json("five"), routing_key=jobs)
             assert await has_counts(channel, dead, 1)
+        found = await client.get(dead)
+        assert found is not None and found.headers["x-rabbitry-error"] == "DecodeError"  # a class that users know
 
 
 async def test_stopped_before_it_has_a_connection_it_ends(amqp_url: str) -> None:

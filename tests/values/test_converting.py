@@ -482,7 +482,7 @@ def test_what_a_hook_raises_is_a_decode_error_with_its_text_in_one_line() -> Non
         assert caught.value.__cause__ is not None
     with pytest.raises(KeyboardInterrupt):
         conversion("interrupt")
-    with pytest.raises(TypeError, match="convert is a function"):
+    with pytest.raises(TypeError, match="convert is a plain function"):
         payload_conversion(takes_user, 5)  # type: ignore[arg-type]
 
 
