@@ -129,6 +129,28 @@ async def test_without_a_dead_queue_the_queue_s_own_has_it(amqp_url: str) -> Non
                 await client.delete(jobs)
 
 
+@pytest.mark.parametrize(("size", "attempts"), [(131_000, 1), (130_880, 4)])
+async def test_what_has_no_room_for_our_headers_is_dead_without_them(amqp_url: str, size: int, attempts: int) -> None:
+    """All of a message's properties are in one frame. The larger has no room for what counts its attempts, the other
+    none for what the dead queue is told of it.
+    """
+    message = Message(b"x", headers={"large": "x" * size})
+    async with jobs_and_dead(amqp_url) as (jobs, dead), rabbitry.open_client(amqp_url) as client:
+        calls = 0
+
+        async def handle(delivery: Delivery) -> None:
+            nonlocal calls
+            calls += 1
+            raise ValueError("boom")
+
+        async with at_work(client, jobs, handle, Retry([0.05, 0.05, 0.05], dead=dead)), open_channel(amqp_url) as other:
+            await client.publish(message, routing_key=jobs)
+            assert await has_counts(other, dead, 1)
+            assert await has_counts(other, jobs, 0, 1)
+        found = await client.get(dead)
+        assert found is not None and found.headers == message.headers and calls == attempts
+
+
 async def test_no_delays_mean_one_attempt(amqp_url: str) -> None:
     async with (
         jobs_and_dead(amqp_url) as (jobs, dead),
