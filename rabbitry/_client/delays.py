@@ -21,7 +21,6 @@ from typing import Literal
 
 import anyio
 
-from rabbitry._channel.channel import life_of
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._connection.connection import Connection
@@ -236,8 +235,14 @@ class Delays:
         if self._life == self._link.lives and needed.keys() <= self._declared:
             return
 
+        def check_unblocked(connection: Connection) -> None:
+            if while_down == "fail" and connection.blocked_reason is not None:
+                raise ConnectionBlocked(connection.blocked_reason)
+
         async def declare(connection: Connection) -> None:
+            check_unblocked(connection)  # before it waits for others, who wait for the end of the alarm perhaps
             async with self._lock:
+                check_unblocked(connection)
                 if self._life != self._link.lives or len(self._declared) > REMEMBERED:
                     self._life = self._link.lives
                     self._declared = set()
@@ -247,9 +252,6 @@ class Delays:
                 if not missing:
                     return
                 async with connection.channel(confirm=False) as channel:
-                    reason = life_of(channel).endpoint.blocked_reason
-                    if while_down == "fail" and reason is not None:
-                        raise ConnectionBlocked(reason)
                     await channel.declare(*(() if declared else SHARED), *entities)
                 declared.update(missing)
 

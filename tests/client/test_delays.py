@@ -14,6 +14,7 @@ import rabbitry
 from rabbitry import (
     AccessRefused,
     Binding,
+    ConnectionBlocked,
     Delivery,
     Event,
     Exchange,
@@ -359,6 +360,21 @@ async def test_who_would_rather_fail_does(amqp_url: str) -> None:
             await client.publish(b"2", routing_key=queue, delay=0.1, while_down="fail")
         proxy.accept()
         await client.publish(b"3", routing_key=queue, delay=0.1)
+        assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
+
+
+async def test_who_would_rather_fail_does_not_wait_for_those_who_wait(amqp_url: str) -> None:
+    """An alarm blocks the connection while another is just declaring what its delay takes."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"1", routing_key=queue, delay=0.1)
+        connection = client._publishing._connection
+        assert connection is not None and client._delays is not None
+        async with client._delays._lock:
+            connection._endpoint.blocked_reason = "low on memory"
+            with anyio.fail_after(10), pytest.raises(ConnectionBlocked):
+                await client.publish(b"2", routing_key=queue, delay=0.2, while_down="fail")
+        connection._endpoint.blocked_reason = None
+        await client.publish(b"3", routing_key=queue, delay=0.2, while_down="fail")
         assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
 
 
