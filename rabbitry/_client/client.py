@@ -634,8 +634,8 @@ class Client:
 
     @property
     def blocked_reason(self) -> str | None:
-        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does. It tells so
-        those that publish, when they next do.
+        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does. The broker
+        tells a connection of an alarm when something is next published on it, and not before.
         """
         return blocked_reason_of(self._running.links)
 
