@@ -91,14 +91,7 @@ def connect(
     }
     hidden, secret = Secret(url), hidden_if_given(password)
     del url, password
-    parts: AddressParts = {
-        "host": host,
-        "port": port,
-        "user": user,
-        "password": secret,
-        "virtual_host": virtual_host,
-        "tls": tls,
-    }
+    parts = AddressParts(host=host, port=port, user=user, password=secret, virtual_host=virtual_host, tls=tls)
     return _connection(None, address_url(hidden, parts), instrumentation, options)
 
 
@@ -155,14 +148,7 @@ class Reactor:
         }
         hidden, secret = Secret(url), hidden_if_given(password)
         del url, password
-        parts: AddressParts = {
-            "host": host,
-            "port": port,
-            "user": user,
-            "password": secret,
-            "virtual_host": virtual_host,
-            "tls": tls,
-        }
+        parts = AddressParts(host=host, port=port, user=user, password=secret, virtual_host=virtual_host, tls=tls)
         self._hub.check_open()
         return _connection(self._hub, address_url(hidden, parts), instrumentation, options)
 
@@ -226,14 +212,7 @@ async def open_client(
     """
     hidden, secret = _hidden(urls), hidden_if_given(password)
     del urls, password  # whoever reports an error of the block sees this frame's variables
-    parts: AddressParts = {
-        "host": host,
-        "port": port,
-        "user": user,
-        "password": secret,
-        "virtual_host": virtual_host,
-        "tls": tls,
-    }
+    parts = AddressParts(host=host, port=port, user=user, password=secret, virtual_host=virtual_host, tls=tls)
     options: ClientOptions = {
         "name": name,
         "reconnect": reconnect,

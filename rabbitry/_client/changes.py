@@ -27,8 +27,8 @@ class Change:
     """A connection's new state, when (`anyio.current_time()`), and the error that ended the state before, if any.
 
     With `is_alarm` the state is what it was, "connected": an alarm of the broker has begun to block what is published
-    on the connection, and `blocked_reason` says why; or it is over, and that is None. RabbitMQ tells it to those that
-    publish, when they next do.
+    on the connection, and `blocked_reason` says why; or it is over, and that is None. RabbitMQ tells a connection of an
+    alarm when something is next published on it.
     """
 
     connection: str

@@ -6,7 +6,7 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -538,7 +538,10 @@ class Client:
                 raise
 
         trial = partial(registry.try_to_declare, entities=entities)
-        await in_a_life(self._consuming, "wait", declared, trial=trial)
+        try:
+            await in_a_life(self._consuming, "wait", declared, trial=trial)
+        finally:
+            self._bind_delays_again(entities)
 
     async def delete(self, *entities: Entity) -> None:
         """Delete exchanges, queues (with what is in them) and bindings, and declare them no more.
@@ -549,7 +552,10 @@ class Client:
         deletions = self._registry.take_all(entities)
         await checkpoint_if_cancelled()
         deleted = partial(self._registry.delete, requests=deletions)
-        await in_a_life(self._consuming, "wait", deleted, trial=deleted)
+        try:
+            await in_a_life(self._consuming, "wait", deleted, trial=deleted)
+        finally:
+            self._bind_delays_again(entities)
 
     def forget(self, *entities: Entity) -> None:
         """Declare exchanges, queues and bindings no more, and leave them at the broker as they are. Not a coroutine,
@@ -630,8 +636,8 @@ class Client:
 
     @property
     def blocked_reason(self) -> str | None:
-        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does. It tells so
-        those that publish, when they next do.
+        """Why the broker takes no publishes now (a memory or disk alarm), in its words; None where it does. The broker
+        tells a connection of an alarm when something is next published on it, and not before.
         """
         return blocked_reason_of(self._running.links)
 
@@ -733,6 +739,11 @@ class Client:
         if isinstance(queue, Queue) and queue.exclusive:
             raise ValueError("an exclusive queue goes with its connection: what waits to be retried would not find it")
         return Retrying(retry, name_of(queue, Queue), self._have_delays(), self.publish, self._publishing)
+
+    def _bind_delays_again(self, entities: Iterable[Entity]) -> None:
+        """Have delays to these bound when they are next needed."""
+        if self._delays is not None:
+            self._delays.forget(*entities)
 
     def _observed(self, handler: DeliveryHandler) -> DeliveryHandler:
         """What to run for each delivery: an instrumented client has something around the handler."""

@@ -21,7 +21,6 @@ from typing import Literal
 
 import anyio
 
-from rabbitry._channel.channel import life_of
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._connection.connection import Connection
@@ -29,7 +28,7 @@ from rabbitry._errors import AccessRefused, ConnectionBlocked, NotFound, Publish
 from rabbitry._values.arguments import check_name
 from rabbitry._values.message import Message
 from rabbitry._values.options import OnUnknown, WhileDown
-from rabbitry._values.retry import EXCHANGE, TO, checked_delay, to_exchange, without_traces
+from rabbitry._values.retry import EXCHANGE, TO, checked_delay, to_exchange, to_queue, without_traces
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue
 
 __all__ = ["DELAYED", "Delays", "Need", "level_of"]
@@ -121,7 +120,7 @@ def entities_of(need: Need) -> tuple[Entity, ...]:
 
 class Delays:
     """Of one client. What it needs at the broker is declared when it is first needed in each life of the publishing
-    connection, in case that it is another broker's by then, and not in between.
+    connection, in case that it is another broker's by then; and in between only for what `forget` was told of.
     """
 
     __slots__ = ("_declared", "_life", "_link", "_lock", "_publish")
@@ -163,7 +162,9 @@ class Delays:
                 "target queue a message_ttl"
             )
         headers = without_traces(message.headers)
-        keys: list[Need] = [("key", key) for key in (routing_key, *_copies(headers))] if not exchange else []
+        keys = [key for key in (routing_key, *_copies(headers)) if key] if not exchange else []
+        if not exchange and not keys:
+            raise ValueError("the default exchange routes by a queue's name: give routing_key, or an exchange")
         held = message.replace(headers={**headers, TO: to_exchange(exchange), EXCHANGE: exchange})
         try:
             await self.hold(
@@ -171,7 +172,7 @@ class Delays:
                 duration,
                 to=to_exchange(exchange),
                 routing_key=routing_key,
-                more=keys,
+                more=[("key", key) for key in keys],
                 while_down=while_down,
                 on_unknown=on_unknown,
             )
@@ -214,9 +215,19 @@ class Delays:
             except (Unroutable, Refused) as error:  # somebody has deleted the level
                 if is_last or (isinstance(error, Refused) and error.code != MISSING):
                     raise
-                self._declared.clear()
+                self._declared = set()
             else:
                 return await self.provide(needed, while_down)  # where it was published in another life than it began in
+
+    def forget(self, *entities: Entity) -> None:
+        """These were deleted, or declared, and with a queue or exchange that is new the binding to it is gone."""
+        gone: set[Need] = set()
+        for entity in entities:
+            if isinstance(entity, Queue):
+                gone |= {to_queue(entity.name), ("key", entity.name)}
+            elif isinstance(entity, Exchange):
+                gone.add(to_exchange(entity.name))
+        self._declared = self._declared - gone  # another set: what is just being declared is noted in the former one
 
     async def provide(self, needs: Iterable[Need], while_down: WhileDown) -> None:
         """Have at the broker what these take. Cancelling it does no harm."""
@@ -224,21 +235,25 @@ class Delays:
         if self._life == self._link.lives and needed.keys() <= self._declared:
             return
 
+        def check_unblocked(connection: Connection) -> None:
+            if while_down == "fail" and connection.blocked_reason is not None:
+                raise ConnectionBlocked(connection.blocked_reason)
+
         async def declare(connection: Connection) -> None:
+            check_unblocked(connection)  # before it waits for others, who wait for the end of the alarm perhaps
             async with self._lock:
+                check_unblocked(connection)
                 if self._life != self._link.lives or len(self._declared) > REMEMBERED:
                     self._life = self._link.lives
-                    self._declared.clear()
-                missing = [need for need in needed if need not in self._declared]
+                    self._declared = set()
+                declared = self._declared
+                missing = [need for need in needed if need not in declared]
                 entities = [entity for need in missing for entity in entities_of(need)]
                 if not missing:
                     return
                 async with connection.channel(confirm=False) as channel:
-                    reason = life_of(channel).endpoint.blocked_reason
-                    if while_down == "fail" and reason is not None:
-                        raise ConnectionBlocked(reason)
-                    await channel.declare(*(() if self._declared else SHARED), *entities)
-                self._declared.update(missing)
+                    await channel.declare(*(() if declared else SHARED), *entities)
+                declared.update(missing)
 
         try:
             await in_a_life(self._link, while_down, declare)

@@ -1,7 +1,8 @@
 """`Getting`: single messages, each got on a channel that stays open, as that is where it is settled.
 
-What must stay true: a queue that is missing, or refused, ends the channel of what was got from it and of nothing else;
-a channel with something unsettled is not closed; there are no more than `MOST_CHANNELS`, however many queues are asked.
+What must stay true: a queue that is missing, or refused, ends the channel of what was got from it and of nothing else,
+but that those for which there was no room share one, which a refused one ends for them all; a channel with something
+unsettled is not closed; there are no more than `MOST_CHANNELS` and that one, however many queues are asked.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Getting:
             name = self._registry.name_of(queue)
             while True:
                 channel = await self._opened(connection, name)
+                if channel is self._channels.get(None):
+                    await _check_exists(connection, name)
                 try:
                     return await channel.get(name, no_ack=no_ack)
                 except ChannelClosed as error:
@@ -85,6 +88,12 @@ class Getting:
                 await life_of(channel).close()
                 return True
         return False
+
+
+async def _check_exists(connection: Connection, queue: str) -> None:
+    """Raise on a channel of its own where there is no such queue."""
+    async with connection.channel(confirm=False) as channel:
+        await channel.declare_queue(queue, passive=True)
 
 
 async def purge(link: Link, registry: Registry, queue: str | Queue) -> int:

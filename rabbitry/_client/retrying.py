@@ -8,7 +8,8 @@ way but what the headers in `_values/retry.py` say.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 
@@ -80,6 +81,7 @@ class Retrying:
         """Provide for all that a failure will need, so that it shows now what is missing, or not permitted. Waits for a
         connection until it `has_ended`.
         """
+        self._delays.forget(Queue(self._queue))  # somebody may have deleted it since, and declared it again
         while not has_ended():
             try:
                 levels: list[Need] = [level_of(seconds(delay)) for delay in self._retry.delays]
@@ -103,32 +105,44 @@ class Retrying:
         """Hand it over to where it goes now, and acknowledge it; or put it back where that can't be until it
         `has_ended`. Raises why there can't be a copy of it.
         """
-        retry, headers = self._retry, delivery.headers
-        attempt = attempt_told(headers, self._queue)
-        is_over = attempt > len(retry.delays) or isinstance(error, (Unfit, *retry.give_up_on))
-        if is_over and retry.dead is None:
+        delays = self._retry.delays
+        attempt = attempt_told(delivery.headers, self._queue)
+        if attempt > len(delays) or isinstance(error, (Unfit, *self._retry.give_up_on)):
+            why = f"as its attempt {attempt} was the last"
+            return await self._end_attempts(delivery, error, attempt, why, has_ended)
+        delay = seconds(delays[attempt - 1])
+        copy = _copy(delivery, {TO: to_queue(self._queue), ATTEMPT: attempt + 1})
+        try:
+            is_gone = await self._hand_over(delivery, self._wait(copy, delay, delivery.routing_key), has_ended)
+        except ValueError:
+            why = f"as its headers have no room for those of a retry after its attempt {attempt}"
+            return await self._end_attempts(delivery, error, attempt, why, has_ended)
+        self._settle(delivery, error, is_gone, f"attempt {attempt} of {len(delays) + 1}, the next one in {delay:g} s")
+
+    async def _end_attempts(
+        self, delivery: Delivery, error: Exception, attempt: int, why: str, has_ended: Callable[[], bool]
+    ) -> None:
+        """Hand it over to the dead queue, or reject it where there is none."""
+        if self._retry.dead is None:
             delivery.reject(requeue=False)
-            log_failure(delivery, error, f"rejected, as its attempt {attempt} was the last")
+            log_failure(delivery, error, f"rejected, {why}")
             return
-        exchange = headers.get(EXCHANGE, "") if delivery.exchange == DELAYED.name else delivery.exchange
-        copy = _copy(delivery)
-        fresh = {**(copy.headers or {}), EXCHANGE: exchange}
-        if is_over:
-            fresh |= {
-                ATTEMPTS: attempt,
-                FROM: self._queue,
-                ROUTING_KEY: delivery.routing_key,
-                ERROR: type(error).__qualname__,
-            }
-            became = f"moved to queue '{shown(retry.dead_name or '')}', as its attempt {attempt} was the last"
-            bury = self._bury(copy.replace(headers=_without_copies(fresh)))
-            is_gone = await self._hand_over(delivery, bury, has_ended)
-        else:
-            delay = seconds(retry.delays[attempt - 1])
-            fresh |= {TO: to_queue(self._queue), ATTEMPT: attempt + 1}
-            became = f"attempt {attempt} of {len(retry.delays) + 1}, the next one in {delay:g} s"
-            wait = self._wait(copy.replace(headers=fresh), delay, delivery.routing_key)
-            is_gone = await self._hand_over(delivery, wait, has_ended)
+        told = {
+            ATTEMPTS: attempt,
+            FROM: self._queue,
+            ROUTING_KEY: delivery.routing_key,
+            ERROR: type(error).__qualname__,
+        }
+        copy = _without_copies(_copy(delivery, told))
+        try:
+            is_gone = await self._hand_over(delivery, self._bury(copy), has_ended)
+        except ValueError:  # its headers have no room for these either
+            bare = copy.replace(headers=without_traces(copy.headers))
+            is_gone = await self._hand_over(delivery, self._bury(bare), has_ended)
+        dead = shown(self._retry.dead_name or "")
+        self._settle(delivery, error, is_gone, f"moved to queue '{dead}', {why}")
+
+    def _settle(self, delivery: Delivery, error: Exception, is_gone: bool, became: str) -> None:
         if is_gone and not delivery.is_stale:
             delivery.ack()
         elif is_gone:
@@ -189,18 +203,20 @@ class Retrying:
         )
 
 
-def _copy(delivery: Delivery) -> Message:
-    """The message to publish again. Its expiration was for its first stay in a queue, and its user_id another user's
-    perhaps, as whom this client can't publish.
+def _copy(delivery: Delivery, told: Mapping[str, Any]) -> Message:
+    """The message to publish again, with these headers of ours. Its expiration was for its first stay in a queue, and
+    its user_id another user's perhaps, as whom this client can't publish.
     """
-    message = delivery.message
-    headers = without_traces(message.headers)
-    user_id = message.user_id if message.user_id is not None else delivery.headers.get(USER_ID)
+    message, came_with = delivery.message, delivery.headers
+    exchange = came_with.get(EXCHANGE, "") if delivery.exchange == DELAYED.name else delivery.exchange
+    headers = {**without_traces(message.headers), EXCHANGE: exchange, **told}
+    user_id = message.user_id if message.user_id is not None else came_with.get(USER_ID)
     if user_id is not None:
         headers[USER_ID] = user_id
     return message.replace(headers=headers, expiration=None, user_id=None)
 
 
-def _without_copies(headers: dict[str, object]) -> dict[str, object]:
+def _without_copies(message: Message) -> Message:
     """By the default exchange a copy for others would go to them again."""
-    return {name: value for name, value in headers.items() if name not in ("CC", "BCC")}
+    headers = {name: value for name, value in (message.headers or {}).items() if name not in ("CC", "BCC")}
+    return message.replace(headers=headers)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, get_type_hints
 from rabbitry._errors import DecodeError, shown, text_of
 from rabbitry._values.converting import Convert, convert, reader_of
 from rabbitry._values.handlers import check_callable, is_async
-from rabbitry._values.readers import HINT, Misfit
+from rabbitry._values.readers import UNKNOWN_HINT, Misfit
 
 __all__ = [
     "Conversion",
@@ -35,10 +35,14 @@ class Unfit(DecodeError):
     """The body of a delivery is nothing that its handler takes: it would be so another time, too."""
 
 
+Unfit.__name__ = Unfit.__qualname__ = DecodeError.__name__  # in logs and headers it is the error that users know
+Unfit.__module__ = DecodeError.__module__
+
+
 def check_convert(hook: object) -> None:
     """Refuse what can't be called."""
-    if hook is not None and not callable(hook):
-        raise TypeError(f"convert is a function of an annotation and a value, or None, not {hook!r:.200}")
+    if hook is not None and (not callable(hook) or is_async(hook)):
+        raise TypeError(f"convert is a plain function of an annotation and a value, or None, not {hook!r:.200}")
 
 
 def argument_conversions(function: Callable[..., Any], hook: Convert | None) -> dict[str, Conversion]:
@@ -146,7 +150,9 @@ def _evaluated(function: Callable[..., Any], annotations: Mapping[str, Any]) -> 
     try:
         return get_type_hints(holder, globalns=getattr(_written(function), "__globals__", {}), include_extras=True)
     except Exception as error:
-        raise TypeError(f"an annotation of {_name(function)} can't be evaluated, {text_of(error)}: {HINT}") from error
+        raise TypeError(
+            f"an annotation of {_name(function)} can't be evaluated, {text_of(error)}: {UNKNOWN_HINT}"
+        ) from error
 
 
 def _written(function: Any) -> Any:

@@ -197,6 +197,8 @@ def _dict_reader(arguments: tuple[Any, ...], known: Known) -> Reader:
                 result[read_key(key)] = read_value(each)
             except Misfit as error:
                 raise error.within(f"[{shown_value(key)}]") from error.__cause__
+            except TypeError:
+                raise Misfit("can't be a key of a dict", f"[{shown_value(key)}]") from None
         return result
 
     return Reader("dict", MAPS, read)

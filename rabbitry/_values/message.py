@@ -15,7 +15,7 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any
 
-from rabbitry._values.codecs import Codec, codec_named
+from rabbitry._values.codecs import Codec, codec_named, decode_body
 from rabbitry._values.durations import LONGEST_MS, seconds
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 
@@ -109,6 +109,10 @@ class Message:
         chosen = codec_named(codec)
         properties.setdefault("content_type", chosen.content_type)
         return cls(chosen.encode(value), **properties)
+
+    def decode(self, codec: str | Codec | None = None) -> Any:
+        """The body as an object, as `Delivery.decode` makes it: a reply of `rpc.request`, say. Raises `DecodeError`."""
+        return decode_body(self.body, self.content_type, codec, self.content_encoding)
 
     def replace(self, **changes: Any) -> Message:
         """The same message with some fields changed."""

@@ -49,7 +49,7 @@ def _with_parts(url: str, given: dict[str, Any]) -> str:
     scheme, credentials, host, port, path, query = match.groups(default="")
     is_tls = scheme.lower() == "amqps"
     if given.get("tls", is_tls) is not is_tls:
-        raise _contradiction("tls", "its scheme: amqps:// uses TLS, amqp:// does not")
+        raise _contradiction("tls", "the URL, whose scheme says it: amqps:// uses TLS, amqp:// does not")
     is_unix = scheme.lower() == "amqp+unix"
     if is_unix and ("host" in given or "port" in given):
         raise ValueError("a Unix socket has no host and no port: leave out host= and port=, or the URL")

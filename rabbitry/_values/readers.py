@@ -23,6 +23,7 @@ __all__ = [
     "HINT",
     "MAPS",
     "SIMPLE",
+    "UNKNOWN_HINT",
     "Known",
     "Misfit",
     "Reader",
@@ -40,7 +41,12 @@ TEXT_SHOWN = 40
 
 HINT = (  # what to do about an annotation that can't be used
     "annotate it with Any, or give another converter, such as "
-    "convert=lambda annotation, value: msgspec.convert(value, annotation); convert=None leaves values as they are"
+    "convert=lambda annotation, value: msgspec.convert(value, annotation); bind, Service and serve also take "
+    "convert=None, which leaves values as they are"
+)
+UNKNOWN_HINT = (  # what to do about a name that is not found
+    "names in annotations that are text are looked up in the module where they stand: define, or import, this one "
+    "there, or annotate it with Any; bind, Service and serve also take convert=None, which leaves values as they are"
 )
 
 ARRAYS, MAPS = (list, tuple), (dict,)

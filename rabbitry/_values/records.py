@@ -16,10 +16,12 @@ from rabbitry._errors import shown, text_of
 from rabbitry._values.readers import (
     ARRAYS,
     MAPS,
+    UNKNOWN_HINT,
     Known,
     Misfit,
     Reader,
     misfit,
+    named,
     read_elements,
     refused,
 )
@@ -35,7 +37,9 @@ def _hints_of(annotation: Any, cls: type) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except Exception as error:
-        raise refused(cls, f"has an annotation that can't be evaluated, {text_of(error)}") from error
+        raise TypeError(
+            f"{named(cls)} has an annotation that can't be evaluated, {text_of(error)}: {UNKNOWN_HINT}"
+        ) from error
     arguments = typing.get_args(annotation)
     if arguments:
         by_variable = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))

@@ -85,7 +85,7 @@ def test_what_can_not_be_converted_to_is_refused(client: blocking.Client) -> Non
         client.process("x", opaque, convert=convert)
     with pytest.raises(ValueError, match="converter of its own"):
         client.serve("x", Service(double), convert=None)
-    with client.rpc() as rpc, pytest.raises(TypeError, match="convert is a function"):
+    with client.rpc() as rpc, pytest.raises(TypeError, match="convert is a plain function"):
         rpc.bind(Orders, "x", convert=5)  # type: ignore[arg-type]
 
 

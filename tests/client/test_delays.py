@@ -14,6 +14,7 @@ import rabbitry
 from rabbitry import (
     AccessRefused,
     Binding,
+    ConnectionBlocked,
     Delivery,
     Event,
     Exchange,
@@ -187,6 +188,8 @@ async def test_what_came_late_can_be_sent_late_again(amqp_url: str) -> None:
         ("x", {}, TypeError),
         (b"x", {"exchange": Queue("q")}, TypeError),
         (b"x", {"routing_key": 5}, TypeError),
+        (b"x", {"routing_key": ""}, ValueError),
+        (Message(b"x", headers={"CC": [""]}), {"routing_key": ""}, ValueError),
         (b"x", {"routing_key": "x" * 256}, ValueError),
         (b"x", {"while_down": "never"}, ValueError),
         (b"x", {"on_unknown": "what"}, ValueError),
@@ -239,6 +242,33 @@ async def test_who_is_gone_holds_up_nobody(amqp_url: str) -> None:
         discarded = await client.inspect(delays.DISCARDED)
         assert discarded is not None and discarded.message_count == 0
         assert (await drain(channel, delays.UNDELIVERED))[-40:] == [b"gone"] * 40
+
+
+@pytest.mark.parametrize("to_exchange", [False, True])
+async def test_what_is_deleted_and_declared_again_is_bound_again(amqp_url: str, to_exchange: bool) -> None:
+    """The broker has dropped the binding to it, in a life in which this client has made that already."""
+    queue, exchange = Queue(unique()), Exchange(unique(), "fanout")
+    target = {"exchange": exchange} if to_exchange else {"routing_key": queue.name}
+    entities = (queue, exchange, Binding(queue.name, exchange.name))
+    async with rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as channel:
+        for who in ("nobody", "this client", "somebody else"):
+            if who == "this client":
+                await client.delete(queue, exchange)
+            elif who == "somebody else":
+                await channel.delete_queue(queue.name)
+                await channel.delete_exchange(exchange.name)
+            await client.declare(*entities)
+            await client.publish(who.encode(), delay=0.1, **target)
+            assert (await arrival(client, queue.name))[0].body == who.encode()
+        await client.delete(queue, exchange)
+        with pytest.raises(Refused if to_exchange else Unroutable):
+            await client.publish(b"gone", delay=0.1, **target)
+
+
+async def test_a_key_of_a_copy_alone_will_do(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(Message(b"x", headers={"CC": [queue, ""]}), delay=0.1)
+        assert (await arrival(client, queue))[0].body == b"x"
 
 
 async def test_a_level_that_somebody_deleted_is_made_again(amqp_url: str) -> None:
@@ -330,6 +360,21 @@ async def test_who_would_rather_fail_does(amqp_url: str) -> None:
             await client.publish(b"2", routing_key=queue, delay=0.1, while_down="fail")
         proxy.accept()
         await client.publish(b"3", routing_key=queue, delay=0.1)
+        assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
+
+
+async def test_who_would_rather_fail_does_not_wait_for_those_who_wait(amqp_url: str) -> None:
+    """An alarm blocks the connection while another is just declaring what its delay takes."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"1", routing_key=queue, delay=0.1)
+        connection = client._publishing._connection
+        assert connection is not None and client._delays is not None
+        async with client._delays._lock:
+            connection._endpoint.blocked_reason = "low on memory"
+            with anyio.fail_after(10), pytest.raises(ConnectionBlocked):
+                await client.publish(b"2", routing_key=queue, delay=0.2, while_down="fail")
+        connection._endpoint.blocked_reason = None
+        await client.publish(b"3", routing_key=queue, delay=0.2, while_down="fail")
         assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import rabbitry
-from rabbitry import Delivery, Queue
+from rabbitry import Delivery, NotFound, Queue
 from rabbitry._client import getting
 from tests.support.clients import noticed, refuse, some_queue, through_proxy
 from tests.support.helpers import has_counts, open_channel, unique, until
@@ -185,6 +185,8 @@ async def test_more_queues_than_channels(amqp_url: str, monkeypatch: pytest.Monk
                 await channel.publish(queue.name.encode(), routing_key=queue.name)
         deliveries = [await got(client, queue) for queue in queues]
         assert channels_of(client) == 4
+        with pytest.raises(NotFound):
+            await client.get(unique("missing"))  # without harm to those that share a channel
         for delivery in deliveries:
             delivery.ack()
         for queue in queues:

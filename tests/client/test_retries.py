@@ -129,6 +129,28 @@ async def test_without_a_dead_queue_the_queue_s_own_has_it(amqp_url: str) -> Non
                 await client.delete(jobs)
 
 
+@pytest.mark.parametrize(("size", "attempts"), [(131_000, 1), (130_880, 4)])
+async def test_what_has_no_room_for_our_headers_is_dead_without_them(amqp_url: str, size: int, attempts: int) -> None:
+    """All of a message's properties are in one frame. The larger has no room for what counts its attempts, the other
+    none for what the dead queue is told of it.
+    """
+    message = Message(b"x", headers={"large": "x" * size})
+    async with jobs_and_dead(amqp_url) as (jobs, dead), rabbitry.open_client(amqp_url) as client:
+        calls = 0
+
+        async def handle(delivery: Delivery) -> None:
+            nonlocal calls
+            calls += 1
+            raise ValueError("boom")
+
+        async with at_work(client, jobs, handle, Retry([0.05, 0.05, 0.05], dead=dead)), open_channel(amqp_url) as other:
+            await client.publish(message, routing_key=jobs)
+            assert await has_counts(other, dead, 1)
+            assert await has_counts(other, jobs, 0, 1)
+        found = await client.get(dead)
+        assert found is not None and found.headers == message.headers and calls == attempts
+
+
 async def test_no_delays_mean_one_attempt(amqp_url: str) -> None:
     async with (
         jobs_and_dead(amqp_url) as (jobs, dead),
@@ -281,6 +303,24 @@ async def test_a_delayed_message_is_retried_as_well(amqp_url: str) -> None:
             await client.publish(b"x", routing_key=jobs, delay=0.1)
             assert await has_counts(channel, dead, 1)
         assert seen == [(1, ""), (2, "")]
+
+
+async def test_a_queue_that_was_made_anew_is_bound_anew(amqp_url: str) -> None:
+    """By somebody else, between two processings of one life: the broker has dropped the binding that retries take."""
+    jobs = unique("jobs")
+    async with (
+        some_queue(amqp_url) as dead,
+        rabbitry.open_client(amqp_url) as client,
+        open_channel(amqp_url) as channel,
+    ):
+        for _ in range(2):
+            await channel.declare_queue(jobs)
+            await client.publish(b"x", routing_key=jobs)
+            async with at_work(client, jobs, failing, Retry([0.05], dead=dead)):
+                assert await has_counts(channel, dead, 1)
+            assert len(await drain(channel, dead)) == 1
+            await channel.delete_queue(jobs)
+        assert client.statistics()["publishing_lives"] == 1
 
 
 async def test_from_a_quorum_queue_too(amqp_url: str) -> None:
@@ -546,6 +586,8 @@ async def test_what_does_not_fit_its_handler_s_type_is_dead_at_once(amqp_url: st
         async with at_work(client, jobs, handle, Retry([60], dead=dead), convert=rabbitry.convert):
             await client.publish(Message.json("five"), routing_key=jobs)
             assert await has_counts(channel, dead, 1)
+        found = await client.get(dead)
+        assert found is not None and found.headers["x-rabbitry-error"] == "DecodeError"  # a class that users know
 
 
 async def test_stopped_before_it_has_a_connection_it_ends(amqp_url: str) -> None:

@@ -108,7 +108,7 @@ async def test_what_is_no_payload_is_dead_lettered_at_once_and_the_handler_not_r
             tg.cancel_scope.cancel()
         await client.delete(queue)
     assert seen.seen == [Order(1, 2.5), Order(2, 3.0)]
-    assert "failed with Unfit: the body, sent as 'application/json', is not valid json" in caplog.text
+    assert "failed with DecodeError: the body, sent as 'application/json', is not valid json" in caplog.text
     assert "(rejected)" in caplog.text
 
 
@@ -258,6 +258,9 @@ class Opaque:
 
 
 async def test_what_can_never_work_is_refused_at_once(amqp_url: str) -> None:
+    async def awaited(annotation: Any, value: Any) -> Any:
+        return value
+
     async def opaque(x: Opaque) -> None: ...
     async def unresolved(x: "NoSuchName") -> None: ...  # type: ignore[name-defined]  # noqa: F821
     async def none() -> None: ...
@@ -268,8 +271,10 @@ async def test_what_can_never_work_is_refused_at_once(amqp_url: str) -> None:
         for handler in (opaque, unresolved, none, three, 5, fine(Order(1, 1))):
             with pytest.raises(TypeError):
                 await client.process("x", handler, convert=convert)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="convert is a function"):
+        with pytest.raises(TypeError, match="convert is a plain function"):
             await client.process("x", fine, convert="msgspec")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="convert is a plain function"):  # its coroutines would be the payloads
+            await client.process("x", fine, convert=awaited)
         with pytest.raises(TypeError):
             await client.process("x", three)
 

@@ -463,6 +463,15 @@ def test_an_annotation_that_can_not_be_evaluated_is_refused_and_only_where_it_is
     assert payload_conversion(unknown, None) is None
 
 
+@pytest.mark.parametrize(
+    ("annotation", "value"), [(dict[Decimal, int], {"sNaN": 1}), (dict[list[int], int], {(1,): 2})]
+)
+def test_a_key_without_a_hash_does_not_fit(annotation: Any, value: Any) -> None:
+    """Any other error would have a peer's message come again for ever."""
+    with pytest.raises(DecodeError, match="can't be a key of a dict"):
+        convert(annotation, value)
+
+
 def test_what_a_hook_raises_is_a_decode_error_with_its_text_in_one_line() -> None:
     def hook(annotation: Any, value: Any) -> Any:
         if value == "interrupt":
@@ -482,7 +491,7 @@ def test_what_a_hook_raises_is_a_decode_error_with_its_text_in_one_line() -> Non
         assert caught.value.__cause__ is not None
     with pytest.raises(KeyboardInterrupt):
         conversion("interrupt")
-    with pytest.raises(TypeError, match="convert is a function"):
+    with pytest.raises(TypeError, match="convert is a plain function"):
         payload_conversion(takes_user, 5)  # type: ignore[arg-type]
 
 

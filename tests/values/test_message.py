@@ -203,6 +203,16 @@ async def test_what_does_not_decode(amqp_url: str) -> None:
     assert text.decode() == "<p>"
 
 
+def test_a_message_is_decoded_as_its_delivery_would_be() -> None:
+    assert rabbitry.Message.json({"a": 1}).decode() == {"a": 1}
+    assert rabbitry.Message.msgpack([1]).decode() == [1]
+    assert rabbitry.Message(b"5").decode("json") == 5
+    assert rabbitry.Message("ü".encode("latin-1"), content_type="text/plain; charset=latin-1").decode() == "ü"
+    for message in (rabbitry.Message(b"x"), rabbitry.Message(b"{", content_type="application/json")):
+        with pytest.raises(rabbitry.DecodeError):
+            message.decode()
+
+
 def test_frozen_and_replaceable() -> None:
     headers = {"a": 1}
     message = rabbitry.Message(b"body", headers=headers)
