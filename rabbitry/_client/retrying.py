@@ -8,7 +8,7 @@ way but what the headers in `_values/retry.py` say.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
@@ -106,29 +106,36 @@ class Retrying:
         retry, headers = self._retry, delivery.headers
         attempt = attempt_told(headers, self._queue)
         is_over = attempt > len(retry.delays) or isinstance(error, (Unfit, *retry.give_up_on))
+        why = f"as its attempt {attempt} was the last"
+        copy, is_gone = _copy(delivery), False
+        exchange = headers.get(EXCHANGE, "") if delivery.exchange == DELAYED.name else delivery.exchange
+        fresh = {**(copy.headers or {}), EXCHANGE: exchange}
+        became = ""
+        if not is_over:
+            delay = seconds(retry.delays[attempt - 1])
+            became = f"attempt {attempt} of {len(retry.delays) + 1}, the next one in {delay:g} s"
+            again = copy.replace(headers=fresh | {TO: to_queue(self._queue), ATTEMPT: attempt + 1})
+            try:
+                is_gone = await self._hand_over(delivery, self._wait(again, delay, delivery.routing_key), has_ended)
+            except ValueError as no_room:
+                is_over, why = True, f"as it can't be retried: {no_room}"
         if is_over and retry.dead is None:
             delivery.reject(requeue=False)
-            log_failure(delivery, error, f"rejected, as its attempt {attempt} was the last")
+            log_failure(delivery, error, f"rejected, {why}")
             return
-        exchange = headers.get(EXCHANGE, "") if delivery.exchange == DELAYED.name else delivery.exchange
-        copy = _copy(delivery)
-        fresh = {**(copy.headers or {}), EXCHANGE: exchange}
         if is_over:
-            fresh |= {
+            became = f"moved to queue '{shown(retry.dead_name or '')}', {why}"
+            told = {
                 ATTEMPTS: attempt,
                 FROM: self._queue,
                 ROUTING_KEY: delivery.routing_key,
                 ERROR: type(error).__qualname__,
             }
-            became = f"moved to queue '{shown(retry.dead_name or '')}', as its attempt {attempt} was the last"
-            bury = self._bury(copy.replace(headers=_without_copies(fresh)))
-            is_gone = await self._hand_over(delivery, bury, has_ended)
-        else:
-            delay = seconds(retry.delays[attempt - 1])
-            fresh |= {TO: to_queue(self._queue), ATTEMPT: attempt + 1}
-            became = f"attempt {attempt} of {len(retry.delays) + 1}, the next one in {delay:g} s"
-            wait = self._wait(copy.replace(headers=fresh), delay, delivery.routing_key)
-            is_gone = await self._hand_over(delivery, wait, has_ended)
+            try:
+                is_gone = await self._hand_over(delivery, self._bury(copy, fresh | told), has_ended)
+            except ValueError:  # no room for what is told
+                bare = self._bury(copy, without_traces(delivery.message.headers))
+                is_gone = await self._hand_over(delivery, bare, has_ended)
         if is_gone and not delivery.is_stale:
             delivery.ack()
         elif is_gone:
@@ -140,7 +147,8 @@ class Retrying:
             became = "put back"
         log_failure(delivery, error, became)
 
-    def _bury(self, message: Message) -> Callable[[], Awaitable[None]]:
+    def _bury(self, copy: Message, headers: Mapping[str, object]) -> Callable[[], Awaitable[None]]:
+        message = copy.replace(headers=_without_copies(headers))
         return lambda: self._publish(message, routing_key=self._retry.dead_name, mandatory=True, while_down="fail")
 
     def _wait(self, message: Message, delay: float, routing_key: str) -> Callable[[], Awaitable[None]]:
@@ -201,6 +209,6 @@ def _copy(delivery: Delivery) -> Message:
     return message.replace(headers=headers, expiration=None, user_id=None)
 
 
-def _without_copies(headers: dict[str, object]) -> dict[str, object]:
+def _without_copies(headers: Mapping[str, object]) -> dict[str, object]:
     """By the default exchange a copy for others would go to them again."""
     return {name: value for name, value in headers.items() if name not in ("CC", "BCC")}

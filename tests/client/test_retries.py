@@ -109,6 +109,34 @@ async def test_what_is_given_up_on_is_dead_at_once(amqp_url: str) -> None:
         assert await has_counts(channel, jobs, 0)
 
 
+@pytest.mark.parametrize(("size", "attempts"), [(130_850, [1, 2]), (130_950, [1])], ids=["dead", "delay"])
+async def test_what_has_no_room_for_the_retry_s_own_headers_is_dead_without_them(
+    amqp_url: str, size: int, attempts: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Put back, it would come again for ever: RabbitMQ takes no headers larger than a frame."""
+    async with (
+        jobs_and_dead(amqp_url) as (jobs, dead),
+        rabbitry.open_client(amqp_url) as client,
+        open_channel(amqp_url) as channel,
+    ):
+        seen: list[int] = []
+
+        async def handle(delivery: Delivery) -> None:
+            seen.append(delivery.attempt)
+            raise ValueError("boom")
+
+        headers = {"trace": "x" * size}
+        async with at_work(client, jobs, handle, Retry([0.05], dead=dead)):
+            await client.publish(Message(b"x", headers=headers), routing_key=jobs)
+            assert await has_counts(channel, dead, 1)
+        assert seen == attempts
+        assert await has_counts(channel, jobs, 0)
+        buried = await channel.get(dead, no_ack=True)
+        assert buried is not None
+        assert (buried.body, buried.headers) == (b"x", headers)
+        assert ("exceeds frame_max" in caplog.text) == (attempts == [1])
+
+
 async def test_without_a_dead_queue_the_queue_s_own_has_it(amqp_url: str) -> None:
     async with (
         some_queue(amqp_url) as dead,
