@@ -576,6 +576,21 @@ async def test_what_does_not_fit_its_handler_s_type_is_dead_at_once(amqp_url: st
             assert await has_counts(channel, dead, 1)
 
 
+async def test_stopped_while_an_alarm_keeps_it_from_beginning_it_ends(amqp_url: str, node: PrivateNode) -> None:
+    """The broker reads nothing on a connection that it has blocked, so that what would be declared has no answer."""
+    async with jobs_and_dead(node.url) as (jobs, dead), rabbitry.open_client(node.url) as client:
+        async with node.memory_alarm():
+            with anyio.fail_after(30):
+                while client.blocked_reason is None:
+                    with anyio.move_on_after(0.05):
+                        await client.publish(b"x", routing_key=jobs)
+                stop = rabbitry.Stop()
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(partial(client.process, jobs, failing, retry=Retry([0.05], dead=dead), stop=stop))
+                    await anyio.sleep(0.2)  # in which it has begun to ask
+                    stop.set()
+
+
 async def test_stopped_before_it_has_a_connection_it_ends(amqp_url: str) -> None:
     async with some_queue(amqp_url) as jobs, through_proxy(amqp_url) as (client, proxy):
         stop = rabbitry.Stop()
