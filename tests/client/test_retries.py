@@ -359,6 +359,33 @@ async def test_who_is_cut_short_has_not_failed(amqp_url: str, how: str) -> None:
         assert await has_counts(channel, dead, 0)
 
 
+async def test_what_kills_its_worker_is_bounded_by_its_queue(amqp_url: str) -> None:
+    """Nobody is left to count the attempt, so that what the queue says of deliveries has to end it."""
+    dead = Queue(unique(), type="quorum")
+    jobs = Queue(
+        unique(), type="quorum", delivery_limit=2, dead_letter_exchange="", dead_letter_routing_key=dead.name or ""
+    )
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        attempts: list[int] = []
+
+        async def handle(delivery: Delivery) -> None:
+            attempts.append(delivery.attempt)
+            proxy.cut()
+            await anyio.sleep_forever()
+
+        await client.declare(dead, jobs)
+        try:
+            async with at_work(client, jobs, handle, Retry([60], dead=dead), on_stale="cancel"):
+                async with rabbitry.open_client(amqp_url) as another:
+                    await another.publish(b"x", routing_key=jobs.name)
+                assert await has_counts(channel, dead.name, 1)
+                assert await has_counts(channel, jobs.name, 0)
+            assert attempts == [1, 1, 1]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await client.delete(jobs, dead)
+
+
 async def test_what_its_handler_settled_is_settled(amqp_url: str) -> None:
     async with (
         jobs_and_dead(amqp_url) as (jobs, dead),
