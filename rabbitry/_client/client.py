@@ -367,6 +367,8 @@ class Client:
         `ValueError` for what is no signal, or can't be handled. Leaving the block gives each signal back to what
         handled it before. Of blocks inside each other one signal stops all the clients. What a program gave to
         `loop.add_signal_handler` is called by asyncio all the same, at the first signal, too.
+        It is for programs of their own: a web server that handles these signals to end would not hear of the first; in
+        its application, call `stop_consuming()` where that ends.
         """
         self._publishing.check_loop()
         call_soon = call_soon_from_anywhere()

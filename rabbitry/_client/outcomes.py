@@ -21,6 +21,7 @@ from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
     ConnectFailed,
+    ConnectionBlocked,
     ConnectionClosed,
     ConsumerCancelled,
     NotSent,
@@ -125,6 +126,7 @@ async def in_a_life(
     was_accepted: bool = False,
 ) -> T:
     """What `operation` returns or raises on the connection of now, or of a later life where that is lost meanwhile.
+    `ConnectionBlocked` where the broker has blocked it and `while_down` is "fail".
 
     `before` is awaited ahead of each attempt. Where the broker ends the connection over this very operation, that is
     raised. Where it may have been this one, or another under way, `trial` is made of it, alone on a connection apart,
@@ -144,6 +146,8 @@ async def in_a_life(
                 if await _is_cleared(link, trial or _open_channel):
                     suspicion = None
                 connection = await link.connection(while_down)
+            if while_down == "fail" and (reason := connection.blocked_reason) is not None:
+                raise ConnectionBlocked(reason)  # the broker reads nothing there, so that it would wait as well
             return await operation(connection)
         except ConnectionClosed as error:
             if is_refusal(error, suspicion, was_accepted=was_accepted, times=suspicions):

@@ -19,6 +19,7 @@ from rabbitry._client.senders import OWN_CHANNELS
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
+    ConnectionBlocked,
     ConsumerCancelled,
     LocalProtocolError,
     NotConnected,
@@ -96,7 +97,7 @@ class ClientRPC:
         idempotent: bool = False,
     ) -> Any:
         """As `RPC.call`, cancelling included. While the connection is down it waits, or with `while_down="fail"` raises
-        `NotConnected`.
+        `NotConnected`; `ConnectionBlocked` where the broker has blocked it, before there was a call to this exchange.
 
         `idempotent`: a server may do it twice without harm. Then it is sent again, in this life or the next, when the
         connection was lost with the call in flight; `OutcomeUnknown` is left for what the broker itself closes the
@@ -153,7 +154,7 @@ class ClientRPC:
         while True:
             try:
                 rpc = self._ready(exchange) or await self._opened_for(exchange)
-            except NotConnected as error:
+            except (NotConnected, ConnectionBlocked) as error:
                 if attempts.unknown is not None:  # it may have been done in a former life
                     raise attempts.unknown from error
                 raise

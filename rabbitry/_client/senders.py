@@ -82,7 +82,7 @@ class Senders:
             if channel is None:
                 try:
                     channel = await self._opened(exchange, while_down)
-                except NotConnected as error:
+                except (NotConnected, ConnectionBlocked) as error:
                     if attempts.unknown is not None:  # it may have arrived in a former life
                         raise attempts.unknown from error
                     raise
@@ -137,7 +137,7 @@ class Senders:
         while True:
             try:
                 channel = await open_channel(self._link, while_down)
-            except NotConnected as error:
+            except (NotConnected, ConnectionBlocked) as error:
                 if attempts.unknown is not None:
                     raise attempts.unknown from error
                 raise

@@ -90,7 +90,7 @@ def _parse(uri: str) -> Address:
     if match["fragment"] is not None or "@" in match["path"] + query:
         raise ValueError(
             "the URI has a '#', or an '@' behind the host: in user name, password, virtual host and query "
-            "'#' is written %23, '@' %40, '/' %2F, '?' %3F and ':' %3A"
+            "'#' is written %23, '@' %40, '/' %2F, '?' %3F and ':' %3A (or given by user=, password=, as it is)"
         )
     credentials, _, location = match["authority"].rpartition("@")
     arguments = parse_query(query)

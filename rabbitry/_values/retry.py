@@ -107,7 +107,11 @@ class Retry:
     three delays make four attempts. `dead` gets a message once all have failed: the name of a queue, which must exist
     when the processing begins, or a `Queue`, which is declared then; None (the default) rejects it, so that the queue's
     own dead-letter exchange has it, or, where there is none, nobody. What fails with one of the exception classes in
-    `give_up_on` is not tried again, and neither is a body that `convert` can't make what the handler takes.
+    `give_up_on` is not tried again, and neither is a body that `convert` can't make what the handler takes, nor a
+    message whose headers fill a frame, so that those of a retry have no room.
+
+    A message that kills its worker is not failed to anybody: what bounds that is the queue's own `delivery_limit` and
+    dead-letter exchange, without which RabbitMQ 4 drops it from a quorum queue after 20 times.
 
     Raises `TypeError` and `ValueError` for what is none of these.
     """

@@ -435,6 +435,14 @@ async def test_a_blocked_connection_fails_who_would_rather_fail(node: PrivateNod
                 await client.publish(b"x", routing_key="nowhere", while_down="fail")
             with pytest.raises(rabbitry.ConnectionBlocked):
                 await publisher.submit(b"x", routing_key="nowhere")
+            with anyio.fail_after(5):  # nor is a channel waited for, which the broker would not read of
+                with pytest.raises(rabbitry.ConnectionBlocked):
+                    await client.publish(b"x", exchange="amq.fanout", while_down="fail")
+                with pytest.raises(rabbitry.ConnectionBlocked):
+                    await client.publish(b"x", routing_key="nowhere", delay=1, while_down="fail")
+                with pytest.raises(rabbitry.ConnectionBlocked):
+                    async with client.publisher(while_down="fail"):
+                        pass
         with anyio.fail_after(30):
             await client.publish(b"x", routing_key="nowhere")
 

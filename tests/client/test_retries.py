@@ -371,6 +371,33 @@ async def test_who_is_cut_short_has_not_failed(amqp_url: str, how: str) -> None:
         assert await has_counts(channel, dead, 0)
 
 
+async def test_what_kills_its_worker_is_bounded_by_its_queue(amqp_url: str) -> None:
+    """Nobody is left to count the attempt, so that what the queue says of deliveries has to end it."""
+    dead = Queue(unique(), type="quorum")
+    jobs = Queue(
+        unique(), type="quorum", delivery_limit=2, dead_letter_exchange="", dead_letter_routing_key=dead.name or ""
+    )
+    async with through_proxy(amqp_url) as (client, proxy), open_channel(amqp_url) as channel:
+        attempts: list[int] = []
+
+        async def handle(delivery: Delivery) -> None:
+            attempts.append(delivery.attempt)
+            proxy.cut()
+            await anyio.sleep_forever()
+
+        await client.declare(dead, jobs)
+        try:
+            async with at_work(client, jobs, handle, Retry([60], dead=dead), on_stale="cancel"):
+                async with rabbitry.open_client(amqp_url) as another:
+                    await another.publish(b"x", routing_key=jobs.name)
+                assert await has_counts(channel, dead.name, 1)
+                assert await has_counts(channel, jobs.name, 0)
+            assert attempts == [1, 1, 1]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await client.delete(jobs, dead)
+
+
 async def test_what_its_handler_settled_is_settled(amqp_url: str) -> None:
     async with (
         jobs_and_dead(amqp_url) as (jobs, dead),
@@ -588,6 +615,21 @@ async def test_what_does_not_fit_its_handler_s_type_is_dead_at_once(amqp_url: st
             assert await has_counts(channel, dead, 1)
         found = await client.get(dead)
         assert found is not None and found.headers["x-rabbitry-error"] == "DecodeError"  # a class that users know
+
+
+async def test_stopped_while_an_alarm_keeps_it_from_beginning_it_ends(amqp_url: str, node: PrivateNode) -> None:
+    """The broker reads nothing on a connection that it has blocked, so that what would be declared has no answer."""
+    async with jobs_and_dead(node.url) as (jobs, dead), rabbitry.open_client(node.url) as client:
+        async with node.memory_alarm():
+            with anyio.fail_after(30):
+                while client.blocked_reason is None:
+                    with anyio.move_on_after(0.05):
+                        await client.publish(b"x", routing_key=jobs)
+                stop = rabbitry.Stop()
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(partial(client.process, jobs, failing, retry=Retry([0.05], dead=dead), stop=stop))
+                    await anyio.sleep(0.2)  # in which it has begun to ask
+                    stop.set()
 
 
 async def test_stopped_before_it_has_a_connection_it_ends(amqp_url: str) -> None:
