@@ -16,6 +16,7 @@ import pytest
 
 import rabbitry
 from rabbitry import blocking
+from rabbitry.blocking import signals
 from rabbitry.blocking.signals import Guard, Note
 from rabbitry.blocking.turns import UNATTENDED, Turns, Waiter
 from tests.blocking.test_ends import eventually
@@ -283,3 +284,48 @@ def test_all_handlers_are_called_whatever_one_raises(on_usr1: Callable[..., None
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert sorted(calls) == sorted([signal.SIGUSR1, signal.SIGUSR2])
+
+
+def test_what_a_handler_raises_as_they_are_put_back_keeps_none_from_that(
+    on_usr1: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, set_handler, strikes = Guard(lambda: None), signals._set_handler, [0, 1]
+    on_usr1(lambda *_: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    guard.begin()
+
+    def struck(number: int, handler: object) -> None:
+        if strikes:
+            raise ZeroDivisionError(strikes.pop())
+        set_handler(number, handler)
+
+    monkeypatch.setattr(signals, "_set_handler", struck)
+    with pytest.raises(ZeroDivisionError):
+        guard.end()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_handler_that_runs_the_loop_as_the_handlers_are_exchanged(
+    on_usr1: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, set_handler, strikes = Guard(lambda: None), signals._set_handler, [None]
+    on_usr1(lambda *_: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+
+    def struck(number: int, handler: object) -> None:
+        set_handler(number, handler)
+        if strikes:
+            strikes.pop()
+            guard.begin()
+            guard.end()
+
+    monkeypatch.setattr(signals, "_set_handler", struck)
+    guard.begin()
+    assert guard.is_on and all(isinstance(signal.getsignal(number), Note) for number in before)
+    guard.end()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_is_no_leader(amqp_url: str) -> None:
+    assert run("forked.py", amqp_url) == ["the child's handler is its own", "the child is interrupted", "left"]
