@@ -137,6 +137,34 @@ def test_who_follows_is_told_to_lead(client: blocking.Client, queue: str, in_thr
     assert len(received) == 100
 
 
+def test_a_stack_that_is_nearly_full(client: blocking.Client, amqp_url: str, leaders: Leaders) -> None:
+    """Who recurses too far gets the error, and nobody else."""
+    client.publish(b"", routing_key="nowhere")
+    leaders.names.clear()
+
+    def recurse() -> None:
+        client.publish(b"", routing_key="nowhere")
+        recurse()
+
+    with blocking.connect(amqp_url) as other:
+        for _ in range(3):
+            with pytest.raises(RecursionError):
+                recurse()
+        client.publish(b"", routing_key="nowhere", timeout=5)
+        assert other.is_open and client.statistics()["publishing_lives"] == 1
+    assert "rabbitry.blocking" in leaders.names  # ran it where the stack was too deep for the caller to do so
+
+
+def test_who_comes_to_follow_as_the_loop_ends_is_told(amqp_url: str, in_thread: InThread) -> None:
+    """It had asked before whether all is over, and did not go on until it was."""
+    with blocking.open_client(amqp_url) as client:
+        turns = client._portal.turns
+    eventually(lambda: turns.has_ended)
+    waiter = Waiter()
+    in_thread(turns._follow, waiter, None).join(5)
+    assert waiter.is_done
+
+
 def test_inside_a_running_event_loop(amqp_url: str, leaders: Leaders) -> None:
     """As in Jupyter: its loop waits meanwhile, and the spare thread runs ours."""
 
