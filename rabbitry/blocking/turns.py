@@ -380,6 +380,8 @@ class Turns:
                     self._turn.release()
                     self._find_leader()
                     self._await_turn()
+                    if self.main.done():  # in the turn of another thread: the end stopped that one, not this
+                        self.loop.call_soon(self.loop.stop)
             finally:
                 self._is_over = True
                 self.leader = get_ident()

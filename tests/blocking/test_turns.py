@@ -165,6 +165,15 @@ def test_who_comes_to_follow_as_the_loop_ends_is_told(amqp_url: str, in_thread: 
     assert waiter.is_done
 
 
+def test_the_loop_ends_where_another_thread_runs_it(amqp_url: str, in_thread: InThread) -> None:
+    with blocking.open_client(amqp_url) as client:
+        turns, waiter = client._portal.turns, Waiter()
+        in_thread(turns.wait, waiter)
+        eventually(lambda: turns.leading is waiter)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5 and turns.has_ended and waiter.is_done
+
+
 def test_inside_a_running_event_loop(amqp_url: str, leaders: Leaders) -> None:
     """As in Jupyter: its loop waits meanwhile, and the spare thread runs ours."""
 
