@@ -6,14 +6,17 @@ while the main thread runs the loop, for a `Note` that writes the signal down an
 is called when the main thread has left the loop, where what it raises goes to the caller.
 
 What must stay true: no signal is lost, whatever raises wherever. A `Note` that stays behind, because something raised
-while the handlers were put back, does what the handler does; it goes with the next use.
+while the handlers were put back, does what the handler does; it goes with the next use. The child of a fork has no
+`Note`s, whichever thread forked: no event loop runs there that would call the handlers.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeAlias
@@ -56,19 +59,25 @@ class Guard:
         self.noted: dict[int, Handler] = {}
         self._seen: list[Any] = []  # what all signals' handlers were the last time
         self._notes: list[tuple[int, Note]] = []  # what stands in for those of them that are functions
+        _guards.add(self)
 
     def begin(self) -> None:
         """Called in the main thread, before it runs the loop. May raise what a handler raises."""
         handlers = list(map(_handler_of, _NUMBERS))
         if handlers != self._seen:
             self._look(handlers)
+        notes = self._notes
         try:
-            for number, note in self._notes:
+            for number, note in notes:
                 _set_handler(number, note)
         except BaseException:
             self.end()
             raise
-        self.is_on = True
+        if notes is self._notes:
+            self.is_on = True
+        else:  # a handler has run the loop amid this, and put back those that were exchanged by then
+            _put_back(notes)
+            self.begin()
 
     def _look(self, handlers: list[Any]) -> None:
         notes: list[tuple[int, Note]] = []
@@ -83,12 +92,15 @@ class Guard:
         """Called in the main thread, after it has left the loop. Raises what the handlers raise that are due."""
         self.is_on = False
         try:
-            for number, note in self._notes:
-                if _handler_of(number) is note:  # not what a callback has put in its place
-                    _set_handler(number, note.handler)
+            _put_back(self._notes)
         finally:
             if self.noted:
                 self._call_handlers()
+
+    def forget(self) -> None:
+        """In the child of a fork: what was noted is the parent's, and the thread that ran the loop is not here."""
+        self.noted.clear()
+        self.end()
 
     def _call_handlers(self) -> None:
         """Call them all, whatever one of them raises."""
@@ -100,6 +112,29 @@ class Guard:
                 self._call_handlers()
 
 
+def _put_back(notes: list[tuple[int, Note]]) -> None:
+    """Put the handlers back, all of them, whatever one raises meanwhile."""
+    try:
+        for number, note in notes:
+            if _handler_of(number) is note:  # not what a callback has put in its place
+                _set_handler(number, note.handler)
+    except BaseException:
+        _put_back(notes)
+        raise
+
+
 def is_main() -> bool:
     """Whether this is the thread that signal handlers run in."""
     return threading.get_ident() == threading.main_thread().ident
+
+
+_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
+
+
+def _forget() -> None:
+    for guard in list(_guards):
+        guard.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

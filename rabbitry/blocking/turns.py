@@ -48,6 +48,9 @@ UNATTENDED = 0.05
 LAST_STEPS = 3
 """Steps of the loop, at most, that who leaves it takes so that nothing is left half done: what was written is sent."""
 
+STACK_ROOM = 300
+"""Frames that must be left of Python's recursion limit in a thread that runs the loop."""
+
 
 class Waiter:
     """What a thread waits for, in `Turns.wait`; `Turns.end` ends it."""
@@ -153,11 +156,18 @@ class Turns:
         if not self._is_told:
             self._is_told = True
             try:
-                self.loop.call_soon_threadsafe(self._make_calls, context=self.context)
-            except BaseException as error:
+                self._call_on_loop(self._make_calls)
+            except BaseException:
                 self._is_told = False
-                if not (isinstance(error, RuntimeError) and self.loop.is_closed()):
-                    raise
+                raise
+
+    def _call_on_loop(self, callback: Callable[[], object]) -> None:
+        """Have the loop call this, unless it is closed."""
+        try:
+            self.loop.call_soon_threadsafe(callback, context=self.context)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
 
     @property
     def is_led(self) -> bool:
@@ -200,12 +210,14 @@ class Turns:
         """Sleep while another thread leads."""
         self._followers.append(waiter)
         try:
-            if self._turn.locked():  # else it may lead
+            if self.has_ended:
+                waiter.give_up()
+            elif self._turn.locked():  # else it may lead
                 self._begin(waiter)
                 if self._calls:
                     self._tell()
                 if self._spare_leads:
-                    self.loop.call_soon_threadsafe(self._make_way, context=self.context)
+                    self._call_on_loop(self._make_way)
                 if not waiter.is_done:
                     waiter.sleep(None if end is None else end - time.monotonic())
         finally:
@@ -313,7 +325,7 @@ class Turns:
 
     def _interrupt(self) -> None:
         """A signal was noted."""
-        self.loop.call_soon_threadsafe(self.loop.stop, context=self.context)
+        self._call_on_loop(self.loop.stop)
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
@@ -373,6 +385,8 @@ class Turns:
                     self._turn.release()
                     self._find_leader()
                     self._await_turn()
+                    if self.main.done():  # in the turn of another thread: the end stopped that one, not this
+                        self.loop.call_soon(self.loop.stop)
             finally:
                 self._is_over = True
                 self.leader = get_ident()
@@ -474,6 +488,14 @@ class SharedLoop(PlainLoop):
 
 
 def _is_free() -> bool:
-    """Whether no event loop runs in this thread, amid which another one can't run."""
+    """Whether this thread can run the loop: no event loop runs in it, amid which another one can't run, and its stack
+    has room, without which a `RecursionError` would strike the loop's code instead of the caller's.
+    """
     # hot: asyncio's own function, of which `get_running_loop` makes an error where there is none
-    return _get_running_loop() is None and (sniffio is None or sniffio.thread_local.name is None)
+    if _get_running_loop() is not None or (sniffio is not None and sniffio.thread_local.name is not None):
+        return False
+    try:
+        sys._getframe(max(0, sys.getrecursionlimit() - STACK_ROOM))
+    except ValueError:  # the stack is not that deep
+        return True
+    return False

@@ -13,14 +13,14 @@ from rabbitry import blocking
 from tests.support.helpers import unique
 
 
-def strike(number: int, times: int, was_struck: threading.Semaphore) -> threading.Thread:
-    """Strikes so often, each time as soon as the one before has been taken."""
+def strike(number: int, times: int, may_strike: threading.Semaphore) -> threading.Thread:
+    """Strikes so often, each time when it may: the main thread must be ready for it by then."""
 
     def work() -> None:
         for count in range(times):
+            assert may_strike.acquire(timeout=20)
             time.sleep(0.0001 * (count % 17))
             os.kill(os.getpid(), number)
-            assert was_struck.acquire(timeout=20)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -29,18 +29,18 @@ def strike(number: int, times: int, was_struck: threading.Semaphore) -> threadin
 
 def main(url: str) -> None:
     queue = unique("struck")
-    was_struck = threading.Semaphore(0)
+    may_strike = threading.Semaphore(0)
     with blocking.open_client(url) as client, blocking.connect(url) as connection, connection.channel() as channel:
         channel.declare_queue(queue)
-        thread = strike(signal.SIGINT, 1000, was_struck)
+        thread = strike(signal.SIGINT, 1000, may_strike)
         interruptions = 0
         while interruptions < 1000:
             try:
+                may_strike.release()
                 while True:
                     client.publish(b"x", routing_key="nowhere")
             except KeyboardInterrupt:
                 interruptions += 1
-                was_struck.release()
         thread.join()
         client.publish_many([b"1", b"2"], routing_key=queue, timeout=5)
         info = client.inspect(queue, timeout=5)
@@ -49,12 +49,12 @@ def main(url: str) -> None:
         print(interruptions, "interruptions, and it works")
 
         def leave(number: int, _: FrameType | None) -> None:
-            was_struck.release()
             sys.exit(number)
 
         signal.signal(signal.SIGTERM, leave)
         try:
-            thread = strike(signal.SIGTERM, 1, was_struck)
+            thread = strike(signal.SIGTERM, 1, may_strike)
+            may_strike.release()
             client.wait_closed()
         except SystemExit:
             print("SystemExit of SIGTERM")
@@ -62,10 +62,11 @@ def main(url: str) -> None:
 
         def publish(_: int, __: FrameType | None) -> None:
             client.publish(b"3", routing_key=queue, timeout=5)
-            was_struck.release()
+            may_strike.release()
 
         signal.signal(signal.SIGUSR1, publish)
-        thread = strike(signal.SIGUSR1, 20, was_struck)
+        thread = strike(signal.SIGUSR1, 20, may_strike)
+        may_strike.release()
         while thread.is_alive():
             client.publish(b"x", routing_key="nowhere", timeout=5)
             try:

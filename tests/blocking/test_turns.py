@@ -16,6 +16,7 @@ import pytest
 
 import rabbitry
 from rabbitry import blocking
+from rabbitry.blocking import signals
 from rabbitry.blocking.signals import Guard, Note
 from rabbitry.blocking.turns import UNATTENDED, Turns, Waiter
 from tests.blocking.test_ends import eventually
@@ -134,6 +135,43 @@ def test_who_follows_is_told_to_lead(client: blocking.Client, queue: str, in_thr
                 for thread in threads:
                     thread.join(0.05)
     assert len(received) == 100
+
+
+def test_a_stack_that_is_nearly_full(client: blocking.Client, amqp_url: str, leaders: Leaders) -> None:
+    """Who recurses too far gets the error, and nobody else."""
+    client.publish(b"", routing_key="nowhere")
+    leaders.names.clear()
+
+    def recurse() -> None:
+        client.publish(b"", routing_key="nowhere")
+        recurse()
+
+    with blocking.connect(amqp_url) as other:
+        for _ in range(3):
+            with pytest.raises(RecursionError):
+                recurse()
+        client.publish(b"", routing_key="nowhere", timeout=5)
+        assert other.is_open and client.statistics()["publishing_lives"] == 1
+    assert "rabbitry.blocking" in leaders.names  # ran it where the stack was too deep for the caller to do so
+
+
+def test_who_comes_to_follow_as_the_loop_ends_is_told(amqp_url: str, in_thread: InThread) -> None:
+    """It had asked before whether all is over, and did not go on until it was."""
+    with blocking.open_client(amqp_url) as client:
+        turns = client._portal.turns
+    eventually(lambda: turns.has_ended)
+    waiter = Waiter()
+    in_thread(turns._follow, waiter, None).join(5)
+    assert waiter.is_done
+
+
+def test_the_loop_ends_where_another_thread_runs_it(amqp_url: str, in_thread: InThread) -> None:
+    with blocking.open_client(amqp_url) as client:
+        turns, waiter = client._portal.turns, Waiter()
+        in_thread(turns.wait, waiter)
+        eventually(lambda: turns.leading is waiter)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5 and turns.has_ended and waiter.is_done
 
 
 def test_inside_a_running_event_loop(amqp_url: str, leaders: Leaders) -> None:
@@ -283,3 +321,48 @@ def test_all_handlers_are_called_whatever_one_raises(on_usr1: Callable[..., None
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert sorted(calls) == sorted([signal.SIGUSR1, signal.SIGUSR2])
+
+
+def test_what_a_handler_raises_as_they_are_put_back_keeps_none_from_that(
+    on_usr1: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, set_handler, strikes = Guard(lambda: None), signals._set_handler, [0, 1]
+    on_usr1(lambda *_: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    guard.begin()
+
+    def struck(number: int, handler: object) -> None:
+        if strikes:
+            raise ZeroDivisionError(strikes.pop())
+        set_handler(number, handler)
+
+    monkeypatch.setattr(signals, "_set_handler", struck)
+    with pytest.raises(ZeroDivisionError):
+        guard.end()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_handler_that_runs_the_loop_as_the_handlers_are_exchanged(
+    on_usr1: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, set_handler, strikes = Guard(lambda: None), signals._set_handler, [None]
+    on_usr1(lambda *_: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+
+    def struck(number: int, handler: object) -> None:
+        set_handler(number, handler)
+        if strikes:
+            strikes.pop()
+            guard.begin()
+            guard.end()
+
+    monkeypatch.setattr(signals, "_set_handler", struck)
+    guard.begin()
+    assert guard.is_on and all(isinstance(signal.getsignal(number), Note) for number in before)
+    guard.end()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_is_no_leader(amqp_url: str) -> None:
+    assert run("forked.py", amqp_url) == ["the child's handler is its own", "the child is interrupted", "left"]

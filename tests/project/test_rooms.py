@@ -114,6 +114,7 @@ REACHES = {
     "rabbitry.blocking.consumer consumer._return": "puts back what was fetched and not iterated; nothing public does",
     "rabbitry.blocking.pool publisher._window": "one channel serves windows of all sizes, and a publisher has one only",
     "rabbitry.blocking.threads function._functions": "of a Service only the names are public",
+    "rabbitry.blocking.turns sys._getframe": "whether the stack is so deep: nothing public asks without walking it all",
 }
 
 
