@@ -428,7 +428,7 @@ def test_a_backend_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPat
 
 def test_help_of_each_command(cli: Cli) -> None:
     commands = re.findall(r"^    (\w+)", cli("--help").out.decode(), re.MULTILINE)
-    assert len(commands) == 15
+    assert len(commands) == 16
     for command in commands:
         shown = cli(command, *(["queue"] if command in ("declare", "delete", "bind", "unbind") else []), "--help")
         assert shown.code == 0

@@ -234,6 +234,38 @@ async def client_process(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     await stage.channel.delete_queue(queue)
 
 
+@case("Client.get")
+async def client_get(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = (await stage.channel.declare_queue(unique())).name
+    await stage.channel.publish(b"x", routing_key=queue)
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.get(queue)
+        if attempt.has_returned:
+            attempt.value.ack()
+        assert await has_counts(stage.channel, queue, 0 if attempt.has_returned else 1)
+    await stage.channel.delete_queue(queue)
+
+
+@case("Client.purge")
+async def client_purge(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = (await stage.channel.declare_queue(unique())).name
+    await stage.channel.publish(b"x", routing_key=queue)
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.purge(queue)
+        assert attempt.value == (1 if attempt.has_returned else None)
+        assert await client.purge(queue) in ((0,) if attempt.has_returned else (0, 1))
+    await stage.channel.delete_queue(queue)
+
+
+@case("Client.wait_ready")
+async def client_wait_ready(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client:
+        attempt = yield client.wait_ready()
+        assert client.is_ready or not attempt.has_returned
+        await client.wait_ready()
+        assert client.is_ready
+
+
 # --- RPC -------------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +283,19 @@ async def client_rpc_call(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
             assert attempt.value == (42 if attempt.has_returned else None)
             assert [await rpc.call(queue, number) for number in range(3)] == [0, 2, 4]
             assert rpc.late_replies in ((0,) if attempt.has_returned else (0, 1))
+        tg.cancel_scope.cancel()
+    assert await has_counts(stage.channel, queue, 0)
+
+
+@case("ClientRPC.request")
+async def client_rpc_request(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = await exclusive_queue(stage.channel)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(stage.connection.serve, queue, double)
+        async with rabbitry.open_client(stage.url, reactor=stage.reactor) as client, client.rpc() as rpc:
+            attempt = yield rpc.request(rabbitry.Message.msgpack(21), queue)
+            assert not attempt.has_returned or attempt.value.decode() == 42
+            assert (await rpc.request(rabbitry.Message.msgpack(1), queue)).decode() == 2
         tg.cancel_scope.cancel()
     assert await has_counts(stage.channel, queue, 0)
 

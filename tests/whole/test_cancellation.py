@@ -741,6 +741,20 @@ async def rpc_call(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     assert await has_counts(stage.channel, queue, 0)
 
 
+@case("RPC.request")
+async def rpc_request(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
+    queue = await exclusive_queue(stage.channel)
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(stage.connection.serve, queue, double)
+        async with stage.connection.rpc() as rpc:
+            attempt = yield rpc.request(rabbitry.Message.msgpack(21), queue)
+            assert not attempt.has_returned or attempt.value.decode() == 42
+            assert (await rpc.request(rabbitry.Message.msgpack(1), queue)).decode() == 2
+            assert rpc.late_replies in ((0,) if attempt.has_returned else (0, 1))
+        tg.cancel_scope.cancel()
+    assert await has_counts(stage.channel, queue, 0)
+
+
 @case("Connection.serve", least=5)
 async def serve(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     """Each request is answered, or put back and not answered."""
