@@ -25,7 +25,7 @@ ENDINGS = (
     r"connected QueueInfo\(name='tour\.letters', message_count=0, consumer_count=0\)",
     r"attempt 3\ndead: 1",
     "100 connections",
-    r"done: job 0\nstopped; left for others: \d",
+    r"done: job 0\nstopped; left for others: \d\nended in order",
     r"\d{4} readings",  # of a run before this one as well, if that was ended
     "connected",
     r"1024 Point\(x=1\.5, y=1\.5\)\nDecodeError points\[0\]\.x: '1' is no float",
