@@ -15,6 +15,7 @@ expire, and are the same for every client of a virtual host.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from math import ceil
 from typing import Literal
@@ -24,7 +25,15 @@ import anyio
 from rabbitry._client.link import Link
 from rabbitry._client.outcomes import check_policies, in_a_life
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import AccessRefused, ConnectionBlocked, NotFound, PublishFailed, Refused, Unroutable
+from rabbitry._errors import (
+    AccessRefused,
+    ConnectionBlocked,
+    NotConnected,
+    NotFound,
+    PublishFailed,
+    Refused,
+    Unroutable,
+)
 from rabbitry._values.arguments import check_name
 from rabbitry._values.message import Message
 from rabbitry._values.options import OnUnknown, WhileDown
@@ -217,7 +226,10 @@ class Delays:
                     raise
                 self._declared = set()
             else:
-                return await self.provide(needed, while_down)  # where it was published in another life than it began in
+                # where it was published in another life than it began in; the broker has it, whether or not this fails
+                with suppress(NotConnected, ConnectionBlocked):
+                    await self.provide(needed, while_down)
+                return
 
     def forget(self, *entities: Entity) -> None:
         """These were deleted, or declared, and with a queue or exchange that is new the binding to it is gone."""

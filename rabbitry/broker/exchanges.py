@@ -61,8 +61,8 @@ class _Direct:
                 found[binding.destination] = None
 
 
-class _Fanout:
-    """To all."""
+class _Listed:
+    """Bindings that are looked through one by one."""
 
     def __init__(self) -> None:
         self._bindings: dict[Binding, None] = {}
@@ -72,6 +72,10 @@ class _Fanout:
 
     def remove(self, binding: Binding) -> None:
         del self._bindings[binding]
+
+
+class _Fanout(_Listed):
+    """To all."""
 
     def find(self, keys: Sequence[str], headers: Mapping[str, Any], exact: bool, found: Found) -> None:
         for binding in self._bindings:
@@ -144,17 +148,8 @@ def _words(key: str) -> list[str]:
     return key.split(".") if key else []
 
 
-class _Headers:
+class _Headers(_Listed):
     """By headers: all or any of a binding's arguments."""
-
-    def __init__(self) -> None:
-        self._bindings: dict[Binding, None] = {}
-
-    def add(self, binding: Binding) -> None:
-        self._bindings[binding] = None
-
-    def remove(self, binding: Binding) -> None:
-        del self._bindings[binding]
 
     def find(self, keys: Sequence[str], headers: Mapping[str, Any], exact: bool, found: Found) -> None:
         for binding in self._bindings:

@@ -363,6 +363,25 @@ async def test_who_would_rather_fail_does(amqp_url: str) -> None:
         assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
 
 
+async def test_what_was_confirmed_is_no_failure_though_the_connection_is_lost_then(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await client.publish(b"1", routing_key=queue, delay=0.1)
+        provide, calls = delays.Delays.provide, 0
+
+        async def lost_after_the_confirm(self: delays.Delays, *args: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise NotConnected("lost")
+            await provide(self, *args)
+
+        monkeypatch.setattr(delays.Delays, "provide", lost_after_the_confirm)
+        await client.publish(b"2", routing_key=queue, delay=0.1, while_down="fail")
+        assert calls == 2
+
+
 async def test_who_would_rather_fail_does_not_wait_for_those_who_wait(amqp_url: str) -> None:
     """An alarm blocks the connection while another is just declaring what its delay takes."""
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
