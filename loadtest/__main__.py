@@ -1,4 +1,4 @@
-"""`python -m loadtest` and `rabbitry-loadtest`: the door to `loadtest.commands.run`.
+"""`python -m loadtest` and `rabbitry-loadtest`: the door to `loadtest.commands.program`.
 
 It exists because the program's imports take a moment, in which somebody may interrupt it, and may be missing.
 """
@@ -11,7 +11,7 @@ import sys
 def main() -> int:
     """Runs the load tester with the command line's arguments; returns the exit code."""
     try:
-        from loadtest.commands import run as program
+        from loadtest.commands import program
 
         return program.main()
     except ModuleNotFoundError as error:

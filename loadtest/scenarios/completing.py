@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, fields
 
-from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Argument, Role, Settings
+from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What was asked for, flag by flag, and each flag's default. None follows from the others."""
+class Asked(Choices):
+    """What was asked for, flag by flag. None follows from the others."""
 
     clients: int | None = None
     producers: int | None = None
@@ -29,36 +28,12 @@ class Asked:
     queues: int | None = None
     servers: int | None = None
 
-    duration: float = 20.0
     warmup: float = 5.0
-    drain: float = 30.0
-    ramp: float = 0.0
-
     rate: float | None = None
     rate_each: float | None = None
-    size: int = 128
-    window: int = 1
-    prefetch: int = 100
-    ack_every: int = 1
-    transient: bool = False
-    mandatory: bool = False
-    queue_type: str = "classic"
-    queue_arguments: Mapping[str, Argument] = field(default_factory=dict)
-    rpc_timeout: float = 30.0
-
     urls: Sequence[str] = ()
     yes: bool = False
-    vhost: str | None = None
-    backend: str = "asyncio"
-    driver: str = "rabbitry"
-    handshakes: int = 200
     seed: int | None = None
-
-    require: Sequence[str] = ()
-    output: Path | None = None
-    json: str | None = None
-    quiet: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
@@ -70,7 +45,9 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     urls = _find_urls(asked, environment)
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
+    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)}
     return Settings(
+        **chosen,
         clients=sum(shares.values()),
         producers=producers,
         consumers=consumers,
@@ -78,32 +55,11 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         connections=asked.connections or sum(shares.values()),
         queues=queues,
         servers=servers,
-        duration=asked.duration,
         warmup=max(asked.warmup, asked.ramp),
-        drain=asked.drain,
-        ramp=asked.ramp,
         rate=asked.rate or (asked.rate_each and asked.rate_each * (producers or callers)) or None,
-        size=asked.size,
-        window=asked.window,
-        prefetch=asked.prefetch,
-        ack_every=asked.ack_every,
-        transient=asked.transient,
-        mandatory=asked.mandatory,
-        queue_type=asked.queue_type,
-        queue_arguments=asked.queue_arguments,
-        rpc_timeout=asked.rpc_timeout,
         urls=urls,
         confirmed=bool(asked.urls) or asked.yes,
-        vhost=asked.vhost,
-        backend=asked.backend,
-        driver=asked.driver,
-        handshakes=asked.handshakes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
-        require=tuple(asked.require),
-        output=asked.output,
-        json=asked.json,
-        quiet=asked.quiet,
-        labels=asked.labels,
     )
 
 

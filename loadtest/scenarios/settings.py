@@ -5,8 +5,8 @@ It says nothing of how it was asked for (a command line, a file) and nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -27,9 +27,40 @@ class Role(Enum):
     CALLER = "caller"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What one run is asked to do. Durations are seconds, sizes bytes, rates messages per second."""
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What is taken as it was asked for, with each flag's default. Durations are seconds, sizes bytes."""
+
+    duration: float = 20.0
+    drain: float = 30.0
+    ramp: float = 0.0
+
+    size: int = 128
+    window: int = 1
+    prefetch: int = 100
+    ack_every: int = 1
+    transient: bool = False
+    mandatory: bool = False
+    queue_type: str = "classic"
+    queue_arguments: Mapping[str, Argument] = field(default_factory=dict)
+    rpc_timeout: float = 30.0
+
+    vhost: str | None = None
+    backend: str = "asyncio"
+    driver: str = "rabbitry"
+    handshakes: int = 200
+
+    require: Sequence[str] = ()
+    """What the result must reach, as it was written."""
+    output: Path | None = None
+    json: str | None = None
+    quiet: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Choices):
+    """What one run is asked to do. Rates are messages per second."""
 
     clients: int
     producers: int
@@ -39,39 +70,14 @@ class Settings:
     queues: int
     servers: int
 
-    duration: float
     warmup: float
-    drain: float
-    ramp: float
-
     rate: float | None
     """What all producers send together, or all callers make if there are no producers; None is a closed loop."""
-    size: int
-    window: int
-    prefetch: int
-    ack_every: int
-    transient: bool
-    mandatory: bool
-    queue_type: str
-    queue_arguments: Mapping[str, Argument]
-    rpc_timeout: float
-
     urls: tuple[str, ...]
     """The brokers; empty for a private node."""
     confirmed: bool = True
     """Whether the brokers may be loaded without asking: they were named on the command line, or `--yes` was said."""
-    vhost: str | None
-    backend: str
-    driver: str
-    handshakes: int
     seed: int
-
-    require: tuple[str, ...] = ()
-    """What the result must reach, as it was written."""
-    output: Path | None
-    json: str | None
-    quiet: bool
-    labels: Mapping[str, str]
 
     @property
     def loop(self) -> str:

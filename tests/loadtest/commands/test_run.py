@@ -363,7 +363,7 @@ def test_no_rabbitmq_on_this_machine(
         async def __aenter__(self) -> PrivateNode:
             raise RabbitMQNotFound("install it, or use --url")
 
-    monkeypatch.setattr("loadtest.commands.run.PrivateNode", Missing)
+    monkeypatch.setattr("loadtest.commands.performing.PrivateNode", Missing)
     assert main([*SHORT, "--backend", backend]) == 4
     assert capsys.readouterr().err == "loadtest: install it, or use --url\n"
 
@@ -393,7 +393,7 @@ def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(
         wanted.rmdir()
         wanted.touch()
 
-    monkeypatch.setattr("loadtest.commands.run.prepare", vanish)
+    monkeypatch.setattr("loadtest.commands.performing.prepare", vanish)
     assert main([*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted)]) == 1
     told = capsys.readouterr()
     (saved,) = refuge.iterdir()

@@ -1,0 +1,58 @@
+"""Every flag of a run, as it is written, explained and read: a module for each group of them.
+
+It owns the fixed names of the flags, and turns a command line into complete settings, or into a message and exit code
+2. A flag that would do nothing does not exist. What goes together is decided in `loadtest.scenarios.completing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from loadtest.analysis.thresholds import parse_threshold
+from loadtest.commands.flags.broker import add_broker
+from loadtest.commands.flags.clients import add_clients
+from loadtest.commands.flags.load import add_load
+from loadtest.commands.flags.phases import add_phases
+from loadtest.commands.flags.results import add_results
+from loadtest.commands.flags.way import add_way, check_driver
+from loadtest.commands.parsing import Parser, pairs, read_value
+from loadtest.scenarios.completing import Asked, complete
+from loadtest.scenarios.settings import Settings
+
+
+def make_parser() -> Parser:
+    """The parser behind `--help`."""
+    parser = Parser(
+        prog="loadtest",
+        usage="python -m loadtest [options]",
+        description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
+        epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load not put on, 2 wrong usage, 3 a "
+        "requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and "
+        "m, sizes kB and KiB, durations ms, s, m and h.",
+        allow_abbrev=False,
+    )
+    add_clients(parser)
+    add_phases(parser)
+    add_load(parser)
+    add_broker(parser)
+    add_way(parser)
+    add_results(parser)
+    return parser
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings of a command line. SystemExit(2), with a message on stderr, if it makes no sense; 0 for --help."""
+    parser = make_parser()
+    parser.words = (*arguments, environment.get("RABBITMQ_URL", ""))
+    given = vars(parser.parse_args(arguments))
+    try:
+        given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
+        given["labels"] = dict(pairs("--label", given.pop("label")))
+        given["urls"] = given.pop("url")
+        settings = complete(Asked(**given), environment)
+        check_driver(settings)
+        for text in settings.require:
+            parse_threshold(text)
+    except ValueError as error:
+        parser.error(str(error))
+    return settings

@@ -1,0 +1,43 @@
+"""With which library, on which event loop."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+from loadtest.commands.parsing import number
+from loadtest.drivers import BACKENDS, LIBRARIES
+from loadtest.scenarios.completing import Asked, refuse
+from loadtest.scenarios.settings import Settings
+from loadtest.urls import is_encrypted, redact
+
+
+def add_way(parser: argparse.ArgumentParser) -> None:
+    """Adds the group's flags."""
+    add = parser.add_argument_group("how").add_argument
+    add("--backend", choices=BACKENDS, default=Asked.backend, help="(default %(default)s)")
+    add("--driver", choices=tuple(LIBRARIES), default=Asked.driver, help="the client library (default %(default)s)")
+    text = "connections being opened, or closed, at a time (default %(default)s)"
+    add("--handshakes", **number(), default=Asked.handshakes, help=text)
+    add("--seed", **number(least=0), help="of everything random (default: a new one, in the result)")
+
+
+def check_driver(settings: Settings) -> None:
+    """Refuses what the client library can't do."""
+    name, backend, library = settings.driver, settings.backend, LIBRARIES[settings.driver]
+    others = _either(other for other, each in LIBRARIES.items() if backend in each.backends)
+    refuse(
+        backend not in library.backends,
+        f"{name} runs on {_either(library.backends)} only: use --backend {library.backends[0]}, or --driver {others} "
+        f"for {backend}",
+    )
+    others = _either(other for other, each in LIBRARIES.items() if each.has_tls)
+    for url in filter(is_encrypted, settings.urls):
+        refuse(
+            not library.has_tls,
+            f"{redact(url)!r}: TLS is for --driver {others}, as other libraries take other options for it",
+        )
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(names)

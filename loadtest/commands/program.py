@@ -1,0 +1,21 @@
+"""The program: its first word is a command, or there is none and it runs a load test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS: dict[str, str] = {}
+"""Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the load tester with these arguments, the command line's by default; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in COMMANDS:
+        module, words = COMMANDS[words[0]], words[1:]
+    else:
+        module = "loadtest.commands.run"
+    code: int = import_module(module).main(words)
+    return code
