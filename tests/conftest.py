@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 BROKER_FIXTURES = {"node", "amqp_url"}
 BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
+BACKENDS = frozenset(("asyncio", "trio"))
 
 
 # Begun first, so that at the end no worker is alone with one of them: half a minute or more each, most of it waiting
@@ -52,10 +53,25 @@ LONG_FILES = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "of the tests that run on each backend, only those on this one (a test on threads, or on none, stays)"
+    parser.addoption("--only-backend", choices=sorted(BACKENDS), help=text)
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if backend := config.getoption("--only-backend"):
+        config.hook.pytest_deselected(items=[item for item in items if backends_of(item) - {backend}])
+        items[:] = [item for item in items if not backends_of(item) - {backend}]
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def backends_of(item: pytest.Item) -> set[str]:
+    """The backends that a test is run on, as its parameters say."""
+    parameters: dict[str, object] = item.callspec.params if hasattr(item, "callspec") else {}
+    values = (parameters.get(name) for name in ("anyio_backend", "backend"))
+    return {value for value in values if isinstance(value, str) and value in BACKENDS}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -81,7 +97,7 @@ def names_in(code: CodeType) -> Iterator[str]:
             yield from names_in(constant)
 
 
-@pytest.fixture(scope="module", params=["asyncio", "trio"])
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Overrides AnyIO's: every async test runs natively on both."""
     backend: str = request.param
