@@ -88,7 +88,7 @@ class Conductor:
             gc.set_threshold(*thresholds)
             with anyio.move_on_after(bound, shield=True):
                 await self._take_stock()
-                if not self._is_private:  # or they go with the node
+                if not self._is_private and not self._leftovers.is_silent:  # or they go with the node, or expire
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
