@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {"clean": "loadtest.commands.clean", "compare": "loadtest.commands.compare"}
 """Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""
 
 

@@ -25,6 +25,7 @@ from loadtest.commands.exits import (
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.performing import perform
 from loadtest.commands.target import TargetRefused, check_target, describe_target
+from loadtest.commands.trials import TrialEnded, VariationRefused, plan_trials, try_all
 from loadtest.drivers import DriverMissing, load_driver
 from loadtest.execution.queues import QueueRefused
 from loadtest.machine.preflight import Refused
@@ -32,6 +33,7 @@ from loadtest.output.console import Speaker, make_console
 from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_result
 from loadtest.output.progress import Progress
 from loadtest.output.summary import render_summary
+from loadtest.output.trials import render_trials
 from loadtest.scenarios.settings import Settings
 from loadtest.units import format_text
 from loadtest.urls import redact_in
@@ -50,10 +52,12 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
         return _run(settings, words, console)
-    except (DriverMissing, Refused, DestinationRefused, QueueRefused, TargetRefused) as error:
+    except (DriverMissing, Refused, DestinationRefused, QueueRefused, TargetRefused, VariationRefused) as error:
         code, text = USAGE, _text_of(error)
     except (Unreachable, NodeError, RabbitMQNotFound) as error:
         code, text = NO_BROKER, _text_of(error)
+    except TrialEnded as error:
+        code, text = error.code, str(error)
     except Unwritable as error:
         code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
@@ -73,14 +77,18 @@ def _text_of(error: Exception) -> str:
 def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     load_driver(settings.driver)  # what it lacks is said before all else
     check_destinations(settings)
-    performed = perform(settings, words, Progress(console, quiet=settings.quiet))
+    if settings.repeat > 1 or settings.vary:
+        performed = try_all(settings, words, plan_trials(settings, words), console)
+    else:
+        performed = perform(settings, words, Progress(console, quiet=settings.quiet))
     result, written, unwritten = performed.result, list[Path](), ""
     try:
         written = write_result(result, settings)
     except OSError as error:
         unwritten = f"the result could not be written: {error}; {save_elsewhere(result)}"
     if not settings.quiet:
-        console.print(render_summary(result, performed.failures))
+        render = render_summary if result["trials"] is None else render_trials
+        console.print(render(result, performed.failures))
         for path in written:
             console.print(f"written   {path}", markup=False, soft_wrap=True)
     if unwritten:

@@ -153,6 +153,12 @@ def largest_of(counts: Counts) -> float | None:
     return None if found is None else _highest_of(found) / 1000
 
 
+def bucket_limits(index: int) -> tuple[int, int]:
+    """The lowest and the highest value of a bucket, in microseconds."""
+    lowest, width = _lowest_of(index)
+    return lowest, lowest + width - 1
+
+
 def _lowest_of(index: int) -> tuple[int, int]:
     """The lowest value of a bucket, in microseconds, and how many it holds: one up to 2,047 µs, 2, 4, 8 … beyond."""
     if index < 1 << _BITS:

@@ -50,6 +50,10 @@ class Choices:
     driver: str = "rabbitry"
     handshakes: int = 200
 
+    repeat: int = 1
+    """How many trials of each cell."""
+    vary: Sequence[str] = ()
+    """The flags that differ between cells, with their values, as they were written."""
     require: Sequence[str] = ()
     """What the result must reach, as it was written."""
     output: Path | None = None

@@ -15,6 +15,7 @@ from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
+from loadtest.commands.flags.trials import add_trials
 from loadtest.commands.flags.way import add_way, check_driver
 from loadtest.commands.parsing import Parser, pairs, read_value
 from loadtest.scenarios.completing import Asked, complete
@@ -38,6 +39,7 @@ def make_parser() -> Parser:
     add_load(parser)
     add_broker(parser)
     add_way(parser)
+    add_trials(parser)
     add_results(parser)
     return parser
 

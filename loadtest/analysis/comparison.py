@@ -1,0 +1,203 @@
+"""Two sides of trials against each other, metric by metric: what differs, by how much, and is that for the worse?
+
+It owns which metrics are compared, and which direction of each is better. What must stay true: a difference is told
+only where chance hardly makes one, over all metrics together, and where it exceeds what the machine's own noise makes.
+Pure: from the results' sections alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from loadtest.analysis.statistics import CONFIDENCE, correct, estimate_ratio, least_pairs, noise, signed_rank
+
+Sections = Mapping[str, Any]
+"""What a result, or a trial of one, says: the sections of the schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number of a result that two sides are compared by."""
+
+    name: str
+    path: tuple[str, ...]
+    more_is_better: bool
+    unit: str = ""
+    follows_plan: bool = False
+    """Whether a schedule decides it: in an open loop it says nothing."""
+
+
+METRICS = (
+    Metric("sustainable rate", ("capacity", "sustainable_rate"), more_is_better=True, unit="/s"),
+    Metric("closed-loop rate", ("capacity", "closed_rate"), more_is_better=True, unit="/s"),
+    Metric("publish rate", ("publish", "rate"), more_is_better=True, unit="/s", follows_plan=True),
+    Metric("consume rate", ("consume", "rate"), more_is_better=True, unit="/s", follows_plan=True),
+    Metric("RPC rate", ("rpc", "rate"), more_is_better=True, unit="/s", follows_plan=True),
+    Metric("confirm p50", ("publish", "confirm_latency_ms", "p50"), more_is_better=False, unit="ms"),
+    Metric("confirm p99", ("publish", "confirm_latency_ms", "p99"), more_is_better=False, unit="ms"),
+    Metric("end to end p50", ("consume", "end_to_end_latency_ms", "p50"), more_is_better=False, unit="ms"),
+    Metric("end to end p99", ("consume", "end_to_end_latency_ms", "p99"), more_is_better=False, unit="ms"),
+    Metric("RPC p50", ("rpc", "latency_ms", "p50"), more_is_better=False, unit="ms"),
+    Metric("RPC p99", ("rpc", "latency_ms", "p99"), more_is_better=False, unit="ms"),
+    Metric("client CPU a message", ("resources", "client_cpu_us_per_message"), more_is_better=False, unit="us"),
+    Metric("broker CPU a message", ("resources", "broker_cpu_us_per_message"), more_is_better=False, unit="us"),
+    Metric("client memory", ("resources", "client_rss_peak_bytes"), more_is_better=False, unit="bytes"),
+    Metric("broker memory", ("resources", "broker_rss_peak_bytes"), more_is_better=False, unit="bytes"),
+    Metric("connect p50", ("connect", "latency_ms", "p50"), more_is_better=False, unit="ms"),
+)
+"""In the order in which they are told. Rates are messages per second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How the new side differs from the base in one metric."""
+
+    metric: str
+    unit: str
+    more_is_better: bool
+    base: float
+    new: float
+    """Both sides' medians."""
+    pairs: int
+    factor: float
+    low: float
+    high: float
+    """new / base, with its 95 % interval."""
+    chance: float
+    """That two equal sides differ at least as much, corrected for the number of metrics."""
+    noise: float | None
+    """The factor by which trials of this machine differ by themselves; None if that isn't known."""
+    direction: str
+    """`better`, `worse`, or `not shown` where chance would do the same."""
+    is_regression: bool
+    """Worse, and beyond the tolerance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides compared."""
+
+    differences: list[Difference]
+    remarks: list[str]
+    """What a reader has to know before believing it."""
+
+    @property
+    def regressions(self) -> list[Difference]:
+        """What became worse beyond the tolerance."""
+        return [difference for difference in self.differences if difference.is_regression]
+
+
+def compare(
+    base: Sequence[Sections], new: Sequence[Sections], *, tolerance: float, same: Sequence[Sections] = ()
+) -> Comparison:
+    """Compares trials in pairs, the first with the first and so on.
+
+    `same` are trials of what the base is, from which the noise floor is taken; else it is taken from both sides.
+    ValueError if there is nothing to pair.
+    """
+    pairs = list(zip(base, new, strict=False))
+    if not pairs:
+        raise ValueError("there are no trials to compare: each side needs one at least")
+    metrics = [metric for metric in METRICS if not (metric.follows_plan and _is_open(pairs))]
+    found = {metric: values for metric in metrics if (values := _paired(metric, pairs))}
+    chances = correct([signed_rank(values) for values in found.values()])
+    differences = [
+        _differ(metric, values, chance, _noise(metric, base, new, same, len(values)), tolerance)
+        for (metric, values), chance in zip(found.items(), chances, strict=True)
+    ]
+    return Comparison(differences, list(_remarks(base, new, len(found))))
+
+
+def _paired(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> list[tuple[float, float]]:
+    """The metric's values where both sides have one above 0; none unless most pairs have."""
+    values = [(read(metric, one), read(metric, other)) for one, other in pairs]
+    known = [(one, other) for one, other in values if one and other]
+    return known if 2 * len(known) > len(pairs) else []
+
+
+def read(metric: Metric, sections: Sections) -> float | None:
+    """The metric's value in a result; None if it has none."""
+    value: Any = sections
+    for step in metric.path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _is_open(pairs: Sequence[tuple[Sections, Sections]]) -> bool:
+    return any(side.get("loop") == "open" for pair in pairs for side in pair)
+
+
+def _noise(
+    metric: Metric, base: Sequence[Sections], new: Sequence[Sections], same: Sequence[Sections], pairs: int
+) -> float | None:
+    if same:
+        return noise(list(_values(metric, (*base, *same))), pairs)
+    known = [found for side in (base, new) if (found := noise(list(_values(metric, side)), pairs)) is not None]
+    return max(known, default=None)
+
+
+def _values(metric: Metric, side: Sequence[Sections]) -> Iterator[float]:
+    for sections in side:
+        if value := read(metric, sections):
+            yield value
+
+
+def _differ(
+    metric: Metric, pairs: Sequence[tuple[float, float]], chance: float, floor: float | None, tolerance: float
+) -> Difference:
+    ratio = estimate_ratio(pairs)
+    size = max(ratio.factor, 1 / ratio.factor)
+    is_shown = chance < 1 - CONFIDENCE and (floor is None or size > floor)
+    is_better = (ratio.factor > 1) == metric.more_is_better
+    return Difference(
+        metric=metric.name,
+        unit=metric.unit,
+        more_is_better=metric.more_is_better,
+        base=median(one for one, _ in pairs),
+        new=median(other for _, other in pairs),
+        pairs=len(pairs),
+        factor=ratio.factor,
+        low=ratio.low,
+        high=ratio.high,
+        chance=chance,
+        noise=floor,
+        direction="not shown" if not is_shown else "better" if is_better else "worse",
+        is_regression=is_shown and not is_better and size > 1 + tolerance,
+    )
+
+
+def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int) -> Iterator[str]:
+    pairs = min(len(base), len(new))
+    if len(base) != len(new):
+        yield f"{len(base)} trials against {len(new)}: the first {pairs} of each are compared"
+    if metrics and pairs < (needed := least_pairs(metrics)):
+        yield (
+            f"{pairs} pairs can't show any difference among {metrics} metrics: at least {needed} are needed (--repeat)"
+        )
+    failed = sum(bool(sections.get("failures")) for sections in (*base, *new))
+    if failed:
+        yield f"{failed} of {len(base) + len(new)} trials failed"
+    for what, values in (
+        ("loops", _loops(base, new)),
+        ("brokers", _brokers(base, new)),
+        ("machines", _cpus(base, new)),
+    ):
+        if len(values) > 1:
+            yield f"the trials are of different {what}: {', '.join(sorted(values))}"
+
+
+def _loops(*sides: Sequence[Sections]) -> set[str]:
+    return {str(sections.get("loop")) for side in sides for sections in side}
+
+
+def _brokers(*sides: Sequence[Sections]) -> set[str]:
+    brokers = [(sections.get("environment") or {}).get("broker") or {} for side in sides for sections in side]
+    return {f"{broker.get('product')} {broker.get('version')}" for broker in brokers if broker.get("product")}
+
+
+def _cpus(*sides: Sequence[Sections]) -> set[str]:
+    found = [sections.get("environment") or {} for side in sides for sections in side]
+    return {f"{each.get('cores')} × {each.get('cpu')}" for each in found if each.get("cpu")}

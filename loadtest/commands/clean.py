@@ -1,0 +1,194 @@
+"""`clean`: removes the queues and exchanges that broken runs have left on a broker.
+
+They are known by their names, which begin with ``loadtest.`` and the run's own name. AMQP doesn't list queues, so
+either the management API does (`--management`), or the runs are named, by their result files or their names. What still
+has consumers belongs to a run that goes on and stays, and nothing is removed before it was shown and agreed to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import anyio.to_thread
+
+import rabbitry
+from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE
+from loadtest.commands.parsing import Parser
+from loadtest.machine.management import Management, ManagementFailed
+from loadtest.output.console import make_console
+from loadtest.scenarios.completing import refuse
+from loadtest.units import format_text
+from loadtest.urls import is_amqp_url, redact, redact_in
+
+RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+"""The name of a run."""
+LEFT = re.compile(r"loadtest\.(" + RUN.pattern + r")\..+")
+"""The name of a queue or an exchange that belongs to one."""
+MISSES = 3
+"""Numbers in a row without a queue after which a run has no further ones: `rpc.0` follows where `0` is missing."""
+BOUND = 120.0
+"""Seconds that all of it may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something that a run has left."""
+
+    kind: str
+    name: str
+    messages: int | None = None
+    consumers: int = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Cleans what these arguments name; returns the exit code."""
+    parser = _make_parser()
+    parser.words = arguments
+    asked = parser.parse_args(arguments)
+    console = make_console(stderr=True)
+    try:
+        runs = [run for text in asked.run for run in _read_runs(text)]
+        refuse(
+            not is_amqp_url(asked.url), f"{redact(asked.url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)"
+        )
+        refuse(not (runs or asked.management), "say which runs (result files, or their names), or --management URL")
+        return anyio.run(_clean, asked, runs)
+    except (ManagementFailed, rabbitry.RabbitryError, ConnectionError, TimeoutError) as error:
+        code, text = NO_BROKER, str(error)
+    except (ValueError, OSError) as error:
+        code, text = USAGE, str(error)
+    except KeyboardInterrupt:
+        code, text = INTERRUPTED, "interrupted: what was removed is gone, the rest is there"
+    console.print(f"loadtest clean: {format_text(redact_in(text, arguments))}", markup=False, soft_wrap=True)
+    return code
+
+
+def _make_parser() -> Parser:
+    parser = Parser(
+        prog="loadtest clean",
+        usage="python -m loadtest clean --url URL [--management URL] [RUN...]",
+        description="Remove the queues and exchanges that broken load tests left in a virtual host.",
+        epilog="Exit codes: 0 nothing is left, 1 something is (it has consumers, or was refused), 2 wrong usage or not "
+        "agreed to, 4 no broker.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("run", nargs="*", metavar="RUN", help="result files, or names of runs such as 20261130T101500Z-a1b2c3")
+    add("--url", required=True, help="the broker, with the virtual host")
+    add("--management", metavar="URL", help="its management API, which lists what all runs have left")
+    add("--dry-run", action="store_true", help="only say what would be removed")
+    add("--yes", action="store_true", help="remove it without asking")
+    return parser
+
+
+def _read_runs(text: str) -> list[str]:
+    """The names of the runs in a result file, or the one that was given."""
+    if RUN.fullmatch(text):
+        return [text]
+    refuse(not Path(text).exists(), f"{text!r} is neither a file nor the name of a run")
+    try:
+        result = json.loads(Path(text).read_text(encoding="utf-8"))
+        runs = [str(each["run_id"]) for each in (result, *(result.get("trials") or ()))]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{text!r}: this is no result") from None
+    refuse(not all(map(RUN.fullmatch, runs)), f"{text!r}: this is no result")
+    return list(dict.fromkeys(runs))
+
+
+async def _clean(asked: argparse.Namespace, runs: Sequence[str]) -> int:
+    console = make_console()
+    with anyio.fail_after(BOUND):
+        async with rabbitry.connect(asked.url, name="loadtest clean") as connection:
+            found = [each async for each in _find(connection, asked, runs)]
+            for each in found:
+                amount = "" if each.messages is None else f", {each.messages:,} messages"
+                in_use = f", {each.consumers} consumers: in use, it stays" if each.consumers else ""
+                console.print(f"{each.kind} {format_text(each.name)}{amount}{in_use}", markup=False, soft_wrap=True)
+            idle = [each for each in found if not each.consumers]
+            if not idle or asked.dry_run:
+                console.print(f"{len(idle)} to remove, {len(found) - len(idle)} in use", markup=False)
+                return OK if not found else FAILED
+            if not asked.yes and not await anyio.to_thread.run_sync(_agree, len(idle)):
+                return USAGE
+            removed = [each for each in idle if await _remove(connection, each)]
+    console.print(f"{len(removed)} removed, {len(found) - len(removed)} in use", markup=False)
+    return OK if len(removed) == len(found) else FAILED
+
+
+def _agree(number: int) -> bool:
+    if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        sys.stderr.write(f"loadtest clean: say --yes to remove these {number}\n")
+        return False
+    sys.stderr.write(f"loadtest clean: remove these {number}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+# --- finding and removing -----------------------------------------------------------------------------------------
+
+
+async def _find(
+    connection: rabbitry.Connection, asked: argparse.Namespace, runs: Sequence[str]
+) -> AsyncIterator[Found]:
+    """What the runs have left, or with a management API and no runs, what any run has."""
+    if asked.management is None:
+        for run in runs:
+            async for each in _probe(connection, run):
+                yield each
+        return
+    source, vhost = Management(asked.management), unquote(urlsplit(asked.url).path[1:]) or "/"
+    for kind in ("queue", "exchange"):
+        for name, consumers in await anyio.to_thread.run_sync(source.names, f"{kind}s", vhost):
+            match = LEFT.fullmatch(name)
+            if match and (not runs or match[1] in runs):
+                seen = await _look(connection, name) if kind == "queue" else None
+                yield seen or Found(kind, name, consumers=consumers)
+
+
+async def _probe(connection: rabbitry.Connection, run: str) -> AsyncIterator[Found]:
+    """What there is under the names that a run gives, which are numbered."""
+    for prefix in (f"loadtest.{run}.", f"loadtest.{run}.rpc."):
+        missed = number = 0
+        while missed < MISSES:
+            found = await _look(connection, f"{prefix}{number}")
+            missed, number = (missed + 1 if found is None else 0), number + 1
+            if found is not None:
+                yield found
+    exchange = f"loadtest.{run}.exchange"
+    try:
+        async with connection.channel(confirm=False) as channel:
+            await channel.declare_exchange(exchange, passive=True)
+    except rabbitry.NotFound:
+        return
+    yield Found("exchange", exchange)
+
+
+async def _look(connection: rabbitry.Connection, name: str) -> Found | None:
+    """The queue of that name, if there is one."""
+    try:
+        async with connection.channel(confirm=False) as channel:
+            queue = await channel.declare_queue(name, passive=True)
+    except rabbitry.NotFound:
+        return None
+    return Found("queue", name, queue.message_count, queue.consumer_count)
+
+
+async def _remove(connection: rabbitry.Connection, found: Found) -> bool:
+    """Whether it is gone: whoever began to consume it since it was looked at keeps it."""
+    try:
+        async with connection.channel(confirm=False) as channel:
+            if found.kind == "queue":
+                await channel.delete_queue(found.name, if_unused=True)
+            else:
+                await channel.delete_exchange(found.name)
+    except rabbitry.PreconditionFailed:
+        return False
+    return True

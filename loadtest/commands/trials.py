@@ -1,0 +1,200 @@
+"""`--repeat` and `--vary`: the same load test several times, each in a process of its own, in turns.
+
+All trials meet the same broker: the one that was named, or one private node, where each has a virtual host of its own.
+Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loadtest.analysis.failures import failures
+from loadtest.analysis.trials import join_trials, keep
+from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
+from loadtest.commands.flags import make_parser, parse_settings
+from loadtest.commands.performing import Performed
+from loadtest.machine.preflight import ADMINISTRATION
+from loadtest.output.console import Speaker
+from loadtest.scenarios.completing import refuse
+from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.variations import (
+    Cell,
+    drop_flags,
+    make_cells,
+    name_cell,
+    order_trials,
+    parse_variation,
+    write_cell,
+)
+from loadtest.urls import redact, with_vhost
+from rabbitry.testing import PrivateNode
+
+FIXED = {
+    "abort-on", "consume-url", "help", "json", "label", "management", "metrics", "output", "publish-url", "quiet",
+    "repeat", "require", "seed", "url", "vary", "vhost", "yes",
+}  # fmt: skip
+"""What is the same in all trials: where they run and what becomes of the result."""
+_OURS = {"json", "output", "quiet", "repeat", "seed", "vary"}
+"""What a trial's own command line is without."""
+_GOES_ON = (0, FAILED, NOT_REACHED)
+"""A trial's exit codes after which the next one may run."""
+
+
+class VariationRefused(Exception):
+    """What is to be varied makes no sense."""
+
+
+class TrialEnded(Exception):
+    """A trial could not run, so that the others need not try."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def plan_trials(settings: Settings, words: Sequence[str]) -> dict[Cell, Settings]:
+    """The cells, each with the settings of its trials. VariationRefused, or SystemExit(2) with a message on stderr, if
+    one of them makes no sense.
+    """
+    known, switches = _flags()
+    plain = drop_flags(words, _OURS, switches)
+    try:
+        variations = [parse_variation(text) for text in settings.vary]
+        for flag in (variation.flag for variation in variations):
+            refuse(flag not in known, f"--vary {flag}: there is no flag --{flag}")
+            refuse(flag in FIXED, f"--vary {flag}: this can't differ between the trials of one result")
+        cells = {cell: write_cell(cell, switches) for cell in make_cells(variations)}
+    except ValueError as error:
+        raise VariationRefused(str(error)) from None
+    return {cell: parse_settings([*plain, *own], os.environ) for cell, own in cells.items()}
+
+
+def _flags() -> tuple[set[str], set[str]]:
+    """The names of all flags, and of those that are there or not."""
+    defaults = vars(make_parser().parse_args([]))
+    named = {name.replace("_", "-"): default for name, default in defaults.items()}
+    return set(named), {name for name, default in named.items() if default is False}
+
+
+def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Settings], console: Speaker) -> Performed:
+    """Runs all trials. TrialEnded if one can't run; KeyboardInterrupt if it was interrupted before one had measured."""
+    trials = order_trials(list(cells), settings.repeat, settings.seed)
+    switches = _flags()[1]
+    plain = drop_flags(words, _OURS, switches)
+    done: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    is_interrupted = False
+    with _interruptible(), _broker(settings, cells.values(), console) as node:
+        for number, trial in enumerate(trials, 1):
+            if not settings.quiet:
+                what = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
+                console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
+            with _place(node, number) as place:
+                own = [*plain, *write_cell(trial.cell, switches), *place, "--seed", str(settings.seed + trial.round)]
+                result, is_interrupted = _run(own, settings.output)
+            if result is not None:
+                if node is not None:
+                    result["environment"]["broker"]["private_node"] = True
+                done.append((keep(trial, result, failures(result)), result))
+                if not settings.quiet:
+                    console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
+            if is_interrupted:
+                break
+    if not done:
+        raise KeyboardInterrupt
+    order = list(cells)
+    done.sort(key=lambda trial: (trial[0]["round"], order.index(tuple(trial[0]["cell"].items()))))
+    asked = {
+        "repeat": settings.repeat,
+        "vary": list(settings.vary),
+        "command": shlex.join(["python", "-m", "loadtest", *map(redact, words)]),
+    }
+    joined = join_trials(done, asked, interrupted=is_interrupted)
+    found = [f"{name_cell(tuple(each['cell'].items()))}: {text}" for each, _ in done for text in each["failures"]]
+    return Performed(joined, list(dict.fromkeys(found)), is_interrupted)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does: no trial is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+@contextmanager
+def _broker(settings: Settings, cells: Iterable[Settings], console: Speaker) -> Iterator[PrivateNode | None]:
+    """A private node that bears the largest cell, unless a broker was named."""
+    if settings.urls:
+        yield None
+        return
+    if not settings.quiet:
+        console.print("starting a private RabbitMQ node", markup=False)
+    with PrivateNode(connections=max(cell.connections + cell.servers for cell in cells) + ADMINISTRATION) as node:
+        yield node
+
+
+@contextmanager
+def _place(node: PrivateNode | None, number: int) -> Iterator[list[str]]:
+    """The words that name a trial's broker, on a private node in a virtual host of its own."""
+    if node is None:
+        yield []
+        return
+    vhost = f"trial-{number}"
+    node.rabbitmqctl("add_vhost", vhost)
+    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    try:
+        yield ["--url", with_vhost(node.url, vhost)]
+    finally:
+        node.rabbitmqctl("delete_vhost", vhost)
+
+
+def _run(words: Sequence[str], output: Path | None) -> tuple[dict[str, Any] | None, bool]:
+    """One trial's result, None if it was interrupted too early, and whether it was interrupted."""
+    with tempfile.TemporaryDirectory(prefix="loadtest-trial-") as folder:
+        file = Path(folder, "result.json")
+        ours = ["--json", str(file), "--quiet", *(() if output is None else ("--output", str(output)))]
+        child = subprocess.Popen(  # in a session of its own: what the terminal tells all at once reaches it but once
+            [sys.executable, "-m", "loadtest", *words, *ours],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        is_interrupted = False
+        while True:
+            try:
+                _, said = child.communicate()
+                break
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)
+                is_interrupted = True
+        is_interrupted |= child.returncode == INTERRUPTED
+        if not is_interrupted and child.returncode not in _GOES_ON:
+            code = child.returncode if child.returncode in (USAGE, NO_BROKER) else FAILED
+            raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
+        result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return result, is_interrupted
+
+
+def _short(result: Mapping[str, Any]) -> str:
+    publish, rpc = result["publish"] or {}, result["rpc"] or {}
+    rate = publish.get("rate") or rpc.get("rate")
+    told = "nothing was measured" if rate is None else f"{rate:,.0f}/s"
+    return f"{told}, {result['verdict']['status']}"

@@ -1,0 +1,101 @@
+"""What broken runs have left is found and removed, and nothing else is, against a real broker."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+import rabbitry
+from loadtest.commands.program import main
+
+pytestmark = pytest.mark.anyio
+
+
+async def clean(*words: str) -> int:
+    return await anyio.to_thread.run_sync(main, ["clean", *words])
+
+
+@pytest.fixture
+async def left(amqp_url: str) -> AsyncIterator[str]:
+    """A run that was killed: it has left queues, messages, an exchange."""
+    run = f"20261130T101500Z-{secrets.token_hex(3)}"
+    names = [f"loadtest.{run}.{number}" for number in (0, 1, 2, "rpc.0")]
+    async with rabbitry.open_client(amqp_url) as client:
+        for name in names:
+            await client.declare(rabbitry.Queue(name))
+            await client.publish(b"left", routing_key=name)
+        await client.declare(rabbitry.Exchange(f"loadtest.{run}.exchange", "fanout"))
+        yield run
+        for name in names:
+            await client.delete(rabbitry.Queue(name))
+
+
+async def exists(url: str, queue: str) -> bool:
+    async with rabbitry.connect(url) as connection:
+        try:
+            async with connection.channel() as channel:
+                await channel.declare_queue(queue, passive=True)
+        except rabbitry.NotFound:
+            return False
+    return True
+
+
+async def test_a_run_is_cleaned_by_its_name(left: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await clean("--url", amqp_url, left, "--dry-run") == 1
+    said = capsys.readouterr().out
+    assert f"queue loadtest.{left}.0, 1 messages" in said and "5 to remove, 0 in use" in said
+    assert await exists(amqp_url, f"loadtest.{left}.rpc.0")
+    assert await clean("--url", amqp_url, left, "--yes") == 0
+    assert "5 removed, 0 in use" in capsys.readouterr().out
+    assert not await exists(amqp_url, f"loadtest.{left}.rpc.0")
+    assert await clean("--url", amqp_url, left) == 0
+    assert "0 to remove, 0 in use" in capsys.readouterr().out
+
+
+async def test_what_has_consumers_stays(left: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        async with channel.consume(f"loadtest.{left}.1"):
+            assert await clean("--url", amqp_url, left, "--yes") == 1
+    said = capsys.readouterr().out
+    assert f"queue loadtest.{left}.1, 0 messages, 1 consumers: in use, it stays" in said and "4 removed" in said
+
+
+async def test_a_run_is_cleaned_by_its_result(left: str, amqp_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps({"run_id": left, "trials": None}))
+    assert await clean("--url", amqp_url, str(file), "--yes") == 0
+    assert not await exists(amqp_url, f"loadtest.{left}.0")
+
+
+async def test_nothing_is_removed_unasked(left: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await clean("--url", amqp_url, left) == 2
+    assert "say --yes to remove these 5" in capsys.readouterr().err
+    assert await exists(amqp_url, f"loadtest.{left}.0")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "say which runs"),
+        (("nowhere.json",), "neither a file nor the name of a run"),
+        (("{file}",), "this is no result"),
+        (("--management", "amqp://localhost"), "write it as http://user:password@host:15672"),
+    ],
+)
+async def test_refusals(words: tuple[str, ...], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text('{"run_id": "../everything"}')
+    given = [word.format(file=tmp_path / "file") for word in words]
+    assert await clean("--url", "amqp://me:sesame@127.0.0.1:1", *given) in (2, 4)
+    said = capsys.readouterr().err
+    assert (text in said or "--management" in words) and "sesame" not in said
+
+
+async def test_no_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    assert await clean("--url", "amqp://me:sesame@127.0.0.1:1", "20261130T101500Z-a1b2c3") == 4
+    said = capsys.readouterr().err
+    assert said.startswith("loadtest clean: ") and "sesame" not in said

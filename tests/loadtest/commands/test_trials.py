@@ -1,0 +1,155 @@
+"""Several trials of a small run, in real processes, against a real broker; and what compares them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest.commands.program import main
+
+SMALL = ("--clients", "6", "--duration", "0.5", "--warmup", "0.2", "--drain", "5", "--seed", "11")
+
+
+@pytest.fixture(autouse=True)
+def _no_broker_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+
+
+def test_cells_take_turns(tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "varied.json"
+    words = ["--repeat", "2", "--vary", "transient=yes,no", "--url", amqp_url]
+    code = main([*SMALL, *words, "--json", str(file)])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "trial 4 of 4: round 2 of 2" in said
+    assert "transient yes (2)" in said and "0 lost with transient no" in said
+    result = json.loads(file.read_text())
+    assert [trial["round"] for trial in result["trials"]] == [0, 0, 1, 1]
+    assert [trial["cell"] for trial in result["trials"][:2]] == [
+        {"transient": "yes"},
+        {"transient": "no"},
+    ]
+    assert [trial["seed"] for trial in result["trials"]] == [11, 11, 12, 12]
+    assert len({trial["run_id"] for trial in result["trials"]}) == 4
+    assert all(trial["consume"]["lost"] == 0 for trial in result["trials"])
+    assert result["publish"] is None and result["scenario"]["vary"] == ["transient=yes,no"]
+    assert amqp_url not in result["scenario"]["command"] or "guest" not in result["scenario"]["command"]
+
+    assert main(["compare", str(file)]) in (0, 3)
+    said = capsys.readouterr().out
+    assert "client CPU a message" in said and "2 pairs can't show any difference" in said
+    assert main(["compare", f"{file}:transient=yes", "--to", f"{file}:transient=no", "--json", "-"]) == 0
+    compared = json.loads(capsys.readouterr().out)["comparisons"]
+    assert [(each["base"], each["new"]) for each in compared] == [("transient yes", "transient no")]
+
+
+def test_one_cell_is_told_by_its_middle_trial(
+    tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--repeat", "3", "--require", "publish.rate >= 100m", "--url", amqp_url, "--output", str(tmp_path / "out")]
+    assert main([*SMALL, *words, "--json", "-"]) == 3
+    result = json.loads(capsys.readouterr().out)
+    rates = sorted(trial["publish"]["rate"] for trial in result["trials"])
+    assert result["publish"]["rate"] == rates[1]
+    assert [finding["holds"] for finding in result["requirements"]] == [False] * 3
+    assert "round 3, as asked" in result["requirements"][2]["note"]
+    assert {f"{trial['run_id']}.json" for trial in result["trials"]} < set(os.listdir(tmp_path / "out")) | {"-"}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--vary", "colour=red,blue"], "there is no flag --colour"),
+        (["--vary", "json=a,b"], "can't differ between the trials"),
+        (["--vary", "transient=1,2"], "transient=yes,no"),
+        (["--vary", "window=1"], "one value is no variation"),
+        (["--vary", "window=1,none"], "none"),
+        (["--vary", "ack-every=1,500"], "--ack-every 500 with --prefetch 100"),
+        (["--repeat", "0"], "0 is less than 1"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_any_trial(
+    words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([*SMALL, *words])
+    except SystemExit as error:
+        code = int(str(error.code))
+    said = capsys.readouterr()
+    assert code == 2 and text in said.err and not said.out
+
+
+def test_a_trial_that_can_not_run_ends_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--repeat", "3", "--url", "amqp://me:sesame@127.0.0.1:1"]) == 4
+    said = capsys.readouterr()
+    assert "no broker to test" in said.err and "trial 2" not in said.out
+    assert "sesame" not in said.err + said.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_trial_in_order(number: int, tmp_path: Path, amqp_url: str) -> None:
+    file = tmp_path / "result.json"
+    words = ["--clients", "6", "--warmup", "0.2", "--duration", "60", "--repeat", "3", "--url", amqp_url]
+    command = [sys.executable, "-m", "loadtest", *words, "--json", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("trial 1"):
+                break
+        # the trial tells nothing until it ends: it has to be given time to measure something
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(6)
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.wait(30) == 130
+    result: dict[str, Any] = json.loads(file.read_text())
+    assert result["interrupted"] and len(result["trials"]) == 1
+    assert result["trials"][0]["publish"]["confirmed"] > 0 and result["trials"][0]["consume"]["lost"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["missing.json", "--to", "missing.json"], "missing.json"),
+        (["{none}", "--to", "{none}"], "no result of schema 1"),
+        (["{text}", "--to", "{text}"], "no JSON file"),
+        (["{one}"], "there is nothing to compare with"),
+        (["{one}:window=3", "--to", "{one}"], "no such cell"),
+        (["{one}", "--to", "{one}", "--tolerance", "2"], "no share"),
+    ],
+)
+def test_compare_refuses(words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"none": "{}", "text": "hello", "one": json.dumps({"schema": 1, "run_id": "x", "trials": None})}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    given = [word.format(**{name: tmp_path / name for name in files}) for word in words]
+    try:
+        code = main(["compare", *given])
+    except SystemExit as error:
+        code = int(str(error.code))
+    assert code == 2 and text in capsys.readouterr().err
+
+
+def test_compare_tells_a_regression_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write(name: str, cpu: float) -> str:
+        trials = [
+            {"round": number, "cell": {}, "resources": {"client_cpu_us_per_message": cpu * (1 + number % 5 / 100)}}
+            for number in range(12)
+        ]
+        (tmp_path / name).write_text(json.dumps({"schema": 1, "run_id": name, "trials": trials}))
+        return str(tmp_path / name)
+
+    old, new = write("old", 20), write("new", 23)
+    assert main(["compare", old, "--to", new]) == 3
+    assert "worse: client CPU a message +15.0 %" in capsys.readouterr().out
+    assert main(["compare", old, "--to", new, "--tolerance", "20%"]) == 0
+    assert main(["compare", new, "--to", old]) == 0
+    assert main(["compare", old, "--to", old]) == 0
+    assert "no difference is shown" in capsys.readouterr().out

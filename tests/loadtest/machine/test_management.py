@@ -1,0 +1,89 @@
+"""What is read of a management API, against a real one and against strange ones."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
+
+import pytest
+
+from loadtest.machine.management import Management, ManagementFailed
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers as it is told, and notes who asked."""
+
+    answers: ClassVar[dict[str, tuple[int, str]]] = {}
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("Authorization")))
+        code, text = self.answers.get(self.path, (404, "{}"))
+        self.send_response(code)
+        if code == 302:
+            self.send_header("Location", text)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api() -> Iterator[str]:
+    Answers.answers, Answers.asked = {}, []
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://me:open%20sesame@127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_reading_adds_up_the_nodes(api: str) -> None:
+    Answers.answers = {
+        "/api/nodes": (200, json.dumps([{"mem_used": 100}, {"mem_used": 50}, {}])),
+        "/api/overview": (
+            200,
+            json.dumps({"queue_totals": {"messages": 9}, "message_stats": {"publish": 5, "ack": 4}}),
+        ),
+    }
+    reading = Management(api).read()
+    assert (reading.memory_bytes, reading.cpu_seconds, reading.messages) == (150, None, 9)
+    assert reading.counters == {"published": 5, "confirmed": 0, "delivered": 0, "acknowledged": 4}
+    assert Answers.asked[0][1] == "Basic bWU6b3BlbiBzZXNhbWU="
+
+
+def test_names_of_a_virtual_host(api: str) -> None:
+    Answers.answers = {"/api/queues/%2F?columns=name,consumers": (200, json.dumps([{"name": "q", "consumers": 2}]))}
+    assert Management(api).names("queues", "/") == [("q", 2)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ((401, "{}"), "answers 401 Unauthorized .does the user have a management tag"),
+        ((200, "<html>"), "answers no JSON"),
+        ((302, "http://127.0.0.1:1/elsewhere"), "answers 302"),
+        ((500, ""), "answers 500"),
+    ],
+)
+def test_strange_answers(api: str, answer: tuple[int, str], text: str) -> None:
+    Answers.answers = {"/api/nodes": answer}
+    with pytest.raises(ManagementFailed, match=text) as raised:
+        Management(api).read()
+    assert "sesame" not in str(raised.value)
+
+
+def test_nobody_answers() -> None:
+    with pytest.raises(ManagementFailed, match=r"http://127\.0\.0\.1:1 doesn't answer"):
+        Management("http://me:sesame@127.0.0.1:1").read()
+
+
+@pytest.mark.parametrize("url", ["", "amqp://h", "http://", "http://h:99999", "localhost:15672"])
+def test_what_is_no_url_of_an_api(url: str) -> None:
+    with pytest.raises(ValueError, match="--management"):
+        Management(url)
