@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loadtest.analysis.traffic import find_failures, is_done
+from loadtest.analysis.traffic import find_failures, is_beside_others, is_done
 
 PUT_ON = 0.99
 """Share of a plan that must have been sent, and of what was sent that must have been taken, or answered."""
@@ -75,6 +75,8 @@ def _losses(result: Result) -> Iterator[str]:
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
     if result["interrupted"]:
+        return
+    if is_beside_others(result):
         return
     if consume["lost"] is None:
         yield "whether messages were lost could not be counted"

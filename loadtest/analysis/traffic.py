@@ -70,6 +70,15 @@ def is_done(result: Result) -> bool:
     return bool(result.get("complete"))
 
 
+def is_beside_others(result: Result) -> bool:
+    """Whether others are meant to take what this run publishes, or to have sent what it takes: nobody here can say what
+    is lost, and nobody expects it.
+    """
+    scenario = result["scenario"]
+    is_alone = not scenario.get("consumers") or not scenario.get("producers")
+    return bool(scenario.get("existing") or scenario.get("exchange")) and (is_alone or scenario["consume_foreign"])
+
+
 def _is_sparing(scenario: Mapping[str, Any]) -> bool:
     return bool(scenario.get("existing") or scenario.get("exchange")) and not scenario.get("consume_foreign")
 

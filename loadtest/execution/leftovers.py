@@ -66,6 +66,8 @@ class Leftovers:
             stock.lost = 0
         if not self._queues:
             return None  # producers alone, to an exchange: who takes its messages isn't known
+        if self._run.settings.is_existing:
+            return await self._take_stock_of_others(stock, missing)
         give_up_at = monotonic() + RECOUNT_BOUND
         before, stock.backlog = None, await self.recount()
         while stock.backlog not in (None, before) and not self._explains(stock, missing) and monotonic() < give_up_at:
@@ -85,6 +87,20 @@ class Leftovers:
             stock.backlog = None if stock.lost is None else missing - stock.lost
         else:
             stock.lost = stock.backlog = 0
+
+    async def _take_stock_of_others(self, stock: Stock, missing: int) -> None:
+        """Queues that are there already are counted and no more: if they have what is missing, it is that; otherwise
+        it can't be told whose it is, and what others took.
+        """
+        stock.lost = None if missing else 0
+        count = await self.recount()
+        for _ in range(int(RECOUNT_BOUND / RECOUNT_INTERVAL)):
+            if count is None or count == missing:
+                break
+            await anyio.sleep(RECOUNT_INTERVAL)
+            count = await self.recount()
+        if count == missing and not self._record.tally.foreign:
+            stock.lost, stock.backlog = 0, missing
 
     async def _look_everywhere(self, stock: Stock) -> None:
         """Empties all queues there are, and so knows what is lost. Queues of others are left as they are."""

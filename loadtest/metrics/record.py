@@ -114,7 +114,7 @@ class Record:
     called_as_planned: Planned | None = None
     """How the calls compare with their schedules; None in a closed loop."""
     segments: list[list[float]] = field(default_factory=list)
-    """For each segment of a rate that changes: until when, in seconds of the work; what was due; what of it was sent."""
+    """For each segment of a changing rate: until when, in seconds of the work; what was due; what of it was sent."""
     stock: Stock | None = None
     """What is left in the queues; None if this process did not look."""
     latencies: Latencies = field(default_factory=Latencies)
