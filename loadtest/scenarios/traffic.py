@@ -34,6 +34,19 @@ def refusals(asked: Asked, shares: Mapping[Role, int], queues: int) -> Iterator[
         yield "--consume-url without consumers would do nothing"
 
 
+def why_not_sought(asked: Asked, shares: Mapping[Role, int]) -> str | None:
+    """What makes it pointless to seek the rate that can be kept up, by its flag; None if nothing does."""
+    if not shares[Role.PRODUCER] + shares[Role.CALLER]:
+        return "consumers alone"
+    given = {
+        "--messages": asked.messages,
+        "--until-idle": asked.until_idle,
+        "--no-confirm": asked.no_confirm,
+        "--exchange": asked.exchange,
+    }
+    return next((flag for flag, value in given.items() if value), None)
+
+
 def _consuming(asked: Asked, consumers: int) -> Iterator[str]:
     given = {"--work": asked.work, "--requeue": asked.requeue, "--reject": asked.reject, "--auto-ack": asked.auto_ack}
     for flag, value in given.items():
