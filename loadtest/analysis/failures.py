@@ -26,7 +26,7 @@ _UNANSWERED = {"timeouts": "got no reply in time", "errors": "failed"}
 def failures(result: Result) -> list[str]:
     """Why a run was not all right; empty if it was."""
     found = [*_connections(result), *_losses(result)]
-    if not result["interrupted"]:
+    if not result["interrupted"] and not result.get("aborted"):
         found += [*_time(result), *_publishing(result), *_consuming(result), *_calling(result)]
     return found
 
@@ -34,7 +34,7 @@ def failures(result: Result) -> list[str]:
 def blemishes(result: Result) -> list[str]:
     """What else did not end well, too little to fail the run."""
     publish, rpc = result["publish"] or {}, result["rpc"] or {}
-    is_cut_short = result["interrupted"]
+    is_cut_short = result["interrupted"] or result.get("aborted")
     found = [
         f"{publish[name]:,} of {publish['sent']:,} publishes {text}"
         for name, text in _REFUSED.items()
@@ -72,7 +72,7 @@ def _losses(result: Result) -> Iterator[str]:
         return
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
-    if result["interrupted"]:
+    if result["interrupted"] or result.get("aborted"):
         return
     if consume["lost"] is None:
         yield "whether messages were lost could not be counted"

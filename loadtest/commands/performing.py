@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.commands.exits import Unreachable
+from loadtest.commands.watching import watched
 from loadtest.drivers import LIBRARIES, Library, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
@@ -74,8 +75,9 @@ async def _execute(run: Run, driver: Driver, progress: Progress) -> None:
         try:
             async with _broker(run.settings, progress) as broker, driver.open() as session:
                 meter = Meter(broker.process)
-                conductor = Conductor(run, session, broker.urls, meter, progress, is_private=broker.is_private)
-                await conductor.conduct()
+                with watched(run, progress) as display:
+                    conductor = Conductor(run, session, broker.urls, meter, display, is_private=broker.is_private)
+                    await conductor.conduct()
         except OSError as error:  # every failure to connect is one
             failure = Unreachable(f"no broker to test: {error}")
         except (NodeError, QueueRefused) as error:

@@ -53,7 +53,9 @@ class Run:
             ledger=Ledger(settings.producers),
             calls_made=[0] * settings.callers,
         )
-        self.measurement = Measurement(self.record.latencies)
+        self.measurement = Measurement(
+            self.record.latencies, (self.record.confirm_silence, self.record.delivery_silence)
+        )
         self.bodies = make_body_maker(
             plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
         )
@@ -121,7 +123,7 @@ class Run:
         record, plan = self.record, self.plan
         sent = [account.sent for account in record.ledger.accounts]
         record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"))
-        record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
+        record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc", "rpc_lag"))
 
     def _compare(
         self, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]

@@ -12,6 +12,7 @@ from loadtest.analysis.thresholds import parse_threshold
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.load import add_load
+from loadtest.commands.flags.measuring import add_measuring, check_measuring
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
 from loadtest.commands.flags.way import add_way, check_driver
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
     add_load(parser)
     add_broker(parser)
     add_way(parser)
+    add_measuring(parser)
     add_results(parser)
     return parser
 
@@ -51,6 +53,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         given["urls"] = given.pop("url")
         settings = complete(Asked(**given), environment)
         check_driver(settings)
+        check_measuring(settings)
         for text in settings.require:
             parse_threshold(text)
     except ValueError as error:
