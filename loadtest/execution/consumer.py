@@ -13,10 +13,12 @@ from functools import partial
 from time import monotonic_ns
 
 from loadtest.drivers.base import Answer, Connection, ConsumerCancelled
-from loadtest.execution.body import Stamp
+from loadtest.execution.body import LAG_SHIFT, LONGEST_LAG, NUMBER, Stamp
 from loadtest.execution.state import Attendance, Run
 from loadtest.metrics.latencies import Measurement
 from loadtest.metrics.ledger import Ledger
+from loadtest.metrics.order import Seen
+from loadtest.metrics.silence import Silence
 from loadtest.metrics.tally import Tally
 from loadtest.scenarios.plan import Place
 
@@ -27,7 +29,7 @@ async def consume(run: Run, place: Place, connection: Connection, attendance: At
     options = run.consumer_options(prefetch=settings.prefetch, ack_every=settings.ack_every)
     is_first = not settings.is_stream or place.index < settings.queues
     take = (
-        partial(receive, run.bodies.read, tally, run.record.ledger, run.measurement)
+        partial(receive, run.bodies.read, tally, run.record.ledger, run.record.delivery_silence, run.measurement, {})
         if is_first
         else partial(receive_copy, run.bodies.owns, tally)
     )
@@ -50,22 +52,34 @@ def receive(
     read: Callable[[bytes], Stamp | None],
     tally: Tally,
     ledger: Ledger,
+    silence: Silence,
     measurement: Measurement,
+    seen: Seen,
     body: bytes,
     redelivered: bool,
 ) -> Answer:
-    """Every delivery of the run passes here, before it is acknowledged."""
+    """Every delivery of the run passes here, before it is acknowledged. `seen` is the consumer's own."""
     now = monotonic_ns()
     stamp = read(body)
     if stamp is None:
         tally.foreign += 1
         return Answer.ACK
     _, producer, number, intended = stamp
+    lag = 0
+    if number > NUMBER:
+        lag = number >> LAG_SHIFT
+        number &= NUMBER
+    if now - silence.last > silence.least:
+        silence.found(now)
+    silence.last = now
     tally.received += 1
     if redelivered:
         tally.redelivered += 1
-    if ledger.receive(producer, number) and intended:
-        measurement.latencies(intended, now).end_to_end.record(now - intended)
+    if ledger.receive(producer, number, redelivered, seen) and intended:
+        latencies = measurement.latencies(intended, now)
+        latencies.end_to_end.record(now - intended)
+        if 0 < lag < LONGEST_LAG:
+            latencies.end_to_end_service.record(now - intended - lag * 1000)
     return Answer.ACK
 
 
