@@ -65,6 +65,7 @@ DOORS = (
     "rabbitry.broker",
     "rabbitry.opentelemetry",
     "rabbitry.protocol",
+    "rabbitry.protocol.server",
     "rabbitry.testing",
 )
 

@@ -1,0 +1,47 @@
+"""What the generator reached alone, against a sink that does nothing, beside what it reached against the broker.
+
+Who is within `MARGIN` of what he can do at all may be the limit himself: then nothing is said of the broker. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from loadtest.metrics.record import Record, Work
+
+MARGIN = 1.45
+"""By how many times the generator alone must exceed what was reached before the broker is called the limit."""
+DONE = ("confirmed", "received", "replies")
+"""What counts as a message done, by the names of the tally."""
+
+
+def reached_rate(work: Work | None) -> float:
+    """Messages done each second of the measured window, of all kinds together."""
+    return sum(work.counts[name] for name in DONE) / work.seconds if work and work.seconds > 0 else 0.0
+
+
+def describe_calibration(record: Record) -> dict[str, Any] | None:
+    """The result's section; None if nobody asked for it."""
+    if record.calibration is None:
+        return None
+    reached = reached_rate(record.work)
+    ratio = record.calibration["rate"] / reached if reached else None
+    return {
+        **record.calibration,
+        "reached_rate": round(reached, 1),
+        "ratio": None if ratio is None else round(ratio, 3),
+        "limit": MARGIN,
+    }
+
+
+def is_too_near(alone: float | None, reached: float) -> bool:
+    """Whether the generator may be the limit of what was reached, as it reaches hardly more alone."""
+    return alone is not None and alone < MARGIN * reached
+
+
+def tell_calibration(alone: float | None, reached: float) -> Iterator[str]:
+    """In a sentence, whatever came of it; nothing if nobody asked for it."""
+    if alone is not None and reached:
+        limit = f"{alone / reached:.2f} × of what was reached (the limit for calling the broker the limit: {MARGIN} ×)"
+        yield f"calibration: this generator alone reaches {alone:,.0f} messages/s here, {limit}"
