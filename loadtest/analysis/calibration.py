@@ -5,7 +5,7 @@ Who is within `MARGIN` of what he can do at all may be the limit himself: then n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loadtest.metrics.record import Record, Work
@@ -26,6 +26,8 @@ def describe_calibration(record: Record) -> dict[str, Any] | None:
     if record.calibration is None:
         return None
     reached = reached_rate(record.work)
+    if record.capacity is not None:  # then it is below what was reached that was measured
+        reached = max(reached, rate_of_step(record.capacity["closed"]))
     ratio = record.calibration["rate"] / reached if reached else None
     return {
         **record.calibration,
@@ -35,13 +37,22 @@ def describe_calibration(record: Record) -> dict[str, Any] | None:
     }
 
 
-def is_too_near(alone: float | None, reached: float) -> bool:
-    """Whether the generator may be the limit of what was reached, as it reaches hardly more alone."""
-    return alone is not None and alone < MARGIN * reached
+def rate_of_step(step: Mapping[str, Any]) -> float:
+    """The same of a step of the search for the rate that can be kept up."""
+    return sum(step[name] or 0.0 for name in ("confirmed_rate", "consumed_rate", "reply_rate"))
 
 
 def tell_calibration(alone: float | None, reached: float) -> Iterator[str]:
     """In a sentence, whatever came of it; nothing if nobody asked for it."""
     if alone is not None and reached:
-        limit = f"{alone / reached:.2f} × of what was reached (the limit for calling the broker the limit: {MARGIN} ×)"
-        yield f"calibration: this generator alone reaches {alone:,.0f} messages/s here, {limit}"
+        beside = f"{alone / reached:.2f} × of the {reached:,.0f}/s that were reached"
+        yield f"calibration: this generator alone reaches {alone:,.0f} messages/s here, {beside}"
+
+
+def find_nearness(alone: float | None, reached: float) -> Iterator[str]:
+    """Why the broker is not called the limit, if the generator may be that itself, and what would help."""
+    if alone is not None and alone < MARGIN * reached:
+        yield (
+            f"the generator alone reaches less than {MARGIN} × of that, so that it may be the limit itself; what would "
+            "help: a faster machine for it, or several processes"
+        )

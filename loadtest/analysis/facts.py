@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loadtest.analysis.calibration import reached_rate
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.record import Cost, Record
 from loadtest.metrics.timeline import STUB
@@ -72,6 +73,16 @@ class Facts:
     """Whether they did so by more than what may be on its way."""
     queues: int = 0
     prefetch: int = 0
+    shared_cores: float = 1.0
+    """Which part of the generator's own cores is the broker's, too; of several processes the largest."""
+    all_in_flight: int = 0
+    """Publishes and calls that can be in flight at once, in any loop."""
+    alone_rate: float | None = None
+    """What the generator reaches against a sink that does nothing, in messages per second; None if nobody asked."""
+    reached_rate: float = 0.0
+    """The same against the broker."""
+    slowed_by: Sequence[str] = ()
+    """What makes the generator slower than it needs to be."""
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -111,7 +122,7 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         skipped=0 if planned is None else planned.skipped,
         blocked_seconds=record.blocked_seconds.get("measure"),
         all_dropped=0 < tally.connected <= tally.dropped,
-        in_flight=settings.producers * settings.window + settings.callers if settings.loop == "closed" else None,
+        in_flight=_in_flight(settings) if settings.loop == "closed" else None,
         rates=[(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
         connections=[row["connections"] for row in rows],
         confirmed_rate=work.counts["confirmed"] / seconds,
@@ -120,7 +131,16 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         is_backlog_growing=growth > max(GROWN, GROWING * work.counts["confirmed"]),
         queues=settings.queues,
         prefetch=settings.prefetch,
+        alone_rate=None if record.calibration is None else record.calibration["rate"],
+        reached_rate=reached_rate(work),
+        slowed_by=list(dict.fromkeys(name for cost in costs for name in cost.slowed_by)),
+        shared_cores=max(cost.shared_cores for cost in costs),
+        all_in_flight=_in_flight(settings),
     )
+
+
+def _in_flight(settings: Settings) -> int:
+    return settings.producers * settings.window + settings.callers
 
 
 def _drains(settings: Settings) -> bool:

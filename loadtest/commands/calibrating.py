@@ -16,6 +16,7 @@ from typing import Any
 from loadtest.analysis.calibration import DONE
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.performing import perform
+from loadtest.output.console import Speaker
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 
@@ -28,8 +29,17 @@ AT_ITS_LIMIT = 0.9
 _NAMES = dict(zip(DONE, ("confirmed_rate", "consumed_rate", "rpc_rate"), strict=True))
 
 
-def calibrate(settings: Settings, words: Sequence[str], progress: Progress) -> dict[str, Any]:
+def calibrate(settings: Settings, words: Sequence[str], console: Speaker) -> dict[str, Any]:
     """The calibration for what the settings ask for, as the record has it. Raises what `perform` does."""
+    if not settings.quiet:
+        console.print("calibrate this generator alone, against a sink that does nothing", markup=False, soft_wrap=True)
+    calibration = _measure(settings, words, Progress(console, quiet=settings.quiet))
+    if not settings.quiet:
+        console.print(f"calibrate {tell(calibration)}", markup=False, soft_wrap=True)
+    return calibration
+
+
+def _measure(settings: Settings, words: Sequence[str], progress: Progress) -> dict[str, Any]:
     with open_sink() as url:
         performed = perform(for_the_sink(settings, url), words, progress)
     result = performed.result
@@ -72,6 +82,8 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
         settings,
         urls=(url,),
         vhost=None,
+        mode="closed",
+        search=0.0,
         rate=None,
         warmup=min(settings.warmup, WARMUP),
         duration=min(settings.duration, SECONDS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +41,11 @@ class Performed:
     is_interrupted: bool
 
 
-def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Performed:
-    """Runs what the settings ask for, with the event loop they name; `words` are the command line.
+def perform(
+    settings: Settings, words: Sequence[str], progress: Progress, calibration: Mapping[str, Any] | None = None
+) -> Performed:
+    """Runs what the settings ask for, with the event loop they name; `words` are the command line, `calibration` what
+    `loadtest.commands.calibrating` found.
 
     DriverMissing, Refused, Unreachable, NodeError, RabbitMQNotFound or QueueRefused if it can't begin,
     KeyboardInterrupt if it was interrupted before it began. Interrupted later, it tells what was measured.
@@ -51,6 +54,7 @@ def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Per
     prepare(_demand(settings, library))
     environment = describe_environment(library.packages, settings.backend)
     run = start_run(settings)
+    run.record.calibration = None if calibration is None else dict(calibration)
     with progress:
         anyio.run(_execute, run, driver, progress, backend=settings.backend)
     result = build_result(settings, run.record, environment, words)

@@ -1,9 +1,9 @@
 """The side that answers: a broker's end of a connection as a state machine over the octets of `wire`. Provisional.
 
-    connection = ServerConnection(properties={})
-    for event in connection.receive_data(sock.recv(65536)):  # never raises; act on each before the next is asked for
-        ...                                                  # `accept_login`, `accept_virtual_host`, `send`, `refuse`
-    sock.sendall(connection.data_to_send())
+connection = ServerConnection(properties={})
+for event in connection.receive_data(sock.recv(65536)):  # never raises; act on each before the next is asked for
+    ...                                                  # `accept_login`, `accept_virtual_host`, `send`, `refuse`
+sock.sendall(connection.data_to_send())
 """
 
 from __future__ import annotations
