@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import tracemalloc
 from contextlib import suppress
 
 
@@ -22,7 +23,7 @@ def find_slowdowns() -> list[str]:
         found.append("a profiler")
     if (tools := _monitoring_tools()) and sys.gettrace() is None:
         found.append(f"{', '.join(tools)} by sys.monitoring")
-    if "tracemalloc" in sys.modules and sys.modules["tracemalloc"].is_tracing():
+    if tracemalloc.is_tracing():
         found.append("tracemalloc")
     if os.environ.get("PYTHONMALLOC", "").endswith("debug") and not sys.flags.dev_mode:
         found.append("a debugging memory allocator (PYTHONMALLOC)")
