@@ -12,7 +12,7 @@ from loadtest.metrics.record import Record, Work
 
 MARGIN = 1.45
 """By how many times the generator alone must exceed what was reached before the broker is called the limit."""
-DONE = ("confirmed", "received", "replies")
+DONE = ("confirmed", "unconfirmed", "received", "replies")
 """What counts as a message done, by the names of the tally."""
 
 

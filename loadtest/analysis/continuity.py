@@ -10,8 +10,13 @@ from loadtest.metrics.silence import Silence
 from loadtest.scenarios.settings import Settings
 
 
-def describe_silence(silence: Silence) -> dict[str, float | None]:
-    """The longest time in which nothing came, in the measured window and in the whole run; milliseconds."""
+def describe_silence(silence: Silence, *, is_told: bool = True) -> dict[str, float | None]:
+    """The longest time in which nothing came, in the measured window and in the whole run; milliseconds.
+
+    None where nothing was to come.
+    """
+    if not is_told:
+        silence = Silence()
     return {
         "longest_gap_ms": None if silence.measured is None else round(silence.measured / 1e6, 3),
         "longest_gap_total_ms": round(silence.longest / 1e6, 3) if silence.last or silence.longest else None,

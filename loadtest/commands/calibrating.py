@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from loadtest.analysis.calibration import DONE
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.performing import perform
 from loadtest.output.console import Speaker
@@ -26,7 +25,8 @@ WARMUP = 2.0
 DRAIN = 10.0
 AT_ITS_LIMIT = 0.9
 """Share of a core from which the sink was the limit itself, so that the generator may reach more."""
-_NAMES = dict(zip(DONE, ("confirmed_rate", "consumed_rate", "rpc_rate"), strict=True))
+_RATES = {"confirmed_rate": "publish", "consumed_rate": "consume", "rpc_rate": "rpc"}
+"""The rates that are told, and the sections they are of."""
 
 
 def calibrate(settings: Settings, words: Sequence[str], console: Speaker) -> dict[str, Any]:
@@ -45,10 +45,7 @@ def _measure(settings: Settings, words: Sequence[str], progress: Progress) -> di
     result = performed.result
     if performed.is_interrupted:
         raise KeyboardInterrupt
-    rates = {
-        name: (result[section] or {}).get("rate") or 0.0
-        for name, section in zip(_NAMES.values(), ("publish", "consume", "rpc"), strict=True)
-    }
+    rates = {name: (result[section] or {}).get("rate") or 0.0 for name, section in _RATES.items()}
     used = result["resources"]
     measured = next((phase["seconds"] for phase in result["phases"] if phase["name"] == "measure"), None)
     share = used["broker_cpu_seconds"] / measured if measured and used["broker_cpu_seconds"] is not None else None
@@ -81,6 +78,14 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
     return replace(
         settings,
         urls=(url,),
+        publish_urls=(),
+        consume_urls=(),
+        existing=(),
+        exchange=None,
+        shape=None,
+        messages=None,
+        until_idle=0.0,
+        wait_broker=0.0,
         vhost=None,
         mode="closed",
         search=0.0,

@@ -9,7 +9,7 @@ from loadtest.metrics.tally import Tally
 
 def record(*, alone: float | None = 3000.0) -> Record:
     tally = Tally()
-    tally.confirmed, tally.received, tally.replies = 1000, 900, 100
+    tally.confirmed, tally.unconfirmed, tally.received, tally.replies = 600, 400, 900, 100
     found = Record(run_id="a", started_at="")
     found.work = Work(2.0, tally.to_plain())
     found.calibration = None if alone is None else {"rate": alone}

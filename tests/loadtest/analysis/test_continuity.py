@@ -22,6 +22,7 @@ def test_silences_in_milliseconds_and_none_of_what_is_not_known() -> None:
     assert describe_silence(silence) == {"longest_gap_ms": None, "longest_gap_total_ms": None}
     silence.longest, silence.measured = 12_345_678, 2_000_000
     assert describe_silence(silence) == {"longest_gap_ms": 2.0, "longest_gap_total_ms": 12.346}
+    assert describe_silence(silence, is_told=False) == describe_silence(Silence())
 
 
 def test_order_has_no_second_figure_for_duplicates() -> None:
