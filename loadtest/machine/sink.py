@@ -1,8 +1,8 @@
 """A broker that does as little as one can: it takes, confirms and hands over, and keeps nothing but what is under way.
 
 What a load generator reaches against it is what the generator can do at all. It speaks AMQP 0-9-1 as far as a run needs
-it: queues, exchanges (a binding matches where the keys are equal, or the exchange fans out), confirms, prefetch,
-acknowledgements, returns, direct reply-to. It stores nothing, routes no patterns, knows no users and refuses nobody. As
+it: queues, exchanges (direct ones look at the key, all others fan out), confirms, prefetch, acknowledgements, returns,
+direct reply-to. It stores nothing, knows no patterns and no users, and refuses nobody. As
 `python -m loadtest.machine.sink` it is a process of its own that prints its URL and ends with its standard input.
 """
 
@@ -166,9 +166,9 @@ class Sink:
         """Puts a message into every queue it belongs to; False if it belongs to none."""
         key, is_taken = message.key, True
         if message.exchange:
-            fans_out, is_taken = self.exchanges.get(message.exchange) == "fanout", False
+            fans_out, is_taken = self.exchanges.get(message.exchange) in ("fanout", "topic"), False
             for bound, queue in self.bindings[message.exchange]:
-                if fans_out or bound in (key, "#"):
+                if fans_out or bound == key:
                     queue.put(message)
                     is_taken = True
         elif (taker := self.queues.get(key)) is not None:

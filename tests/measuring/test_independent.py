@@ -7,7 +7,7 @@ from tests.measuring.independent import Comparison, exact, run
 
 
 def test_what_deviates_and_what_does_not() -> None:
-    assert Comparison("a", 102.0, 100.0, 0.02).holds and not Comparison("a", 102.1, 100.0, 0.02).holds
+    assert Comparison("a", 101.9, 100.0, 0.02).holds and not Comparison("a", 102.1, 100.0, 0.02).holds
     assert Comparison("a", 0, 0, 0.0).holds and not Comparison("a", 5, 0, 0.0).holds
     assert not Comparison("a", None, 5.0, 0.02).holds
     assert str(Comparison("sent", 1234, 1234, 0.0)).split() == ["✓", "sent", "1,234", "1,234", "+0.00%"]

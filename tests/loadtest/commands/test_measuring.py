@@ -93,8 +93,8 @@ def test_small_bodies_have_no_room_for_the_lag(backend: str, amqp_url: str, caps
 def test_the_log_adds_up_to_the_result(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    line = "--clients 20 --mode closed --duration 2.2 --warmup 0.5 --drain 10 --output"
-    _, result = run(capsys, line, str(tmp_path), "--url", amqp_url, "--backend", backend)
+    line = "--clients 20 --mode closed --duration 2.2 --warmup 0.5 --drain 10"
+    _, result = run(capsys, line, "--output", str(tmp_path), "--url", amqp_url, "--backend", backend)
     (log,) = tmp_path.glob("*.hlog")
     assert log.stem == result["run_id"]
     found = samples(log)
@@ -106,22 +106,10 @@ def test_the_log_adds_up_to_the_result(
 
 
 def test_a_run_that_is_killed_leaves_all_but_its_last_seconds(backend: str, amqp_url: str, tmp_path: Path) -> None:
-    words = [
-        "--producers",
-        "3",
-        "--consumers",
-        "2",
-        "--rate",
-        "100",
-        "--duration",
-        "60",
-        "--warmup",
-        "0.5",
-        "--quiet",
-        "--output",
-    ]
+    line = "--producers 3 --consumers 2 --rate 100 --duration 60 --warmup 0.5 --quiet"
+    words = (*line.split(), "--output", str(tmp_path))
     process = subprocess.Popen(
-        [sys.executable, "-m", "loadtest", *words, str(tmp_path), "--url", amqp_url, "--backend", backend],
+        [sys.executable, "-m", "loadtest", *words, "--url", amqp_url, "--backend", backend],
         cwd=ROOT,
         env=os.environ,
     )
