@@ -5,6 +5,10 @@ Pure: from a record's values. What is told per process (silences, gaps, order) a
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
+from itertools import accumulate
+
 from loadtest.metrics.record import Record
 from loadtest.metrics.silence import Silence
 from loadtest.scenarios.settings import Settings
@@ -44,3 +48,18 @@ def connected_share(settings: Settings, record: Record) -> float | None:
         return None
     connected: float = sum(row["connections"] * row["seconds"] for row in rows)
     return round(connected / asked / settings.connections, 4)
+
+
+def describe_confirms(sizes: Mapping[int, int]) -> dict[str, float | int] | None:
+    """How many publishes each of the broker's confirm frames answered; None if the driver doesn't tell."""
+    frames = sum(sizes.values())
+    if not frames:
+        return None
+    ordered = sorted(sizes)
+    reached = list(accumulate(sizes[size] for size in ordered))
+    told = {
+        name: ordered[bisect_left(reached, max(1, int(fraction * frames + 0.5)))]
+        for name, fraction in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    }
+    confirms = sum(size * number for size, number in sizes.items())
+    return {"count": frames, "min": ordered[0], "mean": round(confirms / frames, 3), **told, "max": ordered[-1]}

@@ -21,7 +21,7 @@ from typing import Any
 from loadtest.analysis import traffic
 from loadtest.analysis.calibration import describe_calibration
 from loadtest.analysis.capacity import judge_both
-from loadtest.analysis.continuity import connected_share, describe_order, describe_silence
+from loadtest.analysis.continuity import connected_share, describe_confirms, describe_order, describe_silence
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
 from loadtest.analysis.thresholds import check_aborts, check_thresholds, parse_threshold
@@ -131,6 +131,7 @@ def _publish(settings: Settings, record: Record) -> dict[str, Any] | None:
         "lag_ms": _latency(record, latencies.lag) if is_open else None,
         "blocked_seconds": round(sum(blocked.values()), 1) if blocked else None,
         "fairness": None if fairness is None else round(fairness, 4),
+        "confirms_per_frame": describe_confirms(record.confirm_sizes),
         **describe_silence(record.confirm_silence, is_told=not settings.no_confirm),
         **traffic.describe_sending(settings, record),
     }

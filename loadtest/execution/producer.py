@@ -35,8 +35,10 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
     production = _Production(run, place.index)
     pace = make_pace(run, place)
     tally = run.record.tally
+    confirm_sizes = None
     try:
         async with connection.producer(place.queue, options, production.settle) as producer:
+            confirm_sizes = getattr(producer, "confirm_sizes", None)  # which few libraries tell
             run.publishing[place.index] = connection
             attendance.arrive()
             run.at_work += 1
@@ -54,6 +56,8 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
             await attendance.leave()
     finally:
         run.publishing.pop(place.index, None)
+        if confirm_sizes is not None:
+            run.record.confirm_sizes.update(confirm_sizes())
         production.abandon()
 
 

@@ -7,6 +7,7 @@ loop, no socket and no clock, and nothing of what was asked for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
@@ -129,6 +130,8 @@ class Record:
     """The longest time without a confirm."""
     delivery_silence: Silence = field(default_factory=Silence)
     """The longest time without a delivery."""
+    confirm_sizes: Counter[int] = field(default_factory=Counter)
+    """How many of the broker's confirms answered so many publishes each; empty if the driver doesn't tell."""
     blocked_seconds: dict[str, float] = field(default_factory=dict)
     """How long the broker blocked publishers, by phase; empty if the driver doesn't tell."""
     work: Work | None = None
@@ -168,6 +171,7 @@ class Record:
         self.loop_lateness.merge(other.loop_lateness)
         self.confirm_silence.merge(other.confirm_silence)
         self.delivery_silence.merge(other.delivery_silence)
+        self.confirm_sizes.update(other.confirm_sizes)
         self.aborted = self.aborted or other.aborted
         self.calibration = self.calibration or other.calibration
         for phase, seconds in other.blocked_seconds.items():  # an alarm blocks all at once
@@ -202,6 +206,7 @@ class Record:
             "loop_lateness": self.loop_lateness.to_plain(),
             "confirm_silence": self.confirm_silence.to_plain(),
             "delivery_silence": self.delivery_silence.to_plain(),
+            "confirm_sizes": [number for pair in sorted(self.confirm_sizes.items()) for number in pair],
             "aborted": self.aborted,
             "calibration": self.calibration,
             "blocked_seconds": dict(self.blocked_seconds),
@@ -236,6 +241,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "loop_lateness": Histogram.from_plain,
     "confirm_silence": Silence.from_plain,
     "delivery_silence": Silence.from_plain,
+    "confirm_sizes": lambda plain: Counter(dict(zip(plain[::2], plain[1::2], strict=True))),
     "work": lambda plain: Work(**plain),
     "costs": lambda plain: [Cost(**each) for each in plain],
 }

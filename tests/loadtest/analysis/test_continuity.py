@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from loadtest.analysis.continuity import connected_share, describe_order, describe_silence
+from loadtest.analysis.continuity import connected_share, describe_confirms, describe_order, describe_silence
 from loadtest.commands.flags import parse_settings
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Record
@@ -44,3 +44,10 @@ def test_what_was_not_measured_because_all_were_gone_is_time_without_connections
     assert connected_share(SETTINGS, cut_short) == 0.25
     assert connected_share(SETTINGS, replace(cut_short, is_interrupted=True)) == 1.0
     assert connected_share(SETTINGS, replace(cut_short, aborted={"expression": "lag.p50 > 1s"})) == 1.0
+
+
+def test_how_many_publishes_each_confirm_answered() -> None:
+    assert describe_confirms({}) is None
+    assert describe_confirms({1: 1}) == {"count": 1, "min": 1, "mean": 1.0, "p50": 1, "p90": 1, "p99": 1, "max": 1}
+    told = describe_confirms({1: 60, 10: 39, 500: 1})
+    assert told == {"count": 100, "min": 1, "mean": 9.5, "p50": 1, "p90": 10, "p99": 10, "max": 500}

@@ -80,6 +80,8 @@ def test_in_a_closed_loop_one_latency_is_the_other(
     assert result["consume"]["longest_gap_ms"] > 0
     assert result["connect"]["connected_share"] == 1.0
     assert result["consume"]["gaps"] == result["consume"]["reordered"] == 0
+    sizes = result["publish"]["confirms_per_frame"]
+    assert (sizes["count"], sizes["max"]) == (result["publish"]["confirmed"], 1), "one at a time is in flight"
 
 
 def test_small_bodies_have_no_room_for_the_lag(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +143,11 @@ def test_a_percentile_of_too_few_samples_is_a_cross_and_3(
     out = " ".join(capsys.readouterr().out.split())
     assert "✗ confirm.p99 < 1h (too few samples:" in out
     assert "✓ errors == 0 (0)" in out
+
+
+def test_confirms_that_come_together(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--producers 2 --window 100 --consumers 2 --mode closed --duration 1 --warmup 0.2 --drain 10"
+    _, result = run(capsys, line, "--url", amqp_url, "--backend", backend)
+    sizes = result["publish"]["confirms_per_frame"]
+    assert sizes["count"] * sizes["mean"] == pytest.approx(result["publish"]["confirmed"], rel=1e-3)
+    assert 1 < sizes["mean"] <= sizes["max"] <= 100

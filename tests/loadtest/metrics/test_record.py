@@ -119,6 +119,7 @@ def measured() -> Record:
     record.confirm_silence.note(9)
     record.aborted = {"expression": "confirm.p99 > 1s", "t_seconds": 1.0}
     record.calibration = {"rate": 1000.0}
+    record.confirm_sizes.update({1: 5, 300: 2})
     record.work = Work(2.0, record.tally.to_plain())
     record.costs = [COST]
     Timeline(record.timeline).add(1.0, "connect", record.tally, [record.latencies])
@@ -195,7 +196,7 @@ def test_a_record_of_another_version_is_refused() -> None:
 
 def test_a_record_of_an_older_version_is_read_without_what_it_lacks() -> None:
     plain = measured().to_plain()
-    for name in ("order", "confirm_silence", "delivery_silence", "aborted", "calibration"):
+    for name in ("order", "confirm_silence", "delivery_silence", "aborted", "calibration", "confirm_sizes"):
         del plain[name]
     for name in ("rpc_lag", "end_to_end_service"):
         del plain["latencies"][name]
@@ -212,6 +213,7 @@ def test_silences_and_disorder_of_two_processes() -> None:
     first.ledger.order.gaps, second.ledger.order.gaps = 2, 3
     first.merge(second)
     assert (first.confirm_silence.measured, first.ledger.order.gaps) == (81, 5)
+    assert first.confirm_sizes == {1: 10, 300: 4} == Record.from_plain(first.to_plain()).confirm_sizes
     assert first.aborted == {"expression": "confirm.p99 > 1s", "t_seconds": 1.0}
     again = Record.from_plain(first.to_plain())
     assert (again.confirm_silence.measured, again.ledger.order) == (81, first.ledger.order)
