@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.commands.calibrating import calibrate
 from loadtest.commands.exits import (
     FAILED,
     INTERRUPTED,
@@ -80,7 +81,8 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     if settings.repeat > 1 or settings.vary:
         performed = try_all(settings, words, plan_trials(settings, words), console)
     else:
-        performed = perform(settings, words, Progress(console, quiet=settings.quiet))
+        calibration = calibrate(settings, words, console) if settings.calibrate else None
+        performed = perform(settings, words, Progress(console, quiet=settings.quiet), calibration)
     result, written, unwritten = performed.result, list[Path](), ""
     try:
         written = write_result(result, settings)

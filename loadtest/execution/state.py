@@ -56,7 +56,9 @@ class Run:
             ledger=Ledger(settings.producers * settings.copies),
             calls_made=[0] * settings.callers,
         )
-        self.measurement = Measurement(self.record.latencies)
+        self.measurement = Measurement(
+            self.record.latencies, (self.record.confirm_silence, self.record.delivery_silence)
+        )
         self.bodies = make_bodies(plan.tag, settings)
         self.timetable = Timetable()
         self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
@@ -142,7 +144,7 @@ class Run:
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
         kinds = ("lag",) if self.settings.no_confirm else ("confirm", "lag")
         publishing = self._compare(leg.publishing, leg.sent_before, sent, kinds, quotas)
-        calling = self._compare(leg.calling, leg.called_before, record.calls_made, ("rpc",))
+        calling = self._compare(leg.calling, leg.called_before, record.calls_made, ("rpc", "rpc_lag"))
         record.published_as_planned, record.called_as_planned = publishing, calling
         if leg.publishing and leg.is_planned:
             record.segments = self._compare_segments(leg.publishing, sent)

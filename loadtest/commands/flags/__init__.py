@@ -13,6 +13,7 @@ from loadtest.commands.flags.answer import add_answer
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.load import add_load
+from loadtest.commands.flags.measuring import add_measuring, check_measuring
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
 from loadtest.commands.flags.traffic import add_answers, add_existing, add_messages, read_traffic
@@ -44,6 +45,7 @@ def make_parser() -> Parser:
     add_existing(parser)
     add_way(parser)
     add_trials(parser)
+    add_measuring(parser)
     add_results(parser)
     return parser
 
@@ -60,6 +62,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         read_traffic(given)
         settings = complete(Asked(**given), environment)
         check_driver(settings)
+        check_measuring(settings)
         for text in settings.require:
             parse_threshold(text)
     except ValueError as error:
