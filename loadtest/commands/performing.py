@@ -16,7 +16,7 @@ from anyio.abc import TaskStatus
 from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.commands.exits import Unreachable
-from loadtest.drivers import LIBRARIES, Library, load_driver
+from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
@@ -51,7 +51,7 @@ def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Per
     environment = describe_environment(library.packages, settings.backend)
     run = start_run(settings)
     with progress:
-        anyio.run(_execute, run, driver, progress, backend=settings.backend)
+        anyio.run(_execute, run, driver, progress, **event_loop(settings.backend))
     result = build_result(settings, run.record, environment, words)
     return Performed(result, failures(result), run.record.is_interrupted)
 

@@ -93,7 +93,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         "rabbitry._errors",
     ),
     "loadtest.units": (),
-    "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
+    "loadtest.drivers": ("rabbitry", "rabbitry.blocking", "loadtest.urls", "loadtest.units"),
 }
 
 
