@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loadtest.drivers.base import Driver
+from loadtest.drivers.threads import Connect
 
 EVERYTHING = frozenset(
     {
@@ -114,6 +115,13 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
     }
 )
 BACKENDS = tuple(dict.fromkeys(backend for library in LIBRARIES.values() for backend in library.backends))
+
+
+def load_blocking(name: str) -> Connect:
+    """How a library that blocks opens a connection: for those who bring their own threads. DriverMissing as above."""
+    load_driver(name)
+    connect: Connect = import_module(LIBRARIES[name].module).connect
+    return connect
 
 
 def event_loop(backend: str) -> dict[str, Any]:

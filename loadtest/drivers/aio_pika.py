@@ -23,6 +23,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from loadtest.drivers.aiormq import ConnectionLost, own_cancellation
 from loadtest.drivers.base import (
     Answer,
+    Consumer,
     ConsumerCancelled,
     ConsumerOptions,
     Driver,
@@ -97,11 +98,9 @@ class _Connection:
                 task.cancel()
 
     @asynccontextmanager
-    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
+    async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[Consumer]:
         channel = await self.open_channel()
-        await own_cancellation(channel.set_qos(options.prefetch))
-        consumer = _Consumer(channel, options)
-        await own_cancellation(consumer.subscribe(await channel.get_queue(queue, ensure=False)))
+        consumer = await make_consumer(channel, queue, options)
         try:
             yield consumer
         finally:
@@ -268,6 +267,14 @@ class _Consumer:
     def _on_cancel(self, _: object) -> None:
         self._is_cancelled = True
         self._stopped.set()
+
+
+async def make_consumer(channel: AbstractChannel, queue: str, options: ConsumerOptions) -> Consumer:
+    """Subscribes to a queue on a channel, which is the consumer's own from then on."""
+    await own_cancellation(channel.set_qos(options.prefetch))
+    consumer = _Consumer(channel, options)
+    await own_cancellation(consumer.subscribe(await channel.get_queue(queue, ensure=False)))
+    return consumer
 
 
 class _Caller:

@@ -146,6 +146,9 @@ class _Consumer:
     def answer(self, answers: list[Told]) -> None:
         self._answers.extend(answers)
 
+    def ack(self, tag: int) -> None:
+        self._channel.basic.ack(tag)
+
     def stop(self) -> None:
         self._is_stopped = True
 

@@ -144,6 +144,9 @@ class _Consumer:
     def answer(self, answers: list[Told]) -> None:
         self._in_its_thread(partial(self._answer, answers))
 
+    def ack(self, tag: int) -> None:
+        self._channel.basic_ack(tag)
+
     def stop(self) -> None:
         self._in_its_thread(self._stop)
 

@@ -154,6 +154,9 @@ class _Consumer:
             for each in tags:
                 self._settle(self._held.pop(each), answer)
 
+    def ack(self, tag: int) -> None:
+        self._held.pop(tag).ack()
+
     def stop(self) -> None:
         self._deliveries.stop()
 
@@ -182,6 +185,9 @@ class _Server:
         self._connection.serve(self._queue, _echo, stop=self._stop)
 
     def answer(self, answers: list[Told]) -> None:
+        return
+
+    def ack(self, tag: int) -> None:
         return
 
     def stop(self) -> None:

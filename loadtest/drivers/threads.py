@@ -67,6 +67,10 @@ class BlockingConsumer(Protocol):
         """Has them sent soon, in this order. Called in any thread, waits for nothing, never raises."""
         ...
 
+    def ack(self, tag: int) -> None:
+        """Acknowledges that delivery at once: for who handles deliveries in the connection's own thread."""
+        ...
+
     def stop(self) -> None:
         """Ends `run` after what was answered before. Called in any thread, waits for nothing, never raises."""
         ...

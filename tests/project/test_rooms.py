@@ -102,7 +102,7 @@ def test_names_that_are_another_modules_own() -> None:
 
 
 REACHES = {
-    "loadtest.drivers.pika self._connection._impl": "what the broker says of itself, which a BlockingConnection keeps to itself",
+    "loadtest.drivers.pika self._connection._impl": "what the broker says of itself: nothing public tells",
     "rabbitry.__main__ os._exit": "a documented function of os, for all its underscore",
     "rabbitry._channel.channel channel._life": "`life_of`, the door of the other rooms: a public one users would see",
     "rabbitry._channel.life message._encoded": "hot: the properties encoded before, without a call",
