@@ -316,7 +316,7 @@ class _Administrator:
         await own_cancellation(self._channel.declare_queue(name, durable=True, arguments=dict(arguments)))
 
     async def declare_exchange(self, name: str, kind: str) -> None:
-        await own_cancellation(self._channel.declare_exchange(name, kind, durable=True))
+        await own_cancellation(self._channel.declare_exchange(name, kind, durable=True, auto_delete=True))
 
     async def delete_exchange(self, name: str) -> None:
         await own_cancellation(self._channel.exchange_delete(name))

@@ -224,7 +224,7 @@ class _Administrator:
         self._channel.queue_declare(name, durable=True, arguments=dict(arguments))
 
     def declare_exchange(self, name: str, kind: str) -> None:
-        self._channel.exchange_declare(name, kind, durable=True)
+        self._channel.exchange_declare(name, kind, durable=True, auto_delete=True)
 
     def delete_exchange(self, name: str) -> None:
         self._channel.exchange_delete(name)

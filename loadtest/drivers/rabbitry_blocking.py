@@ -215,7 +215,7 @@ class _Administrator:
         self._channel.declare_queue(name, arguments=dict(arguments))
 
     def declare_exchange(self, name: str, kind: str) -> None:
-        self._channel.declare_exchange(name, kind)
+        self._channel.declare_exchange(name, kind, auto_delete=True)
 
     def delete_exchange(self, name: str) -> None:
         self._channel.delete_exchange(name)

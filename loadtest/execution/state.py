@@ -10,13 +10,14 @@ import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from math import ceil
 from time import monotonic_ns
 from typing import Protocol
 
 import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
-from loadtest.execution.body import make_body_maker
+from loadtest.execution.filling import make_bodies
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
@@ -24,6 +25,7 @@ from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.shapes import ShapedSchedule
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
@@ -50,13 +52,11 @@ class Run:
         self.record = Record(
             run_id=plan.run_id,
             started_at=started_at.isoformat(timespec="seconds"),
-            ledger=Ledger(settings.producers),
+            ledger=Ledger(settings.producers * settings.copies),
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
-        self.bodies = make_body_maker(
-            plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
-        )
+        self.bodies = make_bodies(plan.tag, settings)
         self.timetable = Timetable()
 
         self.began_at = 0
@@ -112,6 +112,15 @@ class Run:
         """When the producer or caller of that number starts to work."""
         return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS)
 
+    @property
+    def expected(self) -> int:
+        """How many deliveries there are to be of what was taken: each queue's copy is one."""
+        return self.record.tally.taken * self.settings.copies
+
+    def ledger_shift(self, queue: int) -> int:
+        """How much further on than a producer's own account that of its messages' copies in the k-th queue is."""
+        return queue * self.settings.producers if self.settings.copies > 1 else 0
+
     def compare_with_plan(self) -> None:
         """Notes in the record how much of the schedules was done until sending ended.
 
@@ -119,12 +128,18 @@ class Run:
         those of the messages that got through.
         """
         record, plan = self.record, self.plan
-        sent = [account.sent for account in record.ledger.accounts]
-        record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"))
+        sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
+        record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"), plan.quotas)
+        if plan.publishing is not None and self.settings.producers:
+            record.segments = self._compare_segments(plan.publishing, sent)
         record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
 
     def _compare(
-        self, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]
+        self,
+        schedules: Sequence[Schedule] | None,
+        done: Sequence[int],
+        kinds: Sequence[str],
+        quotas: Sequence[int] | None = None,
     ) -> Planned | None:
         if schedules is None or not self.work_begun_at:
             return None
@@ -134,6 +149,8 @@ class Run:
         for index, (schedule, did) in enumerate(zip(schedules, done, strict=True)):
             start = self.start_of(index)
             asked = schedule.planned(start, end)
+            if quotas is not None:
+                asked = min(asked, quotas[index])
             planned += asked
             skipped += asked - did
             for due, number in schedule.sample(start, did, asked, points):
@@ -141,6 +158,22 @@ class Run:
                 for kind in kinds:
                     getattr(latencies, kind).record_many(end - due, number)
         return Planned(planned, skipped)
+
+    def _compare_segments(self, schedules: Sequence[Schedule], done: Sequence[int]) -> list[list[float]]:
+        first = schedules[0]
+        if not isinstance(first, ShapedSchedule) or not self.work_begun_at:
+            return []
+        seconds = max(0.0, (self.sending_ends - self.work_begun_at) / NANOSECONDS)
+        told: list[list[float]] = [[0.0, 0, 0] for _ in first.shape.segments]
+        for number, (_, begin, end) in enumerate(first.shape.occurrences(seconds)):
+            counts = first.shape.count(begin), first.shape.count(end)
+            each = told[number % len(told)]
+            each[0] = end
+            for schedule, did in zip(schedules, done, strict=True):
+                due, until = (max(0, ceil(count - schedule.phase)) for count in counts)
+                each[1] += until - due
+                each[2] += min(max(did, due), until) - due
+        return told
 
     def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
         """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""

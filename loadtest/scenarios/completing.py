@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
+from loadtest.scenarios.shapes import parse_shape
+from loadtest.scenarios.traffic import refusals
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
+LONGEST = 3600.0
+"""Seconds that a given number of messages may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +29,17 @@ class Asked(Choices):
     consumers: int | None = None
     callers: int | None = None
     connections: int | None = None
+    channels_per_connection: int | None = None
     queues: int | None = None
+    queue: Sequence[str] = ()
     servers: int | None = None
 
     warmup: float = 5.0
     rate: float | None = None
     rate_each: float | None = None
     urls: Sequence[str] = ()
+    publish_url: str | None = None
+    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
 
@@ -42,23 +50,31 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     producers, consumers, callers = (shares[role] for role in Role)
     queues, servers = _choose_queues_and_servers(asked, shares)
     _check_load(asked, shares)
+    for refusal in refusals(asked, shares, queues):
+        raise ValueError(refusal)
     urls = _find_urls(asked, environment)
+    each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
-    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)}
+    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
+    if asked.shape is not None and asked.rate_each:
+        chosen["shape"] = str(parse_shape(asked.shape).times(senders))
     return Settings(
         **chosen,
+        existing=tuple(asked.queue),
+        publish_urls=_with_vhost(asked, asked.publish_url),
+        consume_urls=_with_vhost(asked, asked.consume_url),
         clients=sum(shares.values()),
         producers=producers,
         consumers=consumers,
         callers=callers,
-        connections=asked.connections or sum(shares.values()),
+        connections=asked.connections or -(-sum(shares.values()) // (each or 1)),
         queues=queues,
         servers=servers,
-        warmup=max(asked.warmup, asked.ramp),
-        rate=asked.rate or (asked.rate_each and asked.rate_each * (producers or callers)) or None,
+        warmup=0.0 if asked.messages and asked.warmup == Asked.warmup else max(asked.warmup, asked.ramp),
+        rate=asked.rate or (asked.rate_each and asked.rate_each * senders) or None,
         urls=urls,
-        confirmed=bool(asked.urls) or asked.yes,
+        confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
     )
 
@@ -74,10 +90,14 @@ def refuse(condition: object, message: str) -> None:
 
 def _share_out(asked: Asked) -> dict[Role, int]:
     roles = {Role.PRODUCER: asked.producers, Role.CONSUMER: asked.consumers, Role.CALLER: asked.callers}
+    if asked.queue or asked.exchange is not None:  # nothing is declared, as callers need it
+        roles[Role.CALLER] = roles[Role.CALLER] or 0
+        if not asked.queue:
+            roles[Role.CONSUMER] = roles[Role.CONSUMER] or 0
     clients = asked.clients
     if clients is None:
         clients = sum(number or 0 for number in roles.values())
-        if any(number is not None for number in roles.values()):
+        if any(roles.values()) or any(each is not None for each in (asked.producers, asked.consumers, asked.callers)):
             roles = {role: number or 0 for role, number in roles.items()}
         else:
             clients = DEFAULT_CLIENTS
@@ -111,7 +131,9 @@ def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, 
 
 def _choose_queues_and_servers(asked: Asked, shares: dict[Role, int]) -> tuple[int, int]:
     producers, consumers, callers = (shares[role] for role in Role)
-    queues = asked.queues or choose_queues(producers, consumers)
+    queues = asked.queues or asked.fanout or asked.topic or len(asked.queue)
+    if not queues and asked.exchange is None:
+        queues = choose_queues(producers, consumers)
     refuse(asked.queues and not producers + consumers, "--queues without producers and consumers would do nothing")
     refuse(consumers and queues > consumers, f"{queues} queues for {consumers} consumers: some queues would have none")
     servers = asked.servers or choose_servers(callers)
@@ -138,7 +160,7 @@ def choose_servers(callers: int) -> int:
 
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
-    refuse(not someone_sends, "nobody would send anything: there are neither producers nor callers")
+    refuse(not someone_sends and not asked.queue, "nobody would send anything: there are neither producers nor callers")
     refuse(
         shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
         f"--size {asked.size}: each message carries {SMALLEST_STAMP_BYTES} bytes that tell it from others, so no less",
@@ -154,9 +176,22 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
 # --- broker -------------------------------------------------------------------------------------------------------
 
 
+def _choose_time(asked: Asked) -> dict[str, float]:
+    """A number of messages ends a run by itself, unless it was said how long it may take."""
+    return {"duration": LONGEST} if asked.messages and asked.duration == Asked.duration else {}
+
+
+def _with_vhost(asked: Asked, url: str | None) -> tuple[str, ...]:
+    if url is None:
+        return ()
+    refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
+    return (with_vhost(url, asked.vhost),)
+
+
 def _find_urls(asked: Asked, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The brokers' URLs, with the virtual host; none for a private node."""
-    urls = tuple(asked.urls) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
+    beside = tuple(filter(None, (asked.consume_url or asked.publish_url,)))
+    urls = tuple(asked.urls) or beside or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
         refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
     return tuple(with_vhost(url, asked.vhost) for url in urls)
