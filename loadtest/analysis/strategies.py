@@ -19,10 +19,18 @@ VERSION = 1
 did not come about are null.
 """
 
+UNFAIR = 0.5
+"""Jain's index of what each producer sent, 1.0 if all is alike, below which it is told."""
+
+MOST_COMPANY = 0.1
+"""Cores that other processes may take without being told of."""
+
 Cells = Sequence[Mapping[str, Any]]
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "rate": ("publish", "rate"),
+    "fairness": ("publish", "fairness"),
+    "confirm_mean_ms": ("publish", "confirm_latency_ms", "mean"),
     "confirm_p50_ms": ("publish", "confirm_latency_ms", "p50"),
     "confirm_p99_ms": ("publish", "confirm_latency_ms", "p99"),
     "confirm_max_ms": ("publish", "confirm_latency_ms", "max"),
@@ -125,10 +133,21 @@ def _find_all(result: Mapping[str, Any]) -> Iterator[str]:
                 else "."
             )
         )
+        yield from _starved(clients, done, titles)
         yield from _compare(clients, done, titles, "client_rss_bytes", "memory of the client's process", _mib)
         yield from _compare(clients, done, titles, "client_cpu_us_per_message", "the client's processor time", _us)
         yield from _compare(clients, done, titles, "broker_cpu_us_per_message", "the broker's processor time", _us)
     yield from _ends(table, titles)
+    yield from _company(result)
+
+
+def _starved(clients: int, done: Cells, titles: Mapping[str, str]) -> Iterator[str]:
+    for row in done:
+        if row["fairness"] is not None and row["fairness"] < UNFAIR:
+            yield (
+                f"{clients:,} clients: with {titles[row['strategy']]} some publish far more than others (Jain's index "
+                f"of fairness is {row['fairness']:.2f}), so that its median says little."
+            )
 
 
 def _compare(clients: int, done: Cells, titles: Mapping[str, str], metric: str, what: str, tell: Any) -> Iterator[str]:
@@ -147,6 +166,20 @@ def _ends(table: Cells, titles: Mapping[str, str]) -> Iterator[str]:
             if row["strategy"] == name and row["gave_up"] is not None and row["trials"]:
                 yield f"With {row['clients']:,} clients {title} was given up: {row['gave_up']}."
                 break
+
+
+def _company(result: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the machine was quiet: what others took while cells were measured."""
+    others = [
+        (each["machine_busy_seconds"] - each["client_cpu_seconds"] - (each["broker_cpu_seconds"] or 0.0)) / seconds
+        for cell in result["cells"]
+        if (each := cell["resources"]) and (seconds := cell["measured_seconds"]) and each["client_cpu_seconds"]
+    ]
+    if others and median(others) > MOST_COMPANY:
+        yield (
+            f"Other processes took {median(others):.1f} of {result['environment']['cores']} cores while cells were "
+            "measured (the median): rates and latencies are theirs, too."
+        )
 
 
 def _why_not_tried(result: Mapping[str, Any], strategy: str, clients: int) -> str:

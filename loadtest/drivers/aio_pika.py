@@ -219,6 +219,9 @@ class _Consumer:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait((lost, stopped), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self._stopped.set()  # who is cancelled takes no more
+            raise
         finally:
             lost.cancel()
             stopped.cancel()

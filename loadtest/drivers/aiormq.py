@@ -268,6 +268,9 @@ class _Consumer:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait((closing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self._stopped.set()  # who is cancelled takes no more
+            raise
         finally:
             stopped.cancel()
             lost = closing.done()

@@ -33,13 +33,13 @@ def connect(url: str, name: str) -> _Connection:
     target = read_target(url)
     options = {"context": target.context, "server_hostname": target.server_name} if target.context else None
     separator = "&" if urlsplit(target.url).query else "?"
-    return _Connection(
-        _library.UriConnection(
-            f"{target.url}{separator}poller=poll",
-            ssl_options=options,
-            client_properties={"connection_name": name},
-        )
+    connection = _library.UriConnection(
+        f"{target.url}{separator}poller=poll", ssl_options=options, client_properties={"connection_name": name}
     )
+    # What ends its reading thread is noted in a list that `open` has replaced by then, so that nobody hears of a lost
+    # connection but by its heartbeats, after a minute or two.
+    connection._io._exceptions = connection.exceptions
+    return _Connection(connection)
 
 
 DRIVER: Driver = ThreadsDriver(connect)

@@ -10,6 +10,7 @@ from loadtest.analysis.strategies import medians
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("clients", "clients", lambda value: f"{value:,}"),
     ("rate", "confirmed/s", lambda value: f"{value:,.0f}"),
+    ("confirm_mean_ms", "mean ms", lambda value: f"{value:,.1f}"),
     ("confirm_p50_ms", "p50 ms", lambda value: f"{value:,.1f}"),
     ("confirm_p99_ms", "p99 ms", lambda value: f"{value:,.1f}"),
     ("connect_seconds", "connected in s", lambda value: f"{value:,.1f}"),

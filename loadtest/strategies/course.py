@@ -156,6 +156,7 @@ class Course:
                 "sent": total.sent,
                 **{name: total.outcomes[name] for name in ("confirmed", "nacked", "returned", "unknown")},
                 "failed": total.failed,
+                "fairness": total.fairness,
                 "rate": rate,
                 "confirm_latency_ms": total.confirm.latency(),
             },

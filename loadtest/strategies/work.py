@@ -163,6 +163,7 @@ class Total:
     received_in_window: int
     received: int
     balance: Balance
+    fairness: float | None = None
 
 
 def add_up(books: Iterable[Book], producers: int) -> Total:
@@ -182,5 +183,6 @@ def add_up(books: Iterable[Book], producers: int) -> Total:
             setattr(total, name, getattr(total, name) + getattr(book, name))
     plain: list[list[Any]] = ledger.to_plain()
     total.balance = Ledger.from_plain(plain).balance()
+    total.fairness = ledger.fairness()
     total.sent = sum(account.sent for account in ledger.accounts)
     return total
