@@ -31,6 +31,7 @@ BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
 LONG_FILES = (
     "testing/test_node.py",
     "loadtest/commands/test_run.py",
+    "loadtest/strategies/test_tournament.py",
     "loadtest/commands/test_broker_faults.py",
     "testing/test_cluster.py",
     "whole/test_cancellation.py",
