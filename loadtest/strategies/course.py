@@ -17,6 +17,8 @@ from loadtest.strategies.work import Book, Cell, Total, Window, add_up
 
 LOOK = 0.05
 """Seconds between two looks."""
+SAMPLE = 0.25
+"""Seconds between two looks while all work: ten thousand books take their time to be looked at."""
 STOP_BOUND = 10.0
 DRAIN_BOUND = 10.0
 """Seconds that publishes in flight, and then what is queued, may take after the measured time."""
@@ -97,7 +99,7 @@ class Course:
     def _wait(self, seconds: float, crowd: Crowd) -> Iterator[float]:
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0 and self._is_within() and self._is_sending(crowd):
-            yield min(left, LOOK)
+            yield min(left, SAMPLE)
             self._meter.sample()
 
     def _finish(self, crowd: Crowd) -> Iterator[float]:

@@ -7,6 +7,7 @@ trials of all strategies are in an order drawn from the seed: what drifts on the
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -183,18 +184,19 @@ def run_process(cell: Cell) -> dict[str, Any]:
     )
     try:
         output, errors = process.communicate(json.dumps(asdict(cell)), timeout=cell.bound + 5)
-        result: dict[str, Any] = json.loads(output)
     except subprocess.TimeoutExpired:
         return _ended_early(cell, "bound", f"its process was not over after {cell.bound:.0f} s")
-    except ValueError:
-        if process.returncode == -14:  # its own alarm
-            return _ended_early(cell, "bound", f"its process was not over after {cell.bound:.0f} s")
-        last = (errors.strip().splitlines() or ["it said nothing"])[-1]
-        return _ended_early(cell, "ended", f"its process ended with {process.returncode}: {last[:300]}")
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
+    try:
+        result: dict[str, Any] = json.loads(output)
+    except ValueError:
+        if process.returncode == -signal.SIGALRM:
+            return _ended_early(cell, "bound", f"its process was not over after {cell.bound:.0f} s")
+        last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+        return _ended_early(cell, "ended", f"its process ended with {process.returncode}: {last[:300]}")
     return result
 
 
