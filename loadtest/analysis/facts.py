@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.metrics.histogram import Histogram
-from loadtest.metrics.record import Cost, Record
+from loadtest.metrics.record import Cost, Record, Work
 from loadtest.metrics.timeline import STUB
 from loadtest.scenarios.settings import Settings
 
@@ -72,6 +72,10 @@ class Facts:
     """Whether they did so by more than what may be on its way."""
     queues: int = 0
     prefetch: int = 0
+    shared_cores: float = 1.0
+    """Which part of the generator's own cores is the broker's, too; of several processes the largest."""
+    all_in_flight: int = 0
+    """Publishes and calls that can be in flight at once, in any loop."""
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -90,7 +94,8 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         (latencies.confirm, latencies.service) if settings.producers else (latencies.rpc, latencies.rpc_service)
     )
     rows = [row for row in record.timeline if row["phase"] == "measure" and row["seconds"] > STUB]
-    growth = work.counts["confirmed"] - work.counts["received"] if _drains(settings) else 0
+    taken = work.counts["confirmed"] + work.counts["unconfirmed"]
+    growth = taken - _consumed(settings, work) if _drains(settings) else 0
     return Facts(
         cores=cores,
         client_share=max(client_shares),
@@ -111,16 +116,29 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         skipped=0 if planned is None else planned.skipped,
         blocked_seconds=record.blocked_seconds.get("measure"),
         all_dropped=0 < tally.connected <= tally.dropped,
-        in_flight=settings.producers * settings.window + settings.callers if settings.loop == "closed" else None,
-        rates=[(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
+        in_flight=_in_flight(settings) if settings.loop == "closed" else None,
+        rates=[]
+        if settings.shape is not None  # which is meant to be unsteady
+        else [(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
         connections=[row["connections"] for row in rows],
-        confirmed_rate=work.counts["confirmed"] / seconds,
-        consumed_rate=work.counts["received"] / seconds if _drains(settings) else None,
+        confirmed_rate=taken / seconds,
+        consumed_rate=_consumed(settings, work) / seconds if _drains(settings) else None,
         backlog_growth=growth / seconds,
-        is_backlog_growing=growth > max(GROWN, GROWING * work.counts["confirmed"]),
+        is_backlog_growing=growth > max(GROWN, GROWING * taken),
         queues=settings.queues,
         prefetch=settings.prefetch,
+        shared_cores=max(cost.shared_cores for cost in costs),
+        all_in_flight=_in_flight(settings),
     )
+
+
+def _in_flight(settings: Settings) -> int:
+    return settings.producers * settings.window + settings.callers
+
+
+def _consumed(settings: Settings, work: Work) -> float:
+    """How many messages were consumed: what was put back is not, and of several copies each is a part."""
+    return (work.counts["received"] - work.counts["requeued"]) / settings.copies
 
 
 def _drains(settings: Settings) -> bool:

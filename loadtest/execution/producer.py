@@ -77,7 +77,7 @@ class _Production:
         self._measurement = run.measurement
         self._make_body = run.bodies
         self._is_one_by_one = run.settings.window == 1
-        self._is_paced = run.plan.publishing is not None
+        self._is_paced = run.settings.loop == "open"
         self._in_flight: dict[int, Token] = {}
 
     async def publish(self, producer: Producer, intended: int) -> None:

@@ -53,15 +53,16 @@ class CountedPace(Pace):
         """As `Pace.next`; None once all were asked for, too."""
         if not self._left:
             return None
-        self._left -= 1
-        return await super().next()
+        if (intended := await super().next()) is not None:
+            self._left -= 1
+        return intended
 
 
 def make_pace(run: Run, place: Place) -> Pace:
     """When a producer's messages leave, and how many of them."""
     if (quota := run.plan.quota(place.index)) is None:
-        return Pace(run, place.index, run.plan.publishing)
-    return CountedPace(run, place.index, run.plan.publishing).count(quota)
+        return Pace(run, place)
+    return CountedPace(run, place).count(quota)
 
 
 def make_priority(run: Run, place: Place) -> Callable[[], int] | None:

@@ -18,6 +18,7 @@ import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
 from loadtest.execution.filling import make_bodies
+from loadtest.execution.leg import Leg, Schedules
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
@@ -58,6 +59,10 @@ class Run:
         self.measurement = Measurement(self.record.latencies)
         self.bodies = make_bodies(plan.tag, settings)
         self.timetable = Timetable()
+        self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
+        """How clients pace now."""
+        self.doing = ""
+        """What is going on within the phase, for people; empty if there is nothing to add."""
 
         self.began_at = 0
         """When the first phase began, in nanoseconds of the monotonic clock."""
@@ -108,9 +113,15 @@ class Run:
         """Seconds since the run began, of a moment of the monotonic clock."""
         return (now - self.began_at) / NANOSECONDS
 
+    def begin_leg(self, leg: Leg) -> None:
+        """Changes the pace: whoever sleeps until something that was due in the leg before is woken."""
+        self.leg = leg
+        self.timetable.rouse()
+
     def start_of(self, index: int) -> int:
-        """When the producer or caller of that number starts to work."""
-        return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS)
+        """When the producer or caller of that number starts to work, in the current leg."""
+        start = self.leg.start
+        return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS) if start is None else start
 
     @property
     def expected(self) -> int:
@@ -125,22 +136,27 @@ class Run:
         """Notes in the record how much of the schedules was done until sending ended.
 
         What was due and never sent has waited until then, and that is its latency: without it, percentiles would be
-        those of the messages that got through.
+        those of the messages that got through. What was asked for on the way to the rate is no part of it.
         """
-        record, plan = self.record, self.plan
+        record, leg, quotas = self.record, self.leg, self.plan.quotas
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
-        record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"), plan.quotas)
-        if plan.publishing is not None and self.settings.producers:
-            record.segments = self._compare_segments(plan.publishing, sent)
-        record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
+        kinds = ("lag",) if self.settings.no_confirm else ("confirm", "lag")
+        publishing = self._compare(leg.publishing, leg.sent_before, sent, kinds, quotas)
+        calling = self._compare(leg.calling, leg.called_before, record.calls_made, ("rpc",))
+        record.published_as_planned, record.called_as_planned = publishing, calling
+        if leg.publishing and leg.is_planned:
+            record.segments = self._compare_segments(leg.publishing, sent)
 
     def _compare(
         self,
-        schedules: Sequence[Schedule] | None,
+        schedules: Schedules,
+        before: Sequence[int] | None,
         done: Sequence[int],
         kinds: Sequence[str],
         quotas: Sequence[int] | None = None,
     ) -> Planned | None:
+        if not self.leg.is_planned:
+            return Planned(0, 0)
         if schedules is None or not self.work_begun_at:
             return None
         end = self.sending_ends
@@ -148,6 +164,7 @@ class Run:
         points = max(1, MOST_POINTS // len(schedules)) if schedules else 1
         for index, (schedule, did) in enumerate(zip(schedules, done, strict=True)):
             start = self.start_of(index)
+            did -= before[index] if before is not None else 0
             asked = schedule.planned(start, end)
             if quotas is not None:
                 asked = min(asked, quotas[index])

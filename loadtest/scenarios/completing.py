@@ -7,39 +7,40 @@ library can't do is not refused here: that is known where the libraries are.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
-from loadtest.scenarios.traffic import refusals
+from loadtest.scenarios.traffic import Wanted, refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
+DEFAULT_SHARE = 0.5
+DEFAULT_WARMUP = 5.0
+SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.25, 6.0, 25.0
+"""How long the search for the rate may take, by the time that is measured, and between which bounds; in seconds."""
 LONGEST = 3600.0
 """Seconds that a given number of messages may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Choices):
+class Asked(Wanted):
     """What was asked for, flag by flag. None follows from the others."""
 
     clients: int | None = None
     producers: int | None = None
     consumers: int | None = None
     callers: int | None = None
-    connections: int | None = None
-    channels_per_connection: int | None = None
-    queues: int | None = None
-    queue: Sequence[str] = ()
     servers: int | None = None
 
-    warmup: float = 5.0
+    mode: str | None = None
+    share: float | None = None
+    search: float | None = None
+    warmup: float | None = None
     rate: float | None = None
     rate_each: float | None = None
-    urls: Sequence[str] = ()
-    publish_url: str | None = None
-    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
 
@@ -56,7 +57,8 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
-    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
+    mode = _choose_mode(asked, shares)
+    chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
     if asked.shape is not None and asked.rate_each:
         chosen["shape"] = str(parse_shape(asked.shape).times(senders))
     return Settings(
@@ -71,7 +73,10 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         connections=asked.connections or -(-sum(shares.values()) // (each or 1)),
         queues=queues,
         servers=servers,
-        warmup=0.0 if asked.messages and asked.warmup == Asked.warmup else max(asked.warmup, asked.ramp),
+        mode=mode,
+        share=DEFAULT_SHARE if asked.share is None else asked.share,
+        search=_choose_search(asked) if mode == "both" else 0.0,
+        warmup=max(_choose_warmup(asked, mode), asked.ramp),
         rate=asked.rate or (asked.rate_each and asked.rate_each * senders) or None,
         urls=urls,
         confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
@@ -171,6 +176,34 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
         f"--ack-every {asked.ack_every} with --prefetch {asked.prefetch}: the consumer would wait for ever",
     )
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
+
+
+def _choose_mode(asked: Asked, shares: Mapping[Role, int]) -> str:
+    """Both, unless a rate was asked for, or what makes it pointless to seek one."""
+    is_rated = asked.rate is not None or asked.rate_each is not None
+    reason = why_not_sought(asked, shares)
+    mode = asked.mode or ("paced" if is_rated else "closed" if reason else "both")
+    refuse(mode == "both" and reason, f"--mode both with {reason}: no rate to be kept up can be sought")
+    refuse(mode == "paced" and not is_rated, "--mode paced: say at which --rate")
+    refuse(mode != "paced" and is_rated, f"--rate with --mode {mode}: a given rate is paced")
+    for flag, value in (("--share", asked.share), ("--search", asked.search)):
+        refuse(value is not None and mode != "both", f"{flag} is for --mode both: {mode} seeks no rate")
+    return mode
+
+
+def _choose_search(asked: Asked) -> float:
+    if asked.search is not None:
+        return asked.search
+    return min(LONGEST_SEARCH, max(SHORTEST_SEARCH, SEARCH_PER_DURATION * asked.duration))
+
+
+def _choose_warmup(asked: Asked, mode: str) -> float:
+    """A run that seeks its rate goes on warming up while it does so."""
+    if asked.warmup is not None:
+        return asked.warmup
+    if asked.messages is not None:
+        return 0.0
+    return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
 
 
 # --- broker -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     )
     text += "unless its last rate has no seconds)"
     either("--rate", type=typed(checked_shape), metavar="N", help=text)
-    text = "the same for each producer and caller (default: a closed loop, where the next one leaves with the answer)"
+    text = "the same for each producer and caller (default: the rate is sought, see --mode)"
     either("--rate-each", type=typed(checked_shape), metavar="N", help=text)
     text = f"body size, or several: {SIZES.partition(', ')[2]}; at least {SMALLEST_STAMP_BYTES}, or {STAMP_BYTES} of "
     text += "several, unless there are only callers (default %(default)s)"
