@@ -21,7 +21,6 @@ from typing import Any
 import anyio
 import psutil
 
-import loadtest
 import rabbitry
 from loadtest.strategies.table import CONNECT_BOUND
 from loadtest.strategies.work import Cell
@@ -179,7 +178,7 @@ def run_process(cell: Cell) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(loadtest.__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         start_new_session=True,  # Ctrl-C is for us, who then end it
     )
     try:
