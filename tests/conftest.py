@@ -32,6 +32,7 @@ BACKENDS = frozenset(("asyncio", "trio"))
 LONG_FILES = (
     "testing/test_node.py",
     "loadtest/commands/test_run.py",
+    "loadtest/strategies/test_tournament.py",
     "loadtest/commands/test_broker_faults.py",
     "testing/test_cluster.py",
     "whole/test_cancellation.py",

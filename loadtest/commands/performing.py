@@ -17,7 +17,7 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.watching import watched
-from loadtest.drivers import LIBRARIES, Library, load_driver
+from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
@@ -57,7 +57,7 @@ def perform(
     run = start_run(settings)
     run.record.calibration = None if calibration is None else dict(calibration)
     with progress:
-        anyio.run(_execute, run, driver, progress, backend=settings.backend)
+        anyio.run(_execute, run, driver, progress, **event_loop(settings.backend))
     result = build_result(settings, run.record, environment, words)
     return Performed(result, failures(result), run.record.is_interrupted)
 

@@ -6,7 +6,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"clean": "loadtest.commands.clean", "compare": "loadtest.commands.compare"}
+COMMANDS = {
+    "clean": "loadtest.commands.clean",
+    "compare": "loadtest.commands.compare",
+    "strategies": "loadtest.commands.strategies",
+}
 """Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""
 
 

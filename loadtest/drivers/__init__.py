@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
+from typing import Any
 
 from loadtest.drivers.base import Driver
+from loadtest.drivers.threads import Connect
 
 EVERYTHING = frozenset(
     {
@@ -48,27 +51,97 @@ class Library:
     """Which of these things, asked for by flags, the driver does: `EVERYTHING` has their names."""
     client_bytes: int
     """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
+    extra: str = "loadtest"
+    """What of rabbitry to install for it."""
+    has_threads: bool = False
+    """Whether it blocks, so that each client has a thread and a connection of its own."""
 
+
+ONE_AT_A_TIME = EVERYTHING - {"window"}
+"""Of libraries whose publish returns with its confirm."""
 
 LIBRARIES: Mapping[str, Library] = MappingProxyType(
     {
         "rabbitry": Library(
             module="loadtest.drivers.rabbitry",
             packages=("rabbitry", "anyio"),
-            backends=("asyncio", "trio"),
+            backends=("asyncio", "uvloop", "trio"),
             has_tls=True,
             client_bytes=20_000,
+        ),
+        "rabbitry-blocking": Library(
+            module="loadtest.drivers.rabbitry_blocking",
+            packages=("rabbitry", "anyio"),
+            backends=("asyncio", "uvloop"),
+            has_tls=True,
+            client_bytes=350_000,
+            has_threads=True,
         ),
         "aiormq": Library(
             module="loadtest.drivers.aiormq",
             packages=("aiormq", "pamqp", "anyio"),
-            backends=("asyncio",),
-            has_tls=False,
+            backends=("asyncio", "uvloop"),
+            has_tls=True,
             client_bytes=60_000,
+        ),
+        "aio-pika": Library(
+            module="loadtest.drivers.aio_pika",
+            packages=("aio-pika", "aiormq", "pamqp", "anyio"),
+            backends=("asyncio", "uvloop"),
+            has_tls=True,
+            client_bytes=80_000,
+            extra="loadtest-drivers",
+        ),
+        "pika": Library(
+            module="loadtest.drivers.pika",
+            packages=("pika", "anyio"),
+            backends=("asyncio", "uvloop"),
+            has_tls=True,
+            can=ONE_AT_A_TIME,
+            client_bytes=80_000,
+            extra="loadtest-drivers",
+            has_threads=True,
+        ),
+        "amqpstorm": Library(
+            module="loadtest.drivers.amqpstorm",
+            packages=("amqpstorm", "pamqp", "anyio"),
+            backends=("asyncio", "uvloop"),
+            has_tls=True,
+            can=ONE_AT_A_TIME,
+            client_bytes=100_000,
+            extra="loadtest-drivers",
+            has_threads=True,
         ),
     }
 )
 BACKENDS = tuple(dict.fromkeys(backend for library in LIBRARIES.values() for backend in library.backends))
+
+
+def load_blocking(name: str) -> Connect:
+    """How a library that blocks opens a connection: for those who bring their own threads. DriverMissing as above."""
+    load_driver(name)
+    connect: Connect = import_module(LIBRARIES[name].module).connect
+    return connect
+
+
+def event_loop(backend: str) -> dict[str, Any]:
+    """What `anyio.run` takes for a backend of ours. DriverMissing if its event loop is not installed."""
+    if backend != "uvloop":
+        return {"backend": backend}
+    if find_spec("uvloop") is None:
+        raise DriverMissing("--backend uvloop needs the package 'uvloop': pip install 'rabbitry[loadtest]'")
+    return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
+
+
+def describe_libraries() -> list[str]:
+    """The table of drivers as lines of text."""
+    lines = []
+    for name, library in LIBRARIES.items():
+        lacks = sorted(EVERYTHING - library.can) + ([] if library.has_tls else ["tls"])
+        way = "a thread and a connection for each client" if library.has_threads else "tasks"
+        without = f"; not: {', '.join(lacks)}" if lacks else ""
+        lines.append(f"{name:<18} {', '.join(library.backends):<22} {way}{without}")
+    return lines
 
 
 class DriverMissing(Exception):
@@ -80,7 +153,8 @@ def load_driver(name: str) -> Driver:
     try:
         driver: Driver = import_module(LIBRARIES[name].module).DRIVER
     except ModuleNotFoundError as error:
+        extra = LIBRARIES[name].extra
         raise DriverMissing(
-            f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[loadtest]'"
+            f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[{extra}]'"
         ) from error
     return driver

@@ -2,7 +2,7 @@
 
 By default aiormq waits for the socket to drain after each publish and each ack; `wait=False` spares that, and gave
 half as much again in a closed loop of 300 clients. aiormq ends what waits on a lost connection with `CancelledError`,
-which structured concurrency must not mistake for its own: `_own_cancellation` tells them apart. It has no window of
+which structured concurrency must not mistake for its own: `own_cancellation` tells them apart. It has no window of
 publishes; a task for each one in flight makes one.
 """
 
@@ -30,6 +30,7 @@ from loadtest.drivers.base import (
     Receive,
     Settled,
 )
+from loadtest.drivers.tls import read_target
 
 CLOSE_BOUND = 5.0
 
@@ -55,12 +56,16 @@ DRIVER: Driver = AiormqDriver()
 class _Session:
     @asynccontextmanager
     async def connect(self, url: str, name: str) -> AsyncIterator[_Connection]:
-        connection = await _own_cancellation(aiormq.connect(url, client_properties={"connection_name": name}))
+        target = read_target(url)
+        properties: dict[str, Any] = {"connection_name": name}
+        connection = await own_cancellation(
+            aiormq.connect(target.url, context=target.context, client_properties=properties)
+        )
         try:
             yield _Connection(connection)
         finally:
             with anyio.move_on_after(CLOSE_BOUND, shield=True):
-                await _own_cancellation(connection.close())
+                await own_cancellation(connection.close())
 
 
 class _Connection:
@@ -78,7 +83,7 @@ class _Connection:
         return None  # aiormq notes it for itself only
 
     async def open_channel(self, *, confirms: bool = False) -> Channel:
-        channel = await _own_cancellation(self._connection.channel(publisher_confirms=confirms))
+        channel = await own_cancellation(self._connection.channel(publisher_confirms=confirms))
         assert isinstance(channel, Channel)  # the abstract one doesn't know `wait`
         return channel
 
@@ -95,23 +100,23 @@ class _Connection:
     @asynccontextmanager
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
         channel = await self.open_channel()
-        await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
+        await own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
         consumer = _Consumer(channel, options)
         channel.on_consumer_cancel_callbacks.add(consumer.cancel)
-        await _own_cancellation(
+        await own_cancellation(
             channel.basic_consume(queue, consumer.callback, no_ack=options.auto_ack, arguments=dict(options.arguments))
         )
         try:
             yield consumer
         finally:
             with anyio.move_on_after(CLOSE_BOUND, shield=True):
-                await _own_cancellation(channel.close())
+                await own_cancellation(channel.close())
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[_Caller]:
         channel = await self.open_channel()
         caller = _Caller(channel)
-        await _own_cancellation(channel.basic_consume("amq.rabbitmq.reply-to", caller.deliver, no_ack=True))
+        await own_cancellation(channel.basic_consume("amq.rabbitmq.reply-to", caller.deliver, no_ack=True))
         yield caller
 
     @asynccontextmanager
@@ -120,7 +125,7 @@ class _Connection:
 
     async def serve(self, queue: str) -> None:
         channel = await self.open_channel()
-        await _own_cancellation(channel.basic_qos(prefetch_count=100))
+        await own_cancellation(channel.basic_qos(prefetch_count=100))
 
         async def answer(message: DeliveredMessage) -> None:
             request = message.header.properties
@@ -132,8 +137,8 @@ class _Connection:
             )
             await channel.basic_ack(_tag(message), wait=False)
 
-        await _own_cancellation(channel.basic_consume(queue, answer))
-        await _own_cancellation(channel.closing)
+        await own_cancellation(channel.basic_consume(queue, answer))
+        await own_cancellation(channel.closing)
 
 
 class _Producer:
@@ -152,7 +157,7 @@ class _Producer:
         if self._channel.is_closed:
             raise ConnectionLost("the channel is closed")
         try:
-            confirmation = await _own_cancellation(
+            confirmation = await own_cancellation(
                 self._channel.basic_publish(
                     body,
                     exchange=self._exchange,
@@ -257,7 +262,7 @@ class _Consumer:
         overtake an earlier one, whose tag would then be unknown to the broker, and end the channel.
         """
         async with self._acknowledging:
-            await _own_cancellation(self._channel.basic_ack(tag, multiple=True, wait=self._stopped.is_set()))
+            await own_cancellation(self._channel.basic_ack(tag, multiple=True, wait=self._stopped.is_set()))
 
     async def _refuse(self, message: DeliveredMessage, answer: Answer) -> None:
         if answer is Answer.REQUEUE:
@@ -274,6 +279,9 @@ class _Consumer:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait((closing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self._stopped.set()  # who is cancelled takes no more
+            raise
         finally:
             stopped.cancel()
             lost = closing.done()
@@ -315,7 +323,7 @@ class _Caller:
         self._waiting[correlation_id] = waiter
         closing = self._channel.closing
         try:
-            await _own_cancellation(
+            await own_cancellation(
                 self._channel.basic_publish(
                     body,
                     routing_key=queue,
@@ -340,33 +348,31 @@ class _Administrator:
         self._channel = channel
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
-        await _own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
+        await own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
 
     async def declare_exchange(self, name: str, kind: str) -> None:
-        await _own_cancellation(
-            self._channel.exchange_declare(name, exchange_type=kind, durable=True, auto_delete=True)
-        )
+        await own_cancellation(self._channel.exchange_declare(name, exchange_type=kind, durable=True, auto_delete=True))
 
     async def delete_exchange(self, name: str) -> None:
-        await _own_cancellation(self._channel.exchange_delete(name))
+        await own_cancellation(self._channel.exchange_delete(name))
 
     async def bind(self, queue: str, exchange: str, key: str) -> None:
-        await _own_cancellation(self._channel.queue_bind(queue, exchange, key))
+        await own_cancellation(self._channel.queue_bind(queue, exchange, key))
 
     async def count_messages(self, name: str) -> int | None:
         channel = await self._connection.open_channel()  # its own, as the question may close it
         try:
-            declared = await _own_cancellation(channel.queue_declare(name, passive=True))
+            declared = await own_cancellation(channel.queue_declare(name, passive=True))
         except aiormq.exceptions.ChannelNotFoundEntity:
             return None
-        await _own_cancellation(channel.close())
+        await own_cancellation(channel.close())
         return declared.message_count or 0
 
     async def delete_queue(self, name: str) -> None:
-        await _own_cancellation(self._channel.queue_delete(name))
+        await own_cancellation(self._channel.queue_delete(name))
 
 
-async def _own_cancellation(awaitable: Awaitable[T]) -> T:
+async def own_cancellation(awaitable: Awaitable[T]) -> T:
     """Awaits it, and turns a CancelledError that nobody asked of this task into ConnectionLost."""
     task = asyncio.current_task()
     try:

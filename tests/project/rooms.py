@@ -51,6 +51,7 @@ ROOMS = (
     "loadtest.metrics",
     "loadtest.machine",
     "loadtest.execution",
+    "loadtest.strategies",
     "loadtest.analysis",
     "loadtest.output",
     "loadtest.commands",
@@ -96,7 +97,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     ),
     "loadtest.units": (),
     "loadtest.capacity": (),
-    "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
+    "loadtest.drivers": ("rabbitry", "rabbitry.blocking", "loadtest.urls", "loadtest.units"),
 }
 
 

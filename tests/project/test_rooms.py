@@ -102,6 +102,10 @@ def test_names_that_are_another_modules_own() -> None:
 
 
 REACHES = {
+    "loadtest.strategies.cell os._exit": "a documented function of os, for all its underscore",
+    "loadtest.drivers.amqpstorm connection._io": "see there",
+    "loadtest.drivers.amqpstorm connection._io._exceptions": "or it takes no notice of a lost connection",
+    "loadtest.drivers.pika self._connection._impl": "what the broker says of itself: nothing public tells",
     "rabbitry.__main__ os._exit": "a documented function of os, for all its underscore",
     "rabbitry._channel.channel channel._life": "`life_of`, the door of the other rooms: a public one users would see",
     "rabbitry._channel.life message._encoded": "hot: the properties encoded before, without a call",

@@ -6,10 +6,19 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 from loadtest.commands.parsing import number
-from loadtest.drivers import BACKENDS, LIBRARIES
+from loadtest.drivers import BACKENDS, LIBRARIES, describe_libraries
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import is_encrypted, redact
+
+
+class ListDrivers(argparse.Action):
+    """Prints the table of drivers and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Called for the flag."""
+        print("\n".join(describe_libraries()))
+        parser.exit()
 
 
 def add_way(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +26,13 @@ def add_way(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how").add_argument
     add("--backend", choices=BACKENDS, default=Asked.backend, help="(default %(default)s)")
     add("--driver", choices=tuple(LIBRARIES), default=Asked.driver, help="the client library (default %(default)s)")
+    add(
+        "--list-drivers",
+        action=ListDrivers,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="say what each client library can, and end",
+    )
     text = "connections being opened, or closed, at a time (default %(default)s)"
     add("--handshakes", **number(), default=Asked.handshakes, help=text)
     add("--seed", **number(least=0), help="of everything random (default: a new one, in the result)")
@@ -37,6 +53,11 @@ def check_driver(settings: Settings) -> None:
             not library.has_tls,
             f"{redact(url)!r}: TLS is for --driver {others}, as other libraries take other options for it",
         )
+    refuse(
+        library.has_threads and settings.connections < settings.clients,
+        f"--connections {settings.connections}: --driver {name} has a thread and a connection for each client, so that "
+        f"{settings.clients} clients can't share them; leave it out, or use another driver",
+    )
     for ability, flag in _needed(settings):
         others = _either(other for other, each in LIBRARIES.items() if ability in each.can)
         refuse(ability not in library.can, f"--driver {name} can't do {flag}: use --driver {others}")

@@ -1,0 +1,216 @@
+"""`strategies`: the ways in which programs answer the C10K question, compared on a private node.
+
+Exit codes: 0 all cells are done (a strategy that was given up is a finding), 1 the result could not be written, 2 wrong
+usage, 4 no broker, 130 interrupted, with what there was by then. The result is written before its findings are said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+
+import rabbitry
+from loadtest import units
+from loadtest.analysis.strategies import build_strategies_result
+from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE
+from loadtest.commands.parsing import Parser, duration, number, typed
+from loadtest.drivers import LIBRARIES, DriverMissing, load_driver
+from loadtest.machine.environment import describe_broker, describe_environment
+from loadtest.machine.preflight import ADMINISTRATION, Demand, Refused, prepare
+from loadtest.output.console import Speaker, make_console
+from loadtest.output.strategies import render_page
+from loadtest.scenarios.completing import refuse
+from loadtest.scenarios.settings import STAMP_BYTES
+from loadtest.strategies.table import STRATEGIES, describe_rule
+from loadtest.strategies.tournament import Plan, Tournament
+from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
+
+CLIENTS = "10,100,1000,10000"
+MEMORY_SHARE = 0.5
+"""Of the memory that is available at the start: what a cell's process may take, unless told."""
+SPARE = 100
+"""Connections that the node admits beside those of the clients: of the cell before, which are being closed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compares the strategies that these arguments ask for; returns the exit code."""
+    asked = _parse(arguments)
+    errors = make_console(stderr=True)
+    console = errors if asked.json == "-" else make_console()
+    console.quiet = asked.quiet
+    try:
+        for name in asked.strategies:
+            load_driver(STRATEGIES[name].driver)  # what is missing is said before all else
+        most = max(asked.clients)
+        prepare(Demand(connections=most, destinations=1, client_bytes=20_000, clients=most, has_private_node=True))
+        return _run(asked, console)
+    except (DriverMissing, Refused) as error:
+        code, text = USAGE, str(error)
+    except (NodeError, RabbitMQNotFound) as error:
+        code, text = NO_BROKER, str(error)
+    except OSError as error:
+        code, text = FAILED, f"the result could not be written: {error}"
+    errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
+    return code
+
+
+def make_parser() -> Parser:
+    """The parser behind `--help`."""
+    parser = Parser(
+        prog="loadtest strategies",
+        usage="python -m loadtest strategies [options]",
+        description="Ways in which programs serve many clients, on the same work: rate, latency, memory, processor "
+        "time of both ends, and where each of them can't go on. It starts a private RabbitMQ node.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    text = "numbers of clients, half of which publish and half consume (default %(default)s)"
+    add("--clients", type=typed(_numbers), default=CLIENTS, metavar="N,N…", help=text)
+    text = "some strategies only, by their names (--list-strategies)"
+    add("--strategies", type=typed(_names), default=",".join(STRATEGIES), metavar="A,B…", help=text)
+    add("--list-strategies", action="store_true", help="say what strategies there are, and end")
+    add("--repeat", **number(), default=3, help="trials of each (default %(default)s)")
+    add("--duration", **duration("how long to measure each", 6.0, positive=True))
+    add("--warmup", **duration("how long to run each before measuring", 1.0))
+    add("--size", type=typed(units.parse_size), metavar="BYTES", default=128, help="body size (default %(default)s)")
+    text = "messages in flight for each consumer, 0 is unlimited (default %(default)s)"
+    add("--prefetch", **number(least=0, most=65535), default=100, help=text)
+    text = "what a strategy's process may take (default: half of what is available)"
+    add("--memory", type=typed(units.parse_size), metavar="BYTES", help=text)
+    add("--seed", **number(least=0), help="of the order (default: a new one, in the result)")
+    add("--output", type=Path, metavar="DIR", help="write the result there as JSON, and a page about it in Markdown")
+    add("--json", metavar="FILE", help="write the result as JSON; - is the standard output")
+    add("--quiet", action="store_true", help="say nothing")
+    return parser
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser()
+    parser.words = tuple(arguments)
+    asked = parser.parse_args(arguments)
+    if asked.list_strategies:
+        for name, strategy in STRATEGIES.items():
+            sys.stdout.write(f"{name:<24} {strategy.title}\n")
+        parser.exit()
+    try:
+        refuse(asked.size < STAMP_BYTES, f"--size {asked.size}: each message carries {STAMP_BYTES} bytes of its own")
+        refuse(asked.json == "", "--json is empty")
+    except ValueError as error:
+        parser.error(str(error))
+    if asked.seed is None:
+        asked.seed = secrets.randbelow(2**32)
+    if asked.memory is None:
+        asked.memory = int(psutil.virtual_memory().available * MEMORY_SHARE)
+    return asked
+
+
+def _numbers(text: str) -> list[int]:
+    found = sorted({units.parse_count(part) for part in text.split(",")})
+    refuse(found[0] < 2, f"{found[0]} is less than 2: one publishes, one consumes")
+    return found
+
+
+def _names(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        refuse(name not in STRATEGIES, f"{name!r} is none of {', '.join(STRATEGIES)}")
+    return names
+
+
+def _run(asked: argparse.Namespace, console: Speaker) -> int:
+    plan = Plan(
+        strategies=asked.strategies,
+        clients=asked.clients,
+        trials=asked.repeat,
+        seconds=asked.duration,
+        warmup=asked.warmup,
+        size=asked.size,
+        prefetch=asked.prefetch,
+        memory_bound=asked.memory,
+        seed=asked.seed,
+    )
+    if asked.output is not None:
+        asked.output.mkdir(parents=True, exist_ok=True)  # better now than in the end
+    started, rule = datetime.now(UTC), describe_rule(plan.memory_bound)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    cells = sum(map(len, plan.orders()))
+    say(f"{cells} cells, about {units.format_duration(plan.estimate())}. {rule}")
+    packages = [package for name in plan.strategies for package in LIBRARIES[STRATEGIES[name].driver].packages]
+    environment, broker = describe_environment(packages, "asyncio"), dict[str, Any]()
+    is_finished = False
+    say("starting a private RabbitMQ node")
+    with PrivateNode(connections=max(plan.clients) + SPARE + ADMINISTRATION) as node:
+        tournament = Tournament(plan, node, say)
+        with suppress(KeyboardInterrupt):
+            broker = describe_broker(anyio.run(_ask_broker, node.url), is_private=True)
+            tournament.run()
+            is_finished = True
+    result = build_strategies_result(
+        started_at=started.isoformat(timespec="seconds"),
+        plan={
+            "clients": plan.clients,
+            "trials": plan.trials,
+            "seconds": plan.seconds,
+            "warmup": plan.warmup,
+            "size": plan.size,
+            "prefetch": plan.prefetch,
+            "memory_bound_bytes": plan.memory_bound,
+            "seed": plan.seed,
+        },
+        rule=rule,
+        strategies={name: _describe(name) for name in plan.strategies},
+        environment=environment,
+        broker=broker,
+        cells=tournament.cells,
+        not_tried=tournament.not_tried,
+        is_finished=is_finished,
+    )
+    for path in _write(result, asked, f"strategies-{started:%Y%m%dT%H%M%SZ}"):
+        say(f"written   {path}")
+    for finding in result["findings"]:
+        say(finding)
+    return OK if is_finished else INTERRUPTED
+
+
+def _describe(name: str) -> dict[str, str]:
+    strategy = STRATEGIES[name]
+    return {
+        "title": strategy.title,
+        "driver": strategy.driver,
+        "way": strategy.way.value,
+        "source": strategy.source,
+    }
+
+
+async def _ask_broker(url: str) -> dict[str, Any]:
+    async with rabbitry.connect(url) as connection:
+        return dict(connection.server_properties)
+
+
+def _write(result: dict[str, Any], asked: argparse.Namespace, name: str) -> list[Path]:
+    """Writes the result wherever it was asked for; returns the files written."""
+    text = json.dumps(result, indent=1) + "\n"
+    files: dict[Path, str] = {}
+    if asked.output is not None:
+        files = {asked.output / f"{name}.json": text, asked.output / f"{name}.md": render_page(result)}
+    if asked.json not in (None, "-"):
+        files[Path(asked.json)] = text
+    for path, content in files.items():
+        path.write_text(content, encoding="utf-8")
+    if asked.json == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    return list(files)

@@ -1,0 +1,92 @@
+"""One cell in this process: `python -m loadtest.strategies.cell` reads what to do from standard input as JSON, and
+writes what it found as JSON.
+
+It ends without closing anything: closing ten thousand connections takes some libraries longer than opening them, and
+the virtual host goes with all that is on it. It ends in its time whatever happens: an alarm sees to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from time import sleep
+from typing import Any
+
+import anyio
+import psutil
+
+from loadtest.execution.body import BodyMaker
+from loadtest.machine.resources import Meter
+from loadtest.strategies.course import Course
+from loadtest.strategies.table import STRATEGIES, Way
+from loadtest.strategies.tasks import Tasks
+from loadtest.strategies.threads import Threads
+from loadtest.strategies.work import Book, Cell, Window
+
+
+def main() -> None:
+    """Performs the cell that standard input asks for."""
+    cell = Cell(**json.load(sys.stdin))
+    signal.setitimer(signal.ITIMER_REAL, cell.bound)
+    logging.basicConfig(handlers=[logging.NullHandler()])  # errors are counted and reported, not logged by the thousand
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    perform(cell, _tell_and_end)
+
+
+def _tell_and_end(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def perform(cell: Cell, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Performs a cell, and tells its result while everything is still open."""
+    strategy, window = STRATEGIES[cell.strategy], Window()
+    bodies = BodyMaker(secrets.randbits(32), cell.size)
+    meter = Meter(psutil.Process(cell.broker_pid))
+    course = Course(cell, window, meter)
+    if strategy.way is Way.THREADS:
+        tell(_perform_threads(Threads(cell, strategy, window, bodies), course))
+    else:
+        anyio.run(_perform_tasks, Tasks(cell, strategy, Book(window, bodies)), course, tell)
+
+
+def _perform_threads(threads: Threads, course: Course) -> dict[str, Any]:
+    try:
+        threads.start()
+    except RuntimeError as error:
+        course.give_up("threads", f"{error} after {threading.active_count():,} threads", threading.active_count())
+    else:
+        for pause in course.run(threads, threads.begin, threading.active_count):
+            sleep(pause)
+    return course.result(threads)
+
+
+async def _perform_tasks(tasks: Tasks, course: Course, tell: Callable[[dict[str, Any]], None]) -> None:
+    is_told = False
+
+    async def conduct() -> None:
+        nonlocal is_told
+        for pause in course.run(tasks, tasks.begin, threading.active_count):
+            await anyio.sleep(pause)
+        is_told = True
+        tell(course.result(tasks))
+
+    try:
+        await tasks.run(conduct)
+    except Exception as error:  # what all clients share could not be opened, or was lost
+        if not is_told:
+            course.give_up("connect", f"{type(error).__name__}: {error}", 0)
+            tell(course.result(tasks))
+
+
+if __name__ == "__main__":
+    main()

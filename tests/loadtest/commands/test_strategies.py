@@ -1,0 +1,104 @@
+"""`strategies` from its words to its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadtest.analysis.strategies import SCHEMA, rows
+from loadtest.commands import strategies
+from loadtest.commands.program import main
+
+TINY = ["--clients", "4", "--repeat", "1", "--duration", "0.5", "--warmup", "0.1"]
+
+
+def test_two_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "connection-per-client,threads-pika"
+    code = main(["strategies", *TINY, "--strategies", names, "--seed", "3", "--output", str(tmp_path), "--json", "-"])
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert code == 0
+    assert (result["kind"], result["schema"], result["finished"]) == (SCHEMA, 1, True)
+    assert result["broker"]["product"] == "RabbitMQ"
+    assert {row["strategy"] for row in rows(result)} == set(names.split(","))
+    assert all(row["rate"] > 0 and row["gave_up"] is None for row in rows(result))
+    assert [cell["order"] for cell in result["cells"]] == [1, 2]
+    assert "2 cells, about" in captured.err
+    assert "A strategy is given up where" in captured.err
+    assert result["rule"] in " ".join(captured.err.split())
+    (written,) = tmp_path.glob("*.json")
+    assert json.loads(written.read_text()) == result
+    assert "4 clients: 2 of 2 strategies got through." in written.with_suffix(".md").read_text()
+
+
+def test_interrupted_it_writes_what_there_is(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "loadtest", "strategies", "--clients", "4", "--strategies", "connection-per-client"]
+    words += ["--repeat", "50", "--duration", "0.3", "--warmup", "0.1", "--output", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.lstrip().startswith("1 of 50"):
+                os.kill(process.pid, signal.SIGINT)
+                break
+        rest = process.stdout.read()
+        assert process.wait(60) == 130, rest
+    assert "Traceback" not in rest
+    (written,) = tmp_path.glob("*.json")
+    result = json.loads(written.read_text())
+    assert result["finished"] is False
+    assert 1 <= len(result["cells"]) < 50
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--clients 1", "less than 2"),
+        ("--clients 10,x", "is no number"),
+        ("--strategies nonsense", "is none of connection-per-message"),
+        ("--repeat 0", "less than 1"),
+        ("--size 10", "each message carries 24 bytes"),
+        ("--json=", "--json is empty"),
+        ("--duration 0", "above 0"),
+    ],
+)
+def test_wrong_usage_says_why(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        strategies.main(line.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_more_clients_than_the_machine_bears_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert strategies.main(["--clients", "1m"]) == 2
+    assert "this machine can't bear the run" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pika", None)
+    monkeypatch.delitem(sys.modules, "loadtest.drivers.pika", raising=False)
+    assert strategies.main(["--strategies", "threads-pika"]) == 2
+    assert "pip install 'rabbitry[loadtest-drivers]'" in capsys.readouterr().err
+
+
+def test_the_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        strategies.main(["--list-strategies"])
+    assert ended.value.code == 0
+    assert "connection-per-message" in capsys.readouterr().out
+
+
+def test_the_drivers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--list-drivers"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "not: window" in out
+    assert "trio" in out
