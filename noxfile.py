@@ -65,7 +65,7 @@ def run_pytest(session: nox.Session, *words: str, env: dict[str, str | None] | N
 
 
 def run_tests(session: nox.Session) -> None:
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
     run_pytest(session)
@@ -85,7 +85,7 @@ def tests_all(session: nox.Session) -> None:
 
 def run_tests_with_debian(session: nox.Session, suite: str) -> None:
     """Runs pytest against the RabbitMQ of another Debian release, in a folder that is built once and kept."""
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = str(cache / "rabbitry" / f"debian-{suite}")
     session.run("python", "-m", "rabbitry.testing.debian", suite, root, **PATIENCE)
@@ -105,7 +105,7 @@ def tests_rabbitmq_edge(session: nox.Session) -> None:
 
 
 def run_on_private_nodes(session: nox.Session, program: str) -> None:
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     ensure_rabbitmq(session)
     session.run("python", "-m", program, *session.posargs, **PATIENCE)
 
@@ -153,7 +153,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the packages' types with mypy (strict) and pyright."""
-    install(session, "loadtest,opentelemetry", "types", "bench", "recipes")
+    install(session, "report,opentelemetry", "types", "bench", "recipes")
     session.run("mypy")
     session.run("pyright")
 
@@ -172,7 +172,7 @@ def loadtest(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure rabbitry beside other clients on one private RabbitMQ."""
-    install(session, "loadtest", "bench")
+    install(session, "report", "bench")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
     session.run("python", "-m", "tests.measuring.bench", *session.posargs, **PATIENCE)
