@@ -22,6 +22,7 @@ from loadtest.commands.run import main
 from loadtest.execution.conductor import Conductor
 from loadtest.machine.preflight import Demand
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+from tests.support.lines import without_search
 
 Result = dict[str, Any]
 SHORT = ("--duration", "1", "--warmup", "0.5", "--drain", "10")
@@ -44,7 +45,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Result]:
     """A run's exit code and its result, which must be all there is on the standard output."""
-    code = main([*SHORT, "--quiet", "--json", "-", *words])
+    code = main(without_search(*SHORT, "--quiet", "--json", "-", *words))
     captured = capsys.readouterr()
     assert captured.err == ""
     result: Result = json.loads(captured.out)
@@ -110,6 +111,23 @@ def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.
     assert driver in environment["packages"]
     assert scenario["labels"] == {"why": "test"}
     assert "guest:guest" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_the_default_run_answers(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "40", "--mode", "both", "--search", "3", "--share", "0.4")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    publish, capacity = result["publish"], result["capacity"]
+    add_up(result)
+    assert publish["confirmed"] == publish["sent"] == result["consume"]["unique"]
+    assert [phase["name"] for phase in result["phases"]][-5:] == ["search", "settle", "measure", "drain", "close"]
+    assert capacity["closed_rate"] > 20 and capacity["steps"]
+    assert 0 < publish["planned"] < publish["sent"]
+    if publish["confirm_latency_ms"]["max"] < 100:  # else the machine may have been too busy for any rate
+        assert code == 0, result["verdict"]
+        assert publish["rate"] == pytest.approx(capacity["paced_rate"], rel=0.25)
+    held = [step["rate"] for step in capacity["steps"] if step["is_verification"] and step["held"]]
+    assert capacity["sustainable_rate"] == (held[0] if held else None)
 
 
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
@@ -332,7 +350,7 @@ def test_what_is_required(
     requirement: str, code: int, told: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = ("--producers", "10", "--consumers", "1", "--rate", "100", "--require", requirement)
-    assert main([*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json")]) == code
+    assert main(without_search(*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json"))) == code
     assert told in capsys.readouterr().out
     (finding,) = json.loads((tmp_path / "result.json").read_text())["requirements"]
     assert (finding["requirement"], finding["holds"]) == (requirement, code == 0)
@@ -394,7 +412,7 @@ def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(
         wanted.touch()
 
     monkeypatch.setattr("loadtest.commands.performing.prepare", vanish)
-    assert main([*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted)]) == 1
+    assert main(without_search(*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted))) == 1
     told = capsys.readouterr()
     (saved,) = refuge.iterdir()
     assert json.loads(saved.read_text())["publish"]["confirmed"] > 0
@@ -460,7 +478,7 @@ def test_a_private_node_is_started_and_gone_afterwards(
 
 
 def test_the_summary_is_for_people(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend]) == 0
+    assert main(without_search(*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     for part in (
@@ -560,7 +578,7 @@ def start(
     *words: str, environment: Mapping[str, str] | None = None, stdout: IO[str] | int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "loadtest", *words],
+        [sys.executable, "-m", "loadtest", *without_search(*words)],
         env={**os.environ, **(environment or {})},
         stdout=stdout,
         stderr=subprocess.PIPE,
