@@ -170,6 +170,13 @@ def loadtest(session: nox.Session) -> None:
 
 
 @nox.session
+def report(session: nox.Session) -> None:
+    """Make a page of results, e.g. `-- results/*.json --output pages`: several lie over each other in one page."""
+    install(session, "report")
+    session.run("python", "-m", "loadtest", "report", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure rabbitry beside other clients on one private RabbitMQ."""
     install(session, "report", "bench")

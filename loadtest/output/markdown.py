@@ -48,7 +48,8 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _grid(table: Table) -> str:
-    head = [" | ".join(map(escape, table.columns)), " | ".join(["---", *["---:"] * (len(table.columns) - 1)])]
+    marks = ("---:" if table.is_number(column) else "---" for column in range(len(table.columns)))
+    head = [" | ".join(map(escape, table.columns)), " | ".join(marks)]
     return "\n".join(f"| {row} |" for row in [*head, *(" | ".join(map(escape, row)) for row in table.rows)])
 
 

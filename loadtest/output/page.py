@@ -161,7 +161,7 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _table(table: Table) -> Iterator[str]:
     width = " wide" if len(table.columns) > 2 else ""
     yield f'<section class="table{width}"><h2>{escape(table.title)}</h2><div class="scroll" tabindex="0"><table>'
-    kinds = [_kind([row[number] for row in table.rows]) for number in range(len(table.columns))]
+    kinds = ["number" if table.is_number(column) else "text" for column in range(len(table.columns))]
     if any(table.columns):
         heads = "".join(
             f'<th scope="col" class="{kind}">{escape(column)}</th>'
@@ -174,9 +174,3 @@ def _table(table: Table) -> Iterator[str]:
         yield f'<tr><th scope="row" class="{kinds[0]}">{escape(first)}</th>{cells}</tr>'
     note = f'<p class="soft">{escape(table.note)}</p>' if table.note else ""
     yield f"</tbody></table></div>{note}</section>"
-
-
-def _kind(cells: Sequence[str]) -> str:
-    """Whether a column has numbers, which stand under each other and on one line, or text."""
-    known = [cell for cell in cells if cell != "–"]
-    return "number" if all(cell[:1].isdecimal() and len(cell) < 20 for cell in known) else "text"

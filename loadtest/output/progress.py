@@ -135,10 +135,14 @@ def _render_numbers(run: Run, row: Row | None, width: int, *, is_ascii: bool) ->
         numbers.add_column(no_wrap=True, justify="right")
     for label, name, rate, total, latency in _figures(run, row):
         shown = ("p99",) if is_narrow else ("p50", "p99", "max")
-        history = [] if is_narrow or is_ascii else [_sparkline(run.record.timeline, name, 12 if width < WIDE else 40)]
+        history = (
+            []
+            if is_narrow or is_ascii
+            else [Text(_sparkline(run.record.timeline, name, 12 if width < WIDE else 40), style="cyan")]
+        )
         told = [f"{format_count(total)} in all"] if width >= WIDE else []
         numbers.add_row(label, rate, *history, *(f"{p} {format_milliseconds(latency[p])}" for p in shown), *told)
-    return Group(state, numbers)
+    return Group(state, Text(), numbers)
 
 
 def _sparkline(rows: Sequence[Row], name: str, width: int) -> str:

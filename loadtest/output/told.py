@@ -45,6 +45,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
 
+    def is_number(self, column: int) -> bool:
+        """Whether a column has numbers, which stand under each other and on one line, and not text."""
+        cells = (row[column] for row in self.rows)
+        return all(cell == "–" or (cell[:1].isdecimal() and len(cell) < 20) for cell in cells)
+
 
 def outcome_of(result: Result) -> tuple[str, list[str]]:
     """Whether the run was all right ("ok", "failed" or "interrupted"), and why not."""
@@ -111,10 +116,10 @@ def tables_of(results: Sequence[Result]) -> Iterator[Table]:
     if any(result.get("requirements") for result in runs):
         yield _requirements(runs, names)
     yield _figures("Rates", runs, names, _RATES)
-    yield _latencies(runs, names)
     if any(result.get("capacity") for result in runs):
         yield _figures("Capacity", runs, names, _CAPACITY)
-        yield from _steps(runs, names)
+    yield _latencies(runs, names)
+    yield from _steps(runs, names)
     yield _figures("Account", runs, names, _ACCOUNT, note="Of the whole run, from the warm-up to the end of the drain.")
     yield _figures("Cost", runs, names, _COST)
     if errors := [*_errors(runs, names)]:
