@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from loadtest.output.junit import render_junit
+from loadtest.output.markdown import render_markdown
 from loadtest.output.ways import read_strategies
 
 _COUNTS = {
@@ -59,10 +61,21 @@ def read_result(path: Path) -> dict[str, Any]:
         raise NoResult(f"{path}: it is no result of this load tester")
     if (found := result.get("schema")) != 1:
         raise NoResult(f"{path}: it is no result of this load tester, schema 1 (its schema is {found!r})")
-    fault = next(_faults(result), None)
-    if fault is not None:
+    if (fault := _find_fault(result)) is not None:
         raise NoResult(f"{path}: it is no whole result: {fault}")
     return result
+
+
+def _find_fault(result: Mapping[str, Any]) -> str | None:
+    """What is wrong with a result. There is much that a changed file could have: what can be told is whole."""
+    try:
+        fault = next(_faults(result), None)
+        if fault is None:
+            render_junit([result])
+            render_markdown([result])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return fault
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -73,7 +86,7 @@ def _faults(result: Mapping[str, Any]) -> Iterator[str]:
     if "timeline" not in result and read_strategies(result):
         return  # the ways that `strategies` compared, without a run of their own
     for name, kind in _KINDS.items():
-        if not isinstance(result.get(name), kind):
+        if name not in result or not isinstance(result[name], kind):
             yield f"{name} is missing or of another kind"
             return
     for section, names in _COUNTS.items():

@@ -57,6 +57,17 @@ def test_a_child_that_fails_is_told_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["python"]
 
 
+def test_an_interrupt_ends_the_drawing_alone(
+    result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subprocess.run", interrupt)
+    with pytest.raises(NotDrawn, match="svg: interrupted"):
+        draw([result], {"svg": tmp_path / "x.svg"})
+
+
 def test_a_place_that_cannot_be_written_is_told(result: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(NotDrawn, match="No such file or directory"):
         draw([result], {"svg": tmp_path / "gone" / "x.svg"})

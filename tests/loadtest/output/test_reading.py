@@ -89,6 +89,8 @@ def test_what_is_no_result_is_refused(tmp_path: Path, content: str, said: str) -
         (("phases",), [{"name": "measure"}], "phases has an entry without a right seconds"),
         (("timeline",), [7], "timeline has an entry of another kind"),
         (("scenario", "clients"), "x", "scenario.clients is no number"),
+        (("publish", "rate"), "fast", "TypeError"),
+        (("timeline",), None, "timeline is missing"),
         (("verdict",), {}, "verdict has an entry without a right status"),
     ],
 )
