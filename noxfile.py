@@ -65,7 +65,7 @@ def run_pytest(session: nox.Session, *words: str, env: dict[str, str | None] | N
 
 
 def run_tests(session: nox.Session) -> None:
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
     run_pytest(session)
@@ -87,7 +87,7 @@ def run_tests_with_debian(session: nox.Session, suite: str, backend: str) -> Non
     """Runs pytest against the RabbitMQ of another Debian release, in a folder that is built once and kept: each test on
     one backend, as what differs between brokers doesn't between event loops, and `tests` runs all on both.
     """
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = str(cache / "rabbitry" / f"debian-{suite}")
     session.run("python", "-m", "rabbitry.testing.debian", suite, root, **PATIENCE)
@@ -108,7 +108,7 @@ def tests_rabbitmq_edge(session: nox.Session) -> None:
 
 
 def run_on_private_nodes(session: nox.Session, program: str) -> None:
-    install(session, "loadtest", "test")
+    install(session, "report", "test")
     ensure_rabbitmq(session)
     session.run("python", "-m", program, *session.posargs, **PATIENCE)
 
@@ -156,7 +156,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the packages' types with mypy (strict) and pyright."""
-    install(session, "loadtest,opentelemetry", "types", "bench", "recipes")
+    install(session, "report,opentelemetry", "types", "bench", "recipes")
     session.run("mypy")
     session.run("pyright")
 
@@ -173,9 +173,16 @@ def loadtest(session: nox.Session) -> None:
 
 
 @nox.session
+def report(session: nox.Session) -> None:
+    """Make a page of results, e.g. `-- results/*.json --output pages`: several lie over each other in one page."""
+    install(session, "report")
+    session.run("python", "-m", "loadtest", "report", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure rabbitry beside other clients on one private RabbitMQ."""
-    install(session, "loadtest", "bench")
+    install(session, "report", "bench")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)
     session.run("python", "-m", "tests.measuring.bench", *session.posargs, **PATIENCE)

@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "clean": "loadtest.commands.clean",
     "compare": "loadtest.commands.compare",
+    "report": "loadtest.commands.report",
     "strategies": "loadtest.commands.strategies",
 }
 """Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""

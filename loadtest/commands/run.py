@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from loadtest.commands.calibrating import calibrate
 from loadtest.commands.exits import (
@@ -31,7 +32,8 @@ from loadtest.drivers import DriverMissing, load_driver
 from loadtest.execution.queues import QueueRefused
 from loadtest.machine.preflight import Refused
 from loadtest.output.console import Speaker, make_console
-from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_result
+from loadtest.output.drawing import NotDrawn
+from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_report, write_result
 from loadtest.output.progress import Progress
 from loadtest.output.summary import render_summary
 from loadtest.output.trials import render_trials
@@ -95,8 +97,19 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
             console.print(f"written   {path}", markup=False, soft_wrap=True)
     if unwritten:
         raise Unwritable(unwritten)
+    _draw(result, settings, console)
     if performed.is_interrupted:
         return INTERRUPTED
     if performed.failures:
         return FAILED
     return OK if all(each["holds"] for each in result["requirements"]) else NOT_REACHED
+
+
+def _draw(result: dict[str, Any], settings: Settings, console: Speaker) -> None:
+    """Charts, once all is written and said: they take seconds, and nothing depends on them."""
+    try:
+        told = [f"written   {path}" for path in write_report(result, settings)]
+    except NotDrawn as error:
+        told = [f"not drawn {error}"]
+    for line in told if not settings.quiet else ():
+        console.print(format_text(line), markup=False, soft_wrap=True)

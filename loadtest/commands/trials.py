@@ -101,10 +101,11 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
                 console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
             with _place(node, number) as place:
                 own = [*plain, *write_cell(trial.cell, switches), *place, "--seed", str(settings.seed + trial.round)]
-                result, is_interrupted = _run(own, settings.output)
+                result, is_interrupted = _run(own)
             if result is not None:
                 if node is not None:
                     result["environment"]["broker"]["private_node"] = True
+                _save(result, settings.output)
                 done.append((keep(trial, result, failures(result)), result))
                 if not settings.quiet:
                     console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
@@ -164,11 +165,11 @@ def _place(node: PrivateNode | None, number: int) -> Iterator[list[str]]:
         node.rabbitmqctl("delete_vhost", vhost)
 
 
-def _run(words: Sequence[str], output: Path | None) -> tuple[dict[str, Any] | None, bool]:
+def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
     """One trial's result, None if it was interrupted too early, and whether it was interrupted."""
     with tempfile.TemporaryDirectory(prefix="loadtest-trial-") as folder:
         file = Path(folder, "result.json")
-        ours = ["--json", str(file), "--quiet", *(() if output is None else ("--output", str(output)))]
+        ours = ["--json", str(file), "--quiet"]
         child = subprocess.Popen(  # in a session of its own: what the terminal tells all at once reaches it but once
             [sys.executable, "-m", "loadtest", *words, *ours],
             stdin=subprocess.DEVNULL,
@@ -191,6 +192,12 @@ def _run(words: Sequence[str], output: Path | None) -> tuple[dict[str, Any] | No
             raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
         result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         return result, is_interrupted
+
+
+def _save(result: Mapping[str, Any], folder: Path | None) -> None:
+    """A trial's whole result, beside that of all: its timeline and histograms are in none other."""
+    if folder is not None:
+        Path(folder, f"{result['run_id']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def _short(result: Mapping[str, Any]) -> str:

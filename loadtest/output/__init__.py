@@ -1,3 +1,3 @@
-"""For people: a run as it goes on, its summary, its chart, its files. The live view alone looks at a run itself."""
+"""For people: a run as it goes on, its summary, its reports, its files. The live view alone looks at a run itself."""
 
 from __future__ import annotations

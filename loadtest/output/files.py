@@ -1,4 +1,4 @@
-"""Where results go: the standard output, a file, a directory with the chart beside it.
+"""Where results go: the standard output, a file, a directory with a report beside it.
 
 A result that can't be written is told before the run, and saved elsewhere after it.
 """
@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from loadtest.output.chart import draw_chart
 from loadtest.output.console import silence
+from loadtest.output.drawing import can_draw, draw
+from loadtest.output.markdown import render_markdown
 from loadtest.scenarios.settings import Settings
 
 
@@ -58,7 +59,8 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
         write(Path(settings.json), text)
     if settings.output is not None:
         write(settings.output / f"{result['run_id']}.json", text)
-        write(settings.output / f"{result['run_id']}.svg", draw_chart(result))
+        picture = f"{result['run_id']}.svg" if can_draw() else None
+        write(settings.output / f"{result['run_id']}.md", render_markdown([result], picture))
         if (log := settings.output / f"{result['run_id']}.hlog").exists():  # written while the run went on
             written.append(log)
     if settings.json == "-":
@@ -71,6 +73,16 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
     if errors:
         raise errors[0]
     return written
+
+
+def write_report(result: dict[str, Any], settings: Settings) -> list[Path]:
+    """Draws the page and the picture of a result that is written already; returns the files.
+
+    NotDrawn if that is not possible, and says what to do.
+    """
+    if settings.output is None:
+        return []
+    return draw([result], {name: settings.output / f"{result['run_id']}.{name}" for name in ("html", "svg")})
 
 
 def save_elsewhere(result: dict[str, Any]) -> str:

@@ -1,13 +1,14 @@
-"""A run as it goes on, for people: phase, connections, rates, latencies.
+"""A run as it goes on, for people: phase, time left, connections, rates, latencies, errors.
 
 At a terminal it is a picture, drawn anew twice a second on a screen of its own, so that no line of another width stays
-behind when the window is resized. Elsewhere it is a line for each phase, and one every ten seconds. It draws only when
-told and never by a thread of its own: drawing takes a few milliseconds, which every client feels.
+behind when the window is resized. Elsewhere it is a line for each phase, and one every ten seconds, each with the same
+fields. It draws only when told and never by a thread of its own: drawing takes a few milliseconds, which every client
+feels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -18,13 +19,16 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.execution.state import Run
-from loadtest.metrics.timeline import Row
-from loadtest.units import format_count, format_duration, format_milliseconds
+from loadtest.metrics.timeline import STUB, Row
+from loadtest.units import format_count, format_duration, format_milliseconds, format_text
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
-NARROW = 72
-"""Columns below which only the most important figures are shown."""
+NARROW, WIDE = 78, 120
+"""Columns below which only the most important figures are shown, and from which on all are."""
+ERRORS_SHOWN = 3
+"""Kinds of errors that are shown, the most frequent first."""
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 class Progress:
@@ -58,52 +62,115 @@ class Progress:
     def update(self, run: Run, row: Row | None, now: float) -> None:
         """Draws a look at the run, as `loadtest.execution.sampler.Display` says."""
         if self._live is not None:
-            self._live.update(render_progress(run, row, now, self._live.console.width), refresh=True)
+            console = self._live.console
+            picture = render_progress(run, row, now, console.width, is_ascii=not console.encoding.startswith("utf"))
+            self._live.update(picture, refresh=True)
         elif self._lines is not None:
             phase = _phase(run)
             if phase != self._phase or now >= self._line_due:
                 self._phase, self._line_due = phase, now + LINE_EVERY
-                self._lines.print(", ".join(_line(run, row, now)), markup=False, soft_wrap=True)
+                self._lines.print("  ".join(_line(run, row, now)), markup=False, soft_wrap=True)
 
 
-def render_progress(run: Run, row: Row | None, now: float, width: int = 80) -> RenderableType:
-    """One picture of a run, ``now`` seconds after it began."""
-    return Group(_render_phase(run, now, width), _render_numbers(run, row, is_narrow=width < NARROW))
+def render_progress(
+    run: Run, row: Row | None, now: float, width: int = 80, *, is_ascii: bool = False
+) -> RenderableType:
+    """One picture of a run, ``now`` seconds after it began. No word of it is broken where there are 40 columns."""
+    return Group(
+        *_render_phase(run, now, width),
+        _render_numbers(run, row, width, is_ascii=is_ascii),
+        *_render_errors(run, width),
+    )
 
 
-def _render_phase(run: Run, now: float, width: int) -> RenderableType:
+def _render_phase(run: Run, now: float, width: int) -> Iterator[RenderableType]:
     settings, tally, phase = run.settings, run.record.tally, run.record.phases[-1]
     in_phase = now - phase.began
     done, total = {
         "connect": (float(tally.connected + tally.failed), float(settings.connections)),
-        "warmup": (in_phase, settings.warmup),
-        "search": (in_phase, settings.search),
-        "measure": (in_phase, settings.duration),
+        **{name: (in_phase, seconds) for name, seconds in _lengths(run).items()},
     }.get(phase.name, (in_phase, 0.0))
+    left = _left(run, now)
+    times = [format_duration(now), *([f"{format_duration(left)} left"] if left is not None else [])]
+    name = Text(f"{_phase(run):<8}", style="bold")
+    if width < NARROW:  # what goes on within a phase needs the line
+        yield name
+    room = width - 4 - len(" ".join(times)) - (0 if width < NARROW else len(name))
+    bar = ProgressBar(total=total, completed=min(done, total), width=max(5, min(40, room)))
     line = Table.grid(padding=(0, 2))
-    room = max(5, min(40, width - 16 - max(8, len(_phase(run)))))
-    bar = ProgressBar(total=total, completed=min(done, total), width=room) if total else format_duration(in_phase)
-    line.add_row(Text(f"{_phase(run):<8}", style="bold"), bar, Text(format_duration(now), style="dim"))
-    return line
+    cells = [bar if total else format_duration(in_phase), Text("  ".join(times), style="dim", no_wrap=True)]
+    line.add_row(*([] if width < NARROW else [name]), *cells)
+    yield line
 
 
-def _render_numbers(run: Run, row: Row | None, *, is_narrow: bool) -> RenderableType:
-    lines = Table.grid(padding=(0, 2 if is_narrow else 3))
-    lines.add_row("connections", _connections(run))
+def _lengths(run: Run) -> dict[str, float]:
+    """The phases of the work in their order, and how long each lasts: 0 where that was not asked for."""
+    settings = run.settings
+    search = {"closed": 0.0, "search": settings.search, "settle": 0.0} if settings.mode == "both" else {}
+    return {"warmup": settings.warmup, **search, "measure": settings.duration}
+
+
+def _left(run: Run, now: float) -> float | None:
+    """Seconds until the measurement ends, as far as it can be told; nothing before everyone is there, or after it."""
+    phase, lengths = run.record.phases[-1], _lengths(run)
+    if phase.name not in lengths:
+        return None
+    names = list(lengths)
+    later = sum(lengths[name] for name in names[names.index(phase.name) + 1 :])
+    return max(0.0, lengths[phase.name] - (now - phase.began)) + later
+
+
+def _render_numbers(run: Run, row: Row | None, width: int, *, is_ascii: bool) -> RenderableType:
+    is_narrow = width < NARROW
+    state = Table.grid(padding=(0, 2))
+    state.add_column(no_wrap=True)
+    state.add_row("connections", _connections(run))
     if run.is_blocked:
-        lines.add_row(Text("blocked", style="bold red"), Text("by the broker: an alarm", style="bold red"))
-    for label, rate, total, latency in _figures(run, row):
-        p50, p99 = (f"{name} {format_milliseconds(latency[name])}" for name in ("p50", "p99"))
-        lines.add_row(label, rate, *((p99,) if is_narrow else (f"{format_count(total)} in all", p50, p99)))
+        state.add_row(Text("blocked", style="bold red"), Text("by the broker: an alarm", style="bold red"))
     if run.settings.producers and row is not None and row["phase"] != "connect":
-        lines.add_row("unreceived" if is_narrow else "not yet received", _waiting(run))
-    return lines
+        state.add_row("unreceived", _waiting(run))
+    numbers = Table.grid(padding=(0, 2))
+    numbers.add_column(no_wrap=True)
+    for _ in range(6):
+        numbers.add_column(no_wrap=True, justify="right")
+    for label, name, rate, total, latency in _figures(run, row):
+        shown = ("p99",) if is_narrow else ("p50", "p99", "max")
+        history = (
+            []
+            if is_narrow or is_ascii
+            else [Text(_sparkline(run.record.timeline, name, 12 if width < WIDE else 40), style="cyan")]
+        )
+        told = [f"{format_count(total)} in all"] if width >= WIDE else []
+        numbers.add_row(label, rate, *history, *(f"{p} {format_milliseconds(latency[p])}" for p in shown), *told)
+    return Group(state, Text(), numbers)
+
+
+def _sparkline(rows: Sequence[Row], name: str, width: int) -> str:
+    """The rates of the latest rows, from 0 to the highest of them."""
+    rates = [row[name] / row["seconds"] for row in rows[-2 * width :] if row["seconds"] > STUB][-width:]
+    highest = max(rates, default=0.0)
+    bars = (_BARS[round(rate / highest * (len(_BARS) - 1))] if highest else _BARS[0] for rate in rates)
+    return "".join(bars).rjust(width)
+
+
+def _render_errors(run: Run, width: int) -> Iterator[RenderableType]:
+    found = run.record.errors.counts
+    for name, count in sorted(found.items(), key=lambda item: -item[1])[:ERRORS_SHOWN]:
+        yield Text(f"{format_count(count)} × {format_text(name)}", style="red", no_wrap=True, overflow="ellipsis")
+    if len(found) > ERRORS_SHOWN:
+        others = len(found) - ERRORS_SHOWN
+        yield Text(f"and {others} other kind{'s' * (others > 1)} of error", style="red")
 
 
 def _line(run: Run, row: Row | None, now: float) -> Iterator[str]:
-    yield f"{format_duration(now):>9}  {_phase(run):<8}  connections {_connections(run)}"
-    for label, rate, _, latency in _figures(run, row):
-        yield f"{label} {rate} (p99 {format_milliseconds(latency['p99'])})"
+    """A line's fields: for one run always the same ones, each as wide as its neighbours above and below."""
+    yield f"{format_duration(now):>9}"
+    yield f"{_phase(run):<8}"
+    yield f"connections {_connections(run)}"
+    for label, _, rate, _, latency in _figures(run, row, always=True):
+        p99, longest = (f"{name} {format_milliseconds(latency[name]):>7}" for name in ("p99", "max"))
+        yield f"{label} {rate:>9} ({p99}, {longest})"
+    yield f"errors {format_count(sum(run.record.errors.counts.values()))}"
     if run.is_blocked:
         yield "blocked by the broker: an alarm"
 
@@ -121,19 +188,25 @@ def _connections(run: Run) -> str:
     return connections + (gone if tally.failed or tally.dropped else "")
 
 
-def _figures(run: Run, row: Row | None) -> Iterator[tuple[str, str, int, dict[str, float | None]]]:
-    """What each role does: its label, the rate now, the number in all, the latencies now."""
-    if row is None or row["phase"] == "connect":
-        return
+def _figures(
+    run: Run, row: Row | None, *, always: bool = False
+) -> Iterator[tuple[str, str, str, int, dict[str, float | None]]]:
+    """What each role does: its label, its name in rows, the rate now, the number in all, the latencies now.
+
+    Nothing before there is work; or, for lines that are to be alike, dashes.
+    """
+    is_known = row is not None and row["phase"] != "connect"
     settings, tally = run.settings, run.record.tally
     for is_done, label, name, latency, total in (
         (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed),
         (settings.consumers, "consumed", "consumed", "end_to_end", tally.received),
         (settings.callers, "RPC", "rpc", "rpc", tally.replies),
     ):
-        if is_done:
+        if is_done and row is not None and is_known:
             rate = f"{format_count(round(row[name] / max(row['seconds'], 1e-3)))}/s"
-            yield label, rate, total, {each: row[f"{latency}_{each}_ms"] for each in ("p50", "p99")}
+            yield label, name, rate, total, {each: row[f"{latency}_{each}_ms"] for each in ("p50", "p99", "max")}
+        elif is_done and always:
+            yield label, name, "–/s", total, dict.fromkeys(("p50", "p99", "max"))
 
 
 def _waiting(run: Run) -> str:

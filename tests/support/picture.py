@@ -1,19 +1,28 @@
-"""Figures over time as one self-contained SVG: panels that share a time axis, and marks for what struck when."""
+"""Figures over time as one SVG: panels that share a time axis, and marks for what struck when."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
+from typing import Any
 
-from loadtest.output.frame import Frame, Points
+import altair as alt
 
-STRONG, WEAK = "#b00020", "#cfae70"
+from loadtest.output.charts.lines import chart_of, draw_lines, linear
+from loadtest.output.charts.over_time import Panel as Chart
+from loadtest.output.charts.palette import ALARM, LINES
+from loadtest.output.charts.panels import for_picture
+from loadtest.output.charts.points import thin
+from loadtest.output.charts.rendering import to_svg
+
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Panel:
+    """What is drawn over the time; the caption names its unit."""
+
     caption: str
     lines: dict[str, Points]
 
@@ -30,41 +39,35 @@ class Mark:
 def draw(title: str, panels: Sequence[Panel], marks: Sequence[Mark] = ()) -> str:
     """The picture, as the text of an SVG file."""
     end = max((seconds for panel in panels for line in panel.lines.values() for seconds, _ in line), default=1.0) or 1.0
-    frame = Frame(seconds=end, panels=len(panels), right=190, top=60, panel=150, gap=45)
-    parts = [part for number, panel in enumerate(panels) for part in _panel(frame, number, panel, marks)]
-    return frame.document(title, parts)
+    return to_svg(for_picture(title, [_chart(number, panel, end, marks) for number, panel in enumerate(panels)]))
 
 
-def _panel(frame: Frame, number: int, panel: Panel, marks: Sequence[Mark]) -> Iterator[str]:
-    top = frame.top_of(number)
-    bottom = top + frame.panel
-    highest = _round_up(max((value for line in panel.lines.values() for _, value in line), default=1.0))
-
-    def down(value: float) -> float:
-        return bottom - frame.panel * value / highest
-
-    yield frame.caption(number, panel.caption)
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        yield from frame.gridline(down(highest * part), f"{highest * part:,.6g}")
-    for mark in marks:
-        x, colour = frame.across(mark.seconds), STRONG if mark.strong else WEAK
-        yield f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" stroke="{colour}" stroke-width="0.7">'
-        yield f"<title>{escape(mark.name)}, {mark.seconds:.1f} s</title></line>"
-    for index, (name, points) in enumerate(panel.lines.items()):
-        yield from frame.line(number, index, name, list(points), down)
-    legend = [(name, STRONG) for name in dict.fromkeys(mark.name for mark in marks if mark.strong)]
-    legend += [("other faults", WEAK)] if any(not mark.strong for mark in marks) else []
-    for index, (name, colour) in enumerate(legend, len(panel.lines)):
-        x, y = frame.width - frame.right + 12, top + 14 + 18 * index
-        yield f'<line x1="{x}" y1="{y - 4}" x2="{x + 22}" y2="{y - 4}" stroke="{colour}"/>'
-        yield f'<text x="{x + 28}" y="{y}">{escape(name)}</text>'
+def _chart(number: int, panel: Panel, end: float, marks: Sequence[Mark]) -> Chart:
+    names = list(panel.lines)
+    records = [
+        {"t": round(when, 2), "value": value, "what": name}
+        for name, points in panel.lines.items()
+        for when, value in thin(points)
+    ]
+    x = alt.X("t:Q", title="seconds", scale=alt.Scale(domain=[0, end], nice=False))
+    layers = [*_marks(marks), *draw_lines(records, x=x, y=linear(panel.caption), by="what", names=names)]
+    sentence = ", ".join(names)
+    if number == 0 and marks:
+        strong = ", ".join(dict.fromkeys(mark.name for mark in marks if mark.strong))
+        sentence += "; dashed lines: " + ", ".join(filter(None, [strong, *_weak(marks)]))
+    return Chart(f"panel-{number}", panel.caption, sentence, alt.layer(*layers), 150)
 
 
-def _round_up(value: float) -> float:
-    magnitude = 1e-3
-    while magnitude * 10 < value:
-        magnitude *= 10
-    return next(magnitude * step for step in (1, 2, 4, 5, 8, 10) if magnitude * step >= value)
+def _weak(marks: Sequence[Mark]) -> list[str]:
+    return ["and, pale, other faults"] if any(not mark.strong for mark in marks) else []
+
+
+def _marks(marks: Sequence[Mark]) -> Iterator[Any]:
+    for is_strong, colour in ((False, LINES[4]), (True, ALARM)):
+        found = [{"t": mark.seconds, "name": mark.name} for mark in marks if mark.strong == is_strong]
+        if found:
+            rule = chart_of(found).mark_rule(color=colour, strokeDash=[4, 2], opacity=0.7)
+            yield rule.encode(x="t:Q")
 
 
 def rates(counts: Points) -> Points:

@@ -13,7 +13,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="write DIR/RUN_ID.json and DIR/RUN_ID.svg, and meanwhile DIR/RUN_ID.hlog",
+        help="write DIR/RUN_ID.json, .md and, with the extra `report`, .html and .svg; and meanwhile RUN_ID.hlog",
     )
     text = "such as 'confirm.p99 < 50ms' or 'publish.rate >= 10k': exit code 3 if it is not reached, or not known"
     add("--require", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")

@@ -14,8 +14,10 @@ def result() -> dict[str, Any]:
         histogram.record(milliseconds * 1_000_000)
     latency = histogram.latency()
     row = {"phase": "measure", "connections": 9, "published": 90, "confirmed": 80, "consumed": 70, "rpc": 60}
-    row |= {f"{kind}_{name}_ms": 5.0 for kind in ("confirm", "end_to_end", "rpc") for name in ("p50", "p99")}
+    row |= {f"{kind}_{name}_ms": 5.0 for kind in ("confirm", "end_to_end", "rpc") for name in ("p50", "p99", "max")}
     return {
+        "schema": 1,
+        "started_at": "2026-01-01T00:00:00+00:00",
         "run_id": "20260101T000000Z-abcdef",
         "loop": "open",
         "interrupted": False,
@@ -27,6 +29,7 @@ def result() -> dict[str, Any]:
             "callers": 1000,
             "driver": "rabbitry",
             "backend": "trio",
+            "command": "python -m loadtest",
         },
         "environment": {"broker": {"product": "RabbitMQ", "version": "3.10.8", "private_node": True}},
         "phases": [{"name": "connect", "seconds": 1.0}, {"name": "measure", "seconds": 20.0}],
@@ -84,5 +87,11 @@ def result() -> dict[str, Any]:
         "error_examples": {"ConnectFailed": "no [answer]"},
         "timeline": [
             {**row, "t_seconds": end, "seconds": length} for end, length in ((1.0, 1.0), (2.0, 1.0), (2.01, 0.01))
+        ],
+        "histograms": {"confirm": histogram.encode(), "rpc": None},
+        "trials": None,
+        "requirements": [
+            {"requirement": "confirm.p99 < 50ms", "value": 1980.4, "holds": False, "note": "1.98 s"},
+            {"requirement": "rpc.rate >= 0.1", "value": 0.3, "holds": True, "note": "0.3"},
         ],
     }

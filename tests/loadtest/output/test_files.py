@@ -62,10 +62,10 @@ def test_what_can_be_written_is_whatever_becomes_of_the_rest(
     monkeypatch.setattr("sys.stdout", Pipe("utf-8", is_closed=True))
     with pytest.raises(BrokenPipeError):
         write_result(result, settings)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
 
     (tmp_path / "out").mkdir()
     settings = parse_settings(["--json", str(tmp_path), "--output", str(tmp_path / "out")], {})
     with pytest.raises(IsADirectoryError):
         write_result(result, settings)
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".svg"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".md"]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from loadtest.commands.flags import parse_settings
 from loadtest.execution.state import Run, start_run
 from loadtest.metrics.record import Phase
 from loadtest.metrics.tally import Tally
 from loadtest.metrics.timeline import Timeline
-from loadtest.output.progress import Progress
+from loadtest.output.progress import Progress, render_progress
 
 
 async def in_phase(name: str) -> Run:
@@ -67,13 +68,14 @@ async def test_off_a_terminal_there_are_lines() -> None:
         progress.update(run, run.record.timeline[-1], 26.0)
     lines = file.getvalue().splitlines()
     assert lines[0] == "starting"
+    assert len({len(line) for line in lines[1:]}) == 1, "each field has its place"
     assert [line.split()[:3] for line in lines[1:]] == [
         ["0.0", "s", "warmup"],
         ["10.0", "s", "warmup"],
         ["20.0", "s", "warmup"],
         ["26.0", "s", "measure"],
     ]
-    assert all("97 of 100, 3 failed" in line and "confirmed 12,345/s" in line for line in lines[1:])
+    assert all("97 of 100, 3 failed" in line and "confirmed  12,345/s" in line for line in lines[1:])
     assert "\x1b" not in file.getvalue()
 
 
@@ -85,3 +87,101 @@ async def test_quiet_is_quiet(is_terminal: bool) -> None:
         progress.say("starting")
         progress.update(run, run.record.timeline[-1], 2.0)
     assert file.getvalue() == ""
+
+
+def rendered(run: Run, width: int, *, is_ascii: bool = False) -> str:
+    console, file = console_of(width, is_terminal=False)
+    console.print(render_progress(run, run.record.timeline[-1], 30.0, width, is_ascii=is_ascii))
+    text: str = file.getvalue()
+    return text
+
+
+async def busy_run(*words: str) -> Run:
+    """A run with everything that a picture can have, and large numbers."""
+    run = start_run(parse_settings(["--clients", "10000", *words], {}))
+    tally = run.record.tally
+    tally.connected, tally.failed, tally.dropped = 10_000, 1234, 567
+    tally.confirmed, tally.received, tally.replies = 123_456_789, 123_000_000, 9_876_543
+    run.is_blocked, run.doing = True, "step 14, 123,456/s"
+    run.record.errors.counts.update({"ConnectFailed": 1234, "Nacked": 56, "ChannelClosed": 7, "Other": 1})
+    run.record.phases.append(Phase("measure", 20.0))
+    for second in range(40):
+        row: dict[str, Any] = {"t_seconds": second, "seconds": 1.0, "phase": "measure", "connections": 9}
+        row |= {"published": 1, "confirmed": 123_456 if second % 2 else 0, "consumed": 99_999, "rpc": 12_345}
+        for kind in ("confirm", "end_to_end", "rpc"):
+            row |= {f"{kind}_p50_ms": 12.34, f"{kind}_p99_ms": 123.4, f"{kind}_max_ms": 12_345.6}
+        run.record.timeline.append(row)
+    return run
+
+
+@pytest.mark.parametrize("width", [40, 60, 77, 78, 80, 119, 120, 200])
+async def test_no_width_breaks_a_word_or_loses_a_digit(width: int) -> None:
+    run = await busy_run()
+    text = rendered(run, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for part in ("measure: step 14, 123,456/s", "9,433 of 10,000", "123,456/s", "99,999/s"):
+        assert part in text, part
+    for part in (
+        "p99 123 ms",
+        "blocked",
+        "by the broker: an alarm",
+        "456,789",
+        "1,234 × ConnectFailed",
+        "7 × ChannelClosed",
+    ):
+        assert part in text, part
+    assert "and 1 other kind" in text
+    assert ("max 12.3 s" in text) == (width >= 78)
+    assert ("123,456,789 in all" in text) == (width >= 120)
+
+
+async def test_the_sparkline_shows_the_latest_rates() -> None:
+    run = await busy_run()
+    assert "▁█▁█▁█▁█▁█▁█" in rendered(run, 80)
+    assert "████████████" in rendered(run, 80), "what is steady is level"
+    text = rendered(run, 80, is_ascii=True)
+    assert not set("▁█") & set(text), "not where the terminal has no such letters"
+    for row in run.record.timeline:
+        row["rpc"] = 0
+    assert "▁▁▁▁▁▁▁▁▁▁▁▁" in rendered(run, 80)
+
+
+@pytest.mark.parametrize(
+    ("phase", "words", "left"),
+    [
+        ("connect", (), None),
+        ("warmup", (), "1 m 15 s left"),  # of 5 it has taken 10: 30 of the search and 45 of the measurement follow
+        ("closed", (), "1 m 15 s left"),
+        ("search", (), "1 m 05 s left"),
+        ("settle", (), "45.0 s left"),
+        ("measure", (), "35.0 s left"),
+        ("measure", ("--mode", "closed"), "35.0 s left"),
+        ("warmup", ("--mode", "closed"), "45.0 s left"),
+        ("drain", (), None),
+        ("close", (), None),
+    ],
+)
+async def test_the_time_left(phase: str, words: tuple[str, ...], left: str | None) -> None:
+    given = words or ("--search", "30")
+    run = await busy_run("--duration", "45", "--warmup", "5", *given)
+    run.doing = ""
+    run.record.phases.append(Phase(phase, 20.0))
+    text = rendered(run, 80)
+    assert (" left" in text) == (left is not None)
+    assert left is None or left in text
+
+
+async def test_a_window_that_changes_its_size_is_filled_anew() -> None:
+    """Each picture fills the whole screen, so that nothing of the one before stays, and none is wiped first."""
+    run = await busy_run()
+    console, file = console_of(120, is_terminal=True)
+    with Progress(console, quiet=False) as progress:
+        for width in (120, 40, 80):
+            file.truncate(0)
+            console.size = ConsoleDimensions(width, 20)
+            progress.update(run, run.record.timeline[-1], 30.0)
+            text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).strip("\x00\r")
+            assert {len(line) for line in text.split("\n")} == {width}
+            assert len(text.split("\n")) == 20
+            assert "\x1b[2J" not in file.getvalue(), "no flicker"

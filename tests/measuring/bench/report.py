@@ -9,6 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import altair as alt
+
+from loadtest.output.charts.lines import NUMBERS, chart_of
+from loadtest.output.charts.over_time import Panel
+from loadtest.output.charts.palette import ALARM, LINES, SOFT
+from loadtest.output.charts.panels import for_picture
+from loadtest.output.charts.rendering import to_svg
 from tests.measuring.bench.plan import FIGURES, TITLES
 from tests.measuring.bench.runner import Outcome
 from tests.measuring.bench.statistic import Estimate
@@ -169,34 +176,36 @@ def as_json(report: Report) -> str:
 def picture(checks: Sequence[Check]) -> str:
     """An SVG: each check's margin over its bound, with its interval, logarithmic. Right of the line it is met."""
     shown = [check for check in checks if check.value is not None]
-    left, right, row, top = 590, 330, 22, 30
-    most = max([2.0, *(_margins(check)[2] for check in shown)]) * 1.1
-    least = min([0.5, *(_margins(check)[0] for check in shown)]) / 1.1
-
-    def x(margin: float) -> float:
-        return left + right * math.log(margin / least) / math.log(most / least)
-
-    height = top + row * len(shown) + 20
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + right + 70} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{x(1):.0f}" y="16" text-anchor="middle" fill="#555">bound</text>',
-        f'<line x1="{x(1):.1f}" y1="{top - 8}" x2="{x(1):.1f}" y2="{height - 12}" stroke="#999"/>',
-    ]
-    for place, check in enumerate(shown):
+    rows = []
+    for check in shown:
         low, middle, high = _margins(check)
-        y = top + row * place + row / 2
-        colour = "#2a7d3f" if check.holds else "#c0392b"
         reference = f", × {check.threshold.of}" if check.threshold.of else ""
         title = f"{check_title(check)}, {check.backend}{reference}".replace("`", "")
-        parts += [
-            f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{_escaped(title)}</text>',
-            f'<line x1="{x(low):.1f}" y1="{y}" x2="{x(high):.1f}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
-            f'<circle cx="{x(middle):.1f}" cy="{y}" r="4" fill="{colour}"/>',
-            f'<text x="{x(high) + 8:.0f}" y="{y + 4:.0f}" fill="#555">{middle:.2f} ×</text>',
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+        kept = "kept" if check.holds else "not kept"
+        rows.append(
+            {"check": title, "low": low, "high": high, "middle": middle, "bound": kept, "told": f"{middle:.2f} ×"}
+        )
+    scale = alt.Scale(type="log", nice=False, padding=12)
+    y = alt.Y("check:N", title=None, sort=None, axis=alt.Axis(labelLimit=600))
+    colour = alt.Color("bound:N", scale=alt.Scale(domain=["kept", "not kept"], range=[LINES[2], ALARM]))
+    base = chart_of(rows).encode(y=y)
+    chart = alt.layer(
+        chart_of([{"bound": 1}]).mark_rule(color=SOFT).encode(x=alt.X("bound:Q", scale=scale)),
+        base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("low:Q", scale=scale, title="margin over the bound (×)", axis=alt.Axis(format=NUMBERS)),
+            x2="high:Q",
+            color=colour,
+        ),
+        base.mark_point(filled=True, size=60, opacity=1).encode(
+            x="middle:Q",
+            color=colour,
+            shape=alt.Shape("bound:N", scale=alt.Scale(domain=["kept", "not kept"], range=["circle", "cross"])),
+        ),
+        base.mark_text(align="left", dx=8, color=SOFT).encode(x="high:Q", text="told:N"),
+    )
+    sentence = "The median of the rounds with its interval; right of the line at 1 the bound is kept."
+    panel = Panel("checks", "How far each figure is from its bound", sentence, chart, max(1, len(shown)) * 22)
+    return to_svg(for_picture("Benchmark", [panel]))
 
 
 def write(report: Report, path: Path) -> list[Path]:
@@ -234,7 +243,3 @@ def _columns(headings: list[str], rows: list[list[str]]) -> str:
 
 def _markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
