@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from loadtest import units
+from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
@@ -34,6 +36,7 @@ class Asked(Choices):
     urls: Sequence[str] = ()
     yes: bool = False
     seed: int | None = None
+    backlog: str | None = None
 
 
 def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
@@ -60,6 +63,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         urls=urls,
         confirmed=bool(asked.urls) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
+        backlog=complete_scene(asked, shares[Role.CONSUMER], urls),
     )
 
 
@@ -138,7 +142,8 @@ def choose_servers(callers: int) -> int:
 
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
-    refuse(not someone_sends, "nobody would send anything: there are neither producers nor callers")
+    is_nobody = not someone_sends and asked.backlog is None
+    refuse(is_nobody, "nobody would send anything: there are neither producers nor callers")
     refuse(
         shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
         f"--size {asked.size}: each message carries {SMALLEST_STAMP_BYTES} bytes that tell it from others, so no less",
@@ -149,6 +154,45 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
         f"--ack-every {asked.ack_every} with --prefetch {asked.prefetch}: the consumer would wait for ever",
     )
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
+
+
+# --- scenario ------------------------------------------------------------------------------------------------------
+
+
+def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
+    """The backlog's messages; refuses what does not go together with it, with faults and with churn."""
+    refuse(asked.churn and asked.connections, "--churn has a connection for each client: leave out --connections")
+    refuse(asked.churn and asked.reconnect, "--churn closes its connections itself: leave out --reconnect")
+    refuse(asked.churn and asked.window > 1, "--churn publishes one message on each connection: leave out --window")
+    for fault in asked.faults:
+        ends = fault.at + fault.seconds
+        refuse(ends >= asked.duration, f"--fault {str(fault)!r} would not be over by --duration {asked.duration:g}s")
+        refuse(
+            fault.action in NEED_OUR_BROKER and urls,
+            f"--fault {str(fault)!r}: {fault.action} needs the private node of a run without --url; on a broker that "
+            "isn't ours there are kill-sockets, pause-consumers and slow-consumers",
+        )
+        refuse(
+            fault.action == "restart" and not asked.reconnect,
+            f"--fault {str(fault)!r}: every connection is lost for good, unless there is --reconnect",
+        )
+        refuse(fault.action in OF_CONSUMERS and not consumers, f"--fault {str(fault)!r}: there are no consumers")
+    if asked.backlog is None:
+        return 0
+    refuse(not consumers, "--backlog: there are no consumers to take it")
+    refuse(asked.queue_type == "stream", "--backlog: a stream keeps what was consumed, and has none")
+    refuse(asked.reconnect, "--backlog with --reconnect: who fills the queues has no connection that outlives a loss")
+    return parse_backlog(asked.backlog, asked.size)
+
+
+def parse_backlog(text: str, size: int) -> int:
+    """Messages, from a number of them or from the size of all their bodies. ValueError for neither, or for none."""
+    try:
+        messages = units.parse_count(text)
+    except ValueError:
+        messages = units.parse_size(text) // max(1, size)
+    refuse(not messages, f"--backlog {text}: that is no message")
+    return messages
 
 
 # --- broker -------------------------------------------------------------------------------------------------------

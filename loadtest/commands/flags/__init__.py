@@ -7,6 +7,7 @@ It owns the fixed names of the flags, and turns a command line into complete set
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loadtest.analysis.thresholds import parse_threshold
 from loadtest.commands.flags.broker import add_broker
@@ -14,10 +15,12 @@ from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
+from loadtest.commands.flags.scenes import add_scenes, find_layers
 from loadtest.commands.flags.way import add_way, check_driver
-from loadtest.commands.parsing import Parser, pairs, read_value
+from loadtest.commands.parsing import Parser, flags_of, pairs, read_value
 from loadtest.scenarios.completing import Asked, complete
 from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.workloads import join_workloads
 
 
 def make_parser() -> Parser:
@@ -31,6 +34,7 @@ def make_parser() -> Parser:
         "m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
+    add_scenes(parser)
     add_clients(parser)
     add_phases(parser)
     add_load(parser)
@@ -44,15 +48,32 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     """The settings of a command line. SystemExit(2), with a message on stderr, if it makes no sense; 0 for --help."""
     parser = make_parser()
     parser.words = (*arguments, environment.get("RABBITMQ_URL", ""))
-    given = vars(parser.parse_args(arguments))
     try:
-        given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
-        given["labels"] = dict(pairs("--label", given.pop("label")))
-        given["urls"] = given.pop("url")
-        settings = complete(Asked(**given), environment)
-        check_driver(settings)
-        for text in settings.require:
-            parse_threshold(text)
+        of_workloads = Parser(allow_abbrev=False)
+        add_clients(of_workloads)
+        add_load(of_workloads)
+        layers = find_layers(arguments, flags_of(make_parser()), flags_of(of_workloads) | {"--backlog"})
+        if not layers.workloads:
+            return _complete(parser, layers.words(arguments), environment)
+        return join_workloads(
+            [
+                replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
+                for name in layers.workloads
+            ]
+        )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _complete(parser: Parser, words: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings of all words. ValueError if they make no sense together."""
+    parser.words = (*parser.words, *words)
+    given = vars(parser.parse_args(words))
+    given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
+    given["labels"] = dict(pairs("--label", given.pop("label")))
+    given["urls"] = given.pop("url")
+    settings = complete(Asked(**given), environment)
+    check_driver(settings)
+    for text in settings.require:
+        parse_threshold(text)
     return settings
