@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
 
-from loadtest.drivers.base import Connection, ConsumerCancelled
+from loadtest.drivers.base import Answer, Connection, ConsumerCancelled
 from loadtest.execution.body import Stamp
 from loadtest.execution.state import Attendance, Run
 from loadtest.metrics.latencies import Measurement
@@ -53,24 +53,26 @@ def receive(
     measurement: Measurement,
     body: bytes,
     redelivered: bool,
-) -> None:
+) -> Answer:
     """Every delivery of the run passes here, before it is acknowledged."""
     now = monotonic_ns()
     stamp = read(body)
     if stamp is None:
         tally.foreign += 1
-        return
+        return Answer.ACK
     _, producer, number, intended = stamp
     tally.received += 1
     if redelivered:
         tally.redelivered += 1
     if ledger.receive(producer, number) and intended:
         measurement.latencies(intended, now).end_to_end.record(now - intended)
+    return Answer.ACK
 
 
-def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redelivered: bool) -> None:
+def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redelivered: bool) -> Answer:
     """What another consumer of the same stream answers for."""
     if owns(body):
         tally.copies += 1
     else:
         tally.foreign += 1
+    return Answer.ACK

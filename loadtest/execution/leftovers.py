@@ -14,7 +14,7 @@ from time import monotonic
 
 import anyio
 
-from loadtest.drivers.base import Connection, Consumer
+from loadtest.drivers.base import Answer, Connection, Consumer
 from loadtest.execution.state import Run
 from loadtest.metrics.record import Stock
 
@@ -123,7 +123,8 @@ class Leftovers:
                 consumer.stop()
         return not failed
 
-    def _find(self, body: bytes, redelivered: bool) -> None:
+    def _find(self, body: bytes, redelivered: bool) -> Answer:
         self._looked_at += 1
         if (stamp := self._read(body)) is not None:
             self._record.ledger.find(stamp[1], stamp[2])
+        return Answer.ACK

@@ -13,7 +13,10 @@ from loadtest.drivers.base import Outcome
 
 
 class Tally:
-    """How often each thing happened. ``sent`` is ``confirmed + nacked + returned + unknown`` and what is in flight."""
+    """How often each thing happened.
+
+    ``sent`` is ``confirmed + unconfirmed + nacked + returned + unknown`` and what is in flight.
+    """
 
     __slots__ = (
         "bunched",
@@ -35,6 +38,7 @@ class Tally:
         "rpc_unanswered",
         "sent",
         "servers_lost",
+        "unconfirmed",
         "unknown",
         "waited",
     )
@@ -48,6 +52,7 @@ class Tally:
         self.nacked = 0
         self.returned = 0
         self.unknown = 0
+        self.unconfirmed = 0  # messages sent without asking for a confirm
         self.waited = 0  # messages that fell due while there was no room for them in the window
         self.bunched = 0  # messages that fell due while their producer slept until the one before
         self.cancelled = 0  # consumers that the broker cancelled
@@ -70,6 +75,8 @@ class Tally:
             self.nacked += 1
         elif outcome is Outcome.RETURNED:
             self.returned += 1
+        elif outcome is Outcome.SENT:
+            self.unconfirmed += 1
         else:
             self.unknown += 1
 

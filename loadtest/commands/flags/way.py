@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from loadtest.commands.parsing import number
 from loadtest.drivers import BACKENDS, LIBRARIES
@@ -37,6 +37,20 @@ def check_driver(settings: Settings) -> None:
             not library.has_tls,
             f"{redact(url)!r}: TLS is for --driver {others}, as other libraries take other options for it",
         )
+    for ability, flag in _needed(settings):
+        others = _either(other for other, each in LIBRARIES.items() if ability in each.can)
+        refuse(ability not in library.can, f"--driver {name} can't do {flag}: use --driver {others}")
+
+
+def _needed(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What the driver must be able to do, by its name in the table of drivers, and the flag that asks for it."""
+    asked = {
+        ("window", "--window"): settings.window > 1,
+        ("ack-every", "--ack-every"): settings.ack_every > 1,
+        ("stream", "--queue-type stream"): settings.is_stream,
+        ("rpc", "--callers"): settings.callers,
+    }
+    return (needed for needed, is_asked in asked.items() if is_asked)
 
 
 def _either(names: Iterable[str]) -> str:
