@@ -4,7 +4,8 @@ Counts are of the whole run, from the warm-up to the end of the drain, so that t
 + returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left
 behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor
 time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one
-RPC replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
+RPC replied. Messages that were put into the queues beforehand are in `backlog.built`, and not among those published.
+What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
 publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`.
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
+from loadtest.analysis.scenes import describe_scenes
 from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
@@ -54,6 +56,7 @@ def build_result(
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
+        **describe_scenes(settings, record),
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
     result["requirements"] = [asdict(finding) for finding in found]
@@ -64,8 +67,8 @@ def build_result(
 
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
-    asked = asdict(settings)
-    for name in ("output", "json", "quiet", "seed", "confirmed"):
+    asked = asdict(replace(settings, workloads=()))
+    for name in ("output", "json", "quiet", "seed", "confirmed", "workloads"):
         del asked[name]
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {
@@ -74,6 +77,7 @@ def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str,
         "queue_arguments": {
             name: redact(value) if isinstance(value, str) else value for name, value in settings.queue_arguments.items()
         },
+        "faults": [str(fault) for fault in settings.faults],
         "labels": {name: redact(value) for name, value in settings.labels.items()},
         "command": command,
     }
@@ -88,7 +92,7 @@ def _connect(record: Record) -> dict[str, Any]:
         "connections": tally.connected,
         "failed": tally.failed,
         "dropped": tally.dropped,
-        "reconnected": 0,
+        "reconnected": tally.reconnected,
         "seconds": round(seconds, 3),
         "rate": round(tally.connected / seconds, 1) if seconds else None,
         "latency_ms": record.latencies.connect.latency(),
@@ -99,11 +103,12 @@ def _connect(record: Record) -> dict[str, Any]:
 def _publish(settings: Settings, record: Record) -> dict[str, Any]:
     tally, latencies, blocked = record.tally, record.latencies, record.blocked_seconds
     is_open = settings.loop == "open"
-    fairness = record.ledger.fairness()
+    built = record.scene.counts["backlog.built"]
+    fairness = record.ledger.fairness(settings.producers)
     return {
         **_as_planned(record.published_as_planned),
-        "sent": tally.sent,
-        "confirmed": tally.confirmed,
+        "sent": tally.sent - built,
+        "confirmed": tally.confirmed - built,
         "nacked": tally.nacked,
         "returned": tally.returned,
         "unknown": tally.unknown,

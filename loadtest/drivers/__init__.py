@@ -46,6 +46,8 @@ class Library:
     """Whether the driver takes amqps:// URLs, with their options."""
     can: frozenset[str] = EVERYTHING
     """Which of these things, asked for by flags, the driver does: `EVERYTHING` has their names."""
+    lasting: str | None = None
+    """The module that has, as its `DRIVER`, the way in which its connections are outlived, if there is one."""
     client_bytes: int
     """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
 
@@ -54,6 +56,7 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
     {
         "rabbitry": Library(
             module="loadtest.drivers.rabbitry",
+            lasting="loadtest.drivers.lasting",
             packages=("rabbitry", "anyio"),
             backends=("asyncio", "trio"),
             has_tls=True,
@@ -75,10 +78,15 @@ class DriverMissing(Exception):
     """The driver's library is not installed."""
 
 
-def load_driver(name: str) -> Driver:
-    """The driver of that name. DriverMissing, with what to install, if its library is not there."""
+def load_driver(name: str, *, is_lasting: bool = False) -> Driver:
+    """The driver of that name, or what outlives its connections.
+
+    DriverMissing, with what to install, if its library is not there.
+    """
+    library = LIBRARIES[name]
+    module = library.lasting if is_lasting and library.lasting else library.module
     try:
-        driver: Driver = import_module(LIBRARIES[name].module).DRIVER
+        driver: Driver = import_module(module).DRIVER
     except ModuleNotFoundError as error:
         raise DriverMissing(
             f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[loadtest]'"

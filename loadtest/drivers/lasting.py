@@ -23,7 +23,7 @@ from loadtest.drivers.base import (
     Receive,
     Settled,
 )
-from loadtest.drivers.rabbitry import OUTCOMES, Connection, Session, answer, echo, make_maker
+from loadtest.drivers.rabbitry import OUTCOMES, Session, answer, echo, make_maker
 
 _SOON = rabbitry.Backoff(initial=0.1, maximum=2.0)
 """How long to wait between attempts: a run is to see how soon a broker is back, and not how patient we are."""

@@ -14,6 +14,7 @@ import anyio
 
 from loadtest.drivers.base import Connection, Outcome, ProducerOptions
 from loadtest.execution.state import Run
+from loadtest.metrics.ledger import Account
 from loadtest.scenarios.schedule import NANOSECONDS
 
 WINDOW = 500
@@ -90,8 +91,10 @@ class Backlog:
         """Notes when consumers have all of it, counted from when they began; ends the run if nobody sends more."""
         run, built = self._run, self._scene.counts["backlog.built"]
         await run.begin.wait()
-        while not self._has_arrived(built):
+        while True:
             await anyio.sleep(LOOK)
+            if self._has_arrived(built):
+                break
         self._scene.times["backlog.drain"] = (monotonic_ns() - run.work_begun_at) / NANOSECONDS
         self._scene.counts["backlog.published_meanwhile"] = run.record.tally.confirmed - built
         self._scene.counts["backlog.received_meanwhile"] = run.record.tally.received
@@ -107,5 +110,5 @@ class Backlog:
         """How many of the backlog's messages consumers have got."""
         return sum(len(self._account(number).arrived) for number in range(len(self._queues)))
 
-    def _account(self, number: int):  # type: ignore[no-untyped-def]
+    def _account(self, number: int) -> Account:
         return self._run.record.ledger.accounts[self._first + number]

@@ -6,24 +6,26 @@ A round that fails is counted by the error's name, and the next one begins.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from time import monotonic_ns
 
-from loadtest.drivers.base import Connection
 from loadtest.execution.caller import call_once
 from loadtest.execution.crowd import Crowd, Socket, name_of
 from loadtest.execution.pace import Pace
-from loadtest.execution.producer import Production, producer_options
+from loadtest.execution.producer import produce_once
 from loadtest.scenarios.plan import Place
 from loadtest.scenarios.settings import Role
+
+_WORK = {Role.PRODUCER: produce_once, Role.CALLER: call_once}
 
 
 class Churn(Crowd):
     """A crowd in which who sends does not stay."""
 
-    async def _attend(self, number: int, places: tuple[Place, ...], socket: Socket) -> None:
+    async def _attend(self, places: tuple[Place, ...], url: str, socket: Socket) -> None:
         place = places[0]
         if place.role is Role.CONSUMER:
-            return await super()._attend(number, places, socket)
+            return await super()._attend(places, url, socket)
         run = self._run
         schedules = run.plan.publishing if place.role is Role.PRODUCER else run.plan.calling
         pace = Pace(run, place.index, schedules)
@@ -32,18 +34,18 @@ class Churn(Crowd):
         try:
             await pace.begin()
             while (intended := await pace.next()) is not None:
-                await self._do_round(self._urls[number % len(self._urls)], places, intended)
+                await self._do_round(places, url, intended)
         finally:
             run.at_work -= 1
         await socket.leave()
 
-    async def _do_round(self, url: str, places: tuple[Place, ...], intended: int) -> None:
+    async def _do_round(self, places: tuple[Place, ...], url: str, intended: int) -> None:
         """Connects, sends, closes. Whatever fails is counted."""
         record, moments = self._run.record, [monotonic_ns()]
         try:
             async with self._session.connect(url, name_of(self._run, places)) as connection:
                 moments.append(monotonic_ns())
-                await self._do_work(connection, places[0], intended)
+                await _WORK[places[0].role](self._run, places[0], connection, intended)
                 moments.append(monotonic_ns())
         except Exception as error:
             record.errors.note(error, " (churning)")
@@ -53,21 +55,6 @@ class Churn(Crowd):
         if not self._run.measurement.covers(moments[-1]):
             return
         record.scene.counts["churn.rounds"] += 1
-        for name, began, ended in zip(("connect", "work", "close"), moments, moments[1:], strict=True):
+        for name, (began, ended) in zip(("connect", "work", "close"), pairwise(moments), strict=True):
             record.scene.timings[f"churn.{name}"].record(ended - began)
         record.scene.timings["churn.round"].record(moments[-1] - moments[0])
-
-    async def _do_work(self, connection: Connection, place: Place, intended: int) -> None:
-        """Opens a channel and publishes one message, or makes one call."""
-        run = self._run
-        if place.role is Role.CALLER:
-            run.record.calls_made[place.index] += 1
-            async with connection.caller() as caller:
-                await call_once(run, caller, place.queue, bytes(run.settings.size), intended)
-            return
-        production = Production(run, place.index)
-        try:
-            async with connection.producer(place.queue, producer_options(run), production.settle) as producer:
-                await production.publish(producer, intended)
-        finally:
-            production.abandon()

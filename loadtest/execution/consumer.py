@@ -31,10 +31,14 @@ async def consume(run: Run, place: Place, connection: Connection, attendance: At
         if is_first
         else partial(receive_copy, run.bodies.owns, tally)
     )
+    if settings.backlog:  # consumers were away: they come back when the work begins
+        attendance.arrive()
+        await run.begin.wait()
     async with connection.consumer(place.queue, options) as consumer:
         run.consumers.add(consumer)
         try:
-            attendance.arrive()
+            if not settings.backlog:
+                attendance.arrive()
             if run.over.is_set():  # it arrived too late for the conductor to stop it
                 consumer.stop()
             await consumer.run(take)

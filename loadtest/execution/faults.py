@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from random import Random
 from time import monotonic
@@ -22,6 +22,7 @@ import psutil
 
 from loadtest.execution.state import Run
 from loadtest.scenarios.faults import Fault
+from loadtest.urls import find_address
 from rabbitry.testing import NodeError
 
 LOOK = 0.02
@@ -51,41 +52,14 @@ class Node(Protocol):
     def memory_alarm(self) -> Any: ...
 
 
-class Hindrance:
-    """What keeps consumers from working as fast as they could; they ask it after each message."""
-
-    __slots__ = ("_each", "_pause", "_until", "_usual")
-
-    def __init__(self, usual: Callable[[], float] | None) -> None:
-        """`usual` is what a message takes without it."""
-        self._usual = usual
-        self._until = 0.0
-        self._each = 0.0
-        self._pause = False
-
-    def begin(self, fault: Fault) -> None:
-        """From now on, for as long as the fault lasts."""
-        self._until = monotonic() + fault.seconds
-        self._each = fault.each
-        self._pause = fault.action == "pause-consumers"
-
-    def __call__(self) -> float:
-        """Seconds that the next message takes."""
-        seconds = 0.0 if self._usual is None else self._usual()
-        left = self._until - monotonic()
-        if left > 0:
-            seconds += left if self._pause else self._each
-        return seconds
-
-
 class Faults:
     """The timeline of one run."""
 
-    def __init__(self, run: Run, node: Node | None, ports: Sequence[int], reconnects: Callable[[], int]) -> None:
-        """`ports` are the brokers' own; `node` is there if the broker is ours."""
+    def __init__(self, run: Run, node: Node | None, urls: Sequence[str], reconnects: Callable[[], int]) -> None:
+        """`node` is there if the broker is ours."""
         self._run = run
         self._node = node
-        self._ports = frozenset(ports)
+        self._ports = frozenset(find_address(url)[1] for url in urls)
         self._reconnects = reconnects
         self._random = Random(run.settings.seed)
         self._watches = {name: _Watch() for name in _watched(run)}
@@ -170,6 +144,7 @@ class _Watch:
         self.longest = 0.0
         self.recovered: float | None = None
         """Seconds from the fault until the rate was the usual one again; None if it is not, or there was no rate."""
+        self._gap_ended = 0.0
         self._seen = 0
         self._changed_at = monotonic()
         self._began = 0.0
@@ -182,14 +157,21 @@ class _Watch:
         before = [look for look in self._looks if look[0] >= now - USUAL]
         spanned = now - before[0][0] if before else 0.0
         self._usual = (self._seen - before[0][1]) / spanned if spanned > 0 else 0.0
-        self._began = self._changed_at = now
+        self._began = self._changed_at = self._gap_ended = now
         self.longest, self.recovered = 0.0, None
         self._looks.clear()
+
+    @property
+    def _longest_usual(self) -> float:
+        """Seconds without any that mean nothing at the usual rate, nor between a few looks."""
+        return max(5 * LOOK, 10 / self._usual if self._usual else 0.0)
 
     def look(self, now: float, count: int) -> None:
         """The counter is that now."""
         self.longest = max(self.longest, now - self._changed_at) if self._began else 0.0
         if count != self._seen:
+            if now - self._changed_at > self._longest_usual:
+                self._gap_ended = now
             self._seen, self._changed_at = count, now
         self._looks.append((now, count))
         while self._looks[0][0] < now - USUAL:
@@ -202,7 +184,7 @@ class _Watch:
         if start is None or now - self._began < WINDOW or now - self._changed_at >= WINDOW:
             return
         if count - start[1] >= RECOVERED * self._usual * (now - start[0]):
-            self.recovered = max(0.0, start[0] - self._began)
+            self.recovered = max(0.0, start[0] - self._began, self._gap_ended - self._began)
 
 
 async def _do_to_broker(fault: Fault, node: Node) -> None:
@@ -222,7 +204,7 @@ async def _do_to_broker(fault: Fault, node: Node) -> None:
         await node.arestart()
 
 
-def kill_sockets(share: float, ports: frozenset[int], random: Random) -> int:
+def kill_sockets(share: float, ports: Collection[int | None], random: Random) -> int:
     """Shuts down that share of this process's connections to these ports, at random; returns how many.
 
     It does so beneath the client library, in both directions: the library and the broker each see the other one go.

@@ -115,3 +115,15 @@ class _Production:
             self._time(token)
         self._tally.unknown += len(self._in_flight)
         self._in_flight.clear()
+
+
+async def produce_once(run: Run, place: Place, connection: Connection, intended: int) -> None:
+    """Opens a channel, publishes one message, and closes the channel."""
+    settings = run.settings
+    options = ProducerOptions(window=1, persistent=not settings.transient, mandatory=settings.mandatory)
+    production = _Production(run, place.index)
+    try:
+        async with connection.producer(place.queue, options, production.settle) as producer:
+            await production.publish(producer, intended)
+    finally:
+        production.abandon()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from time import monotonic_ns
 from typing import Any
 
 import anyio
@@ -34,6 +35,7 @@ class Queues:
         self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]], *, longest: float
     ) -> None:
         self._errors = run.record.errors
+        self._timings = run.record.scene.timings
         self._connect = connect
         expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY_MS)}
         kind = {"x-queue-type": run.settings.queue_type, **run.settings.queue_arguments}
@@ -60,7 +62,9 @@ class Queues:
     async def _declare_each(self, administrator: Administrator) -> None:
         for queue, arguments in self._arguments.items():
             try:
+                began = monotonic_ns()
                 await administrator.declare_queue(queue, arguments)
+                self._timings["queues.declare"].record(monotonic_ns() - began)
             except OSError:
                 raise
             except Exception as error:
@@ -71,6 +75,8 @@ class Queues:
         try:
             async with self._connect() as connection, connection.administrator() as administrator:
                 for queue in self._arguments:
+                    began = monotonic_ns()
                     await administrator.delete_queue(queue)
+                    self._timings["queues.delete"].record(monotonic_ns() - began)
         except Exception as error:
             self._errors.note(error, " (deleting queues)")

@@ -16,11 +16,14 @@ from typing import Protocol
 import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
+from loadtest.execution.barrier import Barrier
 from loadtest.execution.body import make_body_maker
+from loadtest.execution.hindrance import Hindrance
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
+from loadtest.scenarios.faults import OF_CONSUMERS
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
@@ -47,15 +50,16 @@ class Run:
     def __init__(self, settings: Settings, plan: Plan, started_at: datetime) -> None:
         self.settings = settings
         self.plan = plan
+        fillers = settings.queues if settings.backlog else 0
         self.record = Record(
             run_id=plan.run_id,
             started_at=started_at.isoformat(timespec="seconds"),
-            ledger=Ledger(settings.producers),
+            ledger=Ledger(settings.producers + fillers),
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
         self.bodies = make_body_maker(
-            plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
+            plan.tag, settings.size, producers=settings.producers + fillers, is_consumed=bool(settings.consumers)
         )
         self.timetable = Timetable()
 
@@ -68,6 +72,13 @@ class Run:
         """Set when the run is to end before its time."""
         self.over = anyio.Event()
         """Set when everybody is to leave."""
+        self.measuring = anyio.Event()
+        """Set once the measurement has begun."""
+        self.barrier: Barrier | None = None
+        """What this run waits at, once everyone is there, until the other workloads are ready, too."""
+        hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
+        self.hindrance = Hindrance(None) if hindered else None
+        """What faults do to consumers; None where none does."""
         self.is_stopping = False
         """Nobody sends anything new."""
         self.sending_ends = NEVER
@@ -119,7 +130,7 @@ class Run:
         those of the messages that got through.
         """
         record, plan = self.record, self.plan
-        sent = [account.sent for account in record.ledger.accounts]
+        sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
         record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"))
         record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
 
@@ -145,7 +156,7 @@ class Run:
     def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
         """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""
         arguments = {"x-stream-offset": "first"} if self.settings.is_stream else {}
-        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, arguments=arguments)
+        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, work=self.hindrance, arguments=arguments)
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""
@@ -155,4 +166,19 @@ class Run:
 def start_run(settings: Settings) -> Run:
     """A run with a name of its own, that starts now."""
     now = datetime.now(UTC)
-    return Run(settings, make_plan(settings, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"), now)
+    return Run(settings, make_plan(settings, name_run(now)), now)
+
+
+def start_workloads(settings: Settings) -> list[Run]:
+    """A run for each workload. They start together and wait for each other; each has queues and a ledger of its own."""
+    now = datetime.now(UTC)
+    name, barrier = name_run(now), Barrier(len(settings.workloads))
+    runs = [Run(each, make_plan(each, f"{name}.{each.workload}"), now) for each in settings.workloads]
+    for run in runs:
+        run.barrier = barrier
+    return runs
+
+
+def name_run(now: datetime) -> str:
+    """A name that no other run has."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

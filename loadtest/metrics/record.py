@@ -15,6 +15,7 @@ from typing import Any, Self
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.ledger import Ledger
+from loadtest.metrics.scene import Scene
 from loadtest.metrics.tally import Errors, Tally
 from loadtest.metrics.timeline import Row, join_timelines
 
@@ -124,6 +125,8 @@ class Record:
     costs: list[Cost] = field(default_factory=list)
     """What each process used: on which machine it ran, and so which costs may be added up, is not known here."""
     timeline: list[Row] = field(default_factory=list)
+    scene: Scene = field(default_factory=Scene)
+    """What the scenario has beside the traffic."""
 
     def merge(self, other: Record) -> None:
         """Adds what another process measured in the same run, at the same time. ValueError if it is another run."""
@@ -151,6 +154,7 @@ class Record:
         self.work = _add_work(self.work, other.work)
         self.costs = [*self.costs, *other.costs]
         self.timeline = join_timelines(self.timeline, other.timeline)
+        self.scene.merge(other.scene)
 
     def to_plain(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, text and numbers: JSON and msgpack take it as it is."""
@@ -176,6 +180,7 @@ class Record:
             "work": _plain(self.work),
             "costs": [asdict(cost) for cost in self.costs],
             "timeline": [dict(row) for row in self.timeline],
+            "scene": self.scene.to_plain(),
         }
 
     @classmethod
@@ -184,7 +189,9 @@ class Record:
         if plain.get("format") != FORMAT:
             raise ValueError(f"a record of format {plain.get('format')!r}, and this program reads {FORMAT}")
         values = {name: value for name, value in plain.items() if name != "format"}
-        return cls(**values | {name: read(values[name]) for name, read in _READERS.items() if values[name] is not None})
+        return cls(
+            **values | {name: read(values[name]) for name, read in _READERS.items() if values.get(name) is not None}
+        )
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -199,6 +206,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "latencies": Latencies.from_plain,
     "loop_lateness": Histogram.from_plain,
     "work": lambda plain: Work(**plain),
+    "scene": Scene.from_plain,
     "costs": lambda plain: [Cost(**each) for each in plain],
 }
 """How those values are read back that are not plain themselves."""

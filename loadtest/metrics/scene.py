@@ -14,7 +14,7 @@ from loadtest.metrics.histogram import Histogram
 class Scene:
     """Names are `scenario.what`, such as `churn.cycles`."""
 
-    __slots__ = ("counts", "faults", "timings", "times", "used")
+    __slots__ = ("counts", "faults", "times", "timings", "used")
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

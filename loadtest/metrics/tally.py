@@ -30,6 +30,7 @@ class Tally:
         "foreign",
         "nacked",
         "received",
+        "reconnected",
         "redelivered",
         "replies",
         "returned",
@@ -46,6 +47,7 @@ class Tally:
     def __init__(self) -> None:
         self.connected = 0
         self.failed = 0
+        self.reconnected = 0
         self.dropped = 0
         self.sent = 0
         self.confirmed = 0

@@ -164,6 +164,10 @@ def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
     refuse(asked.churn and asked.connections, "--churn has a connection for each client: leave out --connections")
     refuse(asked.churn and asked.reconnect, "--churn closes its connections itself: leave out --reconnect")
     refuse(asked.churn and asked.window > 1, "--churn publishes one message on each connection: leave out --window")
+    is_sweep = asked.scenario == "sweep"
+    refuse(is_sweep and (asked.rate or asked.rate_each), "--scenario sweep finds its rates itself: leave out --rate")
+    refuse(is_sweep and asked.faults, "--scenario sweep takes no --fault: each of its steps is a run")
+    refuse(is_sweep and asked.backlog, "--scenario sweep takes no --backlog: each of its steps is a run")
     for fault in asked.faults:
         ends = fault.at + fault.seconds
         refuse(ends >= asked.duration, f"--fault {str(fault)!r} would not be over by --duration {asked.duration:g}s")

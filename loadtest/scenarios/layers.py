@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ _INSTEAD: Mapping[str, frozenset[str]] = {
 }
 """What a flag takes the place of, beside itself."""
 _NOT_IN_FILES = frozenset({"--help", "--list-scenarios", "--json"})
-_TABLES = {"--queue-arg": json.dumps, "--label": str}
+_TABLES: Mapping[str, Callable[[str], str]] = {"--queue-arg": json.dumps, "--label": str}
 """Flags of the form K=V, which may be tables; and how a text is written then."""
 
 

@@ -18,7 +18,7 @@ from loadtest.commands.flags.results import add_results
 from loadtest.commands.flags.scenes import add_scenes, find_layers
 from loadtest.commands.flags.way import add_way, check_driver
 from loadtest.commands.parsing import Parser, flags_of, pairs, read_value
-from loadtest.scenarios.completing import Asked, complete
+from loadtest.scenarios.completing import Asked, complete, refuse
 from loadtest.scenarios.settings import Settings
 from loadtest.scenarios.workloads import join_workloads
 
@@ -55,6 +55,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         layers = find_layers(arguments, flags_of(make_parser()), flags_of(of_workloads) | {"--backlog"})
         if not layers.workloads:
             return _complete(parser, layers.words(arguments), environment)
+        refuse(layers.name == "sweep", "--scenario: a sweep takes no [[workload]]")
         return join_workloads(
             [
                 replace(_complete(parser, layers.words(arguments, name), environment), workload=name)

@@ -37,6 +37,10 @@ def check_driver(settings: Settings) -> None:
             not library.has_tls,
             f"{redact(url)!r}: TLS is for --driver {others}, as other libraries take other options for it",
         )
+    others = _either(other for other, each in LIBRARIES.items() if each.lasting is not None)
+    refuse(
+        settings.reconnect and library.lasting is None, f"--driver {name} can't do --reconnect: use --driver {others}"
+    )
     for ability, flag in _needed(settings):
         others = _either(other for other, each in LIBRARIES.items() if ability in each.can)
         refuse(ability not in library.can, f"--driver {name} can't do {flag}: use --driver {others}")

@@ -1,0 +1,55 @@
+"""Where a curve of latency over rate turns up: its knee, found in two ways, each of which says how.
+
+Pure. *Maximum curvature*: rate and latency are scaled to 0 … 1, and the knee is the rate at which the curve lies
+deepest below the straight line from its first to its last point (the "kneedle" of Satopää and others, 2011). *Twice
+the base*: the first rate whose latency is above twice that of the lowest rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+CURVED = 0.2
+"""How deep the curve must lie below the line, as a share of the whole, to have a knee at all."""
+FACTOR = 2.0
+
+Point = tuple[float, float]
+"""A rate, and the latency at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The rate up to which latency is as it was, and how that was told."""
+
+    rate: float
+    by: str
+
+
+def find_knees(points: Sequence[Point]) -> list[Knee]:
+    """The knees by each way that finds one. Points are sorted by their rates; three at least, or there is none."""
+    ordered = sorted(points)
+    if len(ordered) < 3:
+        return []
+    found = (_by_curvature(ordered), _by_factor(ordered))
+    return [knee for knee in found if knee is not None]
+
+
+def _by_curvature(points: Sequence[Point]) -> Knee | None:
+    (first, lowest), (last, highest) = points[0], points[-1]
+    if last <= first or highest <= lowest:
+        return None
+    depths = [
+        ((rate - first) / (last - first) - (latency - lowest) / (highest - lowest), rate) for rate, latency in points
+    ]
+    depth, rate = max(depths)
+    return Knee(rate, "maximum curvature") if depth >= CURVED and highest > FACTOR * lowest else None
+
+
+def _by_factor(points: Sequence[Point]) -> Knee | None:
+    base = points[0][1]
+    for (below, _), (_, latency) in pairwise(points):
+        if latency > FACTOR * base:
+            return Knee(below, f"the last rate before latency exceeds {FACTOR:g} × that of the lowest rate")
+    return None
