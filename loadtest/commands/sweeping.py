@@ -48,7 +48,7 @@ Perform = Callable[[Settings], Performed]
 def sweep(settings: Settings, words: Sequence[str], progress: Progress, perform: Perform) -> Performed:
     """All steps, each of them performed."""
     with _a_broker(settings, progress) as urls:
-        base = replace(settings, urls=urls, require=())
+        base = replace(settings, urls=urls, require=(), mode="closed", rate=None)
         progress.say("sweep: a closed loop tells the capacity")
         closed = perform(base)
         capacity = _section(closed.result)["rate"]
@@ -59,7 +59,7 @@ def sweep(settings: Settings, words: Sequence[str], progress: Progress, perform:
                 break
             rate = round(share * capacity, 1)
             progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
-            runs.append(perform(replace(base, rate=rate)))
+            runs.append(perform(replace(base, mode="paced", rate=rate)))
             steps.append(_describe_step(share, rate, runs[-1].result))
     return _join(settings, words, closed, runs, steps)
 

@@ -125,6 +125,8 @@ class Record:
     costs: list[Cost] = field(default_factory=list)
     """What each process used: on which machine it ran, and so which costs may be added up, is not known here."""
     timeline: list[Row] = field(default_factory=list)
+    capacity: dict[str, Any] | None = None
+    """The rate that can be kept up and the steps that led to it, as the result has them; None if it was not sought."""
     scene: Scene = field(default_factory=Scene)
     """What the scenario has beside the traffic."""
 
@@ -154,6 +156,7 @@ class Record:
         self.work = _add_work(self.work, other.work)
         self.costs = [*self.costs, *other.costs]
         self.timeline = join_timelines(self.timeline, other.timeline)
+        self.capacity = self.capacity or other.capacity
         self.scene.merge(other.scene)
 
     def to_plain(self) -> dict[str, Any]:
@@ -180,6 +183,7 @@ class Record:
             "work": _plain(self.work),
             "costs": [asdict(cost) for cost in self.costs],
             "timeline": [dict(row) for row in self.timeline],
+            "capacity": self.capacity,
             "scene": self.scene.to_plain(),
         }
 

@@ -19,8 +19,9 @@ Layer = Mapping[str, Sequence[str]]
 _ROLES = ("--producers", "--consumers", "--callers")
 _INSTEAD: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_ROLES, frozenset({"--clients"})),
-    "--rate": frozenset({"--rate-each"}),
-    "--rate-each": frozenset({"--rate"}),
+    "--rate": frozenset({"--rate-each", "--mode"}),
+    "--rate-each": frozenset({"--rate", "--mode"}),
+    "--mode": frozenset({"--rate", "--rate-each"}),
     "--reconnect": frozenset({"--no-reconnect"}),
     "--no-reconnect": frozenset({"--reconnect"}),
 }

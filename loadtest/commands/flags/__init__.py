@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from loadtest.analysis.thresholds import parse_threshold
+from loadtest.commands.flags.answer import add_answer
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.load import add_load
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
     )
     add_scenes(parser)
     add_clients(parser)
+    add_answer(parser)
     add_phases(parser)
     add_load(parser)
     add_broker(parser)

@@ -79,8 +79,10 @@ class Layers:
 
     def words(self, arguments: Sequence[str], workload: str | None = None) -> list[str]:
         """All of a command line with what is below it, for one workload if there are several."""
-        own = () if workload is None else (self.workloads[workload],)
-        return [*stack((*self.layers, *own), arguments), f"--scenario={self.name}"]
+        if workload is None:
+            return [*stack(self.layers, arguments), f"--scenario={self.name}"]
+        closed = {"--mode": ["--mode=closed"]}  # two that seek a rate at once would find each other
+        return [*stack((closed, *self.layers, self.workloads[workload]), arguments), f"--scenario={self.name}"]
 
 
 def find_layers(arguments: Sequence[str], known: Collection[str], of_workloads: Collection[str]) -> Layers:
