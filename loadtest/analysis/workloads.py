@@ -18,6 +18,10 @@ _OF_EACH = (
     *("run_id", "loop", "scenario", "connect", "publish", "consume", "rpc", "backlog", "faults", "requirements"),
     *("errors", "error_examples", "timeline", "histograms"),
 )
+_OF_ONE_LOOP = {
+    "publish": ("planned", "skipped", "confirm_service_ms", "lag_ms"),
+    "rpc": ("planned", "skipped", "service_ms"),
+}
 
 
 def join_results(
@@ -32,6 +36,19 @@ def join_results(
     loops = {asked.loop for asked in settings.workloads}
     result["loop"] = loops.pop() if len(loops) == 1 else None
     result["workloads"] = workloads
+    if result["loop"] is None:  # some of the messages alone have these
+        for section, names in _OF_ONE_LOOP.items():
+            if result[section]:
+                result[section] = {**result[section], **dict.fromkeys(names)}
+    return with_failures(result, failures(result))
+
+
+def with_failures(result: dict[str, Any], found: Sequence[str]) -> dict[str, Any]:
+    """The result, whose verdict also tells of what failed in a part of it."""
+    verdict = result["verdict"]
+    missing = [text for text in (f"failed: {each}" for each in found) if text not in verdict["evidence"]]
+    if missing:
+        result["verdict"] = {**verdict, "status": "failed", "evidence": [*missing, *verdict["evidence"]]}
     return result
 
 

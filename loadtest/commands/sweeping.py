@@ -14,6 +14,7 @@ from typing import Any
 from loadtest.analysis.knee import find_knees
 from loadtest.analysis.result import describe_scenario
 from loadtest.analysis.thresholds import check_thresholds, parse_threshold
+from loadtest.analysis.workloads import with_failures
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
@@ -137,4 +138,4 @@ def _join(
         },
     }
     failed = [*closed.failures, *(text for run in runs for text in run.failures if "lost" in text or "dropped" in text)]
-    return Performed(result, failed, any(run.is_interrupted for run in (closed, *runs)))
+    return Performed(with_failures(result, failed), failed, any(run.is_interrupted for run in (closed, *runs)))

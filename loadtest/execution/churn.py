@@ -27,8 +27,7 @@ class Churn(Crowd):
         if place.role is Role.CONSUMER:
             return await super()._attend(places, url, socket)
         run = self._run
-        schedules = run.plan.publishing if place.role is Role.PRODUCER else run.plan.calling
-        pace = Pace(run, place.index, schedules)
+        pace = Pace(run, place)
         socket.arrive()
         run.at_work += 1
         try:

@@ -190,6 +190,8 @@ def _choose_warmup(asked: Asked, mode: str) -> float:
     if asked.warmup is not None:
         return asked.warmup
     return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
+
+
 # --- scenario ------------------------------------------------------------------------------------------------------
 
 
