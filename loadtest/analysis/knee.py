@@ -2,14 +2,13 @@
 
 Pure. *Maximum curvature*: rate and latency are scaled to 0 … 1, and the knee is the rate at which the curve lies
 deepest below the straight line from its first to its last point (the "kneedle" of Satopää and others, 2011). *Twice
-the base*: the first rate whose latency is above twice that of the lowest rate.
+the base*: the highest rate whose latency is at most twice that of the lowest one; one slow step before it is chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 CURVED = 0.2
 """How deep the curve must lie below the line, as a share of the whole, to have a knee at all."""
@@ -49,7 +48,7 @@ def _by_curvature(points: Sequence[Point]) -> Knee | None:
 
 def _by_factor(points: Sequence[Point]) -> Knee | None:
     base = points[0][1]
-    for (below, _), (_, latency) in pairwise(points):
-        if latency > FACTOR * base:
-            return Knee(below, f"the last rate before latency exceeds {FACTOR:g} × that of the lowest rate")
-    return None
+    calm = [number for number, (_, latency) in enumerate(points) if latency <= FACTOR * base]
+    if calm[-1] == len(points) - 1:
+        return None
+    return Knee(points[calm[-1]][0], f"the highest rate whose latency is at most {FACTOR:g} × that of the lowest")

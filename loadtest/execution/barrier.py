@@ -10,7 +10,13 @@ class Barrier:
 
     def __init__(self, expected: int) -> None:
         self._missing = expected
+        self._began = 0
         self._open = anyio.Event()
+
+    def begin(self, now: int) -> int:
+        """When the first of them began, of whom the one who says so is the next: their times count from then."""
+        self._began = self._began or now
+        return self._began
 
     async def wait(self) -> None:
         """Returns when the last one has come."""

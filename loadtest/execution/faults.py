@@ -209,9 +209,11 @@ def kill_sockets(share: float, ports: Collection[int | None], random: Random) ->
 
     It does so beneath the client library, in both directions: the library and the broker each see the other one go.
     """
+    process = psutil.Process()
+    listed = getattr(process, "net_connections", None) or process.connections  # (psutil before 6 has the latter)
     descriptors = sorted(
         each.fd
-        for each in psutil.Process().net_connections("tcp")
+        for each in listed("tcp")
         if each.fd >= 0 and each.raddr and each.raddr.port in ports and each.status == psutil.CONN_ESTABLISHED
     )
     chosen = random.sample(descriptors, max(1, round(share * len(descriptors)))) if descriptors else []

@@ -112,7 +112,7 @@ class Run:
         """The phase before it has ended."""
         now = monotonic_ns()
         if not self.record.phases:
-            self.began_at = now
+            self.began_at = now if self.barrier is None else self.barrier.begin(now)
         self.record.phases.append(Phase(name, self.seconds_at(now)))
 
     def end_phase(self) -> None:
