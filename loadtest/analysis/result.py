@@ -1,12 +1,13 @@
 """The result file, schema 1: fixed names, units in the names, null for what did not run or can't be told.
 
-Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked
-+ returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left
-behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor
-time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one
-RPC replied. Messages that were put into the queues beforehand are in `backlog.built`, and not among those published.
-What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
-publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`.
+Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked +
+returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left behind:
+`backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor time are
+of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one RPC
+replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
+publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`; where the
+rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of all.
+What was put into the queues beforehand is in `backlog.built`, and not among what was published.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from loadtest.analysis.capacity import judge_both
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
 from loadtest.analysis.scenes import describe_scenes
@@ -57,11 +59,16 @@ def build_result(
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
         **describe_scenes(settings, record),
+        "capacity": None,
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
     result["requirements"] = [asdict(finding) for finding in found]
     # (what was put on and counted is judged as the result tells it)
-    result["verdict"] = asdict(judge(gather_facts(settings, record), failures(result)))
+    facts = gather_facts(settings, record)
+    verdict = judge(facts, failures(result))
+    if record.capacity is not None:
+        result["capacity"], verdict = judge_both(record.capacity, facts, verdict)
+    result["verdict"] = asdict(verdict)
     return result
 
 

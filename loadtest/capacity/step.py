@@ -30,9 +30,9 @@ it.
 """
 FEWEST_LOOKS = 6
 STALL_SECONDS = 1.2
-STALLED = 0.9
+STALLED = 0.1
 STALLED_LOOKS = 4
-"""A stall: within this time, from one look to that many later, so much of what fell due had to wait."""
+"""A stall: within this time, from one look to that many later, less than this part of the usual was done."""
 
 PUBLISH, QUEUES, RPC = "publish", "queues", "rpc"
 WAITING = {
@@ -101,17 +101,19 @@ def is_hopeless(rates: Mapping[str, float], look: Look) -> bool:
 
 def is_stalled(rates: Mapping[str, float], looks: Sequence[Look]) -> bool:
     """Whether hardly anything was done for a while just now: a step that ends so tells nothing, and should go on."""
-    return bool(looks) and _has_stall(
-        rates, [look for look in looks if look.seconds >= looks[-1].seconds - STALL_SECONDS]
-    )
+    return bool(looks) and _has_stall(rates, looks, since=looks[-1].seconds - STALL_SECONDS)
 
 
-def _has_stall(rates: Mapping[str, float], looks: Sequence[Look]) -> bool:
-    for former, later in zip(looks, looks[STALLED_LOOKS:], strict=False):
-        seconds = later.seconds - former.seconds
-        for kind, rate in rates.items():
-            grown = later.waiting[kind] - former.waiting[kind]
-            if grown > max(STALLED * rate * seconds, JITTER):
+def _has_stall(rates: Mapping[str, float], looks: Sequence[Look], since: float = 0.0) -> bool:
+    """Whether in some stretch hardly anything was done of what had been done in the best of them."""
+    for kind, rate in rates.items():
+        stretches = [
+            (former.seconds, later.seconds - former.seconds, later.waiting[kind] - former.waiting[kind])
+            for former, later in zip(looks, looks[STALLED_LOOKS:], strict=False)
+        ]
+        best = max((rate - grown / seconds for _, seconds, grown in stretches), default=0.0)
+        for began, seconds, grown in stretches:
+            if began >= since and grown > JITTER and rate - grown / seconds < STALLED * max(best, rate * STALLED):
                 return True
     return False
 
@@ -119,7 +121,7 @@ def _has_stall(rates: Mapping[str, float], looks: Sequence[Look]) -> bool:
 def _growth(points: Sequence[tuple[float, float]]) -> float:
     """How much each second the lowest level of the last third lies above that of the first."""
     third = len(points) // 3
-    distance = (points[-1][0] - points[0][0]) * 2 / 3
+    distance = points[-third][0] - points[0][0]
     return (_lowest(points[-third:]) - _lowest(points[:third])) / distance if distance > 0 else 0.0
 
 

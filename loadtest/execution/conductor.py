@@ -105,7 +105,8 @@ class Conductor:
             gc.set_threshold(*thresholds)
             with anyio.move_on_after(bound, shield=True):
                 await self._take_stock()
-                if not self._is_private or self._run.settings.scenario == "queues":  # or they go with the node
+                is_asked = not self._is_private or self._run.settings.scenario == "queues"  # or they go with the node
+                if is_asked and not self._leftovers.is_silent:  # or they expire
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
