@@ -71,11 +71,15 @@ class Faults:
         began = monotonic()
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._look)
+            tg.start_soon(self._end_early, tg.cancel_scope)
             for fault in sorted(self._run.settings.faults, key=lambda each: each.at):
                 await anyio.sleep(began + fault.at - monotonic())
-                if self._run.enough.is_set():
-                    return tg.cancel_scope.cancel()
                 tg.start_soon(self._do, fault, self._begin(fault, monotonic() - began))
+
+    async def _end_early(self, scope: anyio.CancelScope) -> None:
+        """An interrupt ends what is being done: stock is to be taken of a broker that answers."""
+        await self._run.enough.wait()
+        scope.cancel()
 
     def close(self) -> None:
         """Tells what came of the latest fault; the run is over."""
@@ -199,9 +203,12 @@ async def _do_to_broker(fault: Fault, node: Node) -> None:
         async with node.memory_alarm():
             await anyio.sleep(fault.seconds)
     else:
-        await node.akill()
-        await anyio.sleep(fault.seconds)
-        await node.arestart()
+        try:
+            await node.akill()
+            await anyio.sleep(fault.seconds)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await node.arestart()
 
 
 def kill_sockets(share: float, ports: Collection[int | None], random: Random) -> int:
