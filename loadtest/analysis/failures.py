@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loadtest.analysis.scenes import is_done, scene_failures
+from loadtest.analysis.scenes import scene_failures
+from loadtest.analysis.traffic import find_failures, is_beside_others, is_done
 
 PUT_ON = 0.99
 """Share of a plan that must have been sent, and of what was sent that must have been taken, or answered."""
@@ -27,7 +28,7 @@ _UNANSWERED = {"timeouts": "got no reply in time", "errors": "failed"}
 
 def failures(result: Result) -> list[str]:
     """Why a run was not all right; empty if it was."""
-    found = [*_connections(result), *_losses(result), *scene_failures(result)]
+    found = [*_connections(result), *_losses(result), *find_failures(result), *scene_failures(result)]
     if not result["interrupted"]:
         found += [*_time(result), *_publishing(result), *_consuming(result), *_calling(result)]
     return found
@@ -75,6 +76,8 @@ def _losses(result: Result) -> Iterator[str]:
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
     if result["interrupted"]:
+        return
+    if is_beside_others(result):
         return
     if consume["lost"] is None:
         yield "whether messages were lost could not be counted"

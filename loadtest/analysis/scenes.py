@@ -39,12 +39,6 @@ def scene_failures(result: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{workload['name']}: {text}" for text in workload["failures"])
 
 
-def is_done(result: Mapping[str, Any]) -> bool:
-    """Whether the run had nothing left to do before its time."""
-    backlog = result.get("backlog") or {"drain_seconds": None}
-    return backlog["drain_seconds"] is not None and not result["publish"] and not result["rpc"]
-
-
 def _connect_cost(record: Record) -> dict[str, float | None]:
     """What connecting cost both ends: processor time, altogether and for each connection."""
     client, broker = record.scene.used.get("connect.client"), record.scene.times.get("connect.broker")

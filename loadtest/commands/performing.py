@@ -22,6 +22,7 @@ from loadtest.drivers.base import Driver, Session
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
 from loadtest.execution.state import Run, start_run, start_workloads
+from loadtest.execution.waiting import wait_for_brokers
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
@@ -61,8 +62,8 @@ def _perform(settings: Settings, words: Sequence[str], progress: Progress) -> Pe
 def _demand(settings: Settings, library: Library) -> Demand:
     return Demand(
         connections=settings.connections + settings.servers,
-        destinations=max(1, len(settings.urls)),
-        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.urls)) else 0),
+        destinations=max(1, len(settings.all_urls)),
+        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=settings.clients + settings.servers,
         has_private_node=not settings.urls,
     )
@@ -74,6 +75,10 @@ async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, prog
     async with anyio.create_task_group() as tg:
         await tg.start(_heed_signals, runs, tg.cancel_scope)
         try:
+            if settings.wait_broker:
+                progress.say("waiting for the broker")
+                async with driver.open() as session:
+                    await wait_for_brokers(session, settings.all_urls, settings.wait_broker)
             async with _broker(settings, progress) as broker, driver.open() as session:
                 await _conduct(runs, session, broker, progress)
         except OSError as error:  # every failure to connect is one

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
         code, text = INTERRUPTED, "interrupted before anything was measured"
-    errors.print(f"loadtest: {redact_in(text, (*words, *settings.urls))}", markup=False, soft_wrap=True)
+    errors.print(f"loadtest: {redact_in(text, (*words, *settings.all_urls))}", markup=False, soft_wrap=True)
     return code
 
 

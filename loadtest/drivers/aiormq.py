@@ -332,7 +332,9 @@ class _Administrator:
         await _own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
 
     async def declare_exchange(self, name: str, kind: str) -> None:
-        await _own_cancellation(self._channel.exchange_declare(name, exchange_type=kind, durable=True))
+        await _own_cancellation(
+            self._channel.exchange_declare(name, exchange_type=kind, durable=True, auto_delete=True)
+        )
 
     async def delete_exchange(self, name: str) -> None:
         await _own_cancellation(self._channel.exchange_delete(name))

@@ -138,7 +138,9 @@ class Administrator(Protocol):
         ...
 
     async def declare_exchange(self, name: str, kind: str) -> None:
-        """Declares a durable exchange of that type: `direct`, `fanout`, `topic`."""
+        """Declares a durable exchange of that type (`direct`, `fanout`, `topic`), auto-delete: it goes with its last
+        binding.
+        """
         ...
 
     async def delete_exchange(self, name: str) -> None:

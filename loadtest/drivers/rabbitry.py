@@ -252,7 +252,7 @@ class _Administrator:
         await self._channel.declare_queue(name, arguments=dict(arguments))
 
     async def declare_exchange(self, name: str, kind: str) -> None:
-        await self._channel.declare_exchange(name, kind)
+        await self._channel.declare_exchange(name, kind, auto_delete=True)
 
     async def delete_exchange(self, name: str) -> None:
         await self._channel.delete_exchange(name)

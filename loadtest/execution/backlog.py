@@ -99,6 +99,7 @@ class Backlog:
         self._scene.counts["backlog.published_meanwhile"] = run.record.tally.confirmed - built
         self._scene.counts["backlog.received_meanwhile"] = run.record.tally.received
         if not run.settings.producers and not run.settings.callers:
+            run.record.is_complete = True
             run.enough.set()
 
     def _has_arrived(self, built: int) -> bool:

@@ -11,8 +11,8 @@ from time import monotonic_ns
 
 from loadtest.execution.caller import call_once
 from loadtest.execution.crowd import Crowd, Socket, name_of
-from loadtest.execution.pace import Pace
 from loadtest.execution.producer import produce_once
+from loadtest.execution.routing import make_pace
 from loadtest.scenarios.plan import Place
 from loadtest.scenarios.settings import Role
 
@@ -27,7 +27,7 @@ class Churn(Crowd):
         if place.role is Role.CONSUMER:
             return await super()._attend(places, url, socket)
         run = self._run
-        pace = Pace(run, place)
+        pace = make_pace(run, place)
         socket.arrive()
         run.at_work += 1
         try:

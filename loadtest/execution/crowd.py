@@ -32,6 +32,7 @@ class Crowd:
         self._tally = run.record.tally
         self._session = session
         self._urls = urls
+        self._elsewhere = {Role.PRODUCER: run.settings.publish_urls, Role.CONSUMER: run.settings.consume_urls}
         self._opening = anyio.Semaphore(run.settings.handshakes)
         self.closing = anyio.Semaphore(run.settings.handshakes)
         self._expected = len(run.plan.sockets)
@@ -80,7 +81,8 @@ class Crowd:
         run = self._run
         socket = Socket(run, self, len(places))
         try:
-            await self._attend(places, self._urls[number % len(self._urls)], socket)
+            urls = self._elsewhere.get(places[0].role) or self._urls
+            await self._attend(places, urls[number % len(urls)], socket)
         except Exception as error:
             socket.fail(error)
         finally:

@@ -11,14 +11,16 @@ from loadtest.scenarios.faults import Fault
 class Hindrance:
     """What keeps consumers from working as fast as they could; they ask it after each message."""
 
-    __slots__ = ("_each", "_pause", "_until", "_usual")
+    __slots__ = ("_each", "_pause", "_until")
 
-    def __init__(self, usual: Callable[[], float] | None) -> None:
-        """`usual` is what a message takes without it."""
-        self._usual = usual
+    def __init__(self) -> None:
         self._until = 0.0
         self._each = 0.0
         self._pause = False
+
+    def beside(self, work: Callable[[], float] | None) -> Callable[[], float]:
+        """What a message takes with it, where it takes that much without."""
+        return self if work is None else lambda: work() + self()
 
     def begin(self, fault: Fault) -> None:
         """From now on, for as long as the fault lasts."""
@@ -27,9 +29,6 @@ class Hindrance:
         self._pause = fault.action == "pause-consumers"
 
     def __call__(self) -> float:
-        """Seconds that the next message takes."""
-        seconds = 0.0 if self._usual is None else self._usual()
+        """Seconds that the next message takes longer."""
         left = self._until - monotonic()
-        if left > 0:
-            seconds += left if self._pause else self._each
-        return seconds
+        return 0.0 if left <= 0 else left if self._pause else self._each

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
+from math import ceil
 from time import monotonic_ns
 from typing import Protocol
 
@@ -17,7 +19,7 @@ import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
 from loadtest.execution.barrier import Barrier
-from loadtest.execution.body import make_body_maker
+from loadtest.execution.filling import make_bodies
 from loadtest.execution.hindrance import Hindrance
 from loadtest.execution.leg import Leg, Schedules
 from loadtest.execution.timetable import Timetable
@@ -26,8 +28,9 @@ from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.faults import OF_CONSUMERS
 from loadtest.scenarios.plan import Plan, make_plan
-from loadtest.scenarios.schedule import NANOSECONDS
+from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.shapes import ShapedSchedule
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
@@ -55,13 +58,11 @@ class Run:
         self.record = Record(
             run_id=plan.run_id,
             started_at=started_at.isoformat(timespec="seconds"),
-            ledger=Ledger(settings.producers + fillers),
+            ledger=Ledger(settings.producers * settings.copies + fillers),
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
-        self.bodies = make_body_maker(
-            plan.tag, settings.size, producers=settings.producers + fillers, is_consumed=bool(settings.consumers)
-        )
+        self.bodies = make_bodies(plan.tag, replace(settings, producers=settings.producers + fillers))
         self.timetable = Timetable()
         self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
         """How clients pace now."""
@@ -82,7 +83,7 @@ class Run:
         self.barrier: Barrier | None = None
         """What this run waits at, once everyone is there, until the other workloads are ready, too."""
         hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
-        self.hindrance = Hindrance(None) if hindered else None
+        self.hindrance = Hindrance() if hindered else None
         """What faults do to consumers; None where none does."""
         self.is_stopping = False
         """Nobody sends anything new."""
@@ -134,20 +135,36 @@ class Run:
         start = self.leg.start
         return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS) if start is None else start
 
+    @property
+    def expected(self) -> int:
+        """How many deliveries there are to be of what was taken: each queue's copy is one."""
+        return self.record.tally.taken * self.settings.copies
+
+    def ledger_shift(self, queue: int) -> int:
+        """How much further on than a producer's own account that of its messages' copies in the k-th queue is."""
+        return queue * self.settings.producers if self.settings.copies > 1 else 0
+
     def compare_with_plan(self) -> None:
         """Notes in the record how much of the schedules was done until sending ended.
 
         What was due and never sent has waited until then, and that is its latency: without it, percentiles would be
         those of the messages that got through. What was asked for on the way to the rate is no part of it.
         """
-        record, leg = self.record, self.leg
+        record, leg, quotas = self.record, self.leg, self.plan.quotas
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
-        publishing = self._compare(leg.publishing, leg.sent_before, sent, ("confirm", "lag"))
+        publishing = self._compare(leg.publishing, leg.sent_before, sent, ("confirm", "lag"), quotas)
         calling = self._compare(leg.calling, leg.called_before, record.calls_made, ("rpc",))
         record.published_as_planned, record.called_as_planned = publishing, calling
+        if leg.publishing and leg.is_planned:
+            record.segments = self._compare_segments(leg.publishing, sent)
 
     def _compare(
-        self, schedules: Schedules, before: Sequence[int] | None, done: Sequence[int], kinds: Sequence[str]
+        self,
+        schedules: Schedules,
+        before: Sequence[int] | None,
+        done: Sequence[int],
+        kinds: Sequence[str],
+        quotas: Sequence[int] | None = None,
     ) -> Planned | None:
         if not self.leg.is_planned:
             return Planned(0, 0)
@@ -160,6 +177,8 @@ class Run:
             start = self.start_of(index)
             did -= before[index] if before is not None else 0
             asked = schedule.planned(start, end)
+            if quotas is not None:
+                asked = min(asked, quotas[index])
             planned += asked
             skipped += asked - did
             for due, number in schedule.sample(start, did, asked, points):
@@ -168,10 +187,26 @@ class Run:
                     getattr(latencies, kind).record_many(end - due, number)
         return Planned(planned, skipped)
 
+    def _compare_segments(self, schedules: Sequence[Schedule], done: Sequence[int]) -> list[list[float]]:
+        first = schedules[0]
+        if not isinstance(first, ShapedSchedule) or not self.work_begun_at:
+            return []
+        seconds = max(0.0, (self.sending_ends - self.work_begun_at) / NANOSECONDS)
+        told: list[list[float]] = [[0.0, 0, 0] for _ in first.shape.segments]
+        for number, (_, begin, end) in enumerate(first.shape.occurrences(seconds)):
+            counts = first.shape.count(begin), first.shape.count(end)
+            each = told[number % len(told)]
+            each[0] = end
+            for schedule, did in zip(schedules, done, strict=True):
+                due, until = (max(0, ceil(count - schedule.phase)) for count in counts)
+                each[1] += until - due
+                each[2] += min(max(did, due), until) - due
+        return told
+
     def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
         """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""
         arguments = {"x-stream-offset": "first"} if self.settings.is_stream else {}
-        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, work=self.hindrance, arguments=arguments)
+        return ConsumerOptions(prefetch=prefetch, ack_every=ack_every, arguments=arguments)
 
     def some_publishing(self, limit: int) -> Iterator[Connection]:
         """A few of the connections that publish."""

@@ -25,6 +25,7 @@ class Tally:
         "confirmed",
         "connected",
         "copies",
+        "corrupted",
         "dropped",
         "failed",
         "foreign",
@@ -32,7 +33,9 @@ class Tally:
         "received",
         "reconnected",
         "redelivered",
+        "rejected",
         "replies",
+        "requeued",
         "returned",
         "rpc_errors",
         "rpc_timeouts",
@@ -60,6 +63,9 @@ class Tally:
         self.cancelled = 0  # consumers that the broker cancelled
         self.received = 0
         self.redelivered = 0
+        self.requeued = 0  # deliveries put back: received, and not arrived
+        self.rejected = 0  # deliveries arrived, and rejected by wish
+        self.corrupted = 0  # deliveries whose bodies are not what was sent
         self.copies = 0  # messages that another consumer of the same stream read, too
         self.foreign = 0
         self.calls = 0
@@ -81,6 +87,16 @@ class Tally:
             self.unconfirmed += 1
         else:
             self.unknown += 1
+
+    @property
+    def settled(self) -> int:
+        """How many publishes have ended, one way or another."""
+        return self.confirmed + self.unconfirmed + self.nacked + self.returned + self.unknown
+
+    @property
+    def taken(self) -> int:
+        """How many messages the broker has taken, or was sent without being asked."""
+        return self.confirmed + self.unconfirmed
 
     def merge(self, other: Tally) -> None:
         """Adds another's counts."""

@@ -161,7 +161,8 @@ def _accounts(result: Result) -> Iterator[Entry]:
     has_search = bool(result.get("capacity"))
     if publish:
         planned, skipped = _plan(publish, has_search=has_search)
-        parts = [f"{format_count(publish[name])} {name}" for name in ("nacked", "returned", "unknown") if publish[name]]
+        kinds = ("unconfirmed", "nacked", "returned", "unknown")
+        parts = [f"{format_count(publish[name])} {name}" for name in kinds if publish.get(name)]
         yield (
             "published",
             f"{planned}{format_count(publish['sent'])} sent, {format_count(publish['confirmed'])} confirmed"
@@ -170,11 +171,15 @@ def _accounts(result: Result) -> Iterator[Entry]:
     if consume:
         lost = "unknown" if consume["lost"] is None else format_count(consume["lost"])
         backlog = "unknown" if consume["backlog"] is None else format_count(consume["backlog"])
-        foreign = f", {format_count(consume['foreign'])} foreign" if consume.get("foreign") else ""
+        kinds = ("requeued", "rejected", "corrupted", "foreign")
+        others = "".join(f", {format_count(consume[kind])} {kind}" for kind in kinds if consume.get(kind))
+        copies = consume.get("copies_per_message", 1)
+        others += f", {copies} copies a message" if copies > 1 else ""
+        others += " (lost of what was sent: nothing was confirmed)" if consume.get("lost_of") == "sent" else ""
         yield (
             "received",
             f"{format_count(consume['unique'])} unique, {format_count(consume['duplicates'])} duplicates, "
-            f"[bold]{lost} lost[/], {backlog} left in the queues{foreign}",
+            f"[bold]{lost} lost[/], {backlog} left in the queues{others}",
         )
     if rpc:
         planned, skipped = _plan(rpc, has_search=has_search)

@@ -41,6 +41,14 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             question="How many calls a second are answered, and how long does a caller wait?",
             flags={"clients": 100, "producers": 0, "consumers": 0},
         ),
+        "fanout": Scenario(
+            question="How many messages a second reach ten queues each, and how late are the copies?",
+            flags={"clients": 100, "producers": 10, "callers": 0, "fanout": 10},
+        ),
+        "work-queue": Scenario(
+            question="At which rate do consumers keep up that share one queue and work on each message?",
+            flags={"clients": 100, "producers": 10, "callers": 0, "queues": 1, "prefetch": 10, "work": "exp:5ms"},
+        ),
         "storm": Scenario(
             question="When all clients connect at once, how long does each wait, how many fail, and what does it cost?",
             flags={"handshakes": "1m", "rate-each": 1, "warmup": "1s", "duration": "5s"},

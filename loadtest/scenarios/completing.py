@@ -9,10 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from loadtest import units
 from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
+from loadtest.scenarios.shapes import parse_shape
+from loadtest.scenarios.traffic import refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
@@ -20,6 +23,8 @@ DEFAULT_SHARE = 0.5
 DEFAULT_WARMUP = 5.0
 SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.25, 6.0, 25.0
 """How long the search for the rate may take, by the time that is measured, and between which bounds; in seconds."""
+LONGEST = 3600.0
+"""Seconds that a given number of messages may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,9 @@ class Asked(Choices):
     consumers: int | None = None
     callers: int | None = None
     connections: int | None = None
+    channels_per_connection: int | None = None
     queues: int | None = None
+    queue: Sequence[str] = ()
     servers: int | None = None
 
     mode: str | None = None
@@ -41,6 +48,8 @@ class Asked(Choices):
     rate: float | None = None
     rate_each: float | None = None
     urls: Sequence[str] = ()
+    publish_url: str | None = None
+    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
     backlog: str | None = None
@@ -52,27 +61,35 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     producers, consumers, callers = (shares[role] for role in Role)
     queues, servers = _choose_queues_and_servers(asked, shares)
     _check_load(asked, shares)
+    for refusal in refusals(asked, shares, queues):
+        raise ValueError(refusal)
     urls = _find_urls(asked, environment)
+    each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
-    mode = _choose_mode(asked)
-    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)}
+    mode = _choose_mode(asked, shares)
+    chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
+    if asked.shape is not None and asked.rate_each:
+        chosen["shape"] = str(parse_shape(asked.shape).times(senders))
     return Settings(
         **chosen,
+        existing=tuple(asked.queue),
+        publish_urls=_with_vhost(asked, asked.publish_url),
+        consume_urls=_with_vhost(asked, asked.consume_url),
         clients=sum(shares.values()),
         producers=producers,
         consumers=consumers,
         callers=callers,
-        connections=asked.connections or sum(shares.values()),
+        connections=asked.connections or -(-sum(shares.values()) // (each or 1)),
         queues=queues,
         servers=servers,
         mode=mode,
         share=DEFAULT_SHARE if asked.share is None else asked.share,
         search=_choose_search(asked) if mode == "both" else 0.0,
         warmup=max(_choose_warmup(asked, mode), asked.ramp),
-        rate=asked.rate or (asked.rate_each and asked.rate_each * (producers or callers)) or None,
+        rate=asked.rate or (asked.rate_each and asked.rate_each * senders) or None,
         urls=urls,
-        confirmed=bool(asked.urls) or asked.yes,
+        confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
         backlog=complete_scene(asked, shares[Role.CONSUMER], urls),
     )
@@ -89,10 +106,14 @@ def refuse(condition: object, message: str) -> None:
 
 def _share_out(asked: Asked) -> dict[Role, int]:
     roles = {Role.PRODUCER: asked.producers, Role.CONSUMER: asked.consumers, Role.CALLER: asked.callers}
+    if asked.queue or asked.exchange is not None:  # nothing is declared, as callers need it
+        roles[Role.CALLER] = roles[Role.CALLER] or 0
+        if not asked.queue:
+            roles[Role.CONSUMER] = roles[Role.CONSUMER] or 0
     clients = asked.clients
     if clients is None:
         clients = sum(number or 0 for number in roles.values())
-        if any(number is not None for number in roles.values()):
+        if any(roles.values()) or any(each is not None for each in (asked.producers, asked.consumers, asked.callers)):
             roles = {role: number or 0 for role, number in roles.items()}
         else:
             clients = DEFAULT_CLIENTS
@@ -126,7 +147,9 @@ def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, 
 
 def _choose_queues_and_servers(asked: Asked, shares: dict[Role, int]) -> tuple[int, int]:
     producers, consumers, callers = (shares[role] for role in Role)
-    queues = asked.queues or choose_queues(producers, consumers)
+    queues = asked.queues or asked.fanout or asked.topic or len(asked.queue)
+    if not queues and asked.exchange is None:
+        queues = choose_queues(producers, consumers)
     refuse(asked.queues and not producers + consumers, "--queues without producers and consumers would do nothing")
     refuse(consumers and queues > consumers, f"{queues} queues for {consumers} consumers: some queues would have none")
     servers = asked.servers or choose_servers(callers)
@@ -153,7 +176,7 @@ def choose_servers(callers: int) -> int:
 
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
-    is_nobody = not someone_sends and asked.backlog is None
+    is_nobody = not someone_sends and not asked.queue and asked.backlog is None
     refuse(is_nobody, "nobody would send anything: there are neither producers nor callers")
     refuse(
         shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
@@ -167,11 +190,12 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
 
 
-def _choose_mode(asked: Asked) -> str:
-    """Both, unless a rate was asked for, or the scenario is about something else than the rate that can be kept up."""
+def _choose_mode(asked: Asked, shares: Mapping[Role, int]) -> str:
+    """Both, unless a rate was asked for, or what makes it pointless to seek one."""
     is_rated = asked.rate is not None or asked.rate_each is not None
-    sends_otherwise = asked.churn or asked.backlog is not None or asked.scenario == "sweep"
-    mode = asked.mode or ("paced" if is_rated else "closed" if sends_otherwise else "both")
+    reason = why_not_sought(asked, shares) or _why_not_sought_either(asked)
+    mode = asked.mode or ("paced" if is_rated else "closed" if reason else "both")
+    refuse(mode == "both" and reason, f"--mode both with {reason}: no rate to be kept up can be sought")
     refuse(mode == "paced" and not is_rated, "--mode paced: say at which --rate")
     refuse(mode != "paced" and is_rated, f"--rate with --mode {mode}: a given rate is paced")
     for flag, value in (("--share", asked.share), ("--search", asked.search)):
@@ -189,7 +213,19 @@ def _choose_warmup(asked: Asked, mode: str) -> float:
     """A run that seeks its rate goes on warming up while it does so."""
     if asked.warmup is not None:
         return asked.warmup
+    if asked.messages is not None:
+        return 0.0
     return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
+
+
+def _why_not_sought_either(asked: Asked) -> str | None:
+    """The same of the scenario."""
+    given = {
+        "--churn": asked.churn,
+        "--backlog": asked.backlog is not None,
+        "--scenario sweep": asked.scenario == "sweep",
+    }
+    return next((flag for flag, is_given in given.items() if is_given), None)
 
 
 # --- scenario ------------------------------------------------------------------------------------------------------
@@ -199,8 +235,9 @@ def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
     """The backlog's messages; refuses what does not go together with it, with faults and with churn."""
     refuse(asked.churn and asked.connections, "--churn has a connection for each client: leave out --connections")
     refuse(asked.churn and asked.reconnect, "--churn closes its connections itself: leave out --reconnect")
-    refuse(asked.churn and asked.mode == "both", "--churn with --mode both: no rate is sought for it, see --rate")
     refuse(asked.churn and asked.window > 1, "--churn publishes one message on each connection: leave out --window")
+    refuse(asked.churn and asked.messages, "--churn with --messages: it goes on for its --duration")
+    refuse(asked.reconnect and asked.no_confirm, "--reconnect with --no-confirm: a client publishes with confirms")
     is_sweep = asked.scenario == "sweep"
     refuse(is_sweep and (asked.rate or asked.rate_each), "--scenario sweep finds its rates itself: leave out --rate")
     refuse(is_sweep and asked.faults, "--scenario sweep takes no --fault: each of its steps is a run")
@@ -222,6 +259,9 @@ def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
         return 0
     refuse(not consumers, "--backlog: there are no consumers to take it")
     refuse(asked.queue_type == "stream", "--backlog: a stream keeps what was consumed, and has none")
+    elsewhere = {"--fanout": asked.fanout, "--topic": asked.topic, "--exchange": asked.exchange, "--queue": asked.queue}
+    for flag, value in elsewhere.items():
+        refuse(value, f"--backlog with {flag}: a backlog is put into the run's own queues, each message once")
     refuse(asked.reconnect, "--backlog with --reconnect: who fills the queues has no connection that outlives a loss")
     return parse_backlog(asked.backlog, asked.size)
 
@@ -239,9 +279,22 @@ def parse_backlog(text: str, size: int) -> int:
 # --- broker -------------------------------------------------------------------------------------------------------
 
 
+def _choose_time(asked: Asked) -> dict[str, float]:
+    """A number of messages ends a run by itself, unless it was said how long it may take."""
+    return {"duration": LONGEST} if asked.messages and asked.duration == Asked.duration else {}
+
+
+def _with_vhost(asked: Asked, url: str | None) -> tuple[str, ...]:
+    if url is None:
+        return ()
+    refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
+    return (with_vhost(url, asked.vhost),)
+
+
 def _find_urls(asked: Asked, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The brokers' URLs, with the virtual host; none for a private node."""
-    urls = tuple(asked.urls) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
+    beside = tuple(filter(None, (asked.consume_url or asked.publish_url,)))
+    urls = tuple(asked.urls) or beside or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
         refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
     return tuple(with_vhost(url, asked.vhost) for url in urls)

@@ -17,6 +17,7 @@ from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
 from loadtest.commands.flags.scenes import add_scenes, find_layers
+from loadtest.commands.flags.traffic import add_answers, add_existing, add_messages, read_traffic
 from loadtest.commands.flags.way import add_way, check_driver
 from loadtest.commands.parsing import Parser, flags_of, pairs, read_value
 from loadtest.scenarios.completing import Asked, complete, refuse
@@ -40,7 +41,10 @@ def make_parser() -> Parser:
     add_answer(parser)
     add_phases(parser)
     add_load(parser)
+    add_messages(parser)
+    add_answers(parser)
     add_broker(parser)
+    add_existing(parser)
     add_way(parser)
     add_results(parser)
     return parser
@@ -52,8 +56,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     parser.words = (*arguments, environment.get("RABBITMQ_URL", ""))
     try:
         of_workloads = Parser(allow_abbrev=False)
-        add_clients(of_workloads)
-        add_load(of_workloads)
+        for add_group in (add_clients, add_load, add_messages, add_answers):
+            add_group(of_workloads)
         layers = find_layers(arguments, flags_of(make_parser()), flags_of(of_workloads) | {"--backlog"})
         if not layers.workloads:
             return _complete(parser, layers.words(arguments), environment)
@@ -75,6 +79,7 @@ def _complete(parser: Parser, words: Sequence[str], environment: Mapping[str, st
     given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
     given["labels"] = dict(pairs("--label", given.pop("label")))
     given["urls"] = given.pop("url")
+    read_traffic(given)
     settings = complete(Asked(**given), environment)
     check_driver(settings)
     for text in settings.require:

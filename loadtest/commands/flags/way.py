@@ -32,7 +32,7 @@ def check_driver(settings: Settings) -> None:
         f"for {backend}",
     )
     others = _either(other for other, each in LIBRARIES.items() if each.has_tls)
-    for url in filter(is_encrypted, settings.urls):
+    for url in filter(is_encrypted, settings.all_urls):
         refuse(
             not library.has_tls,
             f"{redact(url)!r}: TLS is for --driver {others}, as other libraries take other options for it",
@@ -53,6 +53,16 @@ def _needed(settings: Settings) -> Iterator[tuple[str, str]]:
         ("ack-every", "--ack-every"): settings.ack_every > 1,
         ("stream", "--queue-type stream"): settings.is_stream,
         ("rpc", "--callers"): settings.callers,
+        ("no-confirm", "--no-confirm"): settings.no_confirm,
+        ("exchange", "--exchange"): settings.exchange is not None,
+        ("exchange", "--fanout"): settings.fanout,
+        ("exchange", "--topic"): settings.topic,
+        ("priorities", "--priorities"): settings.priorities,
+        ("headers", "--header"): settings.headers,
+        ("auto-ack", "--auto-ack"): settings.auto_ack,
+        ("work", "--work"): settings.work is not None,
+        ("requeue", "--requeue"): settings.requeue,
+        ("reject", "--reject"): settings.reject,
     }
     return (needed for needed, is_asked in asked.items() if is_asked)
 

@@ -275,3 +275,21 @@ def test_a_workload_whose_queues_are_refused_ends_the_run(
     scene.write_text("[[workload]]\nproducers = 1\n[[workload]]\nproducers = 1\nqueue-arg = {x-max-length = 'much'}")
     assert main(["--quiet", "--scenario", str(scene), "--url", amqp_url]) == 2
     assert "the broker refuses the queues" in capsys.readouterr().err
+
+
+def test_fanout_copies_each_message(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--clients 8 --producers 2 --fanout 3 --duration 1 --warmup 0.2 --mode closed"
+    code, result = run(capsys, "--scenario", "fanout", *words.split(), "--url", amqp_url, "--backend", backend)
+    assert is_all_right(code, result)
+    assert result["consume"]["unique"] == 3 * result["publish"]["confirmed"] > 0
+
+
+def test_a_work_queue_is_shared_by_consumers_that_work(
+    backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--clients 8 --producers 2 --duration 1 --warmup 0.2 --mode closed --work 2ms --drain 60"
+    code, result = run(capsys, "--scenario", "work-queue", *words.split(), "--url", amqp_url, "--backend", backend)
+    assert code in (0, 1)
+    assert result["consume"]["lost"] == 0
+    assert result["scenario"]["queues"] == 1
+    assert 0 < result["consume"]["rate"] <= 6 / 0.002
