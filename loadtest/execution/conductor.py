@@ -276,7 +276,8 @@ class Conductor:
         return self._session.connect(self._urls[0], f"{self._run.plan.prefix} administrator")
 
     async def _take_stock(self) -> None:
-        self._run.record.ledger.spread(self._run.settings.producers)
+        if self._run.settings.copies > 1:
+            self._run.record.ledger.spread(self._run.settings.producers)
         try:
             await self._leftovers.take_stock()
         except Exception as error:

@@ -55,7 +55,7 @@ class _ListScenarios(argparse.Action):
 
 def list_scenarios() -> str:
     """Each scenario with its question."""
-    indent = 10
+    indent = 12
     return "\n".join(
         fill(f"{name:<{indent}}{scenario.question}", 100, subsequent_indent=" " * indent)
         for name, scenario in SCENARIOS.items()
