@@ -90,7 +90,7 @@ class Seeker:
         search = Search(min(by_closed, closed["consumed_rate"]) if self._has_queues else by_closed)
         deadline = monotonic() + settings.search
         latest = deadline + settings.search
-        while not self._run.enough.is_set():
+        while not self._run.enough.is_set() and monotonic() < latest:
             left = (deadline - monotonic() - 2 * self._step_seconds) / (1.15 * self._step_seconds)
             probe = search.next(int(left // 1))
             if probe is None:
