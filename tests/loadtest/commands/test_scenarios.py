@@ -293,3 +293,22 @@ def test_a_work_queue_is_shared_by_consumers_that_work(
     assert result["consume"]["lost"] == 0
     assert result["scenario"]["queues"] == 1
     assert 0 < result["consume"]["rate"] <= 6 / 0.002
+
+
+def test_rounds_that_fail_are_counted_and_go_on(node: PrivateNode, capsys: pytest.CaptureFixture[str]) -> None:
+    """A virtual host that takes fewer connections than there are clients refuses some rounds, and takes others."""
+    node.rabbitmqctl("add_vhost", "narrow")
+    try:
+        node.rabbitmqctl("set_permissions", "-p", "narrow", "guest", ".*", ".*", ".*")
+        node.rabbitmqctl("set_vhost_limits", "-p", "narrow", '{"max-connections": 3}')
+        words = "--producers 10 --consumers 0 --duration 1.5 --warmup 0.2 --vhost narrow --url"
+        code, result = run(capsys, "--scenario", "churn", *words.split(), node.url)
+    finally:
+        node.rabbitmqctl("delete_vhost", "narrow")
+    churn = result["churn"]
+    assert code == 1
+    assert churn["failed"] > 0 and churn["rounds"] > 0
+    assert sum(number for name, number in result["errors"].items() if name.endswith(" (churning)")) == churn["failed"]
+    assert any("rounds of connecting, sending and closing failed" in text for text in _failed(result))
+    assert result["connect"]["dropped"] == 0
+    assert result["publish"]["unknown"] == 0
