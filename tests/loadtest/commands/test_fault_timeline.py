@@ -43,10 +43,9 @@ def closes(result: Result, *, is_drained: bool = True) -> bool:
     publish, consume = result["publish"], result["consume"]
     assert publish["sent"] == sum(publish[name] for name in ("confirmed", "nacked", "returned", "unknown"))
     assert consume["lost"] == 0
-    assert not is_drained or consume["backlog"] == 0
-    assert publish["confirmed"] + consume["resurrected"] == consume["unique"] + (
-        consume["backlog"] if not is_drained else 0
-    )
+    if is_drained:  # else the queues may also have messages that had arrived, or were repeated
+        assert consume["backlog"] == 0
+        assert publish["confirmed"] + consume["resurrected"] == consume["unique"]
     assert consume["received"] == consume["unique"] + consume["duplicates"]
     for name in ("unknown", "redelivered", "duplicates"):
         total = publish["unknown"] if name == "unknown" else consume[name]
@@ -67,7 +66,7 @@ def test_a_run_goes_on_across_killed_sockets_a_pause_and_a_kill_of_the_broker(
     killed, stopped, restarted = result["faults"]
     assert [fault["fault"] for fault in result["faults"]] == faults
     assert [fault["error"] for fault in result["faults"]] == [None] * 3
-    assert killed["killed"] == 10  # of 20 clients and a server
+    assert killed["killed"] in (10, 11)  # of 20 clients and a server, which replies on a connection of its own
     assert killed["reconnected"] == killed["killed"]
     assert killed["confirm_outage_seconds"] < 1
     assert 0.9 < stopped["confirm_outage_seconds"] < 3
@@ -89,11 +88,11 @@ def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.
     code, result = run(capsys, ["1s restart"], words, "--backend", backend)
     assert code == 0, result["verdict"]
     assert closes(result)
-    assert result["faults"][0]["reconnected"] == 8
+    assert result["faults"][0]["reconnected"] >= 8
 
 
 def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 10"
+    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 25"
     _, result = run(capsys, ["2s alarm 2s"], words)
     assert closes(result)
     alarm = result["faults"][0]
