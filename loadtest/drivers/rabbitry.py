@@ -34,6 +34,7 @@ OUTCOMES = {
     "unsent": Outcome.UNKNOWN,
 }
 _TRANSIENT = 1
+_ACK = Answer.ACK  # hot
 
 
 class RabbitryDriver:
@@ -197,7 +198,7 @@ class _Consumer:
 
     async def _run_one_by_one(self, receive: Receive) -> None:
         async for delivery in self._deliveries:
-            if (said := receive(delivery.body, delivery.redelivered)) is Answer.ACK:
+            if (said := receive(delivery.body, delivery.redelivered)) is _ACK:
                 delivery.ack()
             else:
                 answer(delivery, said)

@@ -21,6 +21,7 @@ from loadtest.scenarios.distributions import parse_work
 from loadtest.scenarios.plan import Place
 
 Read = Callable[[bytes], Stamp | None]
+_ACK = Answer.ACK  # hot: looked up in a class of its kind, it would cost each delivery 0.1 us
 
 
 def make_receive(run: Run, place: Place, stop: Callable[[], None]) -> Receive:
@@ -56,14 +57,14 @@ def receive(
     stamp = read(body)
     if stamp is None:
         tally.foreign += 1
-        return Answer.ACK
+        return _ACK
     _, producer, number, intended = stamp
     tally.received += 1
     if redelivered:
         tally.redelivered += 1
     if ledger.receive(producer, number) and intended:
         measurement.latencies(intended, now).end_to_end.record(now - intended)
-    return Answer.ACK
+    return _ACK
 
 
 def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redelivered: bool) -> Answer:
@@ -72,7 +73,7 @@ def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redel
         tally.copies += 1
     else:
         tally.foreign += 1
-    return Answer.ACK
+    return _ACK
 
 
 def shifted(read: Read, shift: int) -> Read:

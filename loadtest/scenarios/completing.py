@@ -15,7 +15,7 @@ from loadtest import units
 from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
-from loadtest.scenarios.traffic import refusals, why_not_sought
+from loadtest.scenarios.traffic import Wanted, refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
@@ -28,17 +28,13 @@ LONGEST = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Choices):
+class Asked(Wanted):
     """What was asked for, flag by flag. None follows from the others."""
 
     clients: int | None = None
     producers: int | None = None
     consumers: int | None = None
     callers: int | None = None
-    connections: int | None = None
-    channels_per_connection: int | None = None
-    queues: int | None = None
-    queue: Sequence[str] = ()
     servers: int | None = None
 
     mode: str | None = None
@@ -47,9 +43,6 @@ class Asked(Choices):
     warmup: float | None = None
     rate: float | None = None
     rate_each: float | None = None
-    urls: Sequence[str] = ()
-    publish_url: str | None = None
-    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
     backlog: str | None = None
