@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from loadtest.analysis.scenes import scene_failures
 from loadtest.analysis.traffic import find_failures, is_beside_others, is_done
 
 PUT_ON = 0.99
@@ -27,7 +28,7 @@ _UNANSWERED = {"timeouts": "got no reply in time", "errors": "failed"}
 
 def failures(result: Result) -> list[str]:
     """Why a run was not all right; empty if it was."""
-    found = [*_connections(result), *_losses(result), *find_failures(result)]
+    found = [*_connections(result), *_losses(result), *find_failures(result), *scene_failures(result)]
     if not result["interrupted"] and not result.get("aborted"):
         found += [*_time(result), *_publishing(result), *_consuming(result), *_calling(result)]
     return found

@@ -8,14 +8,14 @@ are of the measured phase alone. A message of `client_cpu_us_per_message` is one
 replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
 publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`; where the
 rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of
-all.
+all. What was put into the queues beforehand is in `backlog.built`, and not among what was published.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from loadtest.analysis import traffic
@@ -24,6 +24,7 @@ from loadtest.analysis.capacity import judge_both
 from loadtest.analysis.continuity import connected_share, describe_confirms, describe_order, describe_silence
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
+from loadtest.analysis.scenes import describe_scenes
 from loadtest.analysis.thresholds import check_aborts, check_thresholds, parse_threshold
 from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
@@ -59,6 +60,7 @@ def build_result(
         "trials": None,
         "aborted": record.aborted,
         "calibration": describe_calibration(record),
+        **describe_scenes(settings, record),
         "capacity": None,
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
@@ -75,8 +77,8 @@ def build_result(
 
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
-    asked = asdict(settings)
-    for name in ("output", "json", "quiet", "seed", "confirmed"):
+    asked = asdict(replace(settings, workloads=()))
+    for name in ("output", "json", "quiet", "seed", "confirmed", "workloads"):
         del asked[name]
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {
@@ -88,6 +90,7 @@ def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str,
         "queue_arguments": {
             name: redact(value) if isinstance(value, str) else value for name, value in settings.queue_arguments.items()
         },
+        "faults": [str(fault) for fault in settings.faults],
         "labels": {name: redact(value) for name, value in settings.labels.items()},
         "command": command,
     }
@@ -102,7 +105,7 @@ def _connect(settings: Settings, record: Record) -> dict[str, Any]:
         "connections": tally.connected,
         "failed": tally.failed,
         "dropped": tally.dropped,
-        "reconnected": 0,
+        "reconnected": tally.reconnected,
         "seconds": round(seconds, 3),
         "rate": round(tally.connected / seconds, 1) if seconds else None,
         "latency_ms": record.latencies.connect.latency(),
@@ -116,11 +119,12 @@ def _publish(settings: Settings, record: Record) -> dict[str, Any] | None:
         return None
     tally, latencies, blocked = record.tally, record.latencies, record.blocked_seconds
     is_open = settings.loop == "open"
-    fairness = record.ledger.fairness()
+    built = record.scene.counts["backlog.built"]
+    fairness = record.ledger.fairness(settings.producers)
     return {
         **_as_planned(record.published_as_planned),
-        "sent": tally.sent,
-        "confirmed": tally.confirmed,
+        "sent": tally.sent - built,
+        "confirmed": tally.confirmed - built,
         "nacked": tally.nacked,
         "returned": tally.returned,
         "unknown": tally.unknown,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NoReturn, TypeVar
@@ -25,6 +26,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with code 2, saying why."""
         super().error(format_text(redact_in(message, self.words)))
+
+
+def flags_of(parser: Parser) -> set[str]:
+    """The flags that a parser takes, with their dashes."""
+    usage, parser.usage = parser.usage, None
+    flags = set(re.findall(r"(?<=[\[ ])--[a-z-]+", parser.format_usage()))
+    parser.usage = usage
+    return flags
 
 
 def pairs(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +15,24 @@ from anyio.abc import TaskStatus
 
 from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
+from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
+from loadtest.commands.sweeping import Performed, make_vhost, sweep
 from loadtest.commands.watching import watched
 from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
-from loadtest.drivers.base import Driver
+from loadtest.drivers.base import Driver, Session
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
-from loadtest.execution.state import Run, start_run
+from loadtest.execution.state import Run, start_run, start_workloads
 from loadtest.execution.waiting import wait_for_brokers
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
+from loadtest.metrics.timeline import Row
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import is_encrypted, with_vhost
 from rabbitry.testing import NodeError, PrivateNode
-
-
-@dataclass(frozen=True, slots=True)
-class Performed:
-    """What came of a run."""
-
-    result: dict[str, Any]
-    failures: list[str]
-    """Why it was not all right; empty if it was."""
-    is_interrupted: bool
 
 
 def perform(
@@ -51,15 +44,28 @@ def perform(
     DriverMissing, Refused, Unreachable, NodeError, RabbitMQNotFound or QueueRefused if it can't begin,
     KeyboardInterrupt if it was interrupted before it began. Interrupted later, it tells what was measured.
     """
-    library, driver = LIBRARIES[settings.driver], load_driver(settings.driver)
+    if settings.scenario == "sweep":
+        return sweep(settings, words, progress, lambda step: _perform(step, words, progress, calibration))
+    return _perform(settings, words, progress, calibration)
+
+
+def _perform(
+    settings: Settings, words: Sequence[str], progress: Progress, calibration: Mapping[str, Any] | None
+) -> Performed:
+    library = LIBRARIES[settings.driver]
+    driver = load_driver(settings.driver, is_lasting=settings.reconnect)
     prepare(_demand(settings, library))
     environment = describe_environment(library.packages, settings.backend)
-    run = start_run(settings)
-    run.record.calibration = None if calibration is None else dict(calibration)
+    runs = start_workloads(settings) if settings.workloads else [start_run(settings)]
+    for run in runs:
+        run.record.calibration = None if calibration is None else dict(calibration)
     with progress:
-        anyio.run(_execute, run, driver, progress, **event_loop(settings.backend))
-    result = build_result(settings, run.record, environment, words)
-    return Performed(result, failures(result), run.record.is_interrupted)
+        anyio.run(_execute, settings, runs, driver, progress, **event_loop(settings.backend))
+    if settings.workloads:
+        result = join_results(settings, [run.record for run in runs], environment, words)
+    else:
+        result = build_result(settings, runs[0].record, environment, words)
+    return Performed(result, failures(result), any(run.record.is_interrupted for run in runs))
 
 
 def _demand(settings: Settings, library: Library) -> Demand:
@@ -72,21 +78,18 @@ def _demand(settings: Settings, library: Library) -> Demand:
     )
 
 
-async def _execute(run: Run, driver: Driver, progress: Progress) -> None:
-    """The run inside its event loop; the record is complete then. KeyboardInterrupt if it ended before it began."""
+async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, progress: Progress) -> None:
+    """The run inside its event loop; the records are complete then. KeyboardInterrupt if it ended before it began."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tg:
-        await tg.start(_heed_signals, run, tg.cancel_scope)
+        await tg.start(_heed_signals, runs, tg.cancel_scope)
         try:
-            if run.settings.wait_broker:
+            if settings.wait_broker:
                 progress.say("waiting for the broker")
                 async with driver.open() as session:
-                    await wait_for_brokers(session, run.settings.all_urls, run.settings.wait_broker)
-            async with _broker(run.settings, progress) as broker, driver.open() as session:
-                meter = Meter(broker.process)
-                with watched(run, progress) as display:
-                    conductor = Conductor(run, session, broker.urls, meter, display, is_private=broker.is_private)
-                    await conductor.conduct()
+                    await wait_for_brokers(session, settings.all_urls, settings.wait_broker)
+            async with _broker(settings, progress) as broker, driver.open() as session:
+                await _conduct(runs, session, broker, progress)
         except OSError as error:  # every failure to connect is one
             failure = Unreachable(f"no broker to test: {error}")
         except (NodeError, QueueRefused) as error:
@@ -94,36 +97,68 @@ async def _execute(run: Run, driver: Driver, progress: Progress) -> None:
         tg.cancel_scope.cancel()
     if failure is not None:  # raised here, it is in no group
         raise failure
-    if not run.record.phases:
+    if not any(run.record.phases for run in runs):
         raise KeyboardInterrupt
 
 
-async def _heed_signals(run: Run, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progress: Progress) -> None:
+    """All runs at once, if there are several: OSError, NodeError or QueueRefused of the first that can't begin."""
+    failures: list[Exception] = []
+
+    async def conduct(run: Run) -> None:
+        meter = Meter(broker.process)
+        try:
+            with watched(run, progress) if run is runs[0] else nullcontext(_Nobody()) as display:
+                conductor = Conductor(
+                    run, session, broker.urls, meter, display, node=broker.node, is_private=broker.is_private
+                )
+                await conductor.conduct()
+        except (OSError, NodeError, QueueRefused) as error:
+            failures.append(error)
+            workloads.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as workloads:
+        for run in runs:
+            workloads.start_soon(conduct, run)
+    if failures:
+        raise failures[0]
+
+
+class _Nobody:
+    """Shows nothing: of several workloads the first is shown."""
+
+    def update(self, run: Run, row: Row | None, now: float) -> None:
+        """Does nothing."""
+
+
+async def _heed_signals(runs: Sequence[Run], scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
-            if run.record.is_interrupted or not run.record.phases:
+            if any(run.record.is_interrupted or not run.record.phases for run in runs):
                 scope.cancel()
-            run.interrupt()
+            for run in runs:
+                run.interrupt()
 
 
 @dataclass(frozen=True, slots=True)
-class _Broker:
+class Broker:
+    """Where the broker is, and what of it is ours."""
+
     urls: tuple[str, ...]
     process: psutil.Process | None
     is_private: bool
+    node: PrivateNode | None = None
 
 
 @asynccontextmanager
-async def _broker(settings: Settings, progress: Progress) -> AsyncIterator[_Broker]:
+async def _broker(settings: Settings, progress: Progress) -> AsyncIterator[Broker]:
     """The broker named in the settings, or a private node for as long as the block lasts."""
     if settings.urls:
-        yield _Broker(settings.urls, find_broker(settings.urls), is_private=False)
+        yield Broker(settings.urls, find_broker(settings.urls), is_private=False)
         return
     progress.say("starting a private RabbitMQ node")
     async with PrivateNode(connections=settings.connections + settings.servers + ADMINISTRATION) as node:
         if settings.vhost is not None:
-            await anyio.to_thread.run_sync(node.rabbitmqctl, "add_vhost", settings.vhost)
-            rights = ("set_permissions", "-p", settings.vhost, "guest", ".*", ".*", ".*")
-            await anyio.to_thread.run_sync(node.rabbitmqctl, *rights)
-        yield _Broker((with_vhost(node.url, settings.vhost),), psutil.Process(node.pid), is_private=True)
+            await anyio.to_thread.run_sync(make_vhost, node, settings.vhost)
+        yield Broker((with_vhost(node.url, settings.vhost),), psutil.Process(node.pid), is_private=True, node=node)

@@ -23,7 +23,7 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.trials import join_trials, keep
 from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
 from loadtest.commands.flags import make_parser, parse_settings
-from loadtest.commands.performing import Performed
+from loadtest.commands.sweeping import Performed
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
 from loadtest.scenarios.completing import refuse

@@ -49,6 +49,8 @@ class Library:
     """Whether the driver takes amqps:// URLs, with their options."""
     can: frozenset[str] = EVERYTHING
     """Which of these things, asked for by flags, the driver does: `EVERYTHING` has their names."""
+    lasting: str | None = None
+    """The module that has, as its `DRIVER`, the way in which its connections are outlived, if there is one."""
     client_bytes: int
     """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
     extra: str = "loadtest"
@@ -64,6 +66,7 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
     {
         "rabbitry": Library(
             module="loadtest.drivers.rabbitry",
+            lasting="loadtest.drivers.lasting",
             packages=("rabbitry", "anyio"),
             backends=("asyncio", "uvloop", "trio"),
             has_tls=True,
@@ -148,10 +151,15 @@ class DriverMissing(Exception):
     """The driver's library is not installed."""
 
 
-def load_driver(name: str) -> Driver:
-    """The driver of that name. DriverMissing, with what to install, if its library is not there."""
+def load_driver(name: str, *, is_lasting: bool = False) -> Driver:
+    """The driver of that name, or what outlives its connections.
+
+    DriverMissing, with what to install, if its library is not there.
+    """
+    library = LIBRARIES[name]
+    module = library.lasting if is_lasting and library.lasting else library.module
     try:
-        driver: Driver = import_module(LIBRARIES[name].module).DRIVER
+        driver: Driver = import_module(module).DRIVER
     except ModuleNotFoundError as error:
         extra = LIBRARIES[name].extra
         raise DriverMissing(

@@ -202,3 +202,27 @@ class Driver(Protocol):
     def open(self) -> AbstractAsyncContextManager[Session]:
         """Opens whatever the library shares among connections."""
         ...
+
+
+class LastingSession(Session, Protocol):
+    """A session that also opens what outlives its connections: who uses it waits while there is none, and goes on."""
+
+    def connect_lasting(self, url: str, name: str, *, consuming: bool) -> AbstractAsyncContextManager[Connection]:
+        """Connects, until cancelled if need be, and again whenever the connection is lost.
+
+        `consuming`: nobody will publish on it. Publishes of unknown outcome are repeated, and calls made again.
+        """
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """How often a connection that was lost was replaced, all together."""
+        ...
+
+
+class LastingDriver(Protocol):
+    """The same library, where it can do that."""
+
+    def open(self) -> AbstractAsyncContextManager[LastingSession]:
+        """As a driver's."""
+        ...

@@ -25,7 +25,7 @@ from loadtest.drivers.base import (
     Settled,
 )
 
-_OUTCOMES = {
+OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
     "nacked": Outcome.NACKED,
     "unroutable": Outcome.RETURNED,
@@ -41,16 +41,18 @@ class RabbitryDriver:
     """rabbitry, as `loadtest.drivers.base.Driver` asks for it."""
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[_Session]:
+    async def open(self) -> AsyncIterator[Session]:
         """Opens the one reactor that all connections share."""
         async with rabbitry.open_reactor() as reactor:
-            yield _Session(reactor)
+            yield Session(reactor)
 
 
 DRIVER: Driver = RabbitryDriver()
 
 
-class _Session:
+class Session:
+    """One reactor's connections."""
+
     def __init__(self, reactor: rabbitry.Reactor) -> None:
         self._reactor = reactor
 
@@ -90,7 +92,7 @@ class _Connection:
                 return
 
             def on_outcome(confirmation: rabbitry.Confirmation) -> None:
-                settled(confirmation.tag, _OUTCOMES[confirmation.outcome])
+                settled(confirmation.tag, OUTCOMES[confirmation.outcome])
 
             window = channel.publisher(exchange=options.exchange, window=options.window, on_outcome=on_outcome)
             async with window as publisher:
@@ -115,7 +117,7 @@ class _Connection:
             yield _Administrator(self._connection, channel)
 
     async def serve(self, queue: str) -> None:
-        await self._connection.serve(queue, _echo, concurrency=100)
+        await self._connection.serve(queue, echo, concurrency=100)
 
 
 class _Producer:
@@ -128,7 +130,7 @@ class _Producer:
         self._exchange = options.exchange
         self._queue = queue
         self._mandatory = options.mandatory
-        self._make = _maker(options)
+        self._make = make_maker(options)
         self._done = Outcome.CONFIRMED if options.confirms else Outcome.SENT
         self._publisher = publisher
 
@@ -166,7 +168,7 @@ class _Producer:
             await self._publisher.flush()
 
 
-def _maker(options: ProducerOptions) -> Callable[[bytes], rabbitry.Message] | None:
+def make_maker(options: ProducerOptions) -> Callable[[bytes], rabbitry.Message] | None:
     """What makes a message of a body; None where the body alone is one: persistent, and without properties."""
     mode = 2 if options.persistent else _TRANSIENT
     headers, priority = options.headers or None, options.priority
@@ -200,25 +202,25 @@ class _Consumer:
 
     async def _run_one_by_one(self, receive: Receive) -> None:
         async for delivery in self._deliveries:
-            if (answer := receive(delivery.body, delivery.redelivered)) is _ACK:
+            if (said := receive(delivery.body, delivery.redelivered)) is _ACK:
                 delivery.ack()
             else:
-                _answer(delivery, answer)
+                answer(delivery, said)
 
     async def _run_working(self, receive: Receive, work: Callable[[], float]) -> None:
         async for delivery in self._deliveries:
-            answer = receive(delivery.body, delivery.redelivered)
+            said = receive(delivery.body, delivery.redelivered)
             await anyio.sleep(work())
-            _answer(delivery, answer)
+            answer(delivery, said)
 
     async def _run_in_batches(self, receive: Receive, ack_every: int, work: Callable[[], float] | None) -> None:
         held: list[rabbitry.Delivery] = []
         async for delivery in self._deliveries:
-            answer = receive(delivery.body, delivery.redelivered)
+            said = receive(delivery.body, delivery.redelivered)
             if work is not None:
                 await anyio.sleep(work())
-            if answer is not Answer.ACK:
-                _answer(delivery, answer)
+            if said is not Answer.ACK:
+                answer(delivery, said)
                 continue
             held.append(delivery)
             if len(held) == ack_every:
@@ -274,14 +276,16 @@ class _Administrator:
         await self._channel.delete_queue(name)
 
 
-async def _echo(payload: Any) -> Any:
+async def echo(payload: Any) -> Any:
+    """What a server does."""
     return payload
 
 
-def _answer(delivery: rabbitry.Delivery, answer: Answer) -> None:
-    if answer is Answer.ACK:
+def answer(delivery: rabbitry.Delivery, said: Answer) -> None:
+    """Tells the broker."""
+    if said is Answer.ACK:
         delivery.ack()
-    elif answer is Answer.REQUEUE:
+    elif said is Answer.REQUEUE:
         delivery.nack(requeue=True)
     else:
         delivery.reject(requeue=False)

@@ -12,6 +12,7 @@ from time import monotonic_ns
 import anyio
 
 from loadtest.drivers.base import Caller, Connection, Session
+from loadtest.execution.opening import open_client
 from loadtest.execution.pace import Pace
 from loadtest.execution.state import Attendance, Run
 from loadtest.scenarios.plan import Place
@@ -33,6 +34,13 @@ async def call(run: Run, place: Place, connection: Connection, attendance: Atten
         finally:
             run.at_work -= 1
         await attendance.leave()
+
+
+async def call_once(run: Run, place: Place, connection: Connection, intended: int) -> None:
+    """Opens what a caller needs, makes one call, and closes it."""
+    run.record.calls_made[place.index] += 1
+    async with connection.caller() as caller:
+        await _call_once(run, caller, place.queue, bytes(run.settings.size), intended)
 
 
 async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, intended: int) -> None:
@@ -73,7 +81,7 @@ def _time_call(run: Run, intended: int, sent: int) -> None:
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:
     """Answers one queue's requests, on a connection of its own, until cancelled."""
     try:
-        async with session.connect(url, f"{run.plan.prefix} server {queue}") as connection:
+        async with open_client(run, session, url, f"{run.plan.prefix} server {queue}", consuming=True) as connection:
             await connection.serve(queue)
     except Exception as error:
         run.record.tally.servers_lost += 1

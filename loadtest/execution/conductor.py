@@ -7,26 +7,31 @@ consumers take what is left, everybody hands back what they hold, and only then 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from time import monotonic, monotonic_ns
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from loadtest.drivers.base import Connection, Session
+from loadtest.execution.backlog import Backlog
 from loadtest.execution.caller import serve
+from loadtest.execution.churn import Churn
 from loadtest.execution.crowd import Crowd
 from loadtest.execution.ending import watch_for_end
+from loadtest.execution.faults import Faults, Node
 from loadtest.execution.leftovers import Leftovers
+from loadtest.execution.opening import count_reconnects
 from loadtest.execution.queues import Queues
 from loadtest.execution.sampler import Display, Sampler
 from loadtest.execution.seeking import Seeker
 from loadtest.execution.state import Run
 from loadtest.machine.environment import describe_broker
 from loadtest.machine.probe import CollectorPauses, LoopProbe
-from loadtest.machine.resources import Meter, Usage
+from loadtest.machine.resources import Meter, Usage, note_cost
 from loadtest.metrics.record import Record, Weighed, Work
 from loadtest.scenarios.schedule import NANOSECONDS
 
@@ -56,8 +61,17 @@ class Conductor:
     """Conducts one run."""
 
     def __init__(
-        self, run: Run, session: Session, urls: Sequence[str], meter: Meter, display: Display, *, is_private: bool
+        self,
+        run: Run,
+        session: Session,
+        urls: Sequence[str],
+        meter: Meter,
+        display: Display,
+        *,
+        node: Node | None = None,
+        is_private: bool,
     ) -> None:
+        """`node` is there if the broker is ours, and faults may be done to it."""
         self._run = run
         self._session = session
         self._urls = urls
@@ -65,7 +79,9 @@ class Conductor:
         self._is_private = is_private
         settings, covers = run.settings, run.measurement.covers
         longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
-        self._crowd = Crowd(run, session, urls)
+        self._crowd = (Churn if settings.churn else Crowd)(run, session, urls)
+        self._backlog = Backlog(run, self._open_connection)
+        self._faults = Faults(run, node, urls, partial(count_reconnects, run, session))
         self._queues = Queues(run, self._open_connection, longest=longest)
         self._leftovers = Leftovers(run, self._open_connection)
         self._sampler = Sampler(run, meter, display)
@@ -79,7 +95,7 @@ class Conductor:
 
         Cancelled, it drops everything; the run's record then has what was measured.
         """
-        server_properties = await self._queues.declare()
+        server_properties = await self._declare()
         self._run.record.broker = describe_broker(server_properties, self._is_private)
         bound, thresholds = ABANDONED_BOUND, gc.get_threshold()
         try:
@@ -90,14 +106,15 @@ class Conductor:
             gc.set_threshold(*thresholds)
             with anyio.move_on_after(bound, shield=True):
                 await self._take_stock()
-                if not self._is_private and not self._leftovers.is_silent:  # or they go with the node, or expire
+                is_asked = not self._is_private or self._run.settings.scenario == "queues"  # or they go with the node
+                if is_asked and not self._leftovers.is_silent:  # or they expire
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
 
     async def _perform(self) -> None:
         run = self._run
-        self._begin_phase("connect")
+        self._begin_phase("fill" if run.settings.backlog else "connect")
         try:
             with self._pauses.watched():
                 async with anyio.create_task_group() as staff:
@@ -110,6 +127,12 @@ class Conductor:
                         staff.start_soon(watcher)
                     for number, queue in enumerate(run.plan.server_queues):
                         staff.start_soon(serve, run, self._session, self._urls[number % len(self._urls)], queue)
+                    if run.settings.backlog:
+                        await self._backlog.fill()
+                        staff.start_soon(self._backlog.watch)
+                        self._begin_phase("connect")
+                    if run.settings.faults:
+                        staff.start_soon(self._faults.run)
                     async with anyio.create_task_group() as crowd:
                         await self._connect(crowd)
                         await self._work()
@@ -124,11 +147,13 @@ class Conductor:
 
     async def _connect(self, tg: TaskGroup) -> None:
         run, record = self._run, self._run.record
+        before = self._meter.read()
         gc.collect()
         rss = self._meter.client_rss()
         tg.start_soon(self._crowd.gather, tg)
         await self._wait_for_arrivals()
-        record.connect_seconds = run.seconds_at(self._crowd.last_arrival)
+        record.connect_seconds = run.seconds_at(self._crowd.last_arrival) - record.phases[-1].began
+        note_cost(record.scene, "connect", before, self._meter.read())
         gc.collect()
         gc.freeze()  # what lives now lives to the end: the collector need not look at it again
         gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
@@ -151,6 +176,8 @@ class Conductor:
     async def _work(self) -> None:
         """Warms up, seeks the rate if it is to, then measures."""
         run = self._run
+        if run.barrier is not None:
+            await run.barrier.wait()
         self._begin_phase("warmup")
         run.work_begun_at = monotonic_ns()
         run.begin.set()
@@ -180,6 +207,7 @@ class Conductor:
         start = monotonic_ns()
         run.measurement.open(start, start + int(run.settings.duration * NANOSECONDS))
         run.sending_ends = run.measurement.end
+        run.measuring.set()
         try:
             await self._pause(run.settings.duration)
         finally:
@@ -234,12 +262,22 @@ class Conductor:
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
+    async def _declare(self) -> Mapping[str, Any]:
+        """Declares the queues, and notes what they cost; returns what the broker says of itself."""
+        scene, before, rss = self._run.record.scene, self._meter.read(), self._meter.broker_rss()
+        server_properties = await self._queues.declare()
+        note_cost(scene, "queues", before, self._meter.read())
+        if rss is not None:
+            scene.counts["queues.broker_bytes"] = (self._meter.broker_rss() or rss) - rss
+        return server_properties
+
     def _open_connection(self) -> AbstractAsyncContextManager[Connection]:
         """Opens another connection than the clients': it must work when theirs don't."""
         return self._session.connect(self._urls[0], f"{self._run.plan.prefix} administrator")
 
     async def _take_stock(self) -> None:
-        self._run.record.ledger.spread(self._run.settings.producers)
+        if self._run.settings.copies > 1:
+            self._run.record.ledger.spread(self._run.settings.producers)
         try:
             await self._leftovers.take_stock()
         except Exception as error:
@@ -248,6 +286,8 @@ class Conductor:
     def _close_the_books(self) -> None:
         """Enters into the record what can be told only at the end."""
         self._run.compare_with_plan()
+        self._faults.close()
+        self._run.record.tally.reconnected = count_reconnects(self._run, self._session)
         before, after = self._measured or (None, None)
         self._run.record.costs = [self._meter.cost(before, after, self._pauses)]
 

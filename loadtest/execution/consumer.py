@@ -19,15 +19,20 @@ from loadtest.scenarios.plan import Place
 async def consume(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Consumes until the conductor stops it."""
     settings, tally = run.settings, run.record.tally
+    work = make_work(run, place)
     options = replace(
         run.consumer_options(prefetch=settings.prefetch, ack_every=settings.ack_every),
         auto_ack=settings.auto_ack,
-        work=make_work(run, place),
+        work=work if run.hindrance is None else run.hindrance.beside(work),
     )
+    if settings.backlog:  # consumers were away: they come back when the work begins
+        attendance.arrive()
+        await run.begin.wait()
     async with connection.consumer(place.queue, options) as consumer:
         run.consumers.add(consumer)
         try:
-            attendance.arrive()
+            if not settings.backlog:
+                attendance.arrive()
             if run.over.is_set():  # it arrived too late for the conductor to stop it
                 consumer.stop()
             await consumer.run(make_receive(run, place, consumer.stop))

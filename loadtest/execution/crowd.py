@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from loadtest.drivers.base import Connection, Session
 from loadtest.execution.caller import call
 from loadtest.execution.consumer import consume
+from loadtest.execution.opening import open_client
 from loadtest.execution.producer import produce
 from loadtest.execution.state import Run
 from loadtest.scenarios.plan import Place
@@ -78,19 +79,10 @@ class Crowd:
 
     async def _use_socket(self, number: int, places: tuple[Place, ...]) -> None:
         run = self._run
-        socket = _Socket(run, self, len(places))
-        started = monotonic_ns()
+        socket = Socket(run, self, len(places))
         try:
             urls = self._elsewhere.get(places[0].role) or self._urls
-            url = urls[number % len(urls)]
-            async with self._session.connect(url, _name(run, places)) as connection:
-                run.record.latencies.connect.record(monotonic_ns() - started)
-                if len(places) == 1:  # a task and a task group less for each client
-                    await self._use_client(places[0], connection, socket)
-                else:
-                    async with anyio.create_task_group() as tg:
-                        for place in places:
-                            tg.start_soon(self._use_client, place, connection, socket)
+            await self._attend(places, urls[number % len(urls)], socket)
         except Exception as error:
             socket.fail(error)
         finally:
@@ -99,19 +91,33 @@ class Crowd:
             if self._left == self._expected:
                 run.enough.set()  # nobody is left to wait for
 
-    async def _use_client(self, place: Place, connection: Connection, socket: _Socket) -> None:
+    async def _attend(self, places: tuple[Place, ...], url: str, socket: Socket) -> None:
+        """All that happens on one socket."""
+        run = self._run
+        started = monotonic_ns()
+        consuming = all(place.role is Role.CONSUMER for place in places)
+        async with open_client(run, self._session, url, name_of(run, places), consuming=consuming) as connection:
+            run.record.latencies.connect.record(monotonic_ns() - started)
+            if len(places) == 1:  # a task and a task group less for each client
+                await self._use_client(places[0], connection, socket)
+            else:
+                async with anyio.create_task_group() as tg:
+                    for place in places:
+                        tg.start_soon(self._use_client, place, connection, socket)
+
+    async def _use_client(self, place: Place, connection: Connection, socket: Socket) -> None:
         try:
             await _WORK[place.role](self._run, place, connection, socket)
         except Exception as error:
             socket.fail(error)
 
 
-def _name(run: Run, places: tuple[Place, ...]) -> str:
+def name_of(run: Run, places: tuple[Place, ...]) -> str:
     """What the broker lists a connection as: one name for each role, so that ten thousand connections share it."""
     return f"{run.plan.prefix} {places[0].role.value if len(places) == 1 else 'clients'}"
 
 
-class _Socket:
+class Socket:
     """One socket's attendance: it has a turn while it opens, until all its clients are ready, and another to close."""
 
     __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_run", "_turn")

@@ -22,16 +22,7 @@ Token = tuple[int, int, int]
 
 async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Publishes from the begin until the run stops, then stays connected until it is over."""
-    settings = run.settings
-    options = ProducerOptions(
-        window=settings.window,
-        persistent=not settings.transient,
-        mandatory=settings.mandatory,
-        exchange=run.plan.exchange,
-        confirms=not settings.no_confirm,
-        priority=make_priority(run, place),
-        headers=settings.headers or None,
-    )
+    options = _options(run, place)
     production = _Production(run, place.index)
     pace = make_pace(run, place)
     tally = run.record.tally
@@ -147,3 +138,27 @@ class _Production:
             self._time(token, monotonic_ns())
         self._tally.unknown += len(self._in_flight)
         self._in_flight.clear()
+
+
+async def produce_once(run: Run, place: Place, connection: Connection, intended: int) -> None:
+    """Opens a channel, publishes one message, and closes the channel."""
+    production, keys = _Production(run, place.index), run.plan.keys
+    try:
+        async with connection.producer(place.queue, _options(run, place), production.settle) as producer:
+            sender = producer if keys is None else RoutedProducer(producer, keys, place.index)
+            await production.publish(sender, intended)
+    finally:
+        production.abandon()
+
+
+def _options(run: Run, place: Place) -> ProducerOptions:
+    settings = run.settings
+    return ProducerOptions(
+        window=settings.window,
+        persistent=not settings.transient,
+        mandatory=settings.mandatory,
+        exchange=run.plan.exchange,
+        confirms=not settings.no_confirm,
+        priority=make_priority(run, place),
+        headers=settings.headers or None,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from time import monotonic_ns
 from typing import Any
 
 import anyio
@@ -36,6 +37,7 @@ class Queues:
         self, run: Run, connect: Callable[[], AbstractAsyncContextManager[Connection]], *, longest: float
     ) -> None:
         self._errors = run.record.errors
+        self._timings = run.record.scene.timings
         self._connect = connect
         self._plan, self._settings = run.plan, run.settings
         self._age = {"x-max-age": f"{int(longest + EXPIRY_MARGIN)}s"}
@@ -68,7 +70,9 @@ class Queues:
     async def _declare_each(self, administrator: Administrator) -> None:
         try:
             for queue, arguments in self._arguments.items():
+                began = monotonic_ns()
                 await administrator.declare_queue(queue, arguments)
+                self._timings["queues.declare"].record(monotonic_ns() - began)
             if self._plan.exchange_kind is not None:
                 await administrator.declare_exchange(self._plan.exchange, self._plan.exchange_kind)
             for queue, key in self._plan.bindings:
@@ -95,7 +99,9 @@ class Queues:
         try:
             async with self._connect() as connection, connection.administrator() as administrator:
                 for queue in self._arguments:
+                    began = monotonic_ns()
                     await administrator.delete_queue(queue)
+                    self._timings["queues.delete"].record(monotonic_ns() - began)
                 if self._plan.exchange_kind is not None:
                     await administrator.delete_exchange(self._plan.exchange)
         except Exception as error:

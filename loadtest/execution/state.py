@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from math import ceil
@@ -17,12 +18,15 @@ from typing import Protocol
 import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
+from loadtest.execution.barrier import Barrier
 from loadtest.execution.filling import make_bodies
+from loadtest.execution.hindrance import Hindrance
 from loadtest.execution.leg import Leg, Schedules
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
+from loadtest.scenarios.faults import OF_CONSUMERS
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Settings
@@ -50,16 +54,17 @@ class Run:
     def __init__(self, settings: Settings, plan: Plan, started_at: datetime) -> None:
         self.settings = settings
         self.plan = plan
+        fillers = settings.queues if settings.backlog else 0
         self.record = Record(
             run_id=plan.run_id,
             started_at=started_at.isoformat(timespec="seconds"),
-            ledger=Ledger(settings.producers * settings.copies),
+            ledger=Ledger(settings.producers * settings.copies + fillers),
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(
             self.record.latencies, (self.record.confirm_silence, self.record.delivery_silence)
         )
-        self.bodies = make_bodies(plan.tag, settings)
+        self.bodies = make_bodies(plan.tag, replace(settings, producers=settings.producers + fillers))
         self.timetable = Timetable()
         self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
         """How clients pace now."""
@@ -75,6 +80,13 @@ class Run:
         """Set when the run is to end before its time."""
         self.over = anyio.Event()
         """Set when everybody is to leave."""
+        self.measuring = anyio.Event()
+        """Set once the measurement has begun."""
+        self.barrier: Barrier | None = None
+        """What this run waits at, once everyone is there, until the other workloads are ready, too."""
+        hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
+        self.hindrance = Hindrance() if hindered else None
+        """What faults do to consumers; None where none does."""
         self.is_stopping = False
         """Nobody sends anything new."""
         self.sending_ends = NEVER
@@ -103,7 +115,7 @@ class Run:
         """The phase before it has ended."""
         now = monotonic_ns()
         if not self.record.phases:
-            self.began_at = now
+            self.began_at = now if self.barrier is None else self.barrier.begin(now)
         self.record.phases.append(Phase(name, self.seconds_at(now)))
 
     def end_phase(self) -> None:
@@ -207,4 +219,19 @@ class Run:
 def start_run(settings: Settings) -> Run:
     """A run with a name of its own, that starts now."""
     now = datetime.now(UTC)
-    return Run(settings, make_plan(settings, f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"), now)
+    return Run(settings, make_plan(settings, name_run(now)), now)
+
+
+def start_workloads(settings: Settings) -> list[Run]:
+    """A run for each workload. They start together and wait for each other; each has queues and a ledger of its own."""
+    now = datetime.now(UTC)
+    name, barrier = name_run(now), Barrier(len(settings.workloads))
+    runs = [Run(each, make_plan(each, f"{name}.{each.workload}"), now) for each in settings.workloads]
+    for run in runs:
+        run.barrier = barrier
+    return runs
+
+
+def name_run(now: datetime) -> str:
+    """A name that no other run has."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -19,6 +19,7 @@ import psutil
 from loadtest.machine.probe import CollectorPauses
 from loadtest.machine.selfcheck import find_slowdowns
 from loadtest.metrics.record import Cost
+from loadtest.metrics.scene import Scene
 from loadtest.urls import find_address
 
 
@@ -123,6 +124,14 @@ class Meter:
             slowed_by=find_slowdowns(),
         )
 
+    def broker_rss(self) -> int | None:
+        """The broker's memory now, in bytes; None if it isn't known."""
+        if self._broker is not None:
+            with suppress(psutil.Error):
+                rss: int = self._broker.memory_info().rss
+                return rss
+        return None
+
     def client_rss(self) -> int:
         """This process's memory now, in bytes."""
         rss: int = self._client.memory_info().rss
@@ -132,3 +141,10 @@ class Meter:
     def client_rss_peak() -> int:
         """The most memory this process has had, in bytes."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def note_cost(scene: Scene, what: str, before: Usage, after: Usage) -> None:
+    """Enters what this process and the broker used for something that is not measured otherwise."""
+    scene.used[f"{what}.client"] = after.client_cpu - before.client_cpu
+    if before.broker_cpu is not None and after.broker_cpu is not None:
+        scene.times[f"{what}.broker"] = after.broker_cpu - before.broker_cpu  # (all processes see the same broker)

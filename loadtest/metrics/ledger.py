@@ -192,8 +192,11 @@ class Ledger:
             resurrected += revived
         return Balance(confirmed, self.unique, missing, resurrected)
 
-    def fairness(self) -> float | None:
-        """Jain's index of what each producer sent: 1.0 is all the same, 1/n is all from one; None without messages."""
-        sent = [account.sent for account in self.accounts]
+    def fairness(self, producers: int | None = None) -> float | None:
+        """Jain's index of what each producer sent: 1.0 is all the same, 1/n is all from one; None without messages.
+
+        Of the first so many accounts; of all, unless it is said.
+        """
+        sent = [account.sent for account in self.accounts[:producers]]
         squares = sum(number * number for number in sent)
         return sum(sent) ** 2 / (len(sent) * squares) if squares else None

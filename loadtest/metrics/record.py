@@ -17,6 +17,7 @@ from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.order import Order
+from loadtest.metrics.scene import Scene
 from loadtest.metrics.silence import Silence
 from loadtest.metrics.tally import Errors, Tally
 from loadtest.metrics.timeline import Row, join_timelines
@@ -145,6 +146,8 @@ class Record:
     """What the generator alone reaches: see `loadtest.commands.calibrating`."""
     capacity: dict[str, Any] | None = None
     """The rate that can be kept up and the steps that led to it, as the result has them; None if it was not sought."""
+    scene: Scene = field(default_factory=Scene)
+    """What the scenario has beside the traffic."""
 
     def merge(self, other: Record) -> None:
         """Adds what another process measured in the same run, at the same time. ValueError if it is another run."""
@@ -180,6 +183,7 @@ class Record:
         self.costs = [*self.costs, *other.costs]
         self.timeline = join_timelines(self.timeline, other.timeline)
         self.capacity = self.capacity or other.capacity
+        self.scene.merge(other.scene)
 
     def to_plain(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, text and numbers: JSON and msgpack take it as it is."""
@@ -214,6 +218,7 @@ class Record:
             "costs": [asdict(cost) for cost in self.costs],
             "timeline": [dict(row) for row in self.timeline],
             "capacity": self.capacity,
+            "scene": self.scene.to_plain(),
         }
 
     @classmethod
@@ -243,6 +248,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "delivery_silence": Silence.from_plain,
     "confirm_sizes": lambda plain: Counter(dict(zip(plain[::2], plain[1::2], strict=True))),
     "work": lambda plain: Work(**plain),
+    "scene": Scene.from_plain,
     "costs": lambda plain: [Cost(**each) for each in plain],
 }
 """How those values are read back that are not plain themselves."""

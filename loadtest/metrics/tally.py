@@ -31,6 +31,7 @@ class Tally:
         "foreign",
         "nacked",
         "received",
+        "reconnected",
         "redelivered",
         "rejected",
         "replies",
@@ -49,6 +50,7 @@ class Tally:
     def __init__(self) -> None:
         self.connected = 0
         self.failed = 0
+        self.reconnected = 0
         self.dropped = 0
         self.sent = 0
         self.confirmed = 0

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
 from loadtest.output.answer import describe_answer, describe_search
+from loadtest.output.scenes import scene_entries
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
@@ -57,7 +58,7 @@ class _Summary:
         if answer := list(describe_answer(result)):
             yield _aligned(answer, width)
             yield Text()
-        yield _aligned([*_connect(result), *_traffic(result), *_accounts(result)], width)
+        yield _aligned([*_connect(result), *_traffic(result), *_accounts(result), *scene_entries(result)], width)
         if latencies := list(_latencies(result)):
             yield Text()
             yield _table(latencies) if width >= _TABLE else _stacked(_listed(latencies))
@@ -151,7 +152,7 @@ def _traffic(result: Result) -> Iterator[Entry]:
             rates.append(f"[bold]{format_count(result[section]['rate'])}/s[/] {verb}")
     measured = next((phase["seconds"] for phase in result["phases"] if phase["name"] == "measure"), None)
     if rates and measured is not None:
-        yield "rates", f"{', '.join(rates)} (over {format_duration(measured)}, {result['loop']} loop)"
+        yield "rates", f"{', '.join(rates)} (over {format_duration(measured)}, {result['loop'] or 'mixed'} loop)"
     yield from describe_search(result)
 
 

@@ -7,10 +7,12 @@ library can't do is not refused here: that is known where the libraries are.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from loadtest import units
+from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
 from loadtest.scenarios.traffic import Wanted, refusals, why_not_sought
@@ -43,6 +45,7 @@ class Asked(Wanted):
     rate_each: float | None = None
     yes: bool = False
     seed: int | None = None
+    backlog: str | None = None
 
 
 def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
@@ -81,6 +84,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         urls=urls,
         confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
+        backlog=complete_scene(asked, shares[Role.CONSUMER], urls),
     )
 
 
@@ -165,7 +169,8 @@ def choose_servers(callers: int) -> int:
 
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
-    refuse(not someone_sends and not asked.queue, "nobody would send anything: there are neither producers nor callers")
+    is_nobody = not someone_sends and not asked.queue and asked.backlog is None
+    refuse(is_nobody, "nobody would send anything: there are neither producers nor callers")
     refuse(
         shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
         f"--size {asked.size}: each message carries {SMALLEST_STAMP_BYTES} bytes that tell it from others, so no less",
@@ -181,7 +186,7 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
 def _choose_mode(asked: Asked, shares: Mapping[Role, int]) -> str:
     """Both, unless a rate was asked for, or what makes it pointless to seek one."""
     is_rated = asked.rate is not None or asked.rate_each is not None
-    reason = why_not_sought(asked, shares)
+    reason = why_not_sought(asked, shares) or _why_not_sought_either(asked)
     mode = asked.mode or ("paced" if is_rated else "closed" if reason else "both")
     refuse(mode == "both" and reason, f"--mode both with {reason}: no rate to be kept up can be sought")
     refuse(mode == "paced" and not is_rated, "--mode paced: say at which --rate")
@@ -204,6 +209,64 @@ def _choose_warmup(asked: Asked, mode: str) -> float:
     if asked.messages is not None:
         return 0.0
     return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
+
+
+def _why_not_sought_either(asked: Asked) -> str | None:
+    """The same of the scenario."""
+    given = {
+        "--churn": asked.churn,
+        "--backlog": asked.backlog is not None,
+        "--scenario sweep": asked.scenario == "sweep",
+    }
+    return next((flag for flag, is_given in given.items() if is_given), None)
+
+
+# --- scenario ------------------------------------------------------------------------------------------------------
+
+
+def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
+    """The backlog's messages; refuses what does not go together with it, with faults and with churn."""
+    refuse(asked.churn and asked.connections, "--churn has a connection for each client: leave out --connections")
+    refuse(asked.churn and asked.reconnect, "--churn closes its connections itself: leave out --reconnect")
+    refuse(asked.churn and asked.window > 1, "--churn publishes one message on each connection: leave out --window")
+    refuse(asked.churn and asked.messages, "--churn with --messages: it goes on for its --duration")
+    refuse(asked.reconnect and asked.no_confirm, "--reconnect with --no-confirm: a client publishes with confirms")
+    is_sweep = asked.scenario == "sweep"
+    refuse(is_sweep and (asked.rate or asked.rate_each), "--scenario sweep finds its rates itself: leave out --rate")
+    refuse(is_sweep and asked.faults, "--scenario sweep takes no --fault: each of its steps is a run")
+    refuse(is_sweep and asked.backlog, "--scenario sweep takes no --backlog: each of its steps is a run")
+    for fault in asked.faults:
+        ends = fault.at + fault.seconds
+        refuse(ends >= asked.duration, f"--fault {str(fault)!r} would not be over by --duration {asked.duration:g}s")
+        refuse(
+            fault.action in NEED_OUR_BROKER and urls,
+            f"--fault {str(fault)!r}: {fault.action} needs the private node of a run without --url; on a broker that "
+            "isn't ours there are kill-sockets, pause-consumers and slow-consumers",
+        )
+        refuse(
+            fault.action == "restart" and not asked.reconnect,
+            f"--fault {str(fault)!r}: every connection is lost for good, unless there is --reconnect",
+        )
+        refuse(fault.action in OF_CONSUMERS and not consumers, f"--fault {str(fault)!r}: there are no consumers")
+    if asked.backlog is None:
+        return 0
+    refuse(not consumers, "--backlog: there are no consumers to take it")
+    refuse(asked.queue_type == "stream", "--backlog: a stream keeps what was consumed, and has none")
+    elsewhere = {"--fanout": asked.fanout, "--topic": asked.topic, "--exchange": asked.exchange, "--queue": asked.queue}
+    for flag, value in elsewhere.items():
+        refuse(value, f"--backlog with {flag}: a backlog is put into the run's own queues, each message once")
+    refuse(asked.reconnect, "--backlog with --reconnect: who fills the queues has no connection that outlives a loss")
+    return parse_backlog(asked.backlog, asked.size)
+
+
+def parse_backlog(text: str, size: int) -> int:
+    """Messages, from a number of them or from the size of all their bodies. ValueError for neither, or for none."""
+    try:
+        messages = units.parse_count(text)
+    except ValueError:
+        messages = units.parse_size(text) // max(1, size)
+    refuse(not messages, f"--backlog {text}: that is no message")
+    return messages
 
 
 # --- broker -------------------------------------------------------------------------------------------------------

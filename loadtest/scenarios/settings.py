@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from loadtest.scenarios.faults import Fault
+
 Argument = str | int | float | bool
 """A queue argument's value."""
 
@@ -30,6 +32,11 @@ class Role(Enum):
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What is taken as it was asked for, with each flag's default. Durations are seconds, sizes bytes."""
+
+    scenario: str = "c10k"
+    churn: bool = False
+    faults: Sequence[Fault] = ()
+    reconnect: bool = False
 
     duration: float = 20.0
     drain: float = 30.0
@@ -130,6 +137,12 @@ class Settings(Choices):
     confirmed: bool = True
     """Whether the brokers may be loaded without asking: they were named on the command line, or `--yes` was said."""
     seed: int
+    backlog: int = 0
+    """Messages that are in the queues before the first consumer subscribes."""
+    workload: str = ""
+    """Its name among several of one run."""
+    workloads: tuple[Settings, ...] = ()
+    """What runs at the same time on the same broker, each as a run of its own; these settings are their sum then."""
 
     @property
     def loop(self) -> str:

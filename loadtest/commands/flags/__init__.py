@@ -7,6 +7,7 @@ It owns the fixed names of the flags, and turns a command line into complete set
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loadtest.analysis.thresholds import parse_threshold
 from loadtest.commands.flags.answer import add_answer
@@ -16,12 +17,14 @@ from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.measuring import add_measuring, check_measuring
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
+from loadtest.commands.flags.scenes import add_scenes, find_layers
 from loadtest.commands.flags.traffic import add_answers, add_existing, add_messages, read_traffic
 from loadtest.commands.flags.trials import add_trials
 from loadtest.commands.flags.way import add_way, check_driver
-from loadtest.commands.parsing import Parser, pairs, read_value
-from loadtest.scenarios.completing import Asked, complete
+from loadtest.commands.parsing import Parser, flags_of, pairs, read_value
+from loadtest.scenarios.completing import Asked, complete, refuse
 from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.workloads import join_workloads
 
 
 def make_parser() -> Parser:
@@ -35,6 +38,7 @@ def make_parser() -> Parser:
         "m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
+    add_scenes(parser)
     add_clients(parser)
     add_answer(parser)
     add_phases(parser)
@@ -54,17 +58,35 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     """The settings of a command line. SystemExit(2), with a message on stderr, if it makes no sense; 0 for --help."""
     parser = make_parser()
     parser.words = (*arguments, environment.get("RABBITMQ_URL", ""))
-    given = vars(parser.parse_args(arguments))
     try:
-        given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
-        given["labels"] = dict(pairs("--label", given.pop("label")))
-        given["urls"] = given.pop("url")
-        read_traffic(given)
-        settings = complete(Asked(**given), environment)
-        check_driver(settings)
-        check_measuring(settings)
-        for text in settings.require:
-            parse_threshold(text)
+        of_workloads = Parser(allow_abbrev=False)
+        for add_group in (add_clients, add_load, add_messages, add_answers):
+            add_group(of_workloads)
+        layers = find_layers(arguments, flags_of(make_parser()), flags_of(of_workloads) | {"--backlog"})
+        if not layers.workloads:
+            return _complete(parser, layers.words(arguments), environment)
+        refuse(layers.name == "sweep", "--scenario: a sweep takes no [[workload]]")
+        return join_workloads(
+            [
+                replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
+                for name in layers.workloads
+            ]
+        )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _complete(parser: Parser, words: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings of all words. ValueError if they make no sense together."""
+    parser.words = (*parser.words, *words)
+    given = vars(parser.parse_args(words))
+    given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
+    given["labels"] = dict(pairs("--label", given.pop("label")))
+    given["urls"] = given.pop("url")
+    read_traffic(given)
+    settings = complete(Asked(**given), environment)
+    check_driver(settings)
+    check_measuring(settings)
+    for text in settings.require:
+        parse_threshold(text)
     return settings

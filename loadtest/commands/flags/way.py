@@ -58,6 +58,10 @@ def check_driver(settings: Settings) -> None:
         f"--connections {settings.connections}: --driver {name} has a thread and a connection for each client, so that "
         f"{settings.clients} clients can't share them; leave it out, or use another driver",
     )
+    others = _either(other for other, each in LIBRARIES.items() if each.lasting is not None)
+    refuse(
+        settings.reconnect and library.lasting is None, f"--driver {name} can't do --reconnect: use --driver {others}"
+    )
     for ability, flag in _needed(settings):
         others = _either(other for other, each in LIBRARIES.items() if ability in each.can)
         refuse(ability not in library.can, f"--driver {name} can't do {flag}: use --driver {others}")

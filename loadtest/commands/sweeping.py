@@ -1,0 +1,141 @@
+"""The scenario `sweep`: a closed loop tells the capacity, then open-loop runs at rising shares of it make the curve.
+
+Each step is a run of its own, on one broker for all, so that no step inherits the backlog of the one before. It ends
+after two steps that did not put their rate on. The result's sections are those of the step at the knee.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from loadtest.analysis.knee import find_knees
+from loadtest.analysis.result import describe_scenario
+from loadtest.analysis.thresholds import check_thresholds, parse_threshold
+from loadtest.analysis.workloads import with_failures
+from loadtest.machine.preflight import ADMINISTRATION
+from loadtest.output.progress import Progress
+from loadtest.scenarios.settings import Settings
+from loadtest.urls import with_vhost
+from rabbitry.testing import PrivateNode
+
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+"""Of what the closed loop got through."""
+PUT_ON = 0.97
+"""Share of a step's rate that must have been answered for it to count as put on."""
+KNEE_OF = "p90"
+"""The percentile of the response whose curve is looked at: a short step has too few samples for a steady p99."""
+OVERLOADED = 2
+"""Steps in a row that were not put on, after which no higher one is tried."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of a run."""
+
+    result: Result
+    failures: list[str]
+    """Why it was not all right; empty if it was."""
+    is_interrupted: bool
+
+
+Perform = Callable[[Settings], Performed]
+
+
+def sweep(settings: Settings, words: Sequence[str], progress: Progress, perform: Perform) -> Performed:
+    """All steps, each of them performed."""
+    with _a_broker(settings, progress) as urls:
+        base = replace(settings, urls=urls, require=(), mode="closed", rate=None)
+        progress.say("sweep: a closed loop tells the capacity")
+        closed = perform(base)
+        capacity = _section(closed.result)["rate"]
+        runs, steps = list[Performed](), list[dict[str, Any]]()
+        for share in SHARES if capacity and not closed.failures else ():
+            is_over = [step["put_on"] for step in steps[-OVERLOADED:]] == [False] * OVERLOADED
+            if is_over or [closed, *runs][-1].is_interrupted:
+                break
+            rate = round(share * capacity, 1)
+            progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
+            runs.append(perform(replace(base, mode="paced", rate=rate)))
+            steps.append(_describe_step(share, rate, runs[-1].result))
+    return _join(settings, words, closed, runs, steps)
+
+
+@contextmanager
+def _a_broker(settings: Settings, progress: Progress) -> Iterator[tuple[str, ...]]:
+    """The broker named, or one private node for all steps."""
+    if settings.urls:
+        yield settings.urls
+        return
+    progress.say("starting a private RabbitMQ node")
+    with PrivateNode(connections=settings.connections + settings.servers + ADMINISTRATION) as node:
+        if settings.vhost is not None:
+            make_vhost(node, settings.vhost)
+        yield (with_vhost(node.url, settings.vhost),)
+
+
+def make_vhost(node: PrivateNode, vhost: str) -> None:
+    """Makes a virtual host of our own broker."""
+    node.rabbitmqctl("add_vhost", vhost)
+    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+
+
+# --- what came of it ----------------------------------------------------------------------------------------------
+
+
+def _section(result: Result) -> dict[str, Any]:
+    """What the steps are about: publishing, or RPC where nobody publishes."""
+    section: dict[str, Any] = result["publish"] or result["rpc"]
+    return section
+
+
+def _response(result: Result) -> dict[str, Any]:
+    publish, rpc = result["publish"], result["rpc"]
+    response: dict[str, Any] | None = publish["confirm_latency_ms"] if publish else rpc["latency_ms"]
+    return response or {}
+
+
+def _describe_step(share: float, rate: float, result: Result) -> dict[str, Any]:
+    achieved, resources = _section(result)["rate"] or 0.0, result["resources"]
+    return {
+        "share": share,
+        "rate": rate,
+        "achieved_rate": achieved,
+        "put_on": achieved >= PUT_ON * rate,
+        "response_ms": _response(result),
+        "end_to_end_ms": (result["consume"] or {}).get("end_to_end_latency_ms"),
+        "client_cpu_seconds": resources["client_cpu_seconds"],
+        "broker_cpu_seconds": resources["broker_cpu_seconds"],
+        "verdict": result["verdict"]["status"],
+    }
+
+
+def _join(
+    settings: Settings, words: Sequence[str], closed: Performed, runs: list[Performed], steps: list[dict[str, Any]]
+) -> Performed:
+    """The result of the step at the knee, or of the highest that was put on, with the `sweep` section."""
+    points = [(step["rate"], step["response_ms"].get(KNEE_OF)) for step in steps]
+    knees = find_knees([(rate, latency) for rate, latency in points if latency is not None])
+    put_on = [number for number, step in enumerate(steps) if step["put_on"]]
+    chosen = next(
+        (number for number in put_on if knees and steps[number]["rate"] == knees[0].rate), max(put_on, default=None)
+    )
+    result = dict((closed if chosen is None else runs[chosen]).result)
+    found = [asdict(check) for check in check_thresholds(result, [parse_threshold(text) for text in settings.require])]
+    result |= {
+        "scenario": describe_scenario(settings, words),
+        "requirements": found,
+        "sweep": {
+            "closed_rate": _section(closed.result)["rate"],
+            "steps": steps,
+            "knees": [asdict(knee) for knee in knees],
+            "knee_of": KNEE_OF,
+            "shown_rate": None if chosen is None else steps[chosen]["rate"],
+        },
+    }
+    failed = [*closed.failures, *(text for run in runs for text in run.failures if "lost" in text or "dropped" in text)]
+    return Performed(with_failures(result, failed), failed, any(run.is_interrupted for run in (closed, *runs)))

@@ -1,0 +1,122 @@
+"""What a scenario, a scenario file and the command line ask for, one above the other, as one list of words.
+
+The same flags everywhere: a key of a file or of the catalogue is a flag without its dashes in front, with `_` or `-`.
+What a layer names takes the place of what those below it say, and of what can't go with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Layer = Mapping[str, Sequence[str]]
+"""For each flag, with its dashes, the words that give it."""
+
+_ROLES = ("--producers", "--consumers", "--callers")
+_INSTEAD: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(_ROLES, frozenset({"--clients"})),
+    "--rate": frozenset({"--rate-each", "--mode"}),
+    "--rate-each": frozenset({"--rate", "--mode"}),
+    "--mode": frozenset({"--rate", "--rate-each"}),
+    "--reconnect": frozenset({"--no-reconnect"}),
+    "--no-reconnect": frozenset({"--reconnect"}),
+}
+"""What a flag takes the place of, beside itself."""
+_NOT_IN_FILES = frozenset({"--help", "--list-scenarios", "--json"})
+_TABLES: Mapping[str, Callable[[str], str]] = {"--queue-arg": json.dumps, "--label": str}
+"""Flags of the form K=V, which may be tables; and how a text is written then."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A scenario file as read: the flags of all, and of each workload, by its name."""
+
+    flags: Mapping[str, Any]
+    workloads: Mapping[str, Mapping[str, Any]]
+
+
+def read_file(text: str) -> File:
+    """Reads a TOML scenario file. ValueError if it is none; flags are looked at by `make_layer`."""
+    try:
+        flags = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is no TOML: {error}") from None
+    workloads: dict[str, Mapping[str, Any]] = {}
+    for number, workload in enumerate(_tables(flags, "workload"), 1):
+        name = workload.pop("name", f"workload-{number}")
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 40:
+            raise ValueError(f"[[workload]] name {name!r}: letters, digits, - and _, at most 40")
+        if name in workloads:
+            raise ValueError(f"two workloads are called {name!r}")
+        workloads[name] = workload
+    if faults := _tables(flags, "fault"):
+        flags["fault"] = [_read_fault(each) for each in faults]
+    return File(flags, workloads)
+
+
+def _tables(flags: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Takes out the ``[[key]]`` tables; what is written otherwise under that name stays."""
+    value = flags.get(key)
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        if key == "workload" and value is not None:
+            raise ValueError("write each workload as a table of its own: [[workload]]")
+        return []
+    del flags[key]
+    return value
+
+
+def _read_fault(table: Mapping[str, Any]) -> str:
+    if set(table) != {"at", "action"}:
+        raise ValueError(f'[[fault]] has at and action, such as at = "60s", action = "kill-sockets 10%": {table!r}')
+    return f"{table['at']} {table['action']}"
+
+
+def make_layer(flags: Mapping[str, Any], known: Collection[str]) -> Layer:
+    """The words for each flag. ValueError for a key that is none of the known flags, with the nearest one."""
+    return {flag: words for key, value in flags.items() for flag, words in _spell(key, value, known)}
+
+
+def _spell(key: str, value: Any, known: Collection[str]) -> Iterable[tuple[str, list[str]]]:
+    flag = f"--{key.replace('_', '-')}"
+    if flag not in known or flag in _NOT_IN_FILES:
+        near = difflib.get_close_matches(flag, set(known) - _NOT_IN_FILES, 1)
+        raise ValueError(f"{key!r} is no flag" + (f": {near[0][2:]} is" if near else ""))
+    if isinstance(value, bool):
+        negative = f"--no-{flag[2:]}"
+        if value:
+            yield flag, [flag]
+        elif negative in known:
+            yield negative, [negative]
+        else:
+            yield flag, []
+    elif isinstance(value, Mapping):
+        if flag not in _TABLES:
+            raise ValueError(f"{key!r} takes no table")
+        write = _TABLES[flag]
+        pairs = ((name, write(each) if isinstance(each, str) else json.dumps(each)) for name, each in value.items())
+        yield flag, [f"{flag}={name}={each}" for name, each in pairs]
+    else:
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
+            raise ValueError(f"{key!r} takes a number, a text, or a list of them")
+        yield flag, [f"{flag}={each}" for each in values]
+
+
+def stack(layers: Sequence[Layer], words: Sequence[str]) -> list[str]:
+    """The words of all layers, the lowest first, without what a higher one, or the command line, has instead."""
+    taken = named_in(words)
+    kept = list(words)
+    for layer in reversed(layers):
+        gone = taken.union(*(_INSTEAD.get(flag, ()) for flag in taken))
+        kept = [word for flag, spelled in layer.items() if flag not in gone for word in spelled] + kept
+        taken |= set(layer)
+    return kept
+
+
+def named_in(words: Iterable[str]) -> set[str]:
+    """The flags that a command line names."""
+    return {word.partition("=")[0] for word in words if word.startswith("--")}
