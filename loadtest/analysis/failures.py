@@ -72,7 +72,7 @@ def _losses(result: Result) -> Iterator[str]:
         return
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
-    if result["interrupted"]:
+    if result["interrupted"] or not result.get("complete", True):  # of a lost worker's messages nothing is known
         return
     if consume["lost"] is None:
         yield "whether messages were lost could not be counted"

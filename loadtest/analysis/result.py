@@ -54,6 +54,9 @@ def build_result(
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
+        "complete": True,
+        "workers": None,
+        "control": None,
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
     result["requirements"] = [asdict(finding) for finding in found]
@@ -65,7 +68,7 @@ def build_result(
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
     asked = asdict(settings)
-    for name in ("output", "json", "quiet", "seed", "confirmed"):
+    for name in ("output", "json", "quiet", "seed", "confirmed", "control_url", "token_file", "join_timeout"):
         del asked[name]
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {

@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.commands.exits import Unreachable
+from loadtest.commands.fleeting import perform_fleet
 from loadtest.drivers import LIBRARIES, Library, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
@@ -48,6 +49,9 @@ def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Per
     """
     library, driver = LIBRARIES[settings.driver], load_driver(settings.driver)
     prepare(_demand(settings, library))
+    if settings.processes > 1 or settings.workers:
+        result = perform_fleet(settings, words, progress, _broker)
+        return Performed(result, failures(result), result["interrupted"])
     environment = describe_environment(library.packages, settings.backend)
     run = start_run(settings)
     with progress:
@@ -63,6 +67,7 @@ def _demand(settings: Settings, library: Library) -> Demand:
         client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.urls)) else 0),
         clients=settings.clients + settings.servers,
         has_private_node=not settings.urls,
+        processes=settings.processes,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {"worker": "loadtest.commands.worker", "merge": "loadtest.commands.merge"}
 """Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""
 
 

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from loadtest.drivers.base import Connection, Session
 from loadtest.execution.caller import serve
+from loadtest.execution.company import Company
 from loadtest.execution.crowd import Crowd
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import Queues
@@ -51,13 +52,22 @@ class Conductor:
     """Conducts one run."""
 
     def __init__(
-        self, run: Run, session: Session, urls: Sequence[str], meter: Meter, display: Display, *, is_private: bool
+        self,
+        run: Run,
+        session: Session,
+        urls: Sequence[str],
+        meter: Meter,
+        display: Display,
+        *,
+        is_private: bool,
+        company: Company | None = None,
     ) -> None:
         self._run = run
         self._session = session
         self._urls = urls
         self._meter = meter
         self._is_private = is_private
+        self._company = company
         settings, covers = run.settings, run.measurement.covers
         longest = CONNECT_PATIENCE + settings.warmup + settings.duration + settings.drain
         self._crowd = Crowd(run, session, urls)
@@ -74,8 +84,11 @@ class Conductor:
 
         Cancelled, it drops everything; the run's record then has what was measured.
         """
-        server_properties = await self._queues.declare()
-        self._run.record.broker = describe_broker(server_properties, self._is_private)
+        if self._company is None:
+            server_properties = await self._queues.declare()
+            self._run.record.broker = describe_broker(server_properties, self._is_private)
+        else:
+            await self._company.may_connect()
         bound, thresholds = ABANDONED_BOUND, gc.get_threshold()
         try:
             await self._perform()
@@ -84,8 +97,9 @@ class Conductor:
             gc.unfreeze()
             gc.set_threshold(*thresholds)
             with anyio.move_on_after(bound, shield=True):
-                await self._take_stock()
-                if not self._is_private:  # or they go with the node
+                if self._company is None:
+                    await self._take_stock()
+                if self._company is None and not self._is_private:  # or they go with the node
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
@@ -141,8 +155,9 @@ class Conductor:
     async def _work(self) -> None:
         """Warms up, then measures."""
         run = self._run
+        begun_at = monotonic_ns() if self._company is None else await self._company.may_begin()
         self._begin_phase("warmup")
-        run.work_begun_at = monotonic_ns()
+        run.work_begun_at = begun_at
         run.begin.set()
         await self._pause(run.settings.warmup)
         if not self._run.enough.is_set():
@@ -171,6 +186,8 @@ class Conductor:
         """Waits until everything confirmed was received, or the queues are empty, or time is up."""
         run = self._run
         self._begin_phase("drain")
+        if self._company is not None:
+            return await self._company.may_close(self._is_settled)
         began = monotonic()
         received, stalled_at = -1, began + STALL
         while not self._is_drained():

@@ -23,7 +23,7 @@ from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
-from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.settings import Role, Settings
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
@@ -120,19 +120,20 @@ class Run:
         """
         record, plan = self.record, self.plan
         sent = [account.sent for account in record.ledger.accounts]
-        record.published_as_planned = self._compare(plan.publishing, sent, ("confirm", "lag"))
-        record.called_as_planned = self._compare(plan.calling, record.calls_made, ("rpc",))
+        record.published_as_planned = self._compare(Role.PRODUCER, plan.publishing, sent, ("confirm", "lag"))
+        record.called_as_planned = self._compare(Role.CALLER, plan.calling, record.calls_made, ("rpc",))
 
     def _compare(
-        self, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]
+        self, role: Role, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]
     ) -> Planned | None:
         if schedules is None or not self.work_begun_at:
             return None
         end = self.sending_ends
         planned = skipped = 0
         points = max(1, MOST_POINTS // len(schedules)) if schedules else 1
-        for index, (schedule, did) in enumerate(zip(schedules, done, strict=True)):
-            start = self.start_of(index)
+        here = self.plan.placed(role)  # of several processes, each has its own
+        for index in here:
+            schedule, did, start = schedules[index], done[index], self.start_of(index)
             asked = schedule.planned(start, end)
             planned += asked
             skipped += asked - did

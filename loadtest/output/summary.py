@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
+from loadtest.analysis.fleet import why_not_complete
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
@@ -104,9 +105,11 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     )
     if result["interrupted"]:
         yield "[bold yellow]interrupted[/]: this is what was measured until then"
+    for text in why_not_complete(result):
+        yield f"[bold red]incomplete[/]: {escape(text)}"
     if failures:
         yield f"[bold red]failed[/]: {'; '.join(failures)}"
-    elif not result["interrupted"]:
+    elif not result["interrupted"] and result.get("complete", True):
         yield "[bold green]ok[/]: no connection failed, nothing was lost"
     if found := blemishes(result):
         yield f"[bold yellow]but[/]: {'; '.join(found)}"

@@ -50,6 +50,13 @@ class Choices:
     driver: str = "rabbitry"
     handshakes: int = 200
 
+    processes: int = 1
+    workers: int = 0
+    """How many workers join from elsewhere; 0 for a run of this machine's own processes."""
+    control_url: str | None = None
+    token_file: Path | None = None
+    join_timeout: float = 60.0
+
     require: Sequence[str] = ()
     """What the result must reach, as it was written."""
     output: Path | None = None

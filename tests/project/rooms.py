@@ -50,6 +50,7 @@ ROOMS = (
     "loadtest.metrics",
     "loadtest.machine",
     "loadtest.execution",
+    "loadtest.fleet",
     "loadtest.analysis",
     "loadtest.output",
     "loadtest.commands",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from loadtest.analysis.thresholds import parse_threshold
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
+from loadtest.commands.flags.fleet import add_fleet, check_fleet
 from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
@@ -27,8 +28,8 @@ def make_parser() -> Parser:
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
         epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load not put on, 2 wrong usage, 3 a "
-        "requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and "
-        "m, sizes kB and KiB, durations ms, s, m and h.",
+        "requirement not reached, 4 no broker, 5 incomplete (a worker was lost), 130 interrupted (and what "
+        "was measured is reported). Numbers take k and m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
     add_clients(parser)
@@ -36,6 +37,7 @@ def make_parser() -> Parser:
     add_load(parser)
     add_broker(parser)
     add_way(parser)
+    add_fleet(parser)
     add_results(parser)
     return parser
 
@@ -51,6 +53,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         given["urls"] = given.pop("url")
         settings = complete(Asked(**given), environment)
         check_driver(settings)
+        check_fleet(settings)
         for text in settings.require:
             parse_threshold(text)
     except ValueError as error:
