@@ -42,6 +42,16 @@ def parse_rate(text: str) -> float:
     return rate
 
 
+def parse_share(text: str) -> float:
+    """A share from ``0.5`` or ``50%``, above 0 and at most 1; ValueError for anything else."""
+    number, percent, rest = text.strip().partition("%")
+    match = _QUANTITY.fullmatch(number)
+    share = float(match[1]) / (100 if percent else 1) if match and not match[2] and not rest else 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"{text!r} is no share above 0 and at most 1 (write for example 0.5, 50%)")
+    return share
+
+
 def format_count(value: float) -> str:
     """``12,345``; one decimal only where the number is small and broken."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"

@@ -72,6 +72,10 @@ class Facts:
     """Whether they did so by more than what may be on its way."""
     queues: int = 0
     prefetch: int = 0
+    shared_cores: float = 1.0
+    """Which part of the generator's own cores is the broker's, too; of several processes the largest."""
+    all_in_flight: int = 0
+    """Publishes and calls that can be in flight at once, in any loop."""
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -111,7 +115,7 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         skipped=0 if planned is None else planned.skipped,
         blocked_seconds=record.blocked_seconds.get("measure"),
         all_dropped=0 < tally.connected <= tally.dropped,
-        in_flight=settings.producers * settings.window + settings.callers if settings.loop == "closed" else None,
+        in_flight=_in_flight(settings) if settings.loop == "closed" else None,
         rates=[(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
         connections=[row["connections"] for row in rows],
         confirmed_rate=work.counts["confirmed"] / seconds,
@@ -120,7 +124,13 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         is_backlog_growing=growth > max(GROWN, GROWING * work.counts["confirmed"]),
         queues=settings.queues,
         prefetch=settings.prefetch,
+        shared_cores=max(cost.shared_cores for cost in costs),
+        all_in_flight=_in_flight(settings),
     )
+
+
+def _in_flight(settings: Settings) -> int:
+    return settings.producers * settings.window + settings.callers
 
 
 def _drains(settings: Settings) -> bool:

@@ -124,6 +124,7 @@ def _calling(result: Result) -> Iterator[str]:
 
 def _plan(result: Result, section: Section, text: str) -> Iterator[str]:
     planned, skipped = section["planned"], section["skipped"]
-    seconds = sum(phase["seconds"] for phase in result["phases"] if phase["name"] in ("warmup", "measure"))
+    phases = {phase["name"]: phase["seconds"] for phase in result["phases"]}
+    seconds = phases.get("settle", phases.get("warmup", 0.0)) + phases.get("measure", 0.0)
     if planned and _is_much(skipped, planned) and skipped * seconds > planned * MOMENT:
         yield f"the load was not put on: {planned - skipped:,} of {planned:,} planned {text}"

@@ -1,11 +1,12 @@
 """The result file, schema 1: fixed names, units in the names, null for what did not run or can't be told.
 
-Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked
-+ returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left
-behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor
-time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one
-RPC replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
-publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`.
+Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked +
+returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left behind:
+`backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor time are
+of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one RPC
+replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
+publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`; where the
+rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from loadtest.analysis.capacity import judge_both
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
 from loadtest.analysis.thresholds import check_thresholds, parse_threshold
@@ -54,6 +56,7 @@ def build_result(
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
+        "capacity": None,
         "complete": True,
         "workers": None,
         "control": None,
@@ -61,7 +64,11 @@ def build_result(
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
     result["requirements"] = [asdict(finding) for finding in found]
     # (what was put on and counted is judged as the result tells it)
-    result["verdict"] = asdict(judge(gather_facts(settings, record), failures(result)))
+    facts = gather_facts(settings, record)
+    verdict = judge(facts, failures(result))
+    if record.capacity is not None:
+        result["capacity"], verdict = judge_both(record.capacity, facts, verdict)
+    result["verdict"] = asdict(verdict)
     return result
 
 

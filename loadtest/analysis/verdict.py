@@ -27,7 +27,8 @@ LAG_SHARE = 0.1
 ACHIEVED = 0.99
 COLLECTING = 0.05
 STOLEN = 0.02
-FOREIGN = 0.2
+FOREIGN = 0.15
+"""Share of all cores that others may use: half a core beside a run on two is more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,11 @@ def judge(facts: Facts | None, failures: Sequence[str] = ()) -> Verdict:
         return Verdict("failed" if failed else "inconclusive", [*failed, "nothing was measured"])
     backlog = list(_backlog(facts))
     unsteady = list(find_unsteadiness(facts.rates, facts.connections))
-    generator, broker, doubts = list(_generator(facts)), list(_broker(facts)), list(_doubts(facts))
+    generator, broker, doubts = (
+        list(find_generator_limits(facts)),
+        list(find_broker_limits(facts)),
+        list(find_doubts(facts)),
+    )
     evidence = [*failed, *backlog, *unsteady, *generator, *broker, *doubts, *_shortfall(facts), *_timers(facts)]
     if failed:
         return Verdict("failed", evidence)
@@ -71,7 +76,8 @@ def _backlog(facts: Facts) -> Iterator[str]:
         )
 
 
-def _generator(facts: Facts) -> Iterator[str]:
+def find_generator_limits(facts: Facts) -> Iterator[str]:
+    """In which ways this program was at its limit, in sentences."""
     if facts.client_share > BUSY:
         yield f"generator: its process used {facts.client_share:.0%} of a core (limit {BUSY:.0%})"
     if facts.lateness is not None:
@@ -93,7 +99,8 @@ def _generator(facts: Facts) -> Iterator[str]:
         yield f"generator: {pause} exceeds the response time's p99 of {response:.1f} ms"
 
 
-def _broker(facts: Facts) -> Iterator[str]:
+def find_broker_limits(facts: Facts) -> Iterator[str]:
+    """In which ways the broker was at its limit."""
     if facts.broker_share is not None:
         left, queues = facts.broker_cores, facts.queues
         used = f"{facts.broker_share:.2f} of the {left:.2f} cores that the generator left it"
@@ -106,7 +113,8 @@ def _broker(facts: Facts) -> Iterator[str]:
         yield f"broker: it blocked publishers for {facts.blocked_seconds:.1f} s (an alarm)"
 
 
-def _doubts(facts: Facts) -> Iterator[str]:
+def find_doubts(facts: Facts) -> Iterator[str]:
+    """What leaves it open who was the limit."""
     if facts.all_dropped:
         yield "doubt: every connection was lost before the end"
     if facts.stolen_share > STOLEN:

@@ -11,9 +11,11 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import anyio
+import psutil
 from anyio.abc import TaskStatus
 
 from loadtest.analysis.fleet import add_fleet
@@ -25,7 +27,7 @@ from loadtest.drivers.base import Connection, Driver, Session
 from loadtest.execution.conductor import CONNECT_PATIENCE, STOCK_BOUND
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import QueueRefused, Queues
-from loadtest.execution.state import Run, start_run
+from loadtest.execution.state import start_run
 from loadtest.fleet.bus import COORDINATOR, Bus, BusLost, PlaceTaken, coordinators_address, open_bus
 from loadtest.fleet.coordinator import BrokenOff, Coordinator, Interrupted, Refused
 from loadtest.fleet.messages import FROM_WORKERS, Hello
@@ -33,8 +35,10 @@ from loadtest.fleet.parts import CoordinatorPart, Part, WorkerPart, write_part
 from loadtest.fleet.pooling import pool
 from loadtest.fleet.processes import Processes
 from loadtest.fleet.seal import Seal
+from loadtest.fleet.seeking import LedRun
 from loadtest.machine.environment import describe_broker, describe_environment
 from loadtest.machine.preflight import Refused as MachineRefused
+from loadtest.machine.resources import Meter
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 from rabbitry.broker import Broker
@@ -49,6 +53,9 @@ class Provided(Protocol):
 
     @property
     def urls(self) -> tuple[str, ...]: ...
+
+    @property
+    def process(self) -> psutil.Process | None: ...
 
     @property
     def is_private(self) -> bool: ...
@@ -74,11 +81,17 @@ def perform_fleet(settings: Settings, words: Sequence[str], progress: Progress, 
     driver = load_driver(settings.driver)
     token = _token(settings, progress)
     environment = describe_environment(LIBRARIES[settings.driver].packages, settings.backend)
-    leader = _Leader(start_run(settings), driver, progress, token, words, environment)
+    leader = _Leader(_start(settings), driver, progress, token, words, environment)
     with progress:
         anyio.run(leader.lead, provide, backend=settings.backend)
     assert leader.own is not None
     return fleet_result(settings, leader.workers, leader.own)
+
+
+def _start(settings: Settings) -> LedRun:
+    """A run that stands for all workers, with a name of its own."""
+    alone = start_run(settings)
+    return LedRun(settings, alone.plan, datetime.fromisoformat(alone.record.started_at))
 
 
 def fleet_result(settings: Settings, workers: Sequence[WorkerPart], own: CoordinatorPart | None) -> dict[str, Any]:
@@ -109,7 +122,7 @@ class _Leader:
 
     def __init__(
         self,
-        run: Run,
+        run: LedRun,
         driver: Driver,
         progress: Progress,
         token: str,
@@ -126,6 +139,7 @@ class _Leader:
         self._environment = environment
         self._coordinator: Coordinator | None = None
         self._broker: dict[str, Any] = {}
+        self._is_silent = False
 
     async def lead(self, provide: Provide) -> None:
         """The whole run. What it raises is in no group."""
@@ -175,12 +189,13 @@ class _Leader:
             workers=settings.workers or settings.processes,
             address=control.address,
             display=self._progress,
+            meter=Meter(broker.process),
         )
 
         def connect() -> AbstractAsyncContextManager[Connection]:
             return session.connect(broker.urls[0], f"{run.plan.prefix} administrator")
 
-        longest = CONNECT_PATIENCE + settings.warmup + settings.duration + settings.drain
+        longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
         queues = Queues(run, connect, longest=longest)
         has_queues = False
         try:
@@ -199,7 +214,7 @@ class _Leader:
             with anyio.move_on_after(STOCK_BOUND, shield=True):
                 if coordinator.began_at is not None:
                     await self._take_stock(coordinator, connect)
-                if has_queues and not broker.is_private:
+                if has_queues and not broker.is_private and not self._is_silent:
                     await queues.delete()
                 if coordinator.began_at is not None:
                     self._close_the_books(coordinator)
@@ -215,7 +230,9 @@ class _Leader:
         run.record = pooled.record
         run.record.errors, run.record.is_interrupted = own_errors, is_interrupted
         missing = run.record.ledger.balance().missing
-        await Leftovers(run, connect).take_stock()
+        leftovers = Leftovers(run, connect)
+        await leftovers.take_stock()
+        self._is_silent = leftovers.is_silent
         stock = run.record.stock
         if stock is not None and len(self.workers) < coordinator.roster.expected:
             # what the lost one received nobody knows: then only nothing missing says that nothing is lost

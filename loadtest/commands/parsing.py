@@ -70,12 +70,13 @@ def number(*, least: int = 1, most: float = inf) -> dict[str, Any]:
     return {"type": typed(parse), "metavar": "N"}
 
 
-def duration(text: str, default: float, *, positive: bool = False) -> dict[str, Any]:
-    """The options of a flag that takes seconds."""
+def duration(text: str, default: float | None, *, positive: bool = False) -> dict[str, Any]:
+    """The options of a flag that takes seconds. Without a default of its own the text says what follows from what."""
 
     def parse(value: str) -> float:
         seconds = units.parse_duration(value)
         refuse(positive and not seconds, "it must be above 0")
         return seconds
 
-    return {"type": typed(parse), "metavar": "S", "default": default, "help": f"{text} (default {default:g} s)"}
+    told = text if default is None else f"{text} (default {default:g} s)"
+    return {"type": typed(parse), "metavar": "S", "default": default, "help": told}

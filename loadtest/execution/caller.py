@@ -19,7 +19,7 @@ from loadtest.scenarios.plan import Place
 
 async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Calls from the begin until the run stops, then stays connected until it is over."""
-    pace = Pace(run, place.index, run.plan.calling)
+    pace = Pace(run, place)
     calls_made = run.record.calls_made
     async with connection.caller() as caller:
         attendance.arrive()
@@ -65,7 +65,7 @@ def _time_call(run: Run, intended: int, sent: int) -> None:
     now = monotonic_ns()
     latencies = run.measurement.latencies(intended, now)
     latencies.rpc.record(now - intended)
-    if run.plan.calling is not None:
+    if run.settings.loop == "open":
         latencies.rpc_service.record(now - sent)
 
 

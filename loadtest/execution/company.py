@@ -23,6 +23,12 @@ class Company(Protocol):
         """
         ...
 
+    async def may_measure(self, begin_phase: Callable[[str], None]) -> None:
+        """Paces as whoever seeks the rate for all has it, in the phases that he names; returns when the measurement
+        begins.
+        """
+        ...
+
     async def may_close(self, is_settled: Callable[[], bool]) -> None:
         """Returns when nothing is on its way any more, in any process, or it is no use to wait for it.
 

@@ -1,4 +1,4 @@
-"""Leads a run through its phases: connect, warmup, measure, drain, close.
+"""Leads a run through its phases: connect, warmup, measure, drain, close; between, if asked, it seeks its rate.
 
 It alone moves the run's state on. However a run ends (time, Ctrl-C, the last client gone), producers stop first,
 consumers take what is left, everybody hands back what they hold, and only then stock is taken: so the ledger closes.
@@ -21,6 +21,7 @@ from loadtest.execution.crowd import Crowd
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import Queues
 from loadtest.execution.sampler import Display, Sampler
+from loadtest.execution.seeking import Seeker
 from loadtest.execution.state import Run
 from loadtest.machine.environment import describe_broker
 from loadtest.machine.probe import CollectorPauses, LoopProbe
@@ -32,6 +33,8 @@ ENOUGH_TO_WEIGH = 1000
 """Connections below which this process's memory grows by its allocator's steps rather than by theirs."""
 CONNECT_PATIENCE = 60.0
 """Seconds without any new connection after which those still missing count as failed."""
+SETTLING, LONGEST_SETTLING = 0.1, 1.0
+"""The part of the measured time, and the seconds at most, for which a rate that was found runs before that."""
 INTERRUPTED_DRAIN = 3.0
 """Seconds of draining, at most, after an interrupt."""
 STALL = 2.0
@@ -69,7 +72,7 @@ class Conductor:
         self._is_private = is_private
         self._company = company
         settings, covers = run.settings, run.measurement.covers
-        longest = CONNECT_PATIENCE + settings.warmup + settings.duration + settings.drain
+        longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
         self._crowd = Crowd(run, session, urls)
         self._queues = Queues(run, self._open_connection, longest=longest)
         self._leftovers = Leftovers(run, self._open_connection)
@@ -99,7 +102,10 @@ class Conductor:
             with anyio.move_on_after(bound, shield=True):
                 if self._company is None:
                     await self._take_stock()
-                if self._company is None and not self._is_private:  # or they go with the node
+                # (a private node's go with it, those of a silent broker expire, and those of several processes are left
+                # to whoever leads)
+                is_ours = self._company is None and not self._is_private
+                if is_ours and not self._leftovers.is_silent:
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
@@ -153,16 +159,31 @@ class Conductor:
             await anyio.sleep(0.02)
 
     async def _work(self) -> None:
-        """Warms up, then measures."""
+        """Warms up, seeks the rate if it is to, then measures."""
         run = self._run
         begun_at = monotonic_ns() if self._company is None else await self._company.may_begin()
         self._begin_phase("warmup")
         run.work_begun_at = begun_at
         run.begin.set()
-        await self._pause(run.settings.warmup)
+        if run.settings.mode == "both":
+            await self._seek()
+        else:
+            await self._pause(run.settings.warmup)
         if not self._run.enough.is_set():
             await self._measure()
         run.stop()
+
+    async def _seek(self) -> None:
+        """Finds the rate that can be kept up, and lets all pace at the share of it that is to be measured."""
+        if self._company is not None:
+            return await self._company.may_measure(self._begin_phase)
+        run = self._run
+        seeker = Seeker(run, self._meter, self._begin_phase)
+        rate = await seeker.seek()
+        if not run.enough.is_set():
+            self._begin_phase("settle")
+            run.begin_leg(seeker.make_leg(rate, is_planned=True))
+            await self._pause(min(LONGEST_SETTLING, SETTLING * run.settings.duration))
 
     async def _measure(self) -> None:
         run, meter = self._run, self._meter

@@ -23,6 +23,8 @@ RECOUNT_BOUND = 6.0
 """Seconds until the counts must agree."""
 STALL = 1.5
 """Seconds without a message after which a queue is believed to be empty, whatever was counted."""
+SILENCE_BOUND = 8.0
+"""Seconds for a new connection, and for each of its answers, after which the broker is believed to answer no more."""
 _QUEUES_AT_A_TIME = 200
 _PREFETCH = 1000
 
@@ -39,12 +41,25 @@ class Leftovers:
         self._options = run.consumer_options(prefetch=_PREFETCH, ack_every=1)
         self._counts: dict[str, int | None] = {}
         self._looked_at = 0
+        self.is_silent = False
+        """Whether the broker answered nothing at all, so that there is no use in asking it for more."""
 
     async def recount(self) -> int | None:
         """How many messages are ready in the queues; None, and an error noted, if the broker doesn't say."""
+        self.is_silent = False
+        with anyio.CancelScope() as patience:
+            patience.deadline = anyio.current_time() + SILENCE_BOUND
+            return await self._count_each(patience)
+        self.is_silent = True
+        self._record.errors.note_name("BrokerSilent (counting)", f"it did not answer within {SILENCE_BOUND:g} s")
+        return None
+
+    async def _count_each(self, patience: anyio.CancelScope) -> int | None:
+        """Has the patience begin anew with each answer."""
         try:
             async with self._connect() as connection, connection.administrator() as administrator:
                 for queue in self._queues:
+                    patience.deadline = anyio.current_time() + SILENCE_BOUND
                     count = await administrator.count_messages(queue)
                     if count is None and self._counts.get(queue, 0) is not None:
                         self._record.errors.note_name("QueueGone", f"{queue} was deleted, and what was in it is gone")

@@ -24,7 +24,7 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
     settings = run.settings
     options = ProducerOptions(window=settings.window, persistent=not settings.transient, mandatory=settings.mandatory)
     production = _Production(run, place.index)
-    pace = Pace(run, place.index, run.plan.publishing)
+    pace = Pace(run, place)
     tally = run.record.tally
     try:
         async with connection.producer(place.queue, options, production.settle) as producer:
@@ -67,7 +67,7 @@ class _Production:
         self._measurement = run.measurement
         self._make_body = run.bodies
         self._is_one_by_one = run.settings.window == 1
-        self._is_paced = run.plan.publishing is not None
+        self._is_paced = run.settings.loop == "open"
         self._in_flight: dict[int, Token] = {}
 
     async def publish(self, producer: Producer, intended: int) -> None:

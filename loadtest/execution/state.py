@@ -17,12 +17,13 @@ import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
 from loadtest.execution.body import make_body_maker
+from loadtest.execution.leg import Leg, Schedules
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.plan import Plan, make_plan
-from loadtest.scenarios.schedule import NANOSECONDS, Schedule
+from loadtest.scenarios.schedule import NANOSECONDS
 from loadtest.scenarios.settings import Role, Settings
 
 MOST_POINTS = 200_000
@@ -58,6 +59,10 @@ class Run:
             plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
         )
         self.timetable = Timetable()
+        self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
+        """How clients pace now."""
+        self.doing = ""
+        """What is going on within the phase, for people; empty if there is nothing to add."""
 
         self.began_at = 0
         """When the first phase began, in nanoseconds of the monotonic clock."""
@@ -108,32 +113,46 @@ class Run:
         """Seconds since the run began, of a moment of the monotonic clock."""
         return (now - self.began_at) / NANOSECONDS
 
+    def begin_leg(self, leg: Leg) -> None:
+        """Changes the pace: whoever sleeps until something that was due in the leg before is woken."""
+        self.leg = leg
+        self.timetable.rouse()
+
     def start_of(self, index: int) -> int:
-        """When the producer or caller of that number starts to work."""
-        return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS)
+        """When the producer or caller of that number starts to work, in the current leg."""
+        start = self.leg.start
+        return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS) if start is None else start
 
     def compare_with_plan(self) -> None:
         """Notes in the record how much of the schedules was done until sending ended.
 
         What was due and never sent has waited until then, and that is its latency: without it, percentiles would be
-        those of the messages that got through.
+        those of the messages that got through. What was asked for on the way to the rate is no part of it.
         """
-        record, plan = self.record, self.plan
+        record, leg = self.record, self.leg
         sent = [account.sent for account in record.ledger.accounts]
-        record.published_as_planned = self._compare(Role.PRODUCER, plan.publishing, sent, ("confirm", "lag"))
-        record.called_as_planned = self._compare(Role.CALLER, plan.calling, record.calls_made, ("rpc",))
+        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, ("confirm", "lag"))
+        calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc",))
+        record.published_as_planned, record.called_as_planned = publishing, calling
 
     def _compare(
-        self, role: Role, schedules: Sequence[Schedule] | None, done: Sequence[int], kinds: Sequence[str]
+        self,
+        role: Role,
+        schedules: Schedules,
+        before: Sequence[int] | None,
+        done: Sequence[int],
+        kinds: Sequence[str],
     ) -> Planned | None:
+        if not self.leg.is_planned:
+            return Planned(0, 0)
         if schedules is None or not self.work_begun_at:
             return None
         end = self.sending_ends
         planned = skipped = 0
         points = max(1, MOST_POINTS // len(schedules)) if schedules else 1
-        here = self.plan.placed(role)  # of several processes, each has its own
-        for index in here:
+        for index in self.plan.placed(role):  # of several processes, each has its own
             schedule, did, start = schedules[index], done[index], self.start_of(index)
+            did -= before[index] if before is not None else 0
             asked = schedule.planned(start, end)
             planned += asked
             skipped += asked - did

@@ -27,7 +27,7 @@ class Timetable:
         self._woken = False
 
     async def sleep_until(self, when: int) -> None:
-        """Returns at or soon after that time, or as soon as `wake_everyone` was called. Cancelling it is harmless."""
+        """Returns at or soon after that time, or as soon as somebody else wakes it. Cancelling it is harmless."""
         if self._woken:
             return
         event = anyio.Event()
@@ -39,6 +39,10 @@ class Timetable:
     def wake_everyone(self) -> None:
         """Ends all sleeping, now and from now on."""
         self._woken = True
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Ends all sleeping now: whoever wakes before its time finds out why."""
         for _, _, event in self._heap:
             event.set()
         self._heap.clear()
@@ -49,7 +53,7 @@ class Timetable:
             now = monotonic_ns()
             while self._heap and self._heap[0][0] <= now:
                 heappop(self._heap)[2].set()
-            pause = (self._heap[0][0] - now) / 1e9 if self._heap else _IDLE
+            pause = min(_IDLE, (self._heap[0][0] - now) / 1e9) if self._heap else _IDLE
             with anyio.CancelScope() as self._sleep:
                 await anyio.sleep(pause)
             self._sleep = None

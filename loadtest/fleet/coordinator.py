@@ -7,17 +7,20 @@ which goes with its connection, by the end of its process where that is ours, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from time import monotonic, monotonic_ns, process_time
 from typing import Any
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
 
+from loadtest.execution.conductor import LONGEST_SETTLING, SETTLING
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.sampler import Display
-from loadtest.execution.state import Run
 from loadtest.fleet import messages as said
 from loadtest.fleet.bus import Bus, BusLost, Gone
 from loadtest.fleet.clocks import EXCHANGES, Exchange, estimate, known_as_equal
@@ -26,8 +29,9 @@ from loadtest.fleet.members import Member, Roster
 from loadtest.fleet.parts import CoordinatorPart, WorkerPart
 from loadtest.fleet.processes import Processes
 from loadtest.fleet.seal import Seal
+from loadtest.fleet.seeking import FleetMeter, FleetSeeker, LedRun, Order, wait_or_end
 from loadtest.fleet.sharing import digest_of, share
-from loadtest.metrics.tally import Tally
+from loadtest.machine.resources import Meter
 from loadtest.metrics.timeline import Row, Timeline
 
 BEAT = 1.0
@@ -65,7 +69,9 @@ class BrokenOff(Exception):
 class Coordinator:
     """Leads one run of several workers."""
 
-    def __init__(self, run: Run, bus: Bus, seal: Seal, *, workers: int, address: str, display: Display) -> None:
+    def __init__(
+        self, run: LedRun, bus: Bus, seal: Seal, *, workers: int, address: str, display: Display, meter: Meter
+    ) -> None:
         self.roster = Roster(workers)
         self.began_at: float | None = None
         """When connecting began, by this process's clock."""
@@ -74,6 +80,8 @@ class Coordinator:
         self._seal = seal
         self._address = address
         self._display = display
+        self._meter = meter
+        self._ordered_phase = "warmup"
         self._version = program_version()
         self._host = identify_host(seal)
         self._changed = anyio.Event()
@@ -168,6 +176,8 @@ class Coordinator:
     def _on_beat(self, member: Member, beat: said.Beat) -> None:
         if beat.phase:
             member.beat = beat
+            self._run.record.tally = self.roster.sum_tally()
+            self._run.record.ledger.unique = sum(each.beat.unique for each in self.roster)
 
     def _on_leaving(self, member: Member, leaving: said.Leaving) -> None:
         member.status, member.reason = "left", leaving.reason
@@ -224,6 +234,8 @@ class Coordinator:
         """Connecting, the work and its end; returns when all results are there, or those of the survivors."""
         await self._connect()
         await self._begin()
+        if self._run.settings.mode == "both":
+            await self._seek()
         await self._watch()
         await self._drain(leftovers)
         await self._collect()
@@ -247,10 +259,47 @@ class Coordinator:
                 member.status = "working"
         self._has_begun = True
 
+    async def _seek(self) -> None:
+        """Finds the rate that all together can keep up, and has them measure at the share of it."""
+        run = self._run
+        meter = FleetMeter(self._meter, lambda: sum(member.beat.cpu_seconds for member in self.roster))
+        seeker = FleetSeeker(run, meter, self._order_phase)
+        async with anyio.create_task_group() as tg:
+            orders, ordered = anyio.create_memory_object_stream[Order](math.inf)
+            run.on_leg = lambda leg: orders.send_nowait(seeker.order_of(leg, self._ordered_phase))
+            tg.start_soon(self._pass_on, ordered)
+            rate = await seeker.seek()
+            if not run.enough.is_set():
+                self._order_phase("settle")
+                run.begin_leg(seeker.make_leg(rate, is_planned=True))
+                await wait_or_end(run, min(LONGEST_SETTLING, SETTLING * run.settings.duration))
+            run.on_leg = None
+            orders.close()
+        if not run.enough.is_set():
+            at = self._soon()
+            for member in self.roster.present:
+                await self._tell(member, said.Measure(at=self._at_member(member, at)))
+
+    def _order_phase(self, name: str) -> None:
+        """What is ordered from now on belongs to that phase; a closed loop begins with its phase alone."""
+        self._ordered_phase = name
+        if name == "closed" and self._run.on_leg is not None:
+            self._run.on_leg(self._run.leg)
+
+    async def _pass_on(self, ordered: MemoryObjectReceiveStream[Order]) -> None:
+        async with ordered:
+            async for order in ordered:
+                for member in self.roster.present:
+                    start = self._at_member(member, order.start)
+                    try:
+                        await self._tell(member, said.Pace(**asdict(order) | {"start": start}))
+                    except BusLost:
+                        return self._run.enough.set()  # whoever says the next word hears of it
+
     async def _watch(self) -> None:
         """Returns when all who are left have ended the measurement."""
         settings = self._run.settings
-        longest = settings.warmup + settings.duration + 60.0
+        longest = settings.warmup + settings.duration + 60.0  # (a search has ended)
 
         def is_over() -> bool:
             return all(member.beat.phase in ("drain", "close") for member in self.roster.present)
@@ -324,6 +373,7 @@ class Coordinator:
             words=list(words),
             environment=environment,
             broker=broker,
+            capacity=run.record.capacity,
             is_interrupted=run.record.is_interrupted,
             members=[member.describe() for member in self.roster],
             control={
@@ -374,7 +424,6 @@ class Coordinator:
         run = self._run
         if self.began_at is None:
             return
-        run.record.tally = self.roster.sum_tally()
         phase = next((member.beat.phase for member in self.roster.present if member.beat.phase), "")
         if phase and phase != run.record.phases[-1].name:
             run.end_phase()
@@ -382,10 +431,6 @@ class Coordinator:
         now = run.seconds_at(monotonic_ns())
         self._timeline.add(now, run.record.phases[-1].name, run.record.tally, ())
         self._display.update(run, self._rows[-1], now)
-
-    def forget_what_was_shown(self) -> None:
-        """The record begins anew: what was told on the way is not what was measured."""
-        self._run.record.tally = Tally()
 
     # --- what it is made of -----------------------------------------------------------------------------------------
 

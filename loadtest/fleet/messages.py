@@ -86,6 +86,8 @@ class Beat:
     consumers: int = 0
     unique: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    """Processor time that its process has used."""
     late_ms: float = 0.0
     """How late this beat is."""
 
@@ -166,6 +168,27 @@ class Begin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How to pace from now on, while the rate is sought; as `loadtest.fleet.seeking.Order` has it, with the start on
+    the worker's own clock.
+    """
+
+    phase: str
+    number: int
+    rate: float | None
+    start: int
+    is_paused: bool
+    is_planned: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """The rate is found: measure from that moment of the worker's own clock on."""
+
+    at: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lead:
     """A sign of life."""
 
@@ -192,7 +215,7 @@ class Goodbye:
 
 FROM_WORKERS: Sequence[type[Any]] = (Hello, Join, Echo, Prepared, Refusal, Ready, Beat, Leaving, Chunk)
 FROM_COORDINATOR: Sequence[type[Any]] = (
-    Challenge, Welcome, TurnedAway, Probe, Prepare, Connect, Begin, Lead, Stop, Close, Received, Goodbye
+    Challenge, Welcome, TurnedAway, Probe, Prepare, Connect, Begin, Pace, Measure, Lead, Stop, Close, Received, Goodbye
 )  # fmt: skip
 _KINDS = {kind.__name__: kind for kind in (*FROM_WORKERS, *FROM_COORDINATOR)}
 

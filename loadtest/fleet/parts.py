@@ -82,6 +82,8 @@ class CoordinatorPart:
     words: Sequence[str] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     broker: Mapping[str, Any] = field(default_factory=dict)
+    capacity: Mapping[str, Any] | None = None
+    """What the search for the rate came to, if there was one."""
     stock: Mapping[str, Any] | None = None
     errors: Mapping[str, Any] = field(default_factory=dict)
     is_interrupted: bool = False

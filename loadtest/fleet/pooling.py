@@ -55,6 +55,7 @@ def pool(workers: Sequence[WorkerPart], own: CoordinatorPart | None) -> Pooled:
     if own is not None:
         whole.broker = dict(own.broker)
         whole.is_interrupted = own.is_interrupted
+        whole.capacity = None if own.capacity is None else dict(own.capacity)
         whole.stock = None if own.stock is None else Stock(**own.stock)
         if own.errors:
             whole.errors.merge(Errors.from_plain(dict(own.errors)))

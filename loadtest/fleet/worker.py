@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, monotonic_ns
+from time import monotonic, monotonic_ns, process_time
 from typing import Any
 
 import anyio
@@ -28,6 +29,7 @@ from loadtest.fleet.crossing import Crossing, CrossingBodies
 from loadtest.fleet.hosts import identify_host, program_version
 from loadtest.fleet.parts import WorkerPart, encode, write_part
 from loadtest.fleet.seal import Seal
+from loadtest.fleet.seeking import Order, follow, wait_or_end
 from loadtest.fleet.segments import producers_by_worker, take_segment
 from loadtest.fleet.sharing import NotAllowed, allow, digest_of, read_shared, share
 from loadtest.machine.environment import describe_environment
@@ -39,8 +41,8 @@ from loadtest.scenarios.settings import Role, Settings
 from loadtest.urls import is_encrypted, redact_in
 
 BEAT = 1.0
-DRAIN_BEAT = 0.2
-"""Seconds between signs of life; while draining, the end waits for what they tell."""
+_BEATS = {"closed": 0.05, "search": 0.05, "settle": 0.2, "drain": 0.2}
+"""Seconds between signs of life, and in phases in which somebody waits for what they tell."""
 SILENT = 10.0
 """Seconds after which a coordinator that says nothing counts as gone."""
 HELLO_EVERY = 0.5
@@ -90,6 +92,7 @@ class Worker:
         self._say = say
         self._changed = anyio.Event()
         self._told: dict[type[Any], Any] = {}
+        self._paces: deque[said.Pace] = deque()
         self._heard_at = monotonic()
         self._has_joined = False
         self._is_gone = ""
@@ -109,7 +112,14 @@ class Worker:
         self._deadline = monotonic() + self._terms.wait + ANSWER
         prepare_ = await self._expect(said.Prepare)
         settings, run = await self._prepare(prepare_, welcome)
-        longest = settings.warmup + settings.duration + settings.drain + MARGIN + len(run.plan.sockets) / 10
+        longest = (
+            settings.warmup
+            + 4 * settings.search
+            + settings.duration
+            + settings.drain
+            + MARGIN
+            + len(run.plan.sockets) / 10
+        )
         self._deadline = monotonic() + longest
         self._run = run
         await self._conduct(settings, run)
@@ -240,6 +250,8 @@ class Worker:
             if self._run is not None:
                 self._run.interrupt()
             return None
+        if isinstance(message, said.Pace):
+            return self._paces.append(message)
         if type(message) in self._told:
             return guard.turn_away("late")
         self._told[type(message)] = message
@@ -253,8 +265,7 @@ class Worker:
         """Tells every second how far it is, until cancelled or nobody is there to hear."""
         due = monotonic()
         while not self._is_gone:
-            is_draining = bool(self._run and self._run.record.phases) and self._phase == "drain"
-            pause = DRAIN_BEAT if is_draining else BEAT
+            pause = _BEATS.get(self._phase, BEAT)
             due = max(monotonic(), due) + pause
             with anyio.move_on_after(pause):
                 await anyio.sleep(pause)
@@ -296,6 +307,7 @@ class Worker:
             consumers=len(run.consumers),
             unique=run.record.ledger.unique,
             counts=run.record.tally.to_plain(),
+            cpu_seconds=process_time(),
             late_ms=round(max(0.0, late_ms), 3),
         )
 
@@ -316,6 +328,23 @@ class Worker:
         await self._sleep_until(begin.at)
         self._start_skew = round((monotonic_ns() - begin.at) / 1e6, 3)
         return begin.at
+
+    async def may_measure(self, run: Run, begin_phase: Callable[[str], None]) -> None:
+        while True:
+            await self._wait_for(
+                lambda: bool(self._paces) or said.Measure in self._told or run.enough.is_set() or bool(self._is_gone)
+            )
+            if run.enough.is_set() or self._is_gone:
+                return
+            while self._paces:
+                pace = self._paces.popleft()
+                if pace.phase != self._phase:
+                    begin_phase(pace.phase)
+                run.begin_leg(follow(run, Order(**vars(pace))))
+            measure: said.Measure | None = self._told.get(said.Measure)
+            if measure is not None:
+                await wait_or_end(run, (measure.at - monotonic_ns()) / 1e9)
+                return
 
     async def may_close(self, run: Run, is_settled: Callable[[], bool]) -> None:
         self._is_settled = is_settled
@@ -398,6 +427,9 @@ class _Company:
 
     async def may_begin(self) -> int:
         return await self._worker.may_begin(self._run)
+
+    async def may_measure(self, begin_phase: Callable[[str], None]) -> None:
+        await self._worker.may_measure(self._run, begin_phase)
 
     async def may_close(self, is_settled: Callable[[], bool]) -> None:
         await self._worker.may_close(self._run, is_settled)

@@ -124,6 +124,8 @@ class Record:
     costs: list[Cost] = field(default_factory=list)
     """What each process used: on which machine it ran, and so which costs may be added up, is not known here."""
     timeline: list[Row] = field(default_factory=list)
+    capacity: dict[str, Any] | None = None
+    """The rate that can be kept up and the steps that led to it, as the result has them; None if it was not sought."""
 
     def merge(self, other: Record) -> None:
         """Adds what another process measured in the same run, at the same time. ValueError if it is another run."""
@@ -151,6 +153,7 @@ class Record:
         self.work = _add_work(self.work, other.work)
         self.costs = [*self.costs, *other.costs]
         self.timeline = join_timelines(self.timeline, other.timeline)
+        self.capacity = self.capacity or other.capacity
 
     def to_plain(self) -> dict[str, Any]:
         """Everything as dictionaries, lists, text and numbers: JSON and msgpack take it as it is."""
@@ -176,6 +179,7 @@ class Record:
             "work": _plain(self.work),
             "costs": [asdict(cost) for cost in self.costs],
             "timeline": [dict(row) for row in self.timeline],
+            "capacity": self.capacity,
         }
 
     @classmethod

@@ -60,7 +60,7 @@ class Progress:
         if self._live is not None:
             self._live.update(render_progress(run, row, now, self._live.console.width), refresh=True)
         elif self._lines is not None:
-            phase = run.record.phases[-1].name
+            phase = _phase(run)
             if phase != self._phase or now >= self._line_due:
                 self._phase, self._line_due = phase, now + LINE_EVERY
                 self._lines.print(", ".join(_line(run, row, now)), markup=False, soft_wrap=True)
@@ -77,12 +77,13 @@ def _render_phase(run: Run, now: float, width: int) -> RenderableType:
     done, total = {
         "connect": (float(tally.connected + tally.failed), float(settings.connections)),
         "warmup": (in_phase, settings.warmup),
+        "search": (in_phase, settings.search),
         "measure": (in_phase, settings.duration),
     }.get(phase.name, (in_phase, 0.0))
     line = Table.grid(padding=(0, 2))
-    room = max(5, min(40, width - 24))
+    room = max(5, min(40, width - 16 - max(8, len(_phase(run)))))
     bar = ProgressBar(total=total, completed=min(done, total), width=room) if total else format_duration(in_phase)
-    line.add_row(Text(f"{phase.name:<8}", style="bold"), bar, Text(format_duration(now), style="dim"))
+    line.add_row(Text(f"{_phase(run):<8}", style="bold"), bar, Text(format_duration(now), style="dim"))
     return line
 
 
@@ -100,11 +101,17 @@ def _render_numbers(run: Run, row: Row | None, *, is_narrow: bool) -> Renderable
 
 
 def _line(run: Run, row: Row | None, now: float) -> Iterator[str]:
-    yield f"{format_duration(now):>9}  {run.record.phases[-1].name:<8}  connections {_connections(run)}"
+    yield f"{format_duration(now):>9}  {_phase(run):<8}  connections {_connections(run)}"
     for label, rate, _, latency in _figures(run, row):
         yield f"{label} {rate} (p99 {format_milliseconds(latency['p99'])})"
     if run.is_blocked:
         yield "blocked by the broker: an alarm"
+
+
+def _phase(run: Run) -> str:
+    """The phase, and what goes on within it: `search: step 4, 12,000/s`."""
+    name = run.record.phases[-1].name
+    return f"{name}: {run.doing}" if run.doing else name
 
 
 def _connections(run: Run) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
 from loadtest.analysis.fleet import why_not_complete
+from loadtest.output.answer import describe_answer, describe_search
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
@@ -43,16 +45,34 @@ class _Summary:
         self._result = result
         self._failures = failures
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        result, width = self._result, options.max_width
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in self._parts(options.max_width):
+            for line in console.render_lines(part, options, pad=False):
+                yield from _without_blanks(line)
+                yield Segment.line()
+
+    def _parts(self, width: int) -> Iterator[RenderableType]:
+        result = self._result
         for line in _headline(result, self._failures):
             yield Text.from_markup(line)
+        if answer := list(describe_answer(result)):
+            yield _aligned(answer, width)
+            yield Text()
         yield _aligned([*_connect(result), *_traffic(result), *_accounts(result)], width)
         if latencies := list(_latencies(result)):
             yield Text()
             yield _table(latencies) if width >= _TABLE else _stacked(_listed(latencies))
         yield Text()
         yield _aligned([*_cost(result), *_verdict(result), *_requirements(result), *_errors(result)], width)
+
+
+def _without_blanks(line: Sequence[Segment]) -> Iterator[Segment]:
+    """A line without the blanks that a table puts at its end: no log needs them."""
+    length = len("".join(segment.text for segment in line).rstrip())
+    for segment in line:
+        if length > 0:
+            yield Segment(segment.text[:length], segment.style, segment.control)
+        length -= len(segment.text)
 
 
 def _stacked(entries: Iterable[Entry]) -> RenderableType:
@@ -135,12 +155,14 @@ def _traffic(result: Result) -> Iterator[Entry]:
     measured = next((phase["seconds"] for phase in result["phases"] if phase["name"] == "measure"), None)
     if rates and measured is not None:
         yield "rates", f"{', '.join(rates)} (over {format_duration(measured)}, {result['loop']} loop)"
+    yield from describe_search(result)
 
 
 def _accounts(result: Result) -> Iterator[Entry]:
     publish, consume, rpc = result["publish"], result["consume"], result["rpc"]
+    has_search = bool(result.get("capacity"))
     if publish:
-        planned, skipped = _plan(publish)
+        planned, skipped = _plan(publish, has_search=has_search)
         parts = [f"{format_count(publish[name])} {name}" for name in ("nacked", "returned", "unknown") if publish[name]]
         yield (
             "published",
@@ -157,7 +179,7 @@ def _accounts(result: Result) -> Iterator[Entry]:
             f"[bold]{lost} lost[/], {backlog} left in the queues{foreign}",
         )
     if rpc:
-        planned, skipped = _plan(rpc)
+        planned, skipped = _plan(rpc, has_search=has_search)
         yield (
             "RPC",
             f"{planned}{format_count(rpc['calls'])} calls, {format_count(rpc['replies'])} replies, "
@@ -165,8 +187,10 @@ def _accounts(result: Result) -> Iterator[Entry]:
         )
 
 
-def _plan(section: Mapping[str, Any]) -> tuple[str, str]:
+def _plan(section: Mapping[str, Any], *, has_search: bool) -> tuple[str, str]:
     """What was planned and what of it was skipped, in words; nothing in a closed loop."""
+    if has_search:  # most of what was sent was no part of the plan: that is told by itself
+        return "", ""
     planned = f"{format_count(section['planned'])} planned, " if section["planned"] is not None else ""
     return planned, f", {format_count(section['skipped'])} skipped" if section["skipped"] else ""
 

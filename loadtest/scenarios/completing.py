@@ -14,6 +14,10 @@ from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Set
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
+DEFAULT_SHARE = 0.5
+DEFAULT_WARMUP = 5.0
+SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.25, 6.0, 25.0
+"""How long the search for the rate may take, by the time that is measured, and between which bounds; in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,10 @@ class Asked(Choices):
     queues: int | None = None
     servers: int | None = None
 
-    warmup: float = 5.0
+    mode: str | None = None
+    share: float | None = None
+    search: float | None = None
+    warmup: float | None = None
     rate: float | None = None
     rate_each: float | None = None
     urls: Sequence[str] = ()
@@ -45,6 +52,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     urls = _find_urls(asked, environment)
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
+    mode = _choose_mode(asked)
     chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)}
     return Settings(
         **chosen,
@@ -55,7 +63,10 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         connections=asked.connections or sum(shares.values()),
         queues=queues,
         servers=servers,
-        warmup=max(asked.warmup, asked.ramp),
+        mode=mode,
+        share=DEFAULT_SHARE if asked.share is None else asked.share,
+        search=_choose_search(asked) if mode == "both" else 0.0,
+        warmup=max(_choose_warmup(asked, mode), asked.ramp),
         rate=asked.rate or (asked.rate_each and asked.rate_each * (producers or callers)) or None,
         urls=urls,
         confirmed=bool(asked.urls) or asked.yes,
@@ -149,6 +160,30 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
         f"--ack-every {asked.ack_every} with --prefetch {asked.prefetch}: the consumer would wait for ever",
     )
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
+
+
+def _choose_mode(asked: Asked) -> str:
+    """Both, unless a rate was asked for."""
+    is_rated = asked.rate is not None or asked.rate_each is not None
+    mode = asked.mode or ("paced" if is_rated else "both")
+    refuse(mode == "paced" and not is_rated, "--mode paced: say at which --rate")
+    refuse(mode != "paced" and is_rated, f"--rate with --mode {mode}: a given rate is paced")
+    for flag, value in (("--share", asked.share), ("--search", asked.search)):
+        refuse(value is not None and mode != "both", f"{flag} is for --mode both: {mode} seeks no rate")
+    return mode
+
+
+def _choose_search(asked: Asked) -> float:
+    if asked.search is not None:
+        return asked.search
+    return min(LONGEST_SEARCH, max(SHORTEST_SEARCH, SEARCH_PER_DURATION * asked.duration))
+
+
+def _choose_warmup(asked: Asked, mode: str) -> float:
+    """A run that seeks its rate goes on warming up while it does so."""
+    if asked.warmup is not None:
+        return asked.warmup
+    return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
 
 
 # --- broker -------------------------------------------------------------------------------------------------------

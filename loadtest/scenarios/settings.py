@@ -77,9 +77,17 @@ class Settings(Choices):
     queues: int
     servers: int
 
+    mode: str
+    """`closed`: the next one leaves with the answer; `paced`: at a given rate; `both`: the rate that can be kept up is
+    sought first, and latency is measured on a schedule at a share of it.
+    """
+    share: float
+    """The share of the rate that can be kept up at which latency is measured."""
+    search: float
+    """Seconds that the search for that rate may take, about; 0 where there is none."""
     warmup: float
     rate: float | None
-    """What all producers send together, or all callers make if there are no producers; None is a closed loop."""
+    """What all producers send together, or all callers make if there are no producers; None is not known beforehand."""
     urls: tuple[str, ...]
     """The brokers; empty for a private node."""
     confirmed: bool = True
@@ -88,12 +96,12 @@ class Settings(Choices):
 
     @property
     def loop(self) -> str:
-        """`open` if a schedule says when messages and calls leave, `closed` if confirms and replies do."""
-        return "closed" if self.rate is None else "open"
+        """`open` if a schedule says when messages and calls that are measured leave, `closed` if answers do."""
+        return "closed" if self.mode == "closed" else "open"
 
     @property
     def rate_each(self) -> float | None:
-        """What each producer sends, and as many calls each caller makes; None is a closed loop."""
+        """What each producer sends, and as many calls each caller makes; None is not known beforehand."""
         return None if self.rate is None else self.rate / (self.producers or self.callers)
 
     @property

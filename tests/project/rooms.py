@@ -46,6 +46,7 @@ ROOMS = (
     "loadtest.units",
     "loadtest.urls",
     "loadtest.scenarios",
+    "loadtest.capacity",
     "loadtest.drivers",
     "loadtest.metrics",
     "loadtest.machine",
@@ -94,6 +95,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
         "rabbitry._errors",
     ),
     "loadtest.units": (),
+    "loadtest.capacity": (),
     "loadtest.drivers": ("rabbitry", "loadtest.urls", "loadtest.units"),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loadtest.analysis.thresholds import parse_threshold
+from loadtest.commands.flags.answer import add_answer
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.fleet import add_fleet, check_fleet
@@ -33,6 +34,7 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     add_clients(parser)
+    add_answer(parser)
     add_phases(parser)
     add_load(parser)
     add_broker(parser)

@@ -21,7 +21,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
         "producer sends messages"
     )
     either("--rate", type=typed(units.parse_rate), metavar="N", help=text)
-    text = "the same for each producer and caller (default: a closed loop, where the next one leaves with the answer)"
+    text = "the same for each producer and caller (default: the rate is sought, see --mode)"
     either("--rate-each", type=typed(units.parse_rate), metavar="N", help=text)
     text = f"body size, at least {SMALLEST_STAMP_BYTES} unless there are only callers (default %(default)s)"
     add("--size", type=typed(units.parse_size), metavar="BYTES", default=Asked.size, help=text)

@@ -91,7 +91,7 @@ def test_facts_of_several_processes() -> None:
     assert (facts.waiting_share, facts.planned, facts.skipped) == (0.1, 820, 20)
     assert facts.rates == [400.0] * 4
     assert facts.in_flight is None
-    closed = gather_facts(replace(SETTINGS, rate=None), record)
+    closed = gather_facts(replace(SETTINGS, rate=None, mode="closed"), record)
     assert closed is not None and (closed.in_flight, closed.waiting_share) == (2, None)
 
 

@@ -15,6 +15,7 @@ from loadtest.commands.run import main
 from loadtest.execution import conductor as conductor_module
 from loadtest.execution.conductor import Conductor
 from rabbitry.testing import PrivateNode
+from tests.support.lines import without_search
 
 Result = dict[str, Any]
 Deeds = dict[str, tuple[float, Callable[[], object]]]
@@ -55,7 +56,7 @@ def run(
             timers[-1].start()
 
     monkeypatch.setattr(Conductor, "_begin_phase", begin_and_do)
-    code = main(["--quiet", "--json", "-", "--warmup", "0.5", *words])
+    code = main(without_search("--quiet", "--json", "-", "--warmup", "0.5", *words))
     for timer in timers:
         timer.join()
     result: Result = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ def test_clients_are_shared_out() -> None:
     assert (settings.producers, settings.consumers, settings.callers) == (4500, 4500, 1000)
     assert settings.connections == 10_000
     assert (settings.queues, settings.servers) == (45, 4)
-    assert settings.loop == "closed"
+    assert (settings.mode, settings.loop) == ("both", "open")
 
 
 def test_roles_can_be_given_alone_or_with_the_clients() -> None:

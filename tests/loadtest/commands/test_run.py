@@ -22,6 +22,7 @@ from loadtest.commands.run import main
 from loadtest.execution.conductor import Conductor
 from loadtest.machine.preflight import Demand
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+from tests.support.lines import without_search
 
 Result = dict[str, Any]
 SHORT = ("--duration", "1", "--warmup", "0.5", "--drain", "10")
@@ -44,7 +45,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Result]:
     """A run's exit code and its result, which must be all there is on the standard output."""
-    code = main([*SHORT, "--quiet", "--json", "-", *words])
+    code = main(without_search(*SHORT, "--quiet", "--json", "-", *words))
     captured = capsys.readouterr()
     assert captured.err == ""
     result: Result = json.loads(captured.out)
@@ -332,7 +333,7 @@ def test_what_is_required(
     requirement: str, code: int, told: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     words = ("--producers", "10", "--consumers", "1", "--rate", "100", "--require", requirement)
-    assert main([*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json")]) == code
+    assert main(without_search(*SHORT, *words, "--url", amqp_url, "--json", str(tmp_path / "result.json"))) == code
     assert told in capsys.readouterr().out
     (finding,) = json.loads((tmp_path / "result.json").read_text())["requirements"]
     assert (finding["requirement"], finding["holds"]) == (requirement, code == 0)
@@ -394,7 +395,7 @@ def test_a_result_that_can_not_be_written_after_all_is_saved_elsewhere(
         wanted.touch()
 
     monkeypatch.setattr("loadtest.commands.performing.prepare", vanish)
-    assert main([*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted)]) == 1
+    assert main(without_search(*SHORT, "--clients", "5", "--url", amqp_url, "--output", str(wanted))) == 1
     told = capsys.readouterr()
     (saved,) = refuge.iterdir()
     assert json.loads(saved.read_text())["publish"]["confirmed"] > 0
@@ -460,7 +461,7 @@ def test_a_private_node_is_started_and_gone_afterwards(
 
 
 def test_the_summary_is_for_people(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend]) == 0
+    assert main(without_search(*SHORT, "--clients", "20", "--url", amqp_url, "--backend", backend)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     for part in (
@@ -560,7 +561,7 @@ def start(
     *words: str, environment: Mapping[str, str] | None = None, stdout: IO[str] | int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "loadtest", *words],
+        [sys.executable, "-m", "loadtest", *without_search(*words)],
         env={**os.environ, **(environment or {})},
         stdout=stdout,
         stderr=subprocess.PIPE,

@@ -26,6 +26,7 @@ from loadtest.machine.resources import Meter
 from loadtest.metrics.record import Record
 from loadtest.metrics.timeline import Row
 from tests.support.helpers import until
+from tests.support.lines import without_search
 
 Result = dict[str, Any]
 
@@ -219,7 +220,7 @@ def sent_on(record: Record) -> Record:
 async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
     """A whole run against the fake; also checks that nothing is left behind."""
     words = line.split()
-    settings = parse_settings(["--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words], {})
+    settings = parse_settings(without_search("--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words), {})
     run = start_run(settings)
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     records: list[Record] = []
@@ -390,7 +391,7 @@ async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Connection, "declare_queue", declare_queue)
     monkeypatch.setattr(queues, "DECLARE_BOUND", 0.1)
-    run = start_run(parse_settings(["--producers", "1"], {}))
+    run = start_run(parse_settings(["--producers", "1", "--mode", "closed"], {}))
     conductor = Conductor(run, Broker(), ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     with pytest.raises(TimeoutError, match="declare 1 queues, within"):
         await conductor.conduct()
@@ -399,7 +400,7 @@ async def test_a_silent_broker_ends_the_declaring(monkeypatch: pytest.MonkeyPatc
 async def test_dropped_at_once_the_phase_has_its_length_and_the_work_its_rate() -> None:
     broker = Broker()
     words = ["--producers", "5", "--duration", "60", "--warmup", "0.1"]
-    run = start_run(parse_settings(words, {}))
+    run = start_run(parse_settings(without_search(*words), {}))
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     began = anyio.current_time()
     async with anyio.create_task_group() as tg:

@@ -11,6 +11,8 @@ import anyio
 from loadtest.commands.flags import parse_settings
 from loadtest.execution.pace import Pace
 from loadtest.execution.state import Run, start_run
+from loadtest.scenarios.plan import Place
+from loadtest.scenarios.settings import Role
 
 
 @asynccontextmanager
@@ -20,7 +22,7 @@ async def at_work(*words: str) -> AsyncIterator[tuple[Run, Pace]]:
     run.begin.set()
     async with anyio.create_task_group() as tg:
         tg.start_soon(run.timetable.run)
-        pace = Pace(run, 0, run.plan.publishing)
+        pace = Pace(run, Place(Role.PRODUCER, 0, "q"))
         await pace.begin()
         yield run, pace
         tg.cancel_scope.cancel()
