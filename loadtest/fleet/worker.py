@@ -128,9 +128,13 @@ class Worker:
     async def _join(self, leaders_address: str) -> said.Welcome:
         """Says hello until there is a coordinator, and joins it."""
         while said.Challenge not in self._told:
-            with suppress(Gone):
+            try:
                 await self._bus.send(leaders_address, COORDINATOR, said.Hello(address=self._address))
-                await self._wait_for(lambda: said.Challenge in self._told, 2.0)
+                await self._wait_for(lambda: said.Challenge in self._told or bool(self._is_gone), 2.0)
+            except Gone:
+                pass  # not yet there
+            except BusLost as error:
+                raise CoordinatorGone(f"the control connection was lost: {error}") from None
             self._check_deadline()
             if said.Challenge not in self._told:
                 await anyio.sleep(HELLO_EVERY)

@@ -1,4 +1,4 @@
-"""Parts add up to the whole: a message counts once wherever it was sent and taken, and percentiles are never averaged."""
+"""Parts add up to the whole: a message counts once wherever it was sent and taken; percentiles are never averaged."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from random import Random
 import msgpack
 import pytest
 
-from loadtest.commands.fleeting import fleet_result
 from loadtest.commands.flags import parse_settings
+from loadtest.commands.fleeting import fleet_result
 from loadtest.fleet.crossing import Crossing
 from loadtest.fleet.members import Member
 from loadtest.fleet.messages import Beat, Chunk, Join

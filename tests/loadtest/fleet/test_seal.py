@@ -32,7 +32,7 @@ def signed(content: Any) -> bytes:
     empty = SEAL.close(letter())
     import hmac
 
-    key = SEAL._key  # noqa: SLF001 (a forger's view)
+    key = SEAL._key
     assert hmac.digest(key, empty[32:], "sha256") == empty[:32]
     return hmac.digest(key, words, "sha256") + words
 
@@ -81,8 +81,16 @@ def test_what_is_too_large_is_neither_sent_nor_looked_at() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [None, 5, [], ["run", "worker", "me", 1, "Beat"], ["run", "worker", "me", "1", "Beat", {}], {"a": 1}]
-    + [["run", "worker", "me", 1, "Beat", []], [b"run", "worker", "me", 1, "Beat", {}]],
+    [
+        None,
+        5,
+        [],
+        {"a": 1},
+        ["run", "worker", "me", 1, "Beat"],
+        ["run", "worker", "me", "1", "Beat", {}],
+        ["run", "worker", "me", 1, "Beat", []],
+        [b"run", "worker", "me", 1, "Beat", {}],
+    ],
 )
 def test_what_makes_no_letter_is_malformed_though_it_is_signed(content: Any) -> None:
     with pytest.raises(Rejected, match="malformed"):
