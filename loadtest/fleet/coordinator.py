@@ -168,6 +168,8 @@ class Coordinator:
             member.status, member.reason = "refused", "it reads the settings otherwise: it is another version"
 
     def _on_refusal(self, member: Member, refusal: said.Refusal) -> None:
+        if self._has_begun:
+            return self._bus.guard.turn_away("late")
         member.status, member.reason = "refused", refusal.reason
 
     def _on_ready(self, member: Member, _: said.Ready) -> None:

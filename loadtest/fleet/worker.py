@@ -214,7 +214,8 @@ class Worker:
         if self._is_gone:
             raise CoordinatorGone(self._is_gone)
         await self._send_part(encode(part))
-        await self._expect(said.Received)
+        if not await self._wait_for(lambda: said.Received in self._told or bool(self._is_gone), ANSWER):
+            raise CoordinatorGone("it did not say that it has received what was measured here")
         await self._wait_for(lambda: said.Goodbye in self._told or bool(self._is_gone), ANSWER)
 
     async def _send_part(self, data: bytes) -> None:
@@ -376,11 +377,13 @@ class Worker:
     def _note_change(self) -> None:
         self._changed.set()
 
-    async def _wait_for(self, holds: Callable[[], bool], seconds: float = float("inf")) -> None:
+    async def _wait_for(self, holds: Callable[[], bool], seconds: float = float("inf")) -> bool:
+        """Waits until it holds, for so long at most; whether it does."""
         with anyio.move_on_after(seconds):
             while not holds():
                 self._changed = anyio.Event()
                 await self._changed.wait()
+        return holds()
 
     async def _expect(self, kind: type[Any]) -> Any:
         """The message of that kind. TurnedDown or CoordinatorGone if there will be none."""
