@@ -34,10 +34,12 @@ def parse_count(text: str) -> int:
     return _whole(text, _parse(text, _COUNTS, "number", "10000, 10k, 1m"))
 
 
-def parse_rate(text: str) -> float:
-    """Messages each second from ``2500``, ``0.5`` or ``10k``; ValueError for anything else, zero too."""
+def parse_rate(text: str, *, may_be_zero: bool = False) -> float:
+    """Messages each second from ``2500``, ``0.5`` or ``10k``; ValueError for anything else, and for zero unless
+    it ``may_be_zero``.
+    """
     rate = _parse(text, _COUNTS, "rate", "2500, 0.5, 10k")
-    if not rate:
+    if not rate and not may_be_zero:
         raise ValueError("a rate must be above 0")
     return rate
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtest.metrics.histogram import Histogram
-from loadtest.metrics.record import Cost, Record
+from loadtest.metrics.record import Cost, Record, Work
 from loadtest.metrics.timeline import STUB
 from loadtest.scenarios.settings import Settings
 
@@ -98,7 +98,8 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         (latencies.confirm, latencies.service) if settings.producers else (latencies.rpc, latencies.rpc_service)
     )
     rows = [row for row in record.timeline if row["phase"] == "measure" and row["seconds"] > STUB]
-    growth = work.counts["confirmed"] - work.counts["received"] if _drains(settings) else 0
+    taken = work.counts["confirmed"] + work.counts["unconfirmed"]
+    growth = taken - _consumed(settings, work) if _drains(settings) else 0
     return Facts(
         cores=cores,
         client_share=max(client_shares),
@@ -120,12 +121,14 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         blocked_seconds=record.blocked_seconds.get("measure"),
         all_dropped=0 < tally.connected <= tally.dropped,
         in_flight=_in_flight(settings) if settings.loop == "closed" else None,
-        rates=[(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
+        rates=[]
+        if settings.shape is not None  # which is meant to be unsteady
+        else [(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
         connections=[row["connections"] for row in rows],
-        confirmed_rate=work.counts["confirmed"] / seconds,
-        consumed_rate=work.counts["received"] / seconds if _drains(settings) else None,
+        confirmed_rate=taken / seconds,
+        consumed_rate=_consumed(settings, work) / seconds if _drains(settings) else None,
         backlog_growth=growth / seconds,
-        is_backlog_growing=growth > max(GROWN, GROWING * work.counts["confirmed"]),
+        is_backlog_growing=growth > max(GROWN, GROWING * taken),
         processes=len(costs),
         others_share=_others(client_shares, costs),
         queues=settings.queues,
@@ -137,6 +140,11 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
 
 def _in_flight(settings: Settings) -> int:
     return settings.producers * settings.window + settings.callers
+
+
+def _consumed(settings: Settings, work: Work) -> float:
+    """How many messages were consumed: what was put back is not, and of several copies each is a part."""
+    return (work.counts["received"] - work.counts["requeued"]) / settings.copies
 
 
 def _drains(settings: Settings) -> bool:

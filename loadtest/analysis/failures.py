@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from loadtest.analysis.traffic import find_failures, is_beside_others, is_done
+
 PUT_ON = 0.99
 """Share of a plan that must have been sent, and of what was sent that must have been taken, or answered."""
 MOMENT = 0.25
@@ -25,7 +27,7 @@ _UNANSWERED = {"timeouts": "got no reply in time", "errors": "failed"}
 
 def failures(result: Result) -> list[str]:
     """Why a run was not all right; empty if it was."""
-    found = [*_connections(result), *_losses(result)]
+    found = [*_connections(result), *_losses(result), *find_failures(result)]
     if not result["interrupted"]:
         found += [*_time(result), *_publishing(result), *_consuming(result), *_calling(result)]
     return found
@@ -72,7 +74,9 @@ def _losses(result: Result) -> Iterator[str]:
         return
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
-    if result["interrupted"] or not result.get("complete", True):  # of a lost worker's messages nothing is known
+    if result["interrupted"] or result.get("incomplete"):  # of a lost worker's messages nothing is known
+        return
+    if is_beside_others(result):
         return
     if consume["lost"] is None:
         yield "whether messages were lost could not be counted"
@@ -83,7 +87,7 @@ def _losses(result: Result) -> Iterator[str]:
 def _time(result: Result) -> Iterator[str]:
     asked = result["scenario"].get("duration")
     measured = sum(phase["seconds"] for phase in result["phases"] if phase["name"] == "measure")
-    if asked and measured < MEASURED * asked:
+    if asked and measured < MEASURED * asked and not is_done(result):
         yield f"only {measured:.1f} of {asked:.1f} s were measured: nobody was left to go on"
 
 

@@ -17,17 +17,15 @@ from loadtest.scenarios.settings import Settings
 
 TOLD = ("connected", "sent", "confirmed", "received", "calls", "replies")
 """Of a worker's counters, those that stand in the result, by their names in the tally."""
-ALONE: Mapping[str, Any] = {"complete": True, "workers": None, "control": None}
-"""The same keys in the result of a single process."""
 
 
 def add_fleet(result: dict[str, Any], settings: Settings, pooled: Pooled) -> dict[str, Any]:
     """Adds the sections on workers to a result."""
-    result["complete"] = pooled.is_complete
     result["workers"] = [
         _describe(member, pooled.parts.get(member.number), pooled.records.get(member.number), settings)
         for member in pooled.members
     ]
+    result["incomplete"] = [_why(each) for each in result["workers"] if each["status"] != "finished"]
     result["control"] = pooled.control
     if result["consume"] is not None:
         result["consume"]["end_to_end_crossing"] = _crossing(pooled)
@@ -79,7 +77,7 @@ def _crossing(pooled: Pooled) -> dict[str, Any] | None:
 
 def _evidence(result: Mapping[str, Any]) -> list[str]:
     """What the verdict must say of the workers: who is missing, and which of them was the busiest."""
-    found = [f"incomplete: {text}" for text in why_not_complete(result)]
+    found = [f"incomplete: {text}" for text in result["incomplete"]]
     known = [each for each in result["workers"] if each["client_share"] is not None]
     if len(known) > 1 and any(text.startswith("generator:") for text in result["verdict"]["evidence"]):
         busiest = max(known, key=lambda each: each["client_share"])
@@ -88,11 +86,6 @@ def _evidence(result: Mapping[str, Any]) -> list[str]:
             f"{busiest['client_share']:.0%} of a core"
         )
     return found
-
-
-def why_not_complete(result: Mapping[str, Any]) -> list[str]:
-    """Which workers were not there to the end, in words; none where there is no fleet."""
-    return [_why(each) for each in result.get("workers") or () if each["status"] != "finished"]
 
 
 def _why(worker: Mapping[str, Any]) -> str:

@@ -1,12 +1,14 @@
 """The result file, schema 1: fixed names, units in the names, null for what did not run or can't be told.
 
-Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed + nacked +
-returned + unknown` and `confirmed + resurrected = unique + lost + backlog`, but for what connections lost left behind:
-`backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor time are
-of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one RPC
+Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed +
+unconfirmed + nacked + returned + unknown`, `received = requeued + unique + duplicates`, and `(confirmed +
+unconfirmed) × copies_per_message + resurrected = unique + lost + backlog`, but for what connections lost left behind:
+`backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor time
+are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one RPC
 replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
 publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`; where the
-rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of all.
+rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of
+all.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from loadtest.analysis import traffic
 from loadtest.analysis.capacity import judge_both
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
@@ -28,8 +31,6 @@ from loadtest.scenarios.settings import Settings
 from loadtest.urls import redact, redact_in
 
 SCHEMA = 1
-MESSAGES = ("confirmed", "received", "replies")
-"""What counts as a message done, by the names of the tally."""
 
 
 def build_result(
@@ -43,21 +44,24 @@ def build_result(
         "loop": settings.loop,
         "verdict": None,
         "interrupted": record.is_interrupted,
+        "complete": record.is_complete,
         "scenario": describe_scenario(settings, arguments),
         "environment": {**environment, "broker": record.broker, "seed": settings.seed},
         "phases": [{"name": phase.name, "seconds": round(phase.seconds, 3)} for phase in record.phases],
         "connect": _connect(record),
         "publish": _publish(settings, record) if settings.producers else None,
-        "consume": _consume(settings, record) if settings.consumers or settings.producers else None,
+        "consume": _consume(settings, record) if traffic.has_queues(settings) else None,
         "rpc": _rpc(settings, record) if settings.callers else None,
         "resources": _resources(settings, record),
         "errors": dict(record.errors.counts),
-        "error_examples": {name: redact_in(example, settings.urls) for name, example in record.errors.examples.items()},
+        "error_examples": {
+            name: redact_in(example, settings.all_urls) for name, example in record.errors.examples.items()
+        },
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
         "capacity": None,
-        "complete": True,
+        "incomplete": [],
         "workers": None,
         "control": None,
     }
@@ -80,7 +84,10 @@ def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str,
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {
         **asked,
-        "urls": [redact(url) for url in settings.urls],
+        **{name: [redact(url) for url in getattr(settings, name)] for name in ("urls", "publish_urls", "consume_urls")},
+        "headers": {
+            name: redact(value) if isinstance(value, str) else value for name, value in settings.headers.items()
+        },
         "queue_arguments": {
             name: redact(value) if isinstance(value, str) else value for name, value in settings.queue_arguments.items()
         },
@@ -124,6 +131,7 @@ def _publish(settings: Settings, record: Record) -> dict[str, Any]:
         "lag_ms": _latency(record, latencies.lag) if is_open else None,
         "blocked_seconds": round(sum(blocked.values()), 1) if blocked else None,
         "fairness": None if fairness is None else round(fairness, 4),
+        **traffic.describe_sending(settings, record),
     }
 
 
@@ -132,7 +140,7 @@ def _consume(settings: Settings, record: Record) -> dict[str, Any]:
     return {
         "received": record.tally.received,
         "unique": balance.unique,
-        "duplicates": record.tally.received - balance.unique,
+        "duplicates": record.tally.received - record.tally.requeued - balance.unique,
         "redelivered": record.tally.redelivered,
         "resurrected": balance.resurrected,
         "lost": stock.lost,
@@ -142,6 +150,7 @@ def _consume(settings: Settings, record: Record) -> dict[str, Any]:
         "copies": record.tally.copies,
         "rate": _rate(record, "received") if settings.consumers else None,
         "end_to_end_latency_ms": _latency(record, record.latencies.end_to_end) if settings.consumers else None,
+        **traffic.describe_taking(settings, record),
     }
 
 
@@ -172,7 +181,7 @@ def _resources(settings: Settings, record: Record) -> dict[str, Any]:
     known = [seconds for seconds in used if seconds is not None]
     client = sum(known) if known and len(known) == len(used) else None  # the sum of some would be taken for that of all
     broker = most(cost.broker_cpu_seconds for cost in costs)
-    messages = sum(work.counts[name] for name in MESSAGES) if work else 0
+    messages = sum(work.counts[name] for name in traffic.done(settings)) if work else 0
     return {
         "client_cpu_seconds": None if client is None else round(client, 3),
         "client_cpu_us_per_message": None if client is None or not messages else round(client / messages * 1e6, 2),

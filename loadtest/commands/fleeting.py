@@ -28,6 +28,7 @@ from loadtest.execution.conductor import CONNECT_PATIENCE, STOCK_BOUND
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import QueueRefused, Queues
 from loadtest.execution.state import start_run
+from loadtest.execution.waiting import wait_for_brokers
 from loadtest.fleet.bus import COORDINATOR, Bus, BusLost, PlaceTaken, coordinators_address, open_bus
 from loadtest.fleet.coordinator import BrokenOff, Coordinator, Interrupted, Refused
 from loadtest.fleet.messages import FROM_WORKERS, Hello
@@ -147,6 +148,10 @@ class _Leader:
         async with anyio.create_task_group() as tg:
             await tg.start(self._heed_signals, tg.cancel_scope)
             try:
+                if self._run.settings.wait_broker:
+                    self._progress.say("waiting for the broker")
+                    async with self._driver.open() as session:
+                        await wait_for_brokers(session, self._run.settings.all_urls, self._run.settings.wait_broker)
                 async with (
                     provide(self._run.settings, self._progress) as broker,
                     self._driver.open() as session,

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"written   {path}", markup=False, soft_wrap=True)
     if result["interrupted"]:
         return INTERRUPTED
-    if not result["complete"]:
+    if result["incomplete"]:
         return INCOMPLETE
     if found:
         return FAILED

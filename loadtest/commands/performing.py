@@ -22,6 +22,7 @@ from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
 from loadtest.execution.state import Run, start_run
+from loadtest.execution.waiting import wait_for_brokers
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
@@ -63,8 +64,8 @@ def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Per
 def _demand(settings: Settings, library: Library) -> Demand:
     return Demand(
         connections=settings.connections + settings.servers,
-        destinations=max(1, len(settings.urls)),
-        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.urls)) else 0),
+        destinations=max(1, len(settings.all_urls)),
+        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=settings.clients + settings.servers,
         has_private_node=not settings.urls,
         processes=settings.processes,
@@ -77,6 +78,10 @@ async def _execute(run: Run, driver: Driver, progress: Progress) -> None:
     async with anyio.create_task_group() as tg:
         await tg.start(_heed_signals, run, tg.cancel_scope)
         try:
+            if run.settings.wait_broker:
+                progress.say("waiting for the broker")
+                async with driver.open() as session:
+                    await wait_for_brokers(session, run.settings.all_urls, run.settings.wait_broker)
             async with _broker(run.settings, progress) as broker, driver.open() as session:
                 meter = Meter(broker.process)
                 conductor = Conductor(run, session, broker.urls, meter, progress, is_private=broker.is_private)

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
         code, text = INTERRUPTED, "interrupted before anything was measured"
-    secret = (*words, *settings.urls, settings.control_url or "")
+    secret = (*words, *settings.all_urls, settings.control_url or "")
     errors.print(f"loadtest: {redact_in(text, secret)}", markup=False, soft_wrap=True)
     return code
 
@@ -92,7 +92,7 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
         raise Unwritable(unwritten)
     if performed.is_interrupted:
         return INTERRUPTED
-    if not result["complete"]:
+    if result["incomplete"]:
         return INCOMPLETE
     if performed.failures:
         return FAILED

@@ -18,14 +18,14 @@ class TargetRefused(Exception):
 
 def describe_target(settings: Settings) -> str:
     """The brokers, without passwords."""
-    return ", ".join(format_text(redact(url)) for url in settings.urls) or "a private RabbitMQ node"
+    return ", ".join(format_text(redact(url)) for url in settings.all_urls) or "a private RabbitMQ node"
 
 
 def check_target(settings: Settings) -> None:
     """Raises TargetRefused for a broker beyond this machine that only the environment names, unless whoever sits at the
     terminal agrees.
     """
-    if settings.confirmed or all(map(is_loopback, settings.urls)):
+    if settings.confirmed or all(map(is_loopback, settings.all_urls)):
         return
     what = f"$RABBITMQ_URL names {describe_target(settings)}, which is not known to be this machine"
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):

@@ -13,6 +13,24 @@ from types import MappingProxyType
 
 from loadtest.drivers.base import Driver
 
+EVERYTHING = frozenset(
+    {
+        "window",  # more than one publish in flight on a channel
+        "no-confirm",  # publishing without confirms
+        "exchange",  # publishing elsewhere than to the default exchange
+        "priorities",
+        "headers",
+        "ack-every",  # acknowledging several deliveries together
+        "auto-ack",
+        "requeue",
+        "reject",
+        "work",  # working on a delivery before it is answered
+        "stream",
+        "rpc",
+    }
+)
+"""What a driver may be asked for beside publishing with confirms, one at a time, and consuming."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
@@ -26,6 +44,8 @@ class Library:
     """The event loops it runs on."""
     has_tls: bool
     """Whether the driver takes amqps:// URLs, with their options."""
+    can: frozenset[str] = EVERYTHING
+    """Which of these things, asked for by flags, the driver does: `EVERYTHING` has their names."""
     client_bytes: int
     """Memory one client takes, with its connection, channel and task: what the preflight reckons with."""
 

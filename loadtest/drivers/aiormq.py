@@ -9,7 +9,7 @@ publishes; a task for each one in flight makes one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -20,7 +20,16 @@ import anyio
 from aiormq.abc import AbstractConnection, DeliveredMessage
 from aiormq.channel import Channel
 
-from loadtest.drivers.base import ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import (
+    Answer,
+    ConsumerCancelled,
+    ConsumerOptions,
+    Driver,
+    Outcome,
+    ProducerOptions,
+    Receive,
+    Settled,
+)
 
 CLOSE_BOUND = 5.0
 
@@ -75,7 +84,7 @@ class _Connection:
 
     @asynccontextmanager
     async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
-        channel = await self.open_channel(confirms=True)
+        channel = await self.open_channel(confirms=options.confirms)
         producer = _Producer(channel, queue, options, settled)
         try:
             yield producer
@@ -87,9 +96,11 @@ class _Connection:
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
         channel = await self.open_channel()
         await _own_cancellation(channel.basic_qos(prefetch_count=options.prefetch))
-        consumer = _Consumer(channel, options.ack_every)
+        consumer = _Consumer(channel, options)
         channel.on_consumer_cancel_callbacks.add(consumer.cancel)
-        await _own_cancellation(channel.basic_consume(queue, consumer.deliver, arguments=dict(options.arguments)))
+        await _own_cancellation(
+            channel.basic_consume(queue, consumer.callback, no_ack=options.auto_ack, arguments=dict(options.arguments))
+        )
         try:
             yield consumer
         finally:
@@ -129,23 +140,26 @@ class _Producer:
     def __init__(self, channel: Channel, queue: str, options: ProducerOptions, settled: Settled) -> None:
         self._channel = channel
         self._queue = queue
-        self._mode = 2 if options.persistent else 1
+        self._exchange = options.exchange
+        self._make_properties = _maker(options)
         self._mandatory = options.mandatory
+        self._confirms = options.confirms
         self._settled = settled
         self._window = asyncio.Semaphore(options.window)
         self.in_flight: set[asyncio.Task[None]] = set()
 
-    async def publish(self, body: bytes) -> Outcome:
+    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
         if self._channel.is_closed:
             raise ConnectionLost("the channel is closed")
         try:
             confirmation = await _own_cancellation(
                 self._channel.basic_publish(
                     body,
-                    routing_key=self._queue,
+                    exchange=self._exchange,
+                    routing_key=self._queue if key is None else key,
                     mandatory=self._mandatory,
-                    properties=aiormq.spec.Basic.Properties(delivery_mode=self._mode),
-                    wait=False,
+                    properties=self._make_properties(),
+                    wait=not self._confirms,  # or nothing would hold it back
                 )
             )
         except aiormq.exceptions.PublishError:
@@ -154,14 +168,16 @@ class _Producer:
             return Outcome.NACKED
         except Exception:  # aiormq doesn't tell whether the message had left
             return Outcome.UNKNOWN
+        if not self._confirms:
+            return Outcome.SENT
         return Outcome.RETURNED if isinstance(confirmation, DeliveredMessage) else Outcome.CONFIRMED
 
-    async def submit(self, body: bytes, token: object) -> None:
+    async def submit(self, body: bytes, token: object, key: str | None = None) -> None:
         await self._window.acquire()
         if self._channel.is_closed:
             self._window.release()
             raise ConnectionLost("the channel is closed")
-        task = asyncio.create_task(self._settle(body, token))
+        task = asyncio.create_task(self._settle(body, token, key))
         self.in_flight.add(task)
         task.add_done_callback(self.in_flight.discard)
 
@@ -169,10 +185,10 @@ class _Producer:
         while self.in_flight:
             await asyncio.wait(self.in_flight)
 
-    async def _settle(self, body: bytes, token: object) -> None:
+    async def _settle(self, body: bytes, token: object, key: str | None) -> None:
         outcome = Outcome.UNKNOWN
         try:
-            outcome = await self.publish(body)
+            outcome = await self.publish(body, key)
         except ConnectionLost:
             pass
         finally:
@@ -180,36 +196,69 @@ class _Producer:
             self._settled(token, outcome)
 
 
+def _maker(options: ProducerOptions) -> Callable[[], aiormq.spec.Basic.Properties]:
+    """What makes each message's properties: aiormq adds a message id to them, so that each needs its own."""
+    properties = aiormq.spec.Basic.Properties
+    mode = 2 if options.persistent else 1
+    headers, priority = dict(options.headers or {}), options.priority
+    if priority is not None:
+        return lambda: properties(delivery_mode=mode, headers=dict(headers), priority=priority())
+    if headers:
+        return lambda: properties(delivery_mode=mode, headers=dict(headers))
+    return lambda: properties(delivery_mode=mode)
+
+
 class _Consumer:
-    def __init__(self, channel: Channel, ack_every: int) -> None:
+    def __init__(self, channel: Channel, options: ConsumerOptions) -> None:
         self._channel = channel
-        self._ack_every = ack_every
+        self._ack_every = options.ack_every
+        self._auto_ack = options.auto_ack
+        self._work = options.work
+        self._working = asyncio.Lock()
         self._held = 0
         self._last = 0
         self._stopped = asyncio.Event()
         self._cancelled = False
         self._receive: Receive | None = None
         self._early: list[DeliveredMessage] = []
-
-    async def deliver(self, message: DeliveredMessage) -> None:
+        self.callback = self._deliver if self._work is None else self._deliver_in_turn
         """aiormq calls it for each delivery, in a task of its own."""
+
+    async def _deliver_in_turn(self, message: DeliveredMessage) -> None:
+        async with self._working:  # the first comes first
+            await self._deliver(message)
+
+    async def _deliver(self, message: DeliveredMessage) -> None:
         if self._stopped.is_set():
             return  # closing the channel puts it back
         if self._receive is None:
             self._early.append(message)
             return
-        self._receive(message.body, bool(message.redelivered))
+        answer = self._receive(message.body, bool(message.redelivered))
+        if self._work is not None:
+            await asyncio.sleep(self._work())
+        if self._auto_ack:
+            return
+        if answer is not Answer.ACK:
+            await self._refuse(message, answer)
+            return
         self._held += 1
         self._last = _tag(message)
         if self._held == self._ack_every:
             self._held = 0
             await self._channel.basic_ack(self._last, multiple=self._ack_every > 1, wait=False)
 
+    async def _refuse(self, message: DeliveredMessage, answer: Answer) -> None:
+        if answer is Answer.REQUEUE:
+            await self._channel.basic_nack(_tag(message), requeue=True, wait=False)
+        else:
+            await self._channel.basic_reject(_tag(message), requeue=False, wait=False)
+
     async def run(self, receive: Receive) -> None:
         self._receive = receive
         early, self._early = self._early, []
         for message in early:
-            await self.deliver(message)
+            await self.callback(message)
         closing = self._channel.closing
         stopped = asyncio.create_task(self._stopped.wait())
         try:
@@ -222,6 +271,8 @@ class _Consumer:
             raise ConsumerCancelled("the broker cancelled the consumer")
         if lost and not self._stopped.is_set():
             raise ConnectionLost("the channel was closed")
+        async with self._working:  # who works finishes first
+            pass
         if self._held:
             await _own_cancellation(self._channel.basic_ack(self._last, multiple=True))
 
@@ -279,6 +330,17 @@ class _Administrator:
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         await _own_cancellation(self._channel.queue_declare(name, durable=True, arguments=dict(arguments)))
+
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        await _own_cancellation(
+            self._channel.exchange_declare(name, exchange_type=kind, durable=True, auto_delete=True)
+        )
+
+    async def delete_exchange(self, name: str) -> None:
+        await _own_cancellation(self._channel.exchange_delete(name))
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        await _own_cancellation(self._channel.queue_bind(queue, exchange, key))
 
     async def count_messages(self, name: str) -> int | None:
         channel = await self._connection.open_channel()  # its own, as the question may close it

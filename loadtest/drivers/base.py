@@ -1,8 +1,8 @@
 """What the load tester needs from a client library: a small interface, filled by each library in its own best way.
 
-The contract: a driver keeps one confirmed publish for each `publish` awaited, acknowledges every delivery after
-`receive` returned, and raises only when its channel or connection is of no more use. It measures nothing and counts
-nothing.
+The contract: a driver keeps one publish for each `publish` awaited, answers every delivery as `receive` says and after
+it has worked on it, and raises only when its channel or connection is of no more use. It measures nothing and counts
+nothing. What a library can't do, its driver need not: the table of drivers says so, and the command line refuses it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,35 @@ from typing import Any, Protocol
 
 
 class Outcome(Enum):
-    """How one publish ended. NACKED: the broker did not take it, and said so, if need be by closing the channel."""
+    """How one publish ended.
+
+    NACKED: the broker did not take it, and said so, if need be by closing the channel. SENT: it left without asking for
+    a confirm, so that nothing more will be known of it.
+    """
 
     CONFIRMED = "confirmed"
     NACKED = "nacked"
     RETURNED = "returned"
     UNKNOWN = "unknown"
+    SENT = "sent"
+
+
+class Answer(Enum):
+    """What the broker is told of a delivery."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"
+    """basic.nack with requeue: it comes again, here or elsewhere."""
+    REJECT = "reject"
+    """basic.reject without requeue: it is dead-lettered where the queue says so, and otherwise dropped."""
 
 
 class ConsumerCancelled(Exception):
     """The broker ended a subscription, and nothing else: the connection goes on."""
 
 
-Receive = Callable[[bytes, bool], None]
-"""Called with the body and whether the broker says it was delivered before."""
+Receive = Callable[[bytes, bool], Answer]
+"""Called with the body and whether the broker says it was delivered before; what is to be answered."""
 
 Settled = Callable[[Any, Outcome], None]
 """Called with what `submit` was given, once, when the outcome is known."""
@@ -36,31 +51,51 @@ Settled = Callable[[Any, Outcome], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerOptions:
-    """How a producer publishes."""
+    """How a producer publishes. Without confirms the window is 1: nothing says when there is room in a larger one."""
 
     window: int
     persistent: bool
     mandatory: bool
+    exchange: str = ""
+    confirms: bool = True
+    priority: Callable[[], int] | None = None
+    """Says the next message's priority; without it messages have none."""
+    headers: Mapping[str, Any] | None = None
+    """What each message has as its headers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerOptions:
-    """How a consumer consumes. prefetch 0 is unlimited."""
+    """How a consumer consumes. prefetch 0 is unlimited.
+
+    `ack_every` counts those to be acknowledged; what is answered otherwise is answered at once, each for itself.
+    """
 
     prefetch: int
     ack_every: int
+    auto_ack: bool = False
+    """The broker takes each delivery for acknowledged when it has sent it; nothing is answered."""
+    work: Callable[[], float] | None = None
+    """Says for how many seconds the consumer works on the next delivery, one after the other: after `receive`, before
+    the answer.
+    """
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """The subscription's arguments, as a stream needs them."""
 
 
 class Producer(Protocol):
-    """A channel with confirms, publishing to one queue through the default exchange."""
+    """A channel that publishes to one exchange, with confirms or without. `key` is the routing key, the producer's own
+    (its queue) where there is none.
+    """
 
-    async def publish(self, body: bytes) -> Outcome:
-        """Publishes one message and returns how it ended. An exception means that it was certainly not sent."""
+    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
+        """Publishes one message and returns how it ended. An exception means that it was certainly not sent.
+
+        Without confirms it returns SENT once the library has taken the message, and waits while it has no room.
+        """
         ...
 
-    async def submit(self, body: bytes, token: object) -> None:
+    async def submit(self, body: bytes, token: object, key: str | None = None) -> None:
         """Publishes one message as soon as fewer than `window` are in flight; `settled` hears of the outcome.
 
         An exception means that it was certainly not sent, and that `settled` will not hear of it.
@@ -76,14 +111,14 @@ class Consumer(Protocol):
     """A subscription to one queue."""
 
     async def run(self, receive: Receive) -> None:
-        """Hands over and acknowledges deliveries until `stop`; raises if the subscription ends otherwise.
+        """Hands over and answers deliveries until `stop`; raises if the subscription ends otherwise.
 
         It raises ConsumerCancelled if the broker ended the subscription alone, as it does when the queue is deleted.
         """
         ...
 
     def stop(self) -> None:
-        """Ends the subscription; what was not handed over goes back to the queue."""
+        """Ends the subscription; what was not handed over goes back to the queue, or is lost with `auto_ack`."""
         ...
 
 
@@ -100,6 +135,20 @@ class Administrator(Protocol):
 
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Declares a durable queue."""
+        ...
+
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        """Declares a durable exchange of that type (`direct`, `fanout`, `topic`), auto-delete: it goes with its last
+        binding.
+        """
+        ...
+
+    async def delete_exchange(self, name: str) -> None:
+        """Deletes the exchange, if there is one."""
+        ...
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        """Binds the queue to the exchange with that routing key, or pattern."""
         ...
 
     async def count_messages(self, name: str) -> int | None:

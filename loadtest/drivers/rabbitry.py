@@ -6,13 +6,24 @@ in the library, so `ack_every` above 1 only holds deliveries back.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
+
 import rabbitry
-from loadtest.drivers.base import ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Receive, Settled
+from loadtest.drivers.base import (
+    Answer,
+    ConsumerCancelled,
+    ConsumerOptions,
+    Driver,
+    Outcome,
+    ProducerOptions,
+    Receive,
+    Settled,
+)
 
 _OUTCOMES = {
     "confirmed": Outcome.CONFIRMED,
@@ -72,24 +83,25 @@ class _Connection:
 
     @asynccontextmanager
     async def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> AsyncIterator[_Producer]:
-        async with self._connection.channel(confirm=True) as channel:
-            if options.window == 1:
+        async with self._connection.channel(confirm=options.confirms) as channel:
+            if options.window == 1 or not options.confirms:
                 yield _Producer(channel, queue, options, None)
                 return
 
             def on_outcome(confirmation: rabbitry.Confirmation) -> None:
                 settled(confirmation.tag, _OUTCOMES[confirmation.outcome])
 
-            async with channel.publisher(window=options.window, on_outcome=on_outcome) as publisher:
+            window = channel.publisher(exchange=options.exchange, window=options.window, on_outcome=on_outcome)
+            async with window as publisher:
                 yield _Producer(channel, queue, options, publisher)
 
     @asynccontextmanager
     async def consumer(self, queue: str, options: ConsumerOptions) -> AsyncIterator[_Consumer]:
         async with (
             self._connection.channel(prefetch=options.prefetch) as channel,
-            channel.consume(queue, arguments=options.arguments or None) as deliveries,
+            channel.consume(queue, no_ack=options.auto_ack, arguments=options.arguments or None) as deliveries,
         ):
-            yield _Consumer(deliveries, options.ack_every)
+            yield _Consumer(deliveries, options)
 
     @asynccontextmanager
     async def caller(self) -> AsyncIterator[_Caller]:
@@ -106,66 +118,113 @@ class _Connection:
 
 
 class _Producer:
-    __slots__ = ("_channel", "_mandatory", "_mode", "_publisher", "_queue")
+    __slots__ = ("_channel", "_done", "_exchange", "_make", "_mandatory", "_publisher", "_queue")
 
     def __init__(
         self, channel: rabbitry.Channel, queue: str, options: ProducerOptions, publisher: rabbitry.Publisher | None
     ) -> None:
         self._channel = channel
+        self._exchange = options.exchange
         self._queue = queue
         self._mandatory = options.mandatory
-        self._mode = 2 if options.persistent else _TRANSIENT
+        self._make = _maker(options)
+        self._done = Outcome.CONFIRMED if options.confirms else Outcome.SENT
         self._publisher = publisher
 
-    async def publish(self, body: bytes) -> Outcome:
+    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
         try:
-            await self._channel.publish(self._message(body), routing_key=self._queue, mandatory=self._mandatory)
+            await self._channel.publish(
+                body if self._make is None else self._make(body),
+                exchange=self._exchange,
+                routing_key=self._queue if key is None else key,
+                mandatory=self._mandatory,
+            )
         except (rabbitry.Nacked, rabbitry.Refused):
             return Outcome.NACKED
         except rabbitry.Unroutable:
             return Outcome.RETURNED
         except rabbitry.OutcomeUnknown:
             return Outcome.UNKNOWN
-        return Outcome.CONFIRMED
+        return self._done
 
-    async def submit(self, body: bytes, token: object) -> None:
+    async def submit(self, body: bytes, token: object, key: str | None = None) -> None:
         assert self._publisher is not None
-        await self._publisher.submit(self._message(body), routing_key=self._queue, mandatory=self._mandatory, tag=token)
+        await self._publisher.submit(
+            body if self._make is None else self._make(body),
+            routing_key=self._queue if key is None else key,
+            mandatory=self._mandatory,
+            tag=token,
+        )
 
     async def flush(self) -> None:
         if self._publisher is not None:
             await self._publisher.flush()
 
-    def _message(self, body: bytes) -> rabbitry.Message | bytes:
-        return body if self._mode != _TRANSIENT else rabbitry.Message(body, delivery_mode=_TRANSIENT)
+
+def _maker(options: ProducerOptions) -> Callable[[bytes], rabbitry.Message] | None:
+    """What makes a message of a body; None where the body alone is one: persistent, and without properties."""
+    mode = 2 if options.persistent else _TRANSIENT
+    headers, priority = options.headers or None, options.priority
+    if priority is not None:
+        return lambda body: rabbitry.Message(body, delivery_mode=mode, headers=headers, priority=priority())
+    if headers is not None:
+        return lambda body: rabbitry.Message(body, delivery_mode=mode, headers=headers)
+    return None if options.persistent else lambda body: rabbitry.Message(body, delivery_mode=_TRANSIENT)
 
 
 class _Consumer:
-    __slots__ = ("_ack_every", "_deliveries")
+    __slots__ = ("_deliveries", "_options")
 
-    def __init__(self, deliveries: rabbitry.Consumer, ack_every: int) -> None:
+    def __init__(self, deliveries: rabbitry.Consumer, options: ConsumerOptions) -> None:
         self._deliveries = deliveries
-        self._ack_every = ack_every
+        self._options = options
 
     async def run(self, receive: Receive) -> None:
+        options = self._options
         try:
-            await (self._run_in_batches(receive) if self._ack_every > 1 else self._run_one_by_one(receive))
+            if options.auto_ack:
+                await self._run_unanswered(receive, options.work)
+            elif options.ack_every > 1:
+                await self._run_in_batches(receive, options.ack_every, options.work)
+            elif options.work is not None:
+                await self._run_working(receive, options.work)
+            else:
+                await self._run_one_by_one(receive)
         except rabbitry.ConsumerCancelled as error:
             raise ConsumerCancelled(str(error)) from error
 
     async def _run_one_by_one(self, receive: Receive) -> None:
         async for delivery in self._deliveries:
-            receive(delivery.body, delivery.redelivered)
-            delivery.ack()
+            if (answer := receive(delivery.body, delivery.redelivered)) is Answer.ACK:
+                delivery.ack()
+            else:
+                _answer(delivery, answer)
 
-    async def _run_in_batches(self, receive: Receive) -> None:
+    async def _run_working(self, receive: Receive, work: Callable[[], float]) -> None:
+        async for delivery in self._deliveries:
+            answer = receive(delivery.body, delivery.redelivered)
+            await anyio.sleep(work())
+            _answer(delivery, answer)
+
+    async def _run_in_batches(self, receive: Receive, ack_every: int, work: Callable[[], float] | None) -> None:
         held: list[rabbitry.Delivery] = []
         async for delivery in self._deliveries:
-            receive(delivery.body, delivery.redelivered)
+            answer = receive(delivery.body, delivery.redelivered)
+            if work is not None:
+                await anyio.sleep(work())
+            if answer is not Answer.ACK:
+                _answer(delivery, answer)
+                continue
             held.append(delivery)
-            if len(held) == self._ack_every:
+            if len(held) == ack_every:
                 _ack_all(held)
         _ack_all(held)
+
+    async def _run_unanswered(self, receive: Receive, work: Callable[[], float] | None) -> None:
+        async for delivery in self._deliveries:
+            receive(delivery.body, delivery.redelivered)
+            if work is not None:
+                await anyio.sleep(work())
 
     def stop(self) -> None:
         self._deliveries.stop()
@@ -190,6 +249,15 @@ class _Administrator:
     async def declare_queue(self, name: str, arguments: Mapping[str, Any]) -> None:
         await self._channel.declare_queue(name, arguments=dict(arguments))
 
+    async def declare_exchange(self, name: str, kind: str) -> None:
+        await self._channel.declare_exchange(name, kind, auto_delete=True)
+
+    async def delete_exchange(self, name: str) -> None:
+        await self._channel.delete_exchange(name)
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        await self._channel.bind_queue(queue, exchange, key)
+
     async def count_messages(self, name: str) -> int | None:
         try:
             async with self._connection.channel() as channel:  # its own, as the question may close it
@@ -203,6 +271,15 @@ class _Administrator:
 
 async def _echo(payload: Any) -> Any:
     return payload
+
+
+def _answer(delivery: rabbitry.Delivery, answer: Answer) -> None:
+    if answer is Answer.ACK:
+        delivery.ack()
+    elif answer is Answer.REQUEUE:
+        delivery.nack(requeue=True)
+    else:
+        delivery.reject(requeue=False)
 
 
 def _ack_all(held: list[rabbitry.Delivery]) -> None:

@@ -90,6 +90,11 @@ def read_stamp(body: bytes) -> Stamp | None:
     return _LAYOUT.unpack_from(body) if len(body) >= STAMP_BYTES else None
 
 
+def write_stamp(tag: int, producer: int, sequence: int, intended: int) -> bytes:
+    """What `read_stamp` reads."""
+    return _LAYOUT.pack(tag, producer, sequence, intended)
+
+
 def make_body_maker(tag: int, size: int, *, producers: int, is_consumed: bool) -> BodyMaker | SmallBodyMaker:
     """The maker for bodies of that size."""
     if size >= STAMP_BYTES or not producers:  # (callers' bodies carry no stamp)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from time import monotonic, monotonic_ns
 
 import anyio
@@ -18,6 +19,7 @@ from loadtest.drivers.base import Connection, Session
 from loadtest.execution.caller import serve
 from loadtest.execution.company import Company
 from loadtest.execution.crowd import Crowd
+from loadtest.execution.ending import watch_for_end
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import Queues
 from loadtest.execution.sampler import Display, Sampler
@@ -116,7 +118,12 @@ class Conductor:
         try:
             with self._pauses.watched():
                 async with anyio.create_task_group() as staff:
-                    for watcher in (run.timetable.run, self._sampler.watch, self._probe.run):
+                    for watcher in (
+                        run.timetable.run,
+                        self._sampler.watch,
+                        self._probe.run,
+                        partial(watch_for_end, run),
+                    ):
                         staff.start_soon(watcher)
                     for number, queue in enumerate(run.plan.server_queues):
                         staff.start_soon(serve, run, self._session, self._urls[number % len(self._urls)], queue)
@@ -239,14 +246,13 @@ class Conductor:
         if self._run.at_work:
             return False
         tally = self._run.record.tally
-        settled = tally.confirmed + tally.nacked + tally.returned + tally.unknown
         answered = tally.replies + tally.rpc_timeouts + tally.rpc_errors
-        return settled >= tally.sent and answered >= tally.calls
+        return tally.settled >= tally.sent and answered >= tally.calls
 
     def _is_drained(self) -> bool:
         """Whether nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
         run, record = self._run, self._run.record
-        return self._is_settled() and (record.ledger.unique >= record.tally.confirmed or not run.consumers)
+        return self._is_settled() and (record.ledger.unique >= run.expected or not run.consumers)
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
@@ -255,6 +261,7 @@ class Conductor:
         return self._session.connect(self._urls[0], f"{self._run.plan.prefix} administrator")
 
     async def _take_stock(self) -> None:
+        self._run.record.ledger.spread(self._run.settings.producers)
         try:
             await self._leftovers.take_stock()
         except Exception as error:

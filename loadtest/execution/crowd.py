@@ -31,6 +31,7 @@ class Crowd:
         self._tally = run.record.tally
         self._session = session
         self._urls = urls
+        self._elsewhere = {Role.PRODUCER: run.settings.publish_urls, Role.CONSUMER: run.settings.consume_urls}
         self._opening = anyio.Semaphore(run.settings.handshakes)
         self.closing = anyio.Semaphore(run.settings.handshakes)
         self._expected = len(run.plan.sockets)
@@ -80,7 +81,8 @@ class Crowd:
         socket = _Socket(run, self, len(places))
         started = monotonic_ns()
         try:
-            url = self._urls[number % len(self._urls)]
+            urls = self._elsewhere.get(places[0].role) or self._urls
+            url = urls[number % len(urls)]
             async with self._session.connect(url, _name(run, places)) as connection:
                 run.record.latencies.connect.record(monotonic_ns() - started)
                 if len(places) == 1:  # a task and a task group less for each client

@@ -11,7 +11,7 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from loadtest.drivers.base import Connection, Outcome, Producer, ProducerOptions
-from loadtest.execution.pace import Pace
+from loadtest.execution.routing import RoutedProducer, make_pace, make_priority
 from loadtest.execution.state import Attendance, Run
 from loadtest.scenarios.plan import Place
 
@@ -22,21 +22,31 @@ Token = tuple[int, int, int]
 async def produce(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Publishes from the begin until the run stops, then stays connected until it is over."""
     settings = run.settings
-    options = ProducerOptions(window=settings.window, persistent=not settings.transient, mandatory=settings.mandatory)
+    options = ProducerOptions(
+        window=settings.window,
+        persistent=not settings.transient,
+        mandatory=settings.mandatory,
+        exchange=run.plan.exchange,
+        confirms=not settings.no_confirm,
+        priority=make_priority(run, place),
+        headers=settings.headers or None,
+    )
     production = _Production(run, place.index)
-    pace = Pace(run, place)
+    pace = make_pace(run, place)
     tally = run.record.tally
     try:
         async with connection.producer(place.queue, options, production.settle) as producer:
             run.publishing[place.index] = connection
             attendance.arrive()
             run.at_work += 1
+            keys = run.plan.keys
+            sender = producer if keys is None else RoutedProducer(producer, keys, place.index)
             try:
                 await pace.begin()
                 while (intended := await pace.next()) is not None:
                     tally.waited += pace.was_due
                     tally.bunched += pace.slept_over
-                    await production.publish(producer, intended)
+                    await production.publish(sender, intended)
             finally:
                 run.at_work -= 1
             await producer.flush()
@@ -94,6 +104,8 @@ class _Production:
             return  # it was abandoned
         self._tally.count_outcome(outcome)
         if outcome is not Outcome.CONFIRMED:
+            if outcome is Outcome.SENT:
+                return  # nothing more will be known of it: it counts as if it had been confirmed, and has no latency
             self._account.disown(number)
             if outcome is not Outcome.UNKNOWN:
                 return

@@ -1,7 +1,9 @@
 """The run's queues: declared before its first client connects, deleted after its stock was taken.
 
-They expire by themselves, should the run be killed; streams can't. Where the broker doesn't answer, both end in bounded
-time.
+Should the run be killed, they expire by themselves, and an exchange goes with the last of them. Streams can't expire:
+they keep their names, which begin with the run's prefix, and lose what is old in them but for their last segment. Where
+the broker doesn't answer, both end in bounded time. Of queues that are there already nothing is changed: it is looked
+whether they are there, and empty where nobody said that others' messages may be taken.
 """
 
 from __future__ import annotations
@@ -35,10 +37,16 @@ class Queues:
     ) -> None:
         self._errors = run.record.errors
         self._connect = connect
+        self._plan, self._settings = run.plan, run.settings
+        self._age = {"x-max-age": f"{int(longest + EXPIRY_MARGIN)}s"}
         expiry = {"x-expires": min(int((longest + EXPIRY_MARGIN) * 1000), LONGEST_EXPIRY_MS)}
         kind = {"x-queue-type": run.settings.queue_type, **run.settings.queue_arguments}
-        own: Mapping[str, Any] = kind if run.settings.is_stream else expiry | kind
-        self._arguments: dict[str, Mapping[str, Any]] = dict.fromkeys(run.plan.queues, own)
+        if run.settings.priorities and run.settings.queue_type == "classic":
+            kind = {"x-max-priority": run.settings.priorities} | kind
+        own: Mapping[str, Any] = (self._age if run.settings.is_stream else expiry) | kind
+        self._arguments: dict[str, Mapping[str, Any]] = {}
+        if not run.settings.existing:
+            self._arguments = dict.fromkeys(run.plan.queues, own)
         self._arguments |= dict.fromkeys(run.plan.server_queues, expiry)
 
     async def declare(self) -> Mapping[str, Any]:
@@ -58,13 +66,29 @@ class Queues:
         )
 
     async def _declare_each(self, administrator: Administrator) -> None:
-        for queue, arguments in self._arguments.items():
-            try:
+        try:
+            for queue, arguments in self._arguments.items():
                 await administrator.declare_queue(queue, arguments)
-            except OSError:
-                raise
-            except Exception as error:
-                raise QueueRefused(f"the broker refuses the queues: {error}") from error
+            if self._plan.exchange_kind is not None:
+                await administrator.declare_exchange(self._plan.exchange, self._plan.exchange_kind)
+            for queue, key in self._plan.bindings:
+                await administrator.bind(queue, self._plan.exchange, key)
+        except OSError:
+            raise
+        except Exception as error:
+            raise QueueRefused(f"the broker refuses the queues: {error}") from error
+        for queue in self._settings.existing:
+            await self._look_at(administrator, queue)
+
+    async def _look_at(self, administrator: Administrator, queue: str) -> None:
+        count = await administrator.count_messages(queue)
+        if count is None:
+            raise QueueRefused(f"there is no queue {queue!r}")
+        if count and self._settings.consumers and not self._settings.consume_foreign:
+            raise QueueRefused(
+                f"queue {queue!r} has {count:,} messages that are not this run's: say --consume-foreign if they may be "
+                "taken and acknowledged"
+            )
 
     async def delete(self) -> None:
         """Deletes all; notes an error if that fails."""
@@ -72,5 +96,7 @@ class Queues:
             async with self._connect() as connection, connection.administrator() as administrator:
                 for queue in self._arguments:
                     await administrator.delete_queue(queue)
+                if self._plan.exchange_kind is not None:
+                    await administrator.delete_exchange(self._plan.exchange)
         except Exception as error:
             self._errors.note(error, " (deleting queues)")

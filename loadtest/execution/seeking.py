@@ -245,9 +245,9 @@ class Seeker:
         return _Counts(
             at=monotonic_ns() / NANOSECONDS,
             sent=tally.sent,
-            settled=tally.confirmed + tally.nacked + tally.returned + tally.unknown,
+            settled=tally.settled,
             confirmed=tally.confirmed,
-            consumed=record.ledger.unique,
+            consumed=record.ledger.unique // self._run.settings.copies,
             calls=tally.calls,
             answered=tally.replies + tally.rpc_timeouts + tally.rpc_errors,
             replies=tally.replies,

@@ -7,24 +7,30 @@ time goes into its record. What was asked for, the settings and the plan, doesn'
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from math import ceil
 from time import monotonic_ns
 from typing import Protocol
 
 import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
-from loadtest.execution.body import make_body_maker
+from loadtest.execution.body import Stamp
+from loadtest.execution.filling import make_bodies
 from loadtest.execution.leg import Leg, Schedules
 from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.plan import Plan, make_plan
-from loadtest.scenarios.schedule import NANOSECONDS
+from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Role, Settings
+from loadtest.scenarios.shapes import ShapedSchedule
+
+Read = Callable[[bytes], Stamp | None]
+"""How a body's stamp is read."""
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
@@ -51,13 +57,13 @@ class Run:
         self.record = Record(
             run_id=plan.run_id,
             started_at=started_at.isoformat(timespec="seconds"),
-            ledger=Ledger(settings.producers),
+            ledger=Ledger(settings.producers * settings.copies),
             calls_made=[0] * settings.callers,
         )
         self.measurement = Measurement(self.record.latencies)
-        self.bodies = make_body_maker(
-            plan.tag, settings.size, producers=settings.producers, is_consumed=bool(settings.consumers)
-        )
+        self.bodies = make_bodies(plan.tag, settings)
+        self.reading: Callable[[Read], Read] | None = None
+        """What reads the stamps of messages that come from another host; None where none do."""
         self.timetable = Timetable()
         self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
         """How clients pace now."""
@@ -123,17 +129,28 @@ class Run:
         start = self.leg.start
         return self.work_begun_at + int(self.plan.offsets[index] * NANOSECONDS) if start is None else start
 
+    @property
+    def expected(self) -> int:
+        """How many deliveries there are to be of what was taken: each queue's copy is one."""
+        return self.record.tally.taken * self.settings.copies
+
+    def ledger_shift(self, queue: int) -> int:
+        """How much further on than a producer's own account that of its messages' copies in the k-th queue is."""
+        return queue * self.settings.producers if self.settings.copies > 1 else 0
+
     def compare_with_plan(self) -> None:
         """Notes in the record how much of the schedules was done until sending ended.
 
         What was due and never sent has waited until then, and that is its latency: without it, percentiles would be
         those of the messages that got through. What was asked for on the way to the rate is no part of it.
         """
-        record, leg = self.record, self.leg
-        sent = [account.sent for account in record.ledger.accounts]
-        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, ("confirm", "lag"))
+        record, leg, quotas = self.record, self.leg, self.plan.quotas
+        sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
+        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, ("confirm", "lag"), quotas)
         calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc",))
         record.published_as_planned, record.called_as_planned = publishing, calling
+        if leg.publishing and leg.is_planned:
+            record.segments = self._compare_segments(leg.publishing, sent)
 
     def _compare(
         self,
@@ -142,6 +159,7 @@ class Run:
         before: Sequence[int] | None,
         done: Sequence[int],
         kinds: Sequence[str],
+        quotas: Sequence[int] | None = None,
     ) -> Planned | None:
         if not self.leg.is_planned:
             return Planned(0, 0)
@@ -154,6 +172,8 @@ class Run:
             schedule, did, start = schedules[index], done[index], self.start_of(index)
             did -= before[index] if before is not None else 0
             asked = schedule.planned(start, end)
+            if quotas is not None:
+                asked = min(asked, quotas[index])
             planned += asked
             skipped += asked - did
             for due, number in schedule.sample(start, did, asked, points):
@@ -161,6 +181,23 @@ class Run:
                 for kind in kinds:
                     getattr(latencies, kind).record_many(end - due, number)
         return Planned(planned, skipped)
+
+    def _compare_segments(self, schedules: Sequence[Schedule], done: Sequence[int]) -> list[list[float]]:
+        first = schedules[0]
+        if not isinstance(first, ShapedSchedule) or not self.work_begun_at:
+            return []
+        seconds = max(0.0, (self.sending_ends - self.work_begun_at) / NANOSECONDS)
+        told: list[list[float]] = [[0.0, 0, 0] for _ in first.shape.segments]
+        for number, (_, begin, end) in enumerate(first.shape.occurrences(seconds)):
+            counts = first.shape.count(begin), first.shape.count(end)
+            each = told[number % len(told)]
+            each[0] = end
+            for index in self.plan.placed(Role.PRODUCER):
+                schedule, did = schedules[index], done[index]
+                due, until = (max(0, ceil(count - schedule.phase)) for count in counts)
+                each[1] += until - due
+                each[2] += min(max(did, due), until) - due
+        return told
 
     def consumer_options(self, *, prefetch: int, ack_every: int) -> ConsumerOptions:
         """How a queue of this run is consumed. A stream is read from its beginning: it is the run's own."""

@@ -318,13 +318,13 @@ class Coordinator:
     async def _drain(self, leftovers: Leftovers) -> None:
         began = monotonic()
         received, stalled_at = -1, began + STALL
-        while self.roster.present and not self.roster.is_drained():
+        while self.roster.present and not self._is_drained():
             drain = self._run.settings.drain
             patience = min(drain, INTERRUPTED_DRAIN) if self._run.record.is_interrupted else drain
             left = began + patience - monotonic()
             if left < 0:
                 return
-            await self._until(self.roster.is_drained, min(left, 0.25))
+            await self._until(self._is_drained, min(left, 0.25))
             now = self.roster.sum_tally().received
             if now != received:
                 received, stalled_at = now, monotonic() + STALL
@@ -333,6 +333,9 @@ class Coordinator:
                     if self.roster.is_settled() and await leftovers.recount() == 0:
                         return
                 stalled_at = monotonic() + STALL
+
+    def _is_drained(self) -> bool:
+        return self.roster.is_drained(self._run.expected)
 
     async def _collect(self) -> None:
         present = self.roster.present

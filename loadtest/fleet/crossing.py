@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any
 
-from loadtest.execution.state import Run
+from loadtest.execution.body import Stamp
+from loadtest.execution.state import Read, Run
 from loadtest.metrics.histogram import Histogram
 
 
@@ -32,33 +33,28 @@ class Crossing:
         self.clamped += plain["clamped"]
 
 
-class CrossingBodies:
-    """A run's body maker that keeps the intended time of a message from another host to itself, and times it here."""
+class CrossingReader:
+    """Reads stamps, keeps the intended time of a message from another host to itself, and times it here."""
 
-    def __init__(self, run: Run, crossing: Crossing, leads: Mapping[int, int]) -> None:
+    def __init__(self, run: Run, crossing: Crossing, leads: Mapping[int, int], read: Read) -> None:
         """`leads` has, for each producer on another host, what turns a moment of its clock into one of ours."""
-        self._inner = run.bodies
         self._run = run
         self._crossing = crossing
         self._leads = leads
-        self.owns = run.bodies.owns
+        self._read = read
 
-    def __call__(self, *arguments: Any) -> Any:
-        """As the run's own maker."""
-        return self._inner(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def read(self, body: bytes) -> Any:
+    def __call__(self, body: bytes) -> Stamp | None:
         """The stamp, without the intended time where that is of another clock."""
-        stamp = self._inner.read(body)
-        if stamp is None or (lead := self._leads.get(stamp[1])) is None:
+        stamp = self._read(body)
+        if stamp is None:
+            return None
+        tag, account, number, intended = stamp  # (further copies have accounts of their own, as many for each)
+        lead = self._leads.get(account % self._run.settings.producers)
+        if lead is None:
             return stamp
-        tag, producer, number, intended = stamp
-        if intended and number not in self._run.record.ledger.accounts[producer].arrived:
+        if intended and number not in self._run.record.ledger.accounts[account].arrived:
             self._note(intended + lead)
-        return tag, producer, number, 0
+        return tag, account, number, 0
 
     def _note(self, intended: int) -> None:
         now, measurement = monotonic_ns(), self._run.measurement

@@ -140,11 +140,11 @@ class Roster:
         """Whether none of those present sends anything more, or waits for an answer."""
         return all(member.beat.is_settled for member in self.present)
 
-    def is_drained(self) -> bool:
-        """Whether all that was confirmed has been received, or nobody is there to receive it."""
-        tally, unique = self.sum_tally(), sum(member.beat.unique for member in self)
+    def is_drained(self, expected: int) -> bool:
+        """Whether all that is expected has been received, or nobody is there to receive it."""
+        unique = sum(member.beat.unique for member in self)
         consumers = sum(member.beat.consumers for member in self.present)
-        return self.is_settled() and (unique >= tally.confirmed or not consumers)
+        return self.is_settled() and (unique >= expected or not consumers)
 
     def find_disagreement(self, join: Join, version: str, protocol: int, backend: str) -> str | None:
         """Why such a worker can't take part; None if it can."""

@@ -52,6 +52,8 @@ def pool(workers: Sequence[WorkerPart], own: CoordinatorPart | None) -> Pooled:
         whole.merge(record)
         if parts[number].crossing:
             crossing.merge_plain(parts[number].crossing)
+    settings = own.settings if own is not None else workers[0].settings
+    whole.ledger.spread(settings["producers"])
     if own is not None:
         whole.broker = dict(own.broker)
         whole.is_interrupted = own.is_interrupted

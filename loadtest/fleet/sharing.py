@@ -15,6 +15,9 @@ from loadtest.fleet.plain import from_plain, packed, to_plain
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import find_address, redact
 
+FILLINGS = (None, "zeros", "random", "text")
+"""What bodies are made of without reading a file."""
+
 
 class NotAllowed(Exception):
     """The worker's own command line doesn't allow what the run asks for."""
@@ -28,6 +31,8 @@ def share(settings: Settings, urls: Sequence[str]) -> dict[str, Any]:
     shared = replace(
         settings,
         urls=tuple(map(redact, urls)),
+        publish_urls=tuple(map(redact, settings.publish_urls)),
+        consume_urls=tuple(map(redact, settings.consume_urls)),
         queue_arguments=arguments,
         labels={name: redact(value) for name, value in settings.labels.items()},
         output=None,
@@ -63,14 +68,25 @@ def allow(settings: Settings, allowed: Sequence[str], *, load: float | None, max
     """
     ways = {target_of(url): url for url in reversed(allowed)}
     names = ", ".join(redact(url) for url in allowed)
-    for url in settings.urls:
+    for url in settings.all_urls:
         if target_of(url) not in ways:
             raise NotAllowed(f"it loads {names} and nothing else, not {redact(url)}: allow it by --allow-target")
     if max_rate is not None and load is None:
         raise NotAllowed(f"it sends at most {max_rate:,g} messages/s, and a closed loop has no rate: use --rate")
     if max_rate is not None and load is not None and load > max_rate:
         raise NotAllowed(f"its share is {load:,.1f} messages/s, and it sends at most {max_rate:,g} (--max-rate)")
-    return replace(settings, urls=tuple(ways[target_of(url)] for url in settings.urls))
+    if settings.body not in FILLINGS:
+        raise NotAllowed("it reads no file for the bodies' content")
+
+    def found(urls: Sequence[str]) -> tuple[str, ...]:
+        return tuple(ways[target_of(url)] for url in urls)
+
+    return replace(
+        settings,
+        urls=found(settings.urls),
+        publish_urls=found(settings.publish_urls),
+        consume_urls=found(settings.consume_urls),
+    )
 
 
 def target_of(url: str) -> tuple[str, str, int | None, str]:

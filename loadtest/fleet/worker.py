@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic, monotonic_ns, process_time
 from typing import Any
@@ -25,7 +26,7 @@ from loadtest.execution.conductor import Conductor
 from loadtest.execution.state import Run
 from loadtest.fleet import messages as said
 from loadtest.fleet.bus import COORDINATOR, Bus, BusLost, Gone, Mail
-from loadtest.fleet.crossing import Crossing, CrossingBodies
+from loadtest.fleet.crossing import Crossing, CrossingReader
 from loadtest.fleet.hosts import identify_host, program_version
 from loadtest.fleet.parts import WorkerPart, encode, write_part
 from loadtest.fleet.seal import Seal
@@ -174,7 +175,7 @@ class Worker:
         owners = producers_by_worker(make_plan(settings, message.run_id), welcome.of)
         leads = {index: message.offsets[owner] for index, owner in owners.items() if owner in message.offsets}
         if leads:
-            run.bodies = CrossingBodies(run, self._crossing, leads)  # type: ignore[assignment]
+            run.reading = partial(CrossingReader, run, self._crossing, leads)
         await self._tell(said.Prepared(digest=digest, sockets=len(plan.sockets), clients=clients))
         return settings, run
 
@@ -189,7 +190,7 @@ class Worker:
     async def _hand_over(self, settings: Settings, run: Run, welcome: said.Welcome) -> None:
         """Writes the part, sends it, and stays until it is dismissed."""
         run.record.errors.examples = {
-            name: redact_in(text, settings.urls) for name, text in run.record.errors.examples.items()
+            name: redact_in(text, settings.all_urls) for name, text in run.record.errors.examples.items()
         }
         if self._is_gone and not self.reason:
             self.status, self.reason = "abandoned", self._is_gone
@@ -453,8 +454,8 @@ def _demand(settings: Settings, connections: int, clients: int) -> Demand:
     library = LIBRARIES[settings.driver]
     return Demand(
         connections=connections,
-        destinations=len(settings.urls),
-        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.urls)) else 0),
+        destinations=len(settings.all_urls),
+        client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=clients,
         has_private_node=False,
     )

@@ -114,6 +114,14 @@ class Ledger:
         """Notes a message that was still in a queue when the run was over. IndexError as for `receive`."""
         self.found += self.accounts[producer].leave(number)
 
+    def spread(self, producers: int) -> None:
+        """Tells the accounts of further copies what was sent: the k-th copy of a producer's messages, which goes to the
+        k-th queue, has the account that is k times ``producers`` further on.
+        """
+        for number, account in enumerate(self.accounts[producers:], producers):
+            original = self.accounts[number % producers]
+            account.sent, account.disowned = original.sent, original.disowned
+
     def merge(self, other: Ledger) -> None:
         """Adds another process's ledger of the same producers: what both saw arrive, arrived twice."""
         for _ in range(len(other.accounts) - len(self.accounts)):

@@ -95,6 +95,8 @@ class Record:
     started_at: str
     """ISO 8601, UTC."""
     is_interrupted: bool = False
+    is_complete: bool = False
+    """Whether it ended before its time because all was done that was asked for."""
     broker: dict[str, Any] = field(default_factory=dict)
     """What the broker says of itself."""
     phases: list[Phase] = field(default_factory=list)
@@ -111,6 +113,8 @@ class Record:
     """How the messages compare with their schedules; None in a closed loop."""
     called_as_planned: Planned | None = None
     """How the calls compare with their schedules; None in a closed loop."""
+    segments: list[list[float]] = field(default_factory=list)
+    """For each segment of a changing rate: until when, in seconds of the work; what was due; what of it was sent."""
     stock: Stock | None = None
     """What is left in the queues; None if this process did not look."""
     latencies: Latencies = field(default_factory=Latencies)
@@ -133,6 +137,7 @@ class Record:
             raise ValueError(f"records of two runs don't add up: {self.run_id} and {other.run_id}")
         self.started_at = min(self.started_at, other.started_at)
         self.is_interrupted |= other.is_interrupted
+        self.is_complete |= other.is_complete
         self.broker = self.broker or dict(other.broker)
         self.phases = _join_phases(self.phases, other.phases)
         self.connect_seconds = max(self.connect_seconds, other.connect_seconds)
@@ -145,6 +150,7 @@ class Record:
         ]
         self.published_as_planned = _add_planned(self.published_as_planned, other.published_as_planned)
         self.called_as_planned = _add_planned(self.called_as_planned, other.called_as_planned)
+        self.segments = _add_segments(self.segments, other.segments)
         self.stock = _add_stock(self.stock, other.stock)
         self.latencies.merge(other.latencies)
         self.loop_lateness.merge(other.loop_lateness)
@@ -162,6 +168,7 @@ class Record:
             "run_id": self.run_id,
             "started_at": self.started_at,
             "is_interrupted": self.is_interrupted,
+            "is_complete": self.is_complete,
             "broker": dict(self.broker),
             "phases": [asdict(phase) for phase in self.phases],
             "connect_seconds": self.connect_seconds,
@@ -172,6 +179,7 @@ class Record:
             "calls_made": list(self.calls_made),
             "published_as_planned": _plain(self.published_as_planned),
             "called_as_planned": _plain(self.called_as_planned),
+            "segments": [list(each) for each in self.segments],
             "stock": _plain(self.stock),
             "latencies": self.latencies.to_plain(),
             "loop_lateness": self.loop_lateness.to_plain(),
@@ -233,6 +241,14 @@ def _add_planned(one: Planned | None, other: Planned | None) -> Planned | None:
     if one is None or other is None:
         return one or other
     return Planned(one.planned + other.planned, one.skipped + other.skipped)
+
+
+def _add_segments(ones: list[list[float]], others: list[list[float]]) -> list[list[float]]:
+    if not ones or not others:
+        return ones or others
+    return [
+        [max(one[0], other[0]), one[1] + other[1], one[2] + other[2]] for one, other in zip(ones, others, strict=True)
+    ]
 
 
 def _add_stock(one: Stock | None, other: Stock | None) -> Stock | None:

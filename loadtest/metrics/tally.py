@@ -13,7 +13,10 @@ from loadtest.drivers.base import Outcome
 
 
 class Tally:
-    """How often each thing happened. ``sent`` is ``confirmed + nacked + returned + unknown`` and what is in flight."""
+    """How often each thing happened.
+
+    ``sent`` is ``confirmed + unconfirmed + nacked + returned + unknown`` and what is in flight.
+    """
 
     __slots__ = (
         "bunched",
@@ -22,19 +25,23 @@ class Tally:
         "confirmed",
         "connected",
         "copies",
+        "corrupted",
         "dropped",
         "failed",
         "foreign",
         "nacked",
         "received",
         "redelivered",
+        "rejected",
         "replies",
+        "requeued",
         "returned",
         "rpc_errors",
         "rpc_timeouts",
         "rpc_unanswered",
         "sent",
         "servers_lost",
+        "unconfirmed",
         "unknown",
         "waited",
     )
@@ -48,11 +55,15 @@ class Tally:
         self.nacked = 0
         self.returned = 0
         self.unknown = 0
+        self.unconfirmed = 0  # messages sent without asking for a confirm
         self.waited = 0  # messages that fell due while there was no room for them in the window
         self.bunched = 0  # messages that fell due while their producer slept until the one before
         self.cancelled = 0  # consumers that the broker cancelled
         self.received = 0
         self.redelivered = 0
+        self.requeued = 0  # deliveries put back: received, and not arrived
+        self.rejected = 0  # deliveries arrived, and rejected by wish
+        self.corrupted = 0  # deliveries whose bodies are not what was sent
         self.copies = 0  # messages that another consumer of the same stream read, too
         self.foreign = 0
         self.calls = 0
@@ -70,8 +81,20 @@ class Tally:
             self.nacked += 1
         elif outcome is Outcome.RETURNED:
             self.returned += 1
+        elif outcome is Outcome.SENT:
+            self.unconfirmed += 1
         else:
             self.unknown += 1
+
+    @property
+    def settled(self) -> int:
+        """How many publishes have ended, one way or another."""
+        return self.confirmed + self.unconfirmed + self.nacked + self.returned + self.unknown
+
+    @property
+    def taken(self) -> int:
+        """How many messages the broker has taken, or was sent without being asked."""
+        return self.confirmed + self.unconfirmed
 
     def merge(self, other: Tally) -> None:
         """Adds another's counts."""

@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
-from loadtest.analysis.fleet import why_not_complete
 from loadtest.output.answer import describe_answer, describe_search
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
@@ -125,11 +124,11 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     )
     if result["interrupted"]:
         yield "[bold yellow]interrupted[/]: this is what was measured until then"
-    for text in why_not_complete(result):
+    for text in result.get("incomplete", ()):
         yield f"[bold red]incomplete[/]: {escape(text)}"
     if failures:
         yield f"[bold red]failed[/]: {'; '.join(failures)}"
-    elif not result["interrupted"] and result.get("complete", True):
+    elif not result["interrupted"] and not result.get("incomplete"):
         yield "[bold green]ok[/]: no connection failed, nothing was lost"
     if found := blemishes(result):
         yield f"[bold yellow]but[/]: {'; '.join(found)}"
@@ -163,7 +162,8 @@ def _accounts(result: Result) -> Iterator[Entry]:
     has_search = bool(result.get("capacity"))
     if publish:
         planned, skipped = _plan(publish, has_search=has_search)
-        parts = [f"{format_count(publish[name])} {name}" for name in ("nacked", "returned", "unknown") if publish[name]]
+        kinds = ("unconfirmed", "nacked", "returned", "unknown")
+        parts = [f"{format_count(publish[name])} {name}" for name in kinds if publish.get(name)]
         yield (
             "published",
             f"{planned}{format_count(publish['sent'])} sent, {format_count(publish['confirmed'])} confirmed"
@@ -172,11 +172,15 @@ def _accounts(result: Result) -> Iterator[Entry]:
     if consume:
         lost = "unknown" if consume["lost"] is None else format_count(consume["lost"])
         backlog = "unknown" if consume["backlog"] is None else format_count(consume["backlog"])
-        foreign = f", {format_count(consume['foreign'])} foreign" if consume.get("foreign") else ""
+        kinds = ("requeued", "rejected", "corrupted", "foreign")
+        others = "".join(f", {format_count(consume[kind])} {kind}" for kind in kinds if consume.get(kind))
+        copies = consume.get("copies_per_message", 1)
+        others += f", {copies} copies a message" if copies > 1 else ""
+        others += " (lost of what was sent: nothing was confirmed)" if consume.get("lost_of") == "sent" else ""
         yield (
             "received",
             f"{format_count(consume['unique'])} unique, {format_count(consume['duplicates'])} duplicates, "
-            f"[bold]{lost} lost[/], {backlog} left in the queues{foreign}",
+            f"[bold]{lost} lost[/], {backlog} left in the queues{others}",
         )
     if rpc:
         planned, skipped = _plan(rpc, has_search=has_search)

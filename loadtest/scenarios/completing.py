@@ -9,8 +9,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
+from loadtest.scenarios.shapes import parse_shape
+from loadtest.scenarios.traffic import refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
@@ -18,6 +21,8 @@ DEFAULT_SHARE = 0.5
 DEFAULT_WARMUP = 5.0
 SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.25, 6.0, 25.0
 """How long the search for the rate may take, by the time that is measured, and between which bounds; in seconds."""
+LONGEST = 3600.0
+"""Seconds that a given number of messages may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,9 @@ class Asked(Choices):
     consumers: int | None = None
     callers: int | None = None
     connections: int | None = None
+    channels_per_connection: int | None = None
     queues: int | None = None
+    queue: Sequence[str] = ()
     servers: int | None = None
 
     mode: str | None = None
@@ -39,6 +46,8 @@ class Asked(Choices):
     rate: float | None = None
     rate_each: float | None = None
     urls: Sequence[str] = ()
+    publish_url: str | None = None
+    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
 
@@ -49,27 +58,35 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     producers, consumers, callers = (shares[role] for role in Role)
     queues, servers = _choose_queues_and_servers(asked, shares)
     _check_load(asked, shares)
+    for refusal in refusals(asked, shares, queues):
+        raise ValueError(refusal)
     urls = _find_urls(asked, environment)
+    each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
-    mode = _choose_mode(asked)
-    chosen = {each.name: getattr(asked, each.name) for each in fields(Choices)}
+    mode = _choose_mode(asked, shares)
+    chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
+    if asked.shape is not None and asked.rate_each:
+        chosen["shape"] = str(parse_shape(asked.shape).times(senders))
     return Settings(
         **chosen,
+        existing=tuple(asked.queue),
+        publish_urls=_with_vhost(asked, asked.publish_url),
+        consume_urls=_with_vhost(asked, asked.consume_url),
         clients=sum(shares.values()),
         producers=producers,
         consumers=consumers,
         callers=callers,
-        connections=asked.connections or sum(shares.values()),
+        connections=asked.connections or -(-sum(shares.values()) // (each or 1)),
         queues=queues,
         servers=servers,
         mode=mode,
         share=DEFAULT_SHARE if asked.share is None else asked.share,
         search=_choose_search(asked) if mode == "both" else 0.0,
         warmup=max(_choose_warmup(asked, mode), asked.ramp),
-        rate=asked.rate or (asked.rate_each and asked.rate_each * (producers or callers)) or None,
+        rate=asked.rate or (asked.rate_each and asked.rate_each * senders) or None,
         urls=urls,
-        confirmed=bool(asked.urls) or asked.yes,
+        confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
     )
 
@@ -85,10 +102,14 @@ def refuse(condition: object, message: str) -> None:
 
 def _share_out(asked: Asked) -> dict[Role, int]:
     roles = {Role.PRODUCER: asked.producers, Role.CONSUMER: asked.consumers, Role.CALLER: asked.callers}
+    if asked.queue or asked.exchange is not None:  # nothing is declared, as callers need it
+        roles[Role.CALLER] = roles[Role.CALLER] or 0
+        if not asked.queue:
+            roles[Role.CONSUMER] = roles[Role.CONSUMER] or 0
     clients = asked.clients
     if clients is None:
         clients = sum(number or 0 for number in roles.values())
-        if any(number is not None for number in roles.values()):
+        if any(roles.values()) or any(each is not None for each in (asked.producers, asked.consumers, asked.callers)):
             roles = {role: number or 0 for role, number in roles.items()}
         else:
             clients = DEFAULT_CLIENTS
@@ -122,7 +143,9 @@ def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, 
 
 def _choose_queues_and_servers(asked: Asked, shares: dict[Role, int]) -> tuple[int, int]:
     producers, consumers, callers = (shares[role] for role in Role)
-    queues = asked.queues or choose_queues(producers, consumers)
+    queues = asked.queues or asked.fanout or asked.topic or len(asked.queue)
+    if not queues and asked.exchange is None:
+        queues = choose_queues(producers, consumers)
     refuse(asked.queues and not producers + consumers, "--queues without producers and consumers would do nothing")
     refuse(consumers and queues > consumers, f"{queues} queues for {consumers} consumers: some queues would have none")
     servers = asked.servers or choose_servers(callers)
@@ -149,7 +172,7 @@ def choose_servers(callers: int) -> int:
 
 def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     someone_sends = shares[Role.PRODUCER] + shares[Role.CALLER]
-    refuse(not someone_sends, "nobody would send anything: there are neither producers nor callers")
+    refuse(not someone_sends and not asked.queue, "nobody would send anything: there are neither producers nor callers")
     refuse(
         shares[Role.PRODUCER] and asked.size < SMALLEST_STAMP_BYTES,
         f"--size {asked.size}: each message carries {SMALLEST_STAMP_BYTES} bytes that tell it from others, so no less",
@@ -162,10 +185,12 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
 
 
-def _choose_mode(asked: Asked) -> str:
-    """Both, unless a rate was asked for."""
+def _choose_mode(asked: Asked, shares: Mapping[Role, int]) -> str:
+    """Both, unless a rate was asked for, or what makes it pointless to seek one."""
     is_rated = asked.rate is not None or asked.rate_each is not None
-    mode = asked.mode or ("paced" if is_rated else "both")
+    reason = why_not_sought(asked, shares)
+    mode = asked.mode or ("paced" if is_rated else "closed" if reason else "both")
+    refuse(mode == "both" and reason, f"--mode both with {reason}: no rate to be kept up can be sought")
     refuse(mode == "paced" and not is_rated, "--mode paced: say at which --rate")
     refuse(mode != "paced" and is_rated, f"--rate with --mode {mode}: a given rate is paced")
     for flag, value in (("--share", asked.share), ("--search", asked.search)):
@@ -183,15 +208,30 @@ def _choose_warmup(asked: Asked, mode: str) -> float:
     """A run that seeks its rate goes on warming up while it does so."""
     if asked.warmup is not None:
         return asked.warmup
+    if asked.messages is not None:
+        return 0.0
     return min(DEFAULT_WARMUP, max(1.0, asked.duration / 4)) if mode == "both" else DEFAULT_WARMUP
 
 
 # --- broker -------------------------------------------------------------------------------------------------------
 
 
+def _choose_time(asked: Asked) -> dict[str, float]:
+    """A number of messages ends a run by itself, unless it was said how long it may take."""
+    return {"duration": LONGEST} if asked.messages and asked.duration == Asked.duration else {}
+
+
+def _with_vhost(asked: Asked, url: str | None) -> tuple[str, ...]:
+    if url is None:
+        return ()
+    refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
+    return (with_vhost(url, asked.vhost),)
+
+
 def _find_urls(asked: Asked, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The brokers' URLs, with the virtual host; none for a private node."""
-    urls = tuple(asked.urls) or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
+    beside = tuple(filter(None, (asked.consume_url or asked.publish_url,)))
+    urls = tuple(asked.urls) or beside or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:
         refuse(not is_amqp_url(url), f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")
     return tuple(with_vhost(url, asked.vhost) for url in urls)

@@ -46,11 +46,15 @@ class Schedule:
 
 
 def make_schedules(clients: int, rate: float, random: Random) -> tuple[Schedule, ...]:
-    """Makes one schedule for each client, ``rate`` messages per second each.
-
-    The phases are an even spread, shuffled and jittered: no burst at any time, and no two neighbours in step.
-    """
+    """Makes one schedule for each client, ``rate`` messages per second each."""
     interval = NANOSECONDS / rate
+    return tuple(Schedule(interval, phase) for phase in spread_phases(clients, random))
+
+
+def spread_phases(clients: int, random: Random) -> Iterator[float]:
+    """A phase for each client: an even spread, shuffled and jittered: no burst at any time, and no two neighbours in
+    step.
+    """
     slots = list(range(clients))
     random.shuffle(slots)
-    return tuple(Schedule(interval, (slot + random.random()) / clients) for slot in slots)
+    return ((slot + random.random()) / clients for slot in slots)

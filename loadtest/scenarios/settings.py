@@ -45,6 +45,36 @@ class Choices:
     queue_arguments: Mapping[str, Argument] = field(default_factory=dict)
     rpc_timeout: float = 30.0
 
+    sizes: str | None = None
+    """Several sizes of bodies, as they were written; `size` is their mean then."""
+    body: str | None = None
+    """What bodies are filled with and checked for: `zeros`, `random`, `text`, or a file. None is zeros, unchecked."""
+    shape: str | None = None
+    """How the rate changes, as it was written, for all together; `rate` is its mean then."""
+    messages: int | None = None
+    """How many all producers send together; the run ends with the last of them."""
+    until_idle: float = 0.0
+    """Seconds without any message after which the run ends; 0 is never."""
+    no_confirm: bool = False
+    auto_ack: bool = False
+    work: str | None = None
+    """How long consumers work on each message, as it was written."""
+    requeue: float = 0.0
+    reject: float = 0.0
+    """Shares of the deliveries that consumers put back, or reject."""
+    priorities: int = 0
+    headers: Mapping[str, Argument] = field(default_factory=dict)
+    skew: str | None = None
+    """How unevenly producers choose among the queues, as it was written; None is their own queue."""
+    fanout: int = 0
+    topic: int = 0
+    """To how many queues each message goes, by an exchange of that kind; 0 is to one, without an exchange."""
+    exchange: str | None = None
+    routing_key: str | None = None
+    """An exchange that is there already, to which producers publish, and with which key; None is the queue's name."""
+    consume_foreign: bool = False
+    wait_broker: float = 0.0
+
     vhost: str | None = None
     backend: str = "asyncio"
     driver: str = "rabbitry"
@@ -90,6 +120,11 @@ class Settings(Choices):
     """What all producers send together, or all callers make if there are no producers; None is not known beforehand."""
     urls: tuple[str, ...]
     """The brokers; empty for a private node."""
+    publish_urls: tuple[str, ...] = ()
+    consume_urls: tuple[str, ...] = ()
+    """Where producers and consumers connect to instead."""
+    existing: tuple[str, ...] = ()
+    """Queues that are there already: nothing is declared then, nor deleted."""
     confirmed: bool = True
     """Whether the brokers may be loaded without asking: they were named on the command line, or `--yes` was said."""
     seed: int
@@ -108,6 +143,21 @@ class Settings(Choices):
     def is_stream(self) -> bool:
         """Whether the queues are streams: what was consumed stays, and each consumer reads all."""
         return self.queue_type == "stream"
+
+    @property
+    def is_existing(self) -> bool:
+        """Whether the queues, or the exchange, are there already: nothing is declared then, nor deleted."""
+        return bool(self.existing) or self.exchange is not None
+
+    @property
+    def copies(self) -> int:
+        """How many queues each message goes to."""
+        return self.fanout or self.topic or 1
+
+    @property
+    def all_urls(self) -> tuple[str, ...]:
+        """Every broker that is connected to; empty for a private node."""
+        return tuple(dict.fromkeys((*self.urls, *self.publish_urls, *self.consume_urls)))
 
     @property
     def shares(self) -> dict[Role, int]:

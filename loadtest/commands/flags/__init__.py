@@ -16,6 +16,7 @@ from loadtest.commands.flags.fleet import add_fleet, check_fleet
 from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
+from loadtest.commands.flags.traffic import add_answers, add_existing, add_messages, read_traffic
 from loadtest.commands.flags.way import add_way, check_driver
 from loadtest.commands.parsing import Parser, pairs, read_value
 from loadtest.scenarios.completing import Asked, complete
@@ -37,7 +38,10 @@ def make_parser() -> Parser:
     add_answer(parser)
     add_phases(parser)
     add_load(parser)
+    add_messages(parser)
+    add_answers(parser)
     add_broker(parser)
+    add_existing(parser)
     add_way(parser)
     add_fleet(parser)
     add_results(parser)
@@ -53,6 +57,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         given["queue_arguments"] = {key: read_value(text) for key, text in pairs("--queue-arg", given.pop("queue_arg"))}
         given["labels"] = dict(pairs("--label", given.pop("label")))
         given["urls"] = given.pop("url")
+        read_traffic(given)
         settings = complete(Asked(**given), environment)
         check_driver(settings)
         check_fleet(settings)

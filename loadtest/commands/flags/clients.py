@@ -19,6 +19,7 @@ def add_clients(parser: argparse.ArgumentParser) -> None:
     add("--consumers", **number(least=0), help="of these, clients that consume and acknowledge")
     add("--callers", **number(least=0), help="of these, clients that call RPC")
     add("--connections", **number(), help="sockets that the clients share (default: one each)")
+    add("--channels-per-connection", **number(), help="how many clients share a socket, instead of --connections")
     add("--queues", **number(), help="queues for producers and consumers (default: one for each 100 producers)")
     text = "RPC servers, on connections beside the clients' (default: one for each 250 callers)"
     add("--servers", **number(), help=text)

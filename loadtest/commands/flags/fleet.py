@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.commands.parsing import duration, number
+from loadtest.fleet.sharing import FILLINGS
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import STAMP_BYTES, Settings
 from loadtest.urls import is_amqp_url, redact
@@ -42,6 +43,10 @@ def check_fleet(settings: Settings) -> None:
     refuse(
         is_several and count > settings.connections,
         f"{count} workers for {settings.connections} connections: some would be idle",
+    )
+    refuse(
+        is_several and settings.body not in FILLINGS,
+        f"--body {settings.body!r}: several processes read no file for it",
     )
     refuse(
         is_several and settings.producers and settings.consumers and settings.size < STAMP_BYTES,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from loadtest import units
+from loadtest.commands.flags.traffic import checked_shape, checked_sizes
 from loadtest.commands.parsing import duration, number, typed
 from loadtest.scenarios.completing import Asked
-from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES
+from loadtest.scenarios.distributions import SIZES
+from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, STAMP_BYTES
+from loadtest.scenarios.shapes import EXAMPLES
 
 QUEUE_TYPES = ("classic", "quorum", "stream")
 
@@ -20,11 +22,16 @@ def add_load(parser: argparse.ArgumentParser) -> None:
         "messages/s over all producers, on an absolute schedule (open loop); each caller makes as many calls as a "
         "producer sends messages"
     )
-    either("--rate", type=typed(units.parse_rate), metavar="N", help=text)
+    text += (
+        f"; or a rate that changes: {EXAMPLES.partition(', ')[2]} (MEAN+-SWING:PERIOD is a wave; the row is repeated "
+    )
+    text += "unless its last rate has no seconds)"
+    either("--rate", type=typed(checked_shape), metavar="N", help=text)
     text = "the same for each producer and caller (default: the rate is sought, see --mode)"
-    either("--rate-each", type=typed(units.parse_rate), metavar="N", help=text)
-    text = f"body size, at least {SMALLEST_STAMP_BYTES} unless there are only callers (default %(default)s)"
-    add("--size", type=typed(units.parse_size), metavar="BYTES", default=Asked.size, help=text)
+    either("--rate-each", type=typed(checked_shape), metavar="N", help=text)
+    text = f"body size, or several: {SIZES.partition(', ')[2]}; at least {SMALLEST_STAMP_BYTES}, or {STAMP_BYTES} of "
+    text += "several, unless there are only callers (default %(default)s)"
+    add("--size", type=typed(checked_sizes), metavar="BYTES", default=Asked.size, help=text.replace("10%", "10%%"))
     text = "publishes in flight for each producer (default %(default)s)"
     add("--window", **number(), default=Asked.window, help=text)
     text = "messages in flight for each consumer, 0 is unlimited (default %(default)s)"

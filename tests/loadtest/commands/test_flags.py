@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from loadtest.commands.flags import parse_settings
+from loadtest.commands.flags import parse_settings, way
+from loadtest.drivers import EVERYTHING, LIBRARIES
 from loadtest.scenarios.settings import Settings
 
 
@@ -146,3 +149,23 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     for flag in ("--clients", "--rate-each", "--drain", "--json", "--seed", "130 interrupted"):
         assert flag in told
+
+
+@pytest.mark.parametrize(
+    ("ability", "line"),
+    [
+        ("window", "--window 2"),
+        ("ack-every", "--ack-every 2"),
+        ("stream", "--queue-type stream"),
+        ("rpc", "--callers 1"),
+    ],
+)
+def test_what_a_driver_cannot_do_is_refused(
+    ability: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = replace(LIBRARIES["aiormq"], can=EVERYTHING - {ability})
+    monkeypatch.setattr(way, "LIBRARIES", {**LIBRARIES, "aiormq": lacking})
+    parse_settings(["--driver", "aiormq", "--producers", "1", "--consumers", "1"], {})
+    with pytest.raises(SystemExit):
+        parse_settings(["--driver", "aiormq", "--producers", "1", "--consumers", "1", *line.split()], {})
+    assert f"--driver aiormq can't do {line.rstrip(' 0123456789')}: use --driver rabbitry" in capsys.readouterr().err

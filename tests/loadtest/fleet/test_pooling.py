@@ -147,7 +147,7 @@ def test_a_lost_worker_is_listed_and_in_no_sum() -> None:
     lost = member(1, "lost", "its process ended (by signal 9)")
     lost.counts, lost.at_seconds, lost.phase = {"sent": 7}, 12.34, "measure"
     result = fleet_result(SETTINGS, [part(0, record(0, takes={0: list(range(10)), 1: [0, 1]}))], own(member(0), lost))
-    assert result["complete"] is False
+    assert result["incomplete"]
     worker = result["workers"][1]
     assert (worker["status"], worker["at_seconds"], worker["phase"], worker["sent"]) == ("lost", 12.34, "measure", 7)
     assert not worker["counted"]
@@ -159,7 +159,7 @@ def test_a_lost_worker_is_listed_and_in_no_sum() -> None:
 
 def test_without_the_coordinators_part_it_is_said_what_is_missing() -> None:
     result = fleet_result(SETTINGS, [part(1, record(1))], None)
-    assert result["complete"] is False
+    assert result["incomplete"]
     assert [each["status"] for each in result["workers"]] == ["missing", "finished"]
     assert result["consume"]["lost"] is None
     json.dumps(result)
