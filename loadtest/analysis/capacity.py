@@ -53,14 +53,12 @@ def judge_capacity(capacity: Capacity, facts: Facts | None) -> Verdict:
 
 def join_verdicts(capacity: Verdict, paced: Verdict, capacity_section: Capacity) -> Verdict:
     """One verdict of a run that had both: who was the limit, unless the latency says nothing; and what each says."""
-    share, rate = capacity_section["share"], capacity_section["paced_rate"]
-    at = f"at {share:.0%} of it ({rate:,.0f}/s)" if capacity_section["sustainable_rate"] else f"at {rate:,.0f}/s"
-    evidence = [*(f"capacity: {text}" for text in capacity.evidence), *(f"{at}: {text}" for text in paced.evidence)]
-    if paced.status == "failed":
-        failed = [text for text in paced.evidence if text.startswith("failed: ")]
-        others = [text for text in paced.evidence if not text.startswith("failed: ")]
-        told = [*failed, *(f"capacity: {text}" for text in capacity.evidence), *(f"{at}: {text}" for text in others)]
-        return Verdict("failed", told)
+    failed = [text for text in paced.evidence if text.startswith("failed: ")]
+    once = [text for text in capacity.evidence if text not in paced.evidence]  # such as what would help with both
+    others = [text for text in paced.evidence if text not in failed]
+    evidence = [*failed, *(f"capacity: {text}" for text in once), *(f"latency: {text}" for text in others)]
+    if failed:
+        return Verdict("failed", evidence)
     if capacity_section["sustainable_rate"] is None:
         return Verdict("inconclusive", evidence)
     if paced.status in ("unsteady", "inconclusive"):

@@ -27,6 +27,8 @@ EXTRA_STEPS = 3
 MOST_STEPS = 16
 LEAST_STEP_DOWN = 0.95
 STEEPEST_STEP_DOWN = 0.2
+BLIND_STEP_DOWN = .9
+LATE_STEP_DOWN = 0.9
 STEEPEST_AFTER_VERIFYING = 0.8
 """To which part of a rate that was not held the search goes down: to what was done of it, within these bounds."""
 
@@ -53,7 +55,7 @@ class Search:
         self._repeated: float | None = None
         self._has_regrown = False
         self._grown = 0
-        self._steps = 0
+        self._steps = self._left = 0
         self._probe: Probe | None = None
 
     def next(self, steps_left: int = MOST_STEPS) -> Probe | None:
@@ -61,7 +63,7 @@ class Search:
         if self.sustainable is not None or self._steps >= MOST_STEPS or self._next <= 0:
             return None
         self._steps += 1
-        left = min(steps_left, MOST_STEPS - self._steps)
+        left = self._left = min(steps_left, MOST_STEPS - self._steps)
         if self.held and (self._is_late(left) or (self._is_narrow() and not self._has_doubt(left))):
             self._probe = Probe(self.held * MARGIN, is_verifying=True)
         elif left < -EXTRA_STEPS:
@@ -80,7 +82,7 @@ class Search:
         if probe.is_verifying:
             if is_held:
                 self.sustainable = rate
-            elif not is_doubtful or self._repeated == rate:
+            elif not is_doubtful or self._repeated == rate or self._left < -EXTRA_STEPS:
                 self._fail_verification(rate, capacity)
             else:
                 self._repeated = rate
@@ -92,12 +94,14 @@ class Search:
             self._doubted = self._failed
         else:
             self._failed = rate
-            self._next = rate * min(LEAST_STEP_DOWN, max(STEEPEST_STEP_DOWN, capacity * 0.97))
+            told = capacity if capacity < LEAST_STEP_DOWN else BLIND_STEP_DOWN  # a pause says nothing of the capacity
+            self._next = rate * max(STEEPEST_STEP_DOWN, told * 0.97)
 
     def _fail_verification(self, rate: float, capacity: float) -> None:
         """What was held for a moment can't be kept up: from here it goes down, each time by a step."""
         self._failed = self._doubted = rate
-        self.held = rate * min(LEAST_STEP_DOWN, max(STEEPEST_AFTER_VERIFYING, capacity)) / MARGIN
+        least = LEAST_STEP_DOWN if self._left > 0 else LATE_STEP_DOWN
+        self.held = rate * min(least, max(STEEPEST_AFTER_VERIFYING, capacity)) / MARGIN
 
     def _is_narrow(self) -> bool:
         return self._failed is not None and self._failed <= self.held * CLOSE

@@ -45,7 +45,7 @@ DRAIN_STALL = 0.5
 """Seconds for what waits after a step, altogether and without anything being taken."""
 DEEPEST_SECONDS = 2.0
 """How many seconds' worth of its consumers' work a closed loop may leave in the queues before it is cut short."""
-LEAST_CLOSED = 1.0
+LEAST_CLOSED = 0.3
 LEAD = 0.02
 LEAD_PER_CLIENT = 40e-6
 """Seconds before a leg's schedules begin, in which all clients are woken to hear of it."""
@@ -89,7 +89,8 @@ class Seeker:
         by_closed = closed["confirmed_rate" if settings.producers else "reply_rate"]
         search = Search(min(by_closed, closed["consumed_rate"]) if self._has_queues else by_closed)
         deadline = monotonic() + settings.search
-        while not self._run.enough.is_set():
+        latest = deadline + settings.search
+        while not self._run.enough.is_set() and monotonic() < latest:
             left = (deadline - monotonic() - 2 * self._step_seconds) / (1.15 * self._step_seconds)
             probe = search.next(int(left // 1))
             if probe is None:
@@ -97,7 +98,9 @@ class Seeker:
             finding = await self._step(probe)
             if not self._run.enough.is_set():
                 search.note(is_held=finding.is_held, capacity=finding.capacity, is_doubtful=finding.is_doubtful)
+            began = monotonic()
             await self._drain()
+            deadline = min(latest, deadline + monotonic() - began)  # what waits for a drain is no search
         self._run.doing = ""
         believed = search.sustainable or search.held or min((s["rate"] for s in self._steps), default=0.0)
         paced = max(settings.share * believed, SLOWEST)

@@ -34,6 +34,45 @@ def test_a_rate_makes_the_loop_open() -> None:
     assert (each.rate, each.loop) == (50, "open")
 
 
+def test_the_mode_follows_from_the_rate_unless_it_is_said() -> None:
+    both = parse()
+    assert (both.mode, both.loop, both.rate, both.share, both.search) == ("both", "open", None, 0.5, 25.0)
+    paced = parse("--rate", "10")
+    assert (paced.mode, paced.loop, paced.search) == ("paced", "open", 0.0)
+    assert parse("--mode", "paced", "--rate-each", "1").mode == "paced"
+    closed = parse("--mode", "closed")
+    assert (closed.mode, closed.loop, closed.warmup) == ("closed", "closed", 5.0)
+    assert parse("--share", "80%").share == parse("--share", "0.8").share == 0.8
+
+
+def test_how_long_the_search_may_take_follows_from_what_is_measured() -> None:
+    assert [parse("--duration", text).search for text in ("1", "8", "20", "1h")] == [6.0, 10.0, 25.0, 25.0]
+    assert parse("--search", "40").search == 40
+    assert [parse("--duration", text).warmup for text in ("1", "8", "20", "1h")] == [1.0, 2.0, 5.0, 5.0]
+    assert parse("--duration", "1", "--mode", "closed").warmup == parse("--duration", "1", "--rate", "5").warmup == 5.0
+    assert parse("--duration", "1", "--warmup", "3").warmup == 3.0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--mode paced", "--mode paced: say at which --rate"),
+        ("--mode closed --rate 5", "--rate with --mode closed"),
+        ("--mode both --rate-each 5", "--rate with --mode both"),
+        ("--share 0.5 --rate 5", "--share is for --mode both"),
+        ("--search 5 --mode closed", "--search is for --mode both"),
+        ("--share 0", "no share above 0"),
+        ("--share 120%", "no share above 0"),
+        ("--share half", "no share above 0"),
+        ("--search 0", "above 0"),
+    ],
+)
+def test_modes_that_make_no_sense(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(*line.split())
+    assert told in capsys.readouterr().err
+
+
 def test_callers_keep_the_pace_of_producers() -> None:
     assert parse("--producers", "10", "--callers", "3", "--rate", "50").rate_each == 5
     assert parse("--callers", "4", "--rate", "20").rate_each == 5

@@ -114,6 +114,23 @@ def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.
 
 
 @pytest.mark.parametrize(("backend", "driver"), WAYS)
+def test_the_default_run_answers(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--clients", "40", "--mode", "both", "--search", "3", "--share", "0.4")
+    code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
+    publish, capacity = result["publish"], result["capacity"]
+    add_up(result)
+    assert publish["confirmed"] == publish["sent"] == result["consume"]["unique"]
+    assert [phase["name"] for phase in result["phases"]][-5:] == ["search", "settle", "measure", "drain", "close"]
+    assert capacity["closed_rate"] > 20 and capacity["steps"]
+    assert 0 < publish["planned"] < publish["sent"]
+    if publish["confirm_latency_ms"]["max"] < 100:  # else the machine may have been too busy for any rate
+        assert code == 0, result["verdict"]
+        assert publish["rate"] == pytest.approx(capacity["paced_rate"], rel=0.25)
+    held = [step["rate"] for step in capacity["steps"] if step["is_verification"] and step["held"]]
+    assert capacity["sustainable_rate"] == (held[0] if held else None)
+
+
+@pytest.mark.parametrize(("backend", "driver"), WAYS)
 def test_an_open_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--producers", "20", "--consumers", "16", "--callers", "4", "--rate", "400", "--warmup", "1")
     code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
