@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from loadtest.analysis.calibration import find_nearness, rate_of_step, tell_calibration
 from loadtest.analysis.facts import Facts
 from loadtest.analysis.verdict import FULL, Verdict, find_broker_limits, find_doubts, find_generator_limits
 
@@ -40,12 +41,14 @@ def judge_capacity(capacity: Capacity, facts: Facts | None) -> Verdict:
     seen = _facts_at(facts, step)
     generator, broker, doubts = (list(find(seen)) for find in (find_generator_limits, find_broker_limits, find_doubts))
     evidence.append(at)
-    evidence += [*generator, *broker, *doubts]
+    evidence += [*generator, *broker, *doubts, *tell_calibration(facts.alone_rate, rate_of_step(step))]
     if doubts:
         return Verdict("inconclusive", [*evidence, "what would help: the same run on a machine with nothing beside it"])
     if (generator and broker and facts.broker_share is not None) or _is_full(seen, generator, broker):
         used = f"{seen.machine_share * seen.cores:.2f} of the machine's {seen.cores} cores were in use"
         return Verdict("machine-bound", [*evidence, f"both ends share these cores, and {used}"])
+    if broker and not generator and (near := list(find_nearness(facts.alone_rate, rate_of_step(step)))):
+        return Verdict("inconclusive", [*evidence, *near])
     if generator or broker:
         return Verdict("generator-bound" if generator else "broker-bound", evidence)
     return Verdict("inconclusive", [*evidence, *_idle(step, facts)])

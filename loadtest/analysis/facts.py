@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loadtest.analysis.calibration import reached_rate
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.record import Cost, Record, Work
 from loadtest.metrics.timeline import STUB
@@ -80,6 +81,12 @@ class Facts:
     """Which part of the generator's own cores is the broker's, too; of several processes the largest."""
     all_in_flight: int = 0
     """Publishes and calls that can be in flight at once, in any loop."""
+    alone_rate: float | None = None
+    """What the generator reaches against a sink that does nothing, in messages per second; None if nobody asked."""
+    reached_rate: float = 0.0
+    """The same against the broker."""
+    slowed_by: Sequence[str] = ()
+    """What makes the generator slower than it needs to be."""
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -133,6 +140,9 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         others_share=_others(client_shares, costs),
         queues=settings.queues,
         prefetch=settings.prefetch,
+        alone_rate=None if record.calibration is None else record.calibration["rate"],
+        reached_rate=reached_rate(work),
+        slowed_by=list(dict.fromkeys(name for cost in costs for name in cost.slowed_by)),
         shared_cores=max(cost.shared_cores for cost in costs),
         all_in_flight=_in_flight(settings),
     )

@@ -28,7 +28,7 @@ _UNANSWERED = {"timeouts": "got no reply in time", "errors": "failed"}
 def failures(result: Result) -> list[str]:
     """Why a run was not all right; empty if it was."""
     found = [*_connections(result), *_losses(result), *find_failures(result)]
-    if not result["interrupted"]:
+    if not result["interrupted"] and not result.get("aborted"):
         found += [*_time(result), *_publishing(result), *_consuming(result), *_calling(result)]
     return found
 
@@ -36,7 +36,7 @@ def failures(result: Result) -> list[str]:
 def blemishes(result: Result) -> list[str]:
     """What else did not end well, too little to fail the run."""
     publish, rpc = result["publish"] or {}, result["rpc"] or {}
-    is_cut_short = result["interrupted"]
+    is_cut_short = result["interrupted"] or result.get("aborted")
     found = [
         f"{publish[name]:,} of {publish['sent']:,} publishes {text}"
         for name, text in _REFUSED.items()
@@ -74,7 +74,8 @@ def _losses(result: Result) -> Iterator[str]:
         return
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
-    if result["interrupted"] or result.get("incomplete"):  # of a lost worker's messages nothing is known
+    if result["interrupted"] or result.get("aborted") or result.get("incomplete"):
+        # (of a lost worker's messages nothing is known)
         return
     if is_beside_others(result):
         return

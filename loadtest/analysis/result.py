@@ -14,15 +14,17 @@ all.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from loadtest.analysis import traffic
+from loadtest.analysis.calibration import describe_calibration
 from loadtest.analysis.capacity import judge_both
+from loadtest.analysis.continuity import connected_share, describe_confirms, describe_order, describe_silence
 from loadtest.analysis.facts import gather_facts, most
 from loadtest.analysis.failures import failures
-from loadtest.analysis.thresholds import check_thresholds, parse_threshold
+from loadtest.analysis.thresholds import check_aborts, check_thresholds, parse_threshold
 from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
 from loadtest.metrics.latencies import Latencies
@@ -48,24 +50,22 @@ def build_result(
         "scenario": describe_scenario(settings, arguments),
         "environment": {**environment, "broker": record.broker, "seed": settings.seed},
         "phases": [{"name": phase.name, "seconds": round(phase.seconds, 3)} for phase in record.phases],
-        "connect": _connect(record),
-        "publish": _publish(settings, record) if settings.producers else None,
-        "consume": _consume(settings, record) if traffic.has_queues(settings) else None,
-        "rpc": _rpc(settings, record) if settings.callers else None,
-        "resources": _resources(settings, record),
-        "errors": dict(record.errors.counts),
+        **{name: describe(settings, record) for name, describe in SECTIONS.items()},
         "error_examples": {
             name: redact_in(example, settings.all_urls) for name, example in record.errors.examples.items()
         },
         "timeline": record.timeline,
         "histograms": {name: _encoded(histogram) for name, histogram in _histograms(record.latencies).items()},
         "trials": None,
+        "aborted": record.aborted,
+        "calibration": describe_calibration(record),
         "capacity": None,
         "incomplete": [],
         "workers": None,
         "control": None,
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
+    found += check_aborts(settings.abort_on, record.aborted)
     result["requirements"] = [asdict(finding) for finding in found]
     # (what was put on and counted is judged as the result tells it)
     facts = gather_facts(settings, record)
@@ -99,7 +99,7 @@ def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str,
 # --- sections -----------------------------------------------------------------------------------------------------
 
 
-def _connect(record: Record) -> dict[str, Any]:
+def _connect(settings: Settings, record: Record) -> dict[str, Any]:
     tally, seconds, weighed = record.tally, record.connect_seconds, record.weighed
     return {
         "connections": tally.connected,
@@ -110,10 +110,13 @@ def _connect(record: Record) -> dict[str, Any]:
         "rate": round(tally.connected / seconds, 1) if seconds else None,
         "latency_ms": record.latencies.connect.latency(),
         "client_bytes_per_connection": None if weighed is None else round(weighed.bytes / weighed.connections),
+        "connected_share": connected_share(settings, record),
     }
 
 
-def _publish(settings: Settings, record: Record) -> dict[str, Any]:
+def _publish(settings: Settings, record: Record) -> dict[str, Any] | None:
+    if not settings.producers:
+        return None
     tally, latencies, blocked = record.tally, record.latencies, record.blocked_seconds
     is_open = settings.loop == "open"
     fairness = record.ledger.fairness()
@@ -131,11 +134,15 @@ def _publish(settings: Settings, record: Record) -> dict[str, Any]:
         "lag_ms": _latency(record, latencies.lag) if is_open else None,
         "blocked_seconds": round(sum(blocked.values()), 1) if blocked else None,
         "fairness": None if fairness is None else round(fairness, 4),
+        "confirms_per_frame": describe_confirms(record.confirm_sizes),
+        **describe_silence(record.confirm_silence, is_told=not settings.no_confirm),
         **traffic.describe_sending(settings, record),
     }
 
 
-def _consume(settings: Settings, record: Record) -> dict[str, Any]:
+def _consume(settings: Settings, record: Record) -> dict[str, Any] | None:
+    if not traffic.has_queues(settings):
+        return None
     balance, stock = record.ledger.balance(), record.stock or Stock()
     return {
         "received": record.tally.received,
@@ -150,11 +157,16 @@ def _consume(settings: Settings, record: Record) -> dict[str, Any]:
         "copies": record.tally.copies,
         "rate": _rate(record, "received") if settings.consumers else None,
         "end_to_end_latency_ms": _latency(record, record.latencies.end_to_end) if settings.consumers else None,
+        "end_to_end_service_ms": _latency(record, _once_sent(settings, record)) if settings.consumers else None,
+        **describe_order(record),
+        **describe_silence(record.delivery_silence, is_told=bool(settings.consumers)),
         **traffic.describe_taking(settings, record),
     }
 
 
-def _rpc(settings: Settings, record: Record) -> dict[str, Any]:
+def _rpc(settings: Settings, record: Record) -> dict[str, Any] | None:
+    if not settings.callers:
+        return None
     tally, latencies = record.tally, record.latencies
     is_open = settings.loop == "open"
     return {
@@ -168,7 +180,13 @@ def _rpc(settings: Settings, record: Record) -> dict[str, Any]:
         "rate": _rate(record, "replies"),
         "latency_ms": _latency(record, latencies.rpc),
         "service_ms": _latency(record, latencies.rpc_service if is_open else latencies.rpc),
+        "lag_ms": _latency(record, latencies.rpc_lag) if is_open else None,
     }
+
+
+def _once_sent(settings: Settings, record: Record) -> Histogram:
+    """End to end from when the message was sent; in a closed loop that is when it was intended."""
+    return record.latencies.end_to_end_service if settings.loop == "open" else record.latencies.end_to_end
 
 
 def _as_planned(planned: Planned | None) -> dict[str, int | None]:
@@ -196,6 +214,17 @@ def _resources(settings: Settings, record: Record) -> dict[str, Any]:
     }
 
 
+SECTIONS: Mapping[str, Callable[[Settings, Record], dict[str, Any] | None]] = {
+    "connect": _connect,
+    "publish": _publish,
+    "consume": _consume,
+    "rpc": _rpc,
+    "resources": _resources,
+    "errors": lambda _, record: dict(record.errors.counts),
+}
+"""The sections that numbers are in, each told by itself while a run goes on; None of what did not run."""
+
+
 # --- what sections are made of ------------------------------------------------------------------------------------
 
 
@@ -217,6 +246,8 @@ def _histograms(latencies: Latencies) -> dict[str, Histogram]:
         "end_to_end": latencies.end_to_end,
         "rpc": latencies.rpc,
         "rpc_service": latencies.rpc_service,
+        "end_to_end_service": latencies.end_to_end_service,
+        "rpc_lag": latencies.rpc_lag,
     }
 
 

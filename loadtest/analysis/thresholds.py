@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.units import format_milliseconds, parse_count, parse_duration
+from loadtest.metrics.histogram import PERCENTILES
+from loadtest.units import format_milliseconds, parse_count, parse_duration, parse_size
 
 _LATENCIES = {
     "connect": ("connect", "latency_ms"),
@@ -23,15 +24,33 @@ _LATENCIES = {
     "end_to_end": ("consume", "end_to_end_latency_ms"),
     "rpc": ("rpc", "latency_ms"),
     "rpc_service": ("rpc", "service_ms"),
+    "end_to_end_service": ("consume", "end_to_end_service_ms"),
+    "rpc_lag": ("rpc", "lag_ms"),
+    "loop_lateness": ("resources", "loop_lateness_ms"),
 }
-_PERCENTILES = ("min", "mean", "p50", "p90", "p99", "p999", "max")
+_PERCENTILES = ("min", "mean", *PERCENTILES, "max")
+_WRITTEN = {"p99.9": "p999", "p99.99": "p9999"}
+_MILLISECONDS = ("longest_gap", "longest_gap_total", "collector_longest", "collector_total")
+"""Numbers that are durations: written without the unit that their name has in the result."""
 _NUMBERS = {
-    "connect": ("connections", "failed", "dropped", "seconds", "rate"),
-    "publish": ("sent", "confirmed", "nacked", "returned", "unknown", "skipped", "rate", "blocked_seconds", "fairness"),
-    "consume": ("received", "unique", "duplicates", "redelivered", "lost", "backlog", "foreign", "rate"),
-    "rpc": ("calls", "replies", "timeouts", "errors", "rate"),
-    "resources": ("client_cpu_us_per_message", "broker_cpu_us_per_message", "client_rss_peak_bytes"),
+    "connect": ("connections", "failed", "dropped", "seconds", "rate", "connected_share"),
+    "publish": (
+        *("planned", "sent", "confirmed", "nacked", "returned", "unknown", "skipped", "rate", "blocked_seconds"),
+        *("fairness", "longest_gap", "longest_gap_total"),
+    ),
+    "consume": (
+        *("received", "unique", "duplicates", "duplicates_redelivered", "redelivered", "lost", "backlog", "foreign"),
+        *("cancelled", "resurrected", "rate", "gaps", "gaps_redelivered", "reordered", "reordered_redelivered"),
+        *("longest_gap", "longest_gap_total"),
+    ),
+    "rpc": ("planned", "skipped", "calls", "replies", "timeouts", "unanswered", "errors", "servers_lost", "rate"),
+    "resources": (
+        *("client_cpu_seconds", "broker_cpu_seconds", "client_cpu_us_per_message", "broker_cpu_us_per_message"),
+        *("client_rss_peak_bytes", "broker_rss_peak_bytes", "collector_longest", "collector_total"),
+    ),
+    "errors": ("total",),
 }
+_ALL_ERRORS = ("errors", "total")
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -39,7 +58,11 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "==": operator.eq,
 }
-_EXPRESSION = re.compile(r"\s*([a-z_]+)\.([a-z0-9_.]+)\s*(<=|>=|==|<|>)\s*(\S.*?)\s*")
+_EXPRESSION = re.compile(r"\s*([a-z_]+)(?:\.([a-z0-9_.]+))?\s*(<=|>=|==|<|>)\s*(\S.*?)\s*")
+_SHORT = {"lost": ("consume", "lost"), "duplicates": ("consume", "duplicates"), "errors": _ALL_ERRORS}
+"""What may be written without the section that it stands in."""
+_AT_THE_END = {"lost", "backlog", "resurrected"}
+"""What is counted only when a run is over, as is what it has cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +94,28 @@ def parse_threshold(text: str) -> Threshold:
     if match is None:
         raise ValueError(f"{text!r} is no requirement (write for example confirm.p99 < 50ms, or publish.rate >= 10k)")
     what, field, comparison, limit = match.groups()
-    field = "p999" if field == "p99.9" else field
+    if field is None:
+        what, field = _SHORT.get(what, (what, ""))
+    field = _WRITTEN.get(field, field)
     if what in _LATENCIES and field in _PERCENTILES:
         return Threshold(text, (*_LATENCIES[what], field), comparison, parse_duration(limit) * 1000)
+    if field in _MILLISECONDS and field in _NUMBERS.get(what, ()):
+        return Threshold(text, (what, f"{field}_ms"), comparison, parse_duration(limit) * 1000)
     if field in _NUMBERS.get(what, ()):
-        return Threshold(text, (what, field), comparison, _parse_number(limit))
+        parse = parse_size if field.endswith("_bytes") else _parse_number
+        return Threshold(text, (what, field), comparison, parse(limit))
     known = [*(_PERCENTILES if what in _LATENCIES else ()), *_NUMBERS.get(what, ())]
     names = f"{what} has {', '.join(known)}" if known else f"there are {', '.join(sorted({*_LATENCIES, *_NUMBERS}))}"
-    raise ValueError(f"{text!r}: there is no {what}.{field}: {names}")
+    raise ValueError(f"{text!r}: there is no {'.'.join(filter(None, (what, field)))}: {names}")
+
+
+def parse_abort(text: str) -> Threshold:
+    """The same of an expression that ends a run as soon as it is true. ValueError, too, for what is known too late."""
+    threshold = parse_threshold(text)
+    section, name = threshold.path[0], threshold.path[-1]
+    if name in _AT_THE_END or (section == "resources" and len(threshold.path) == 2):
+        raise ValueError(f"{text!r}: it is known only when the run is over: use --require")
+    return threshold
 
 
 def _parse_number(text: str) -> float:
@@ -93,15 +130,31 @@ def check_thresholds(result: Mapping[str, Any], thresholds: Sequence[Threshold])
     return [_check(result, threshold) for threshold in thresholds]
 
 
+def check_aborts(texts: Sequence[str], aborted: Mapping[str, Any] | None) -> list[Finding]:
+    """What became of each expression that was to end the run, told as requirements that it never be true."""
+    found = {text: Finding(f"not {text.strip()}", None, holds=True, note="never true") for text in texts}
+    if aborted is not None:
+        text = aborted["expression"]
+        found[text] = Finding(f"not {text.strip()}", aborted["value"], holds=False, note=aborted["note"])
+    return list(found.values())
+
+
 def _check(result: Mapping[str, Any], threshold: Threshold) -> Finding:
     *way, name = threshold.path
     section: Any = result
     for step in way:
         section = section and section[step]
-    value = section[name] if section else None
+    if threshold.path == _ALL_ERRORS:
+        value: float | None = sum(result["errors"].values())
+    else:
+        value = section.get(name) if section else None
     if value is None:
         has_some = bool(section) and bool(section.get("count"))
-        note = f"too few samples: {section['count']:,}" if has_some else "not measured"
+        note = f"too few samples: {section['count']:,}" if has_some and len(threshold.path) == 3 else "not measured"
         return Finding(threshold.text, None, holds=False, note=note)
-    note = format_milliseconds(value) if len(threshold.path) == 3 else f"{value:,}"
+    note = format_milliseconds(value) if _is_duration(threshold) else f"{value:,}"
     return Finding(threshold.text, value, _COMPARE[threshold.comparison](value, threshold.limit), note)
+
+
+def _is_duration(threshold: Threshold) -> bool:
+    return len(threshold.path) == 3 or threshold.path[-1].endswith("_ms")

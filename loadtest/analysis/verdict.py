@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from loadtest.analysis.calibration import find_nearness, tell_calibration
 from loadtest.analysis.facts import Facts
 from loadtest.analysis.steadiness import find_unsteadiness
 
@@ -52,6 +53,7 @@ def judge(facts: Facts | None, failures: Sequence[str] = ()) -> Verdict:
         list(find_doubts(facts)),
     )
     evidence = [*failed, *backlog, *unsteady, *generator, *broker, *doubts, *_shortfall(facts), *_timers(facts)]
+    evidence += tell_calibration(facts.alone_rate, facts.reached_rate)
     if failed:
         return Verdict("failed", evidence)
     if unsteady:
@@ -60,6 +62,8 @@ def judge(facts: Facts | None, failures: Sequence[str] = ()) -> Verdict:
         return Verdict("inconclusive", [*evidence, "what would help: the same run on a machine with nothing beside it"])
     if generator and broker:
         return _both(facts, evidence)
+    if broker and not generator and (near := list(find_nearness(facts.alone_rate, facts.reached_rate))):
+        return Verdict("inconclusive", [*evidence, *near])
     if generator or broker:
         return Verdict("generator-bound" if generator else "broker-bound", evidence)
     if backlog:
@@ -78,6 +82,8 @@ def _backlog(facts: Facts) -> Iterator[str]:
 
 def find_generator_limits(facts: Facts) -> Iterator[str]:
     """In which ways this program was at its limit, in sentences."""
+    if facts.slowed_by:
+        yield f"generator: it is slower than it needs to be: {', '.join(facts.slowed_by)}"
     if facts.client_share > BUSY:
         yield f"generator: its process used {facts.client_share:.0%} of a core (limit {BUSY:.0%})"
     if facts.lateness is not None:

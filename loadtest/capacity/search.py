@@ -27,7 +27,7 @@ EXTRA_STEPS = 3
 MOST_STEPS = 16
 LEAST_STEP_DOWN = 0.95
 STEEPEST_STEP_DOWN = 0.2
-BLIND_STEP_DOWN = .9
+BLIND_STEP_DOWN = 0.9
 LATE_STEP_DOWN = 0.9
 STEEPEST_AFTER_VERIFYING = 0.8
 """To which part of a rate that was not held the search goes down: to what was done of it, within these bounds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.fleeting import perform_fleet
+from loadtest.commands.watching import watched
 from loadtest.drivers import LIBRARIES, Library, load_driver
 from loadtest.drivers.base import Driver
 from loadtest.execution.conductor import Conductor
@@ -42,8 +43,11 @@ class Performed:
     is_interrupted: bool
 
 
-def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Performed:
-    """Runs what the settings ask for, with the event loop they name; `words` are the command line.
+def perform(
+    settings: Settings, words: Sequence[str], progress: Progress, calibration: Mapping[str, Any] | None = None
+) -> Performed:
+    """Runs what the settings ask for, with the event loop they name; `words` are the command line, `calibration` what
+    `loadtest.commands.calibrating` found.
 
     DriverMissing, Refused, Unreachable, NodeError, RabbitMQNotFound or QueueRefused if it can't begin,
     KeyboardInterrupt if it was interrupted before it began. Interrupted later, it tells what was measured.
@@ -55,6 +59,7 @@ def perform(settings: Settings, words: Sequence[str], progress: Progress) -> Per
         return Performed(result, failures(result), result["interrupted"])
     environment = describe_environment(library.packages, settings.backend)
     run = start_run(settings)
+    run.record.calibration = None if calibration is None else dict(calibration)
     with progress:
         anyio.run(_execute, run, driver, progress, backend=settings.backend)
     result = build_result(settings, run.record, environment, words)
@@ -84,8 +89,9 @@ async def _execute(run: Run, driver: Driver, progress: Progress) -> None:
                     await wait_for_brokers(session, run.settings.all_urls, run.settings.wait_broker)
             async with _broker(run.settings, progress) as broker, driver.open() as session:
                 meter = Meter(broker.process)
-                conductor = Conductor(run, session, broker.urls, meter, progress, is_private=broker.is_private)
-                await conductor.conduct()
+                with watched(run, progress) as display:
+                    conductor = Conductor(run, session, broker.urls, meter, display, is_private=broker.is_private)
+                    await conductor.conduct()
         except OSError as error:  # every failure to connect is one
             failure = Unreachable(f"no broker to test: {error}")
         except (NodeError, QueueRefused) as error:

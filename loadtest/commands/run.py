@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.commands.calibrating import calibrate
 from loadtest.commands.exits import (
     FAILED,
     INCOMPLETE,
@@ -78,7 +79,8 @@ def _text_of(error: Exception) -> str:
 def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     load_driver(settings.driver)  # what it lacks is said before all else
     check_destinations(settings)
-    performed = perform(settings, words, Progress(console, quiet=settings.quiet))
+    calibration = calibrate(settings, words, console) if settings.calibrate else None
+    performed = perform(settings, words, Progress(console, quiet=settings.quiet), calibration)
     result, written, unwritten = performed.result, list[Path](), ""
     try:
         written = write_result(result, settings)

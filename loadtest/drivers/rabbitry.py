@@ -156,6 +156,10 @@ class _Producer:
             tag=token,
         )
 
+    def confirm_sizes(self) -> dict[int, int]:
+        """How many confirms answered so many publishes each."""
+        return self._channel.confirm_sizes()
+
     async def flush(self) -> None:
         if self._publisher is not None:
             await self._publisher.flush()

@@ -14,7 +14,16 @@ from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, STAMP_BYTES
 _LAYOUT = struct.Struct("<IIQQ")  # STAMP_BYTES, as a test holds
 
 Stamp = tuple[int, int, int, int]
-"""The tag, the producer, the sequence number and the intended time, which is 0 if it is not known any more."""
+"""The tag, the producer, the sequence and the intended time, which is 0 if it is not known any more.
+
+The sequence is the message's number; on a schedule it also has, above `LAG_SHIFT`, how late the message left.
+"""
+
+LAG_SHIFT = 40
+NUMBER = (1 << LAG_SHIFT) - 1
+"""What of a sequence is the number: a million million messages of one producer."""
+LONGEST_LAG = (1 << 24) - 1
+"""The longest lag that is carried, in microseconds: 16 s, and all beyond it."""
 
 
 class BodyMaker:

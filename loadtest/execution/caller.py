@@ -67,6 +67,7 @@ def _time_call(run: Run, intended: int, sent: int) -> None:
     latencies.rpc.record(now - intended)
     if run.settings.loop == "open":
         latencies.rpc_service.record(now - sent)
+        latencies.rpc_lag.record(sent - intended)
 
 
 async def serve(run: Run, session: Session, url: str, queue: str) -> None:

@@ -16,6 +16,7 @@ from time import monotonic
 import anyio
 
 from loadtest.drivers.base import Answer, Connection, Consumer
+from loadtest.execution.body import NUMBER
 from loadtest.execution.state import Run
 from loadtest.metrics.record import Stock
 
@@ -166,5 +167,5 @@ class Leftovers:
     def _find(self, shift: int, body: bytes, redelivered: bool) -> Answer:
         self._looked_at += 1
         if (stamp := self._read(body)) is not None:
-            self._record.ledger.find(stamp[1] + shift, stamp[2])
+            self._record.ledger.find(stamp[1] + shift, stamp[2] & NUMBER)
         return Answer.ACK

@@ -11,6 +11,7 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from loadtest.drivers.base import Connection, Outcome, Producer, ProducerOptions
+from loadtest.execution.body import LAG_SHIFT, LONGEST_LAG, SmallBodyMaker
 from loadtest.execution.routing import RoutedProducer, make_pace, make_priority
 from loadtest.execution.state import Attendance, Run
 from loadtest.scenarios.plan import Place
@@ -34,8 +35,10 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
     production = _Production(run, place.index)
     pace = make_pace(run, place)
     tally = run.record.tally
+    confirm_sizes = None
     try:
         async with connection.producer(place.queue, options, production.settle) as producer:
+            confirm_sizes = getattr(producer, "confirm_sizes", None)  # which few libraries tell
             run.publishing[place.index] = connection
             attendance.arrive()
             run.at_work += 1
@@ -53,6 +56,8 @@ async def produce(run: Run, place: Place, connection: Connection, attendance: At
             await attendance.leave()
     finally:
         run.publishing.pop(place.index, None)
+        if confirm_sizes is not None:
+            run.record.confirm_sizes.update(confirm_sizes())
         production.abandon()
 
 
@@ -61,12 +66,14 @@ class _Production:
 
     __slots__ = (
         "_account",
+        "_carries_lag",
         "_in_flight",
         "_index",
         "_is_one_by_one",
         "_is_paced",
         "_make_body",
         "_measurement",
+        "_silence",
         "_tally",
     )
 
@@ -78,14 +85,21 @@ class _Production:
         self._make_body = run.bodies
         self._is_one_by_one = run.settings.window == 1
         self._is_paced = run.settings.loop == "open"
+        self._carries_lag = self._is_paced and not isinstance(run.bodies, SmallBodyMaker)
+        self._silence = run.record.confirm_silence
         self._in_flight: dict[int, Token] = {}
 
     async def publish(self, producer: Producer, intended: int) -> None:
         """Sends the next message; with a window of 1 it is confirmed, or has failed, on return."""
         number = self._account.send()
         self._tally.sent += 1
-        body = self._make_body(self._index, number, intended)
-        token = self._in_flight[number] = (number, intended, monotonic_ns())
+        sent = monotonic_ns()
+        sequence = number
+        if self._carries_lag:  # at least a microsecond, as 0 says that there is none
+            lag = (sent - intended) // 1000 + 1
+            sequence |= (lag if lag < LONGEST_LAG else LONGEST_LAG) << LAG_SHIFT
+        body = self._make_body(self._index, sequence, intended)
+        token = self._in_flight[number] = (number, intended, sent)
         try:
             if self._is_one_by_one:
                 self.settle(token, await producer.publish(body))
@@ -102,18 +116,24 @@ class _Production:
         number = token[0]
         if self._in_flight.pop(number, None) is None:
             return  # it was abandoned
-        self._tally.count_outcome(outcome)
-        if outcome is not Outcome.CONFIRMED:
+        now = monotonic_ns()
+        if outcome is Outcome.CONFIRMED:
+            self._tally.confirmed += 1  # hot: what `count_outcome` does with nearly all
+            silence = self._silence
+            if now - silence.last > silence.least:
+                silence.found(now)
+            silence.last = now
+        else:
+            self._tally.count_outcome(outcome)
             if outcome is Outcome.SENT:
                 return  # nothing more will be known of it: it counts as if it had been confirmed, and has no latency
             self._account.disown(number)
             if outcome is not Outcome.UNKNOWN:
                 return
-        self._time(token)
+        self._time(token, now)
 
-    def _time(self, token: Token) -> None:
+    def _time(self, token: Token, now: int) -> None:
         _, intended, sent = token
-        now = monotonic_ns()
         latencies = self._measurement.latencies(intended, now)
         latencies.confirm.record(now - intended)
         if self._is_paced:
@@ -124,6 +144,6 @@ class _Production:
         """The producer ends: of what is still in flight the outcome stays unknown."""
         for number, token in self._in_flight.items():
             self._account.disown(number)
-            self._time(token)
+            self._time(token, monotonic_ns())
         self._tally.unknown += len(self._in_flight)
         self._in_flight.clear()

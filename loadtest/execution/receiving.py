@@ -11,11 +11,13 @@ from random import Random
 from time import monotonic_ns
 
 from loadtest.drivers.base import Answer, Receive
-from loadtest.execution.body import Stamp
+from loadtest.execution.body import LAG_SHIFT, LONGEST_LAG, NUMBER, Stamp
 from loadtest.execution.filling import FilledBodyMaker
 from loadtest.execution.state import Read, Run
 from loadtest.metrics.latencies import Measurement
 from loadtest.metrics.ledger import Ledger
+from loadtest.metrics.order import Seen
+from loadtest.metrics.silence import Silence
 from loadtest.metrics.tally import Tally
 from loadtest.scenarios.distributions import parse_work
 from loadtest.scenarios.plan import Place
@@ -29,7 +31,7 @@ def make_receive(run: Run, place: Place, stop: Callable[[], None]) -> Receive:
     else:
         read = shifted(bodies.read, run.ledger_shift(place.index % settings.queues))
         read = read if run.reading is None else run.reading(read)
-        take = partial(receive, read, tally, run.record.ledger, run.measurement)
+        take = partial(receive, read, tally, run.record.ledger, run.record.delivery_silence, run.measurement, {})
     if isinstance(bodies, FilledBodyMaker):
         take = partial(check, bodies, tally, take)
     if settings.requeue or settings.reject:
@@ -48,20 +50,37 @@ def make_work(run: Run, place: Place) -> Callable[[], float] | None:
 
 
 def receive(
-    read: Read, tally: Tally, ledger: Ledger, measurement: Measurement, body: bytes, redelivered: bool
+    read: Read,
+    tally: Tally,
+    ledger: Ledger,
+    silence: Silence,
+    measurement: Measurement,
+    seen: Seen,
+    body: bytes,
+    redelivered: bool,
 ) -> Answer:
-    """Every delivery of the run passes here, before it is acknowledged."""
+    """Every delivery of the run passes here, before it is acknowledged. `seen` is the consumer's own."""
     now = monotonic_ns()
     stamp = read(body)
     if stamp is None:
         tally.foreign += 1
         return Answer.ACK
     _, producer, number, intended = stamp
+    lag = 0
+    if number > NUMBER:
+        lag = number >> LAG_SHIFT
+        number &= NUMBER
+    if now - silence.last > silence.least:
+        silence.found(now)
+    silence.last = now
     tally.received += 1
     if redelivered:
         tally.redelivered += 1
-    if ledger.receive(producer, number) and intended:
-        measurement.latencies(intended, now).end_to_end.record(now - intended)
+    if ledger.receive(producer, number, redelivered, seen) and intended:
+        latencies = measurement.latencies(intended, now)
+        latencies.end_to_end.record(now - intended)
+        if 0 < lag < LONGEST_LAG:
+            latencies.end_to_end_service.record(now - intended - lag * 1000)
     return Answer.ACK
 
 

@@ -60,7 +60,9 @@ class Run:
             ledger=Ledger(settings.producers * settings.copies),
             calls_made=[0] * settings.callers,
         )
-        self.measurement = Measurement(self.record.latencies)
+        self.measurement = Measurement(
+            self.record.latencies, (self.record.confirm_silence, self.record.delivery_silence)
+        )
         self.bodies = make_bodies(plan.tag, settings)
         self.reading: Callable[[Read], Read] | None = None
         """What reads the stamps of messages that come from another host; None where none do."""
@@ -147,7 +149,7 @@ class Run:
         record, leg, quotas = self.record, self.leg, self.plan.quotas
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
         publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, ("confirm", "lag"), quotas)
-        calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc",))
+        calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc", "rpc_lag"))
         record.published_as_planned, record.called_as_planned = publishing, calling
         if leg.publishing and leg.is_planned:
             record.segments = self._compare_segments(leg.publishing, sent)

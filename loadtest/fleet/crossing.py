@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any
 
-from loadtest.execution.body import Stamp
+from loadtest.execution.body import NUMBER, Stamp
 from loadtest.execution.state import Read, Run
 from loadtest.metrics.histogram import Histogram
 
@@ -52,7 +52,7 @@ class CrossingReader:
         lead = self._leads.get(account % self._run.settings.producers)
         if lead is None:
             return stamp
-        if intended and number not in self._run.record.ledger.accounts[account].arrived:
+        if intended and number & NUMBER not in self._run.record.ledger.accounts[account].arrived:
             self._note(intended + lead)
         return tag, account, number, 0
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from loadtest.machine.probe import CollectorPauses
+from loadtest.machine.selfcheck import find_slowdowns
 from loadtest.metrics.record import Cost
 from loadtest.urls import find_address
 
@@ -119,6 +120,7 @@ class Meter:
             shared_cores=self.cores.shared,
             collector_longest_ms=pauses.longest / 1e6,
             collector_total_ms=pauses.total / 1e6,
+            slowed_by=find_slowdowns(),
         )
 
     def client_rss(self) -> int:

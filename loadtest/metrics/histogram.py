@@ -8,17 +8,20 @@ dropped. The buckets are those of HdrHistogram(1, 3_600_000_000, 3), and a test 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypedDict
+
+from loadtest.metrics.encoding import encode_buckets
 
 LONGEST = 3_600_000_000
 """The longest latency that is told apart, in microseconds."""
 
 _HALF_BITS = 10  # 2 × 1,024 sub-buckets hold three significant digits
 _BITS = _HALF_BITS + 1
-_PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "p9999": 0.9999}
+"""The percentiles that are told, by their names in the result."""
 _SAMPLES_BEYOND = 10
-"""A percentile is told only if about this many samples lie above it: p99 needs 1,000 samples, p99.9 needs 10,000."""
+"""A percentile is told only if about this many samples lie above it: p99 needs 1,000 samples, p99.99 needs 100,000."""
 
 Counts = Mapping[int, int]
 """Samples by the index of their bucket."""
@@ -32,8 +35,10 @@ class Latency(TypedDict):
     mean: float | None
     p50: float | None
     p90: float | None
+    p95: float | None
     p99: float | None
     p999: float | None
+    p9999: float | None
     max: float | None
 
 
@@ -100,51 +105,66 @@ class Histogram:
 
         It is what a reader of the exported histogram finds, but never more than the largest sample.
         """
-        found = percentile_of(self.counts, fraction)
-        return None if found is None else min(found, self.largest / 1000)
+        (found,) = self.percentiles((fraction,))
+        return found
+
+    def percentiles(self, fractions: Sequence[float]) -> list[float | None]:
+        """Several of them, in ascending order, at little more than the price of one."""
+        largest = self.largest / 1000
+        return [None if found is None else min(found, largest) for found in percentiles_of(self.counts, fractions)]
 
     def latency(self) -> Latency:
         """The distribution as the result file has it."""
         count = self.count
         total = sum(_middle_of(index) * number for index, number in self.counts.items())
-        told = {name: self.percentile(fraction) for name, fraction in _PERCENTILES.items()}
+        told = dict(zip(PERCENTILES, self.percentiles(list(PERCENTILES.values())), strict=True))
         return {
             "count": count,
             "min": self.smallest / 1000 if count else None,
             "mean": round(total / count / 1000, 4) if count else None,
             "p50": told["p50"],
             "p90": told["p90"],
+            "p95": told["p95"],
             "p99": told["p99"],
             "p999": told["p999"],
+            "p9999": told["p9999"],
             "max": self.largest / 1000 if count else None,
         }
 
     def encode(self) -> str:
         """The whole histogram as HdrHistogram V2: compressed, base64, in microseconds."""
-        from hdrh.histogram import HdrHistogram  # the format's own library; needed at a run's end only
-
-        exported = HdrHistogram(1, LONGEST, 3)
-        for index, number in self.counts.items():
-            exported.record_value(int(_middle_of(index)), number)
-        encoded: bytes = exported.encode()
-        return encoded.decode("ascii")
+        return encode_counts(self.counts)
 
 
 def percentile_of(counts: Counts, fraction: float) -> float | None:
-    """The percentile, in milliseconds, of a histogram's counts, or of the difference between two readings of them.
+    """The percentile, in milliseconds, of a histogram's counts, or of the difference between two readings of them."""
+    (found,) = percentiles_of(counts, (fraction,))
+    return found
+
+
+def percentiles_of(counts: Counts, fractions: Sequence[float]) -> list[float | None]:
+    """These percentiles, fractions in ascending order; None of those for which there are too few samples.
 
     Rank and value are those of HdrHistogram: the rank is rounded to the nearest, the value is its bucket's highest.
     """
     total = sum(counts.values())
-    if total * (1 - fraction) < _SAMPLES_BEYOND - 1e-6:
-        return None
-    wanted = max(1, int(fraction * 100 * total / 100 + 0.5))
-    reached = 0
-    for index in sorted(counts):
-        reached += counts[index]
-        if reached >= wanted:
-            return _highest_of(index) / 1000
-    raise AssertionError("counts end below their own sum")
+    found: list[float | None] = []
+    indices, reached, index = iter(sorted(counts)), 0, 0
+    for fraction in fractions:
+        if total * (1 - fraction) < _SAMPLES_BEYOND - 1e-6:
+            found.append(None)
+            continue
+        wanted = max(1, int(fraction * 100 * total / 100 + 0.5))
+        while reached < wanted:
+            index = next(indices)
+            reached += counts[index]
+        found.append(_highest_of(index) / 1000)
+    return found
+
+
+def encode_counts(counts: Counts) -> str:
+    """A histogram's counts, or the difference between two readings of them, as HdrHistogram V2."""
+    return encode_buckets(counts, digits=3, lowest=1, highest=LONGEST)
 
 
 def largest_of(counts: Counts) -> float | None:

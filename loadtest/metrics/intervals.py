@@ -14,15 +14,16 @@ from typing import Self
 class Intervals:
     """Disjoint half-open intervals ``[start, end)`` in ascending order, never touching each other."""
 
-    __slots__ = ("_bounds",)
+    __slots__ = ("bounds",)
 
     def __init__(self) -> None:
-        # start, end, start, end …: a position with an odd bisect index lies inside an interval.
-        self._bounds: list[int] = []
+        # start, end, start, end …: a position with an odd bisect index lies inside an interval. Not private: the ledger
+        # looks at the end by itself, for each message.
+        self.bounds: list[int] = []
 
     def add(self, number: int) -> bool:
         """Adds a number; False if it was there already."""
-        bounds = self._bounds
+        bounds = self.bounds
         if bounds and number == bounds[-1]:  # the next one in order: almost every call
             bounds[-1] = number + 1
             return True
@@ -42,16 +43,16 @@ class Intervals:
         return True
 
     def __contains__(self, number: int) -> bool:
-        return bool(bisect_right(self._bounds, number) % 2)
+        return bool(bisect_right(self.bounds, number) % 2)
 
     def __len__(self) -> int:
         """How many numbers are in the set."""
-        return sum(self._bounds[1::2]) - sum(self._bounds[::2])
+        return sum(self.bounds[1::2]) - sum(self.bounds[::2])
 
     @property
     def spans(self) -> list[tuple[int, int]]:
         """The intervals, ascending."""
-        return list(zip(self._bounds[::2], self._bounds[1::2], strict=True))
+        return list(zip(self.bounds[::2], self.bounds[1::2], strict=True))
 
     def merge(self, other: Intervals) -> None:
         """Adds all numbers of another set."""
@@ -61,17 +62,17 @@ class Intervals:
                 bounds[-1] = max(bounds[-1], end)
             else:
                 bounds += (start, end)
-        self._bounds = bounds
+        self.bounds = bounds
 
     def to_plain(self) -> list[int]:
         """The intervals as one list of numbers: start, end, start, end …"""
-        return list(self._bounds)
+        return list(self.bounds)
 
     @classmethod
     def from_plain(cls, plain: Sequence[int]) -> Self:
         """The set that `to_plain` was asked of."""
         intervals = cls()
-        intervals._bounds = list(plain)
+        intervals.bounds = list(plain)
         return intervals
 
     def overlap(self, other: Intervals) -> int:

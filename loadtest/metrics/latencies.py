@@ -7,10 +7,12 @@ a clock.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from loadtest.metrics.histogram import Histogram
+from loadtest.metrics.silence import Silence
 
 NEVER = 2**63
 """Later than any moment."""
@@ -21,7 +23,8 @@ class Latencies:
     """One histogram for each kind of latency.
 
     A publish has `confirm` from the intended time to the confirm, `service` from the actual one, `lag` between the two;
-    a call has `rpc` and `rpc_service`. `wake` is what of all this is the program's own: how late it woke clients that
+    a call has `rpc`, `rpc_service` and `rpc_lag` in the same way, and a delivery `end_to_end` and `end_to_end_service`,
+    whose lag is that of its publish. `wake` is what of all this is the program's own: how late it woke clients that
     had nothing in their way. Who got no answer counts with the time that it was waited for: calls without a reply,
     publishes of unknown outcome, and what a schedule asked for and was never sent, which has a lag and no service time.
     """
@@ -34,6 +37,8 @@ class Latencies:
     end_to_end: Histogram = field(default_factory=Histogram)
     rpc: Histogram = field(default_factory=Histogram)
     rpc_service: Histogram = field(default_factory=Histogram)
+    end_to_end_service: Histogram = field(default_factory=Histogram)
+    rpc_lag: Histogram = field(default_factory=Histogram)
 
     def merge(self, other: Latencies) -> None:
         """Adds another's samples."""
@@ -56,10 +61,11 @@ class Measurement:
     Until `open` is called nothing belongs to it.
     """
 
-    __slots__ = ("end", "inside", "outside", "start")
+    __slots__ = ("_silences", "end", "inside", "outside", "start")
 
-    def __init__(self, inside: Latencies) -> None:
+    def __init__(self, inside: Latencies, silences: Sequence[Silence] = ()) -> None:
         self.inside = inside
+        self._silences = silences
         self.outside = Latencies()
         """What isn't measured, but happened: the timeline shows it."""
         self.start = self.end = NEVER
@@ -67,10 +73,14 @@ class Measurement:
     def open(self, start: int, end: int) -> None:
         """Begins, and says when it is meant to end."""
         self.start, self.end = start, end
+        for silence in self._silences:
+            silence.open(start)
 
     def close(self, now: int) -> None:
         """Ends, now if it was meant to end later."""
         self.end = min(self.end, now)
+        for silence in self._silences:
+            silence.close(self.end)
 
     def covers(self, when: int) -> bool:
         """Whether that moment is measured."""

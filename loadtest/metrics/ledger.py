@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import Any, Self
 
 from loadtest.metrics.intervals import Intervals
+from loadtest.metrics.order import Order, Seen
 
 
 class Account:
@@ -30,6 +31,11 @@ class Account:
         number = self.sent
         self.sent = number + 1
         return number
+
+    def refused(self, start: int, end: int) -> bool:
+        """Whether none of these numbers, up to the end, is owed: all of them were disowned."""
+        disowned = self.disowned
+        return disowned is not None and all(number in disowned for number in range(start, end))
 
     def take_back(self) -> None:
         """The latest number was given to a message that was certainly not sent."""
@@ -96,19 +102,45 @@ class Balance:
 class Ledger:
     """The accounts of all producers of a run, by their index."""
 
-    __slots__ = ("accounts", "found", "unique")
+    __slots__ = ("accounts", "found", "order", "unique")
 
     def __init__(self, producers: int) -> None:
         self.accounts = [Account() for _ in range(producers)]
         self.unique = 0
         self.found = 0
+        self.order = Order()
 
-    def receive(self, producer: int, number: int) -> bool:
-        """Notes an arrival; True if this message had not arrived before. IndexError for a producer there isn't."""
-        if self.accounts[producer].arrived.add(number):
+    def receive(self, producer: int, number: int, redelivered: bool = False, seen: Seen | None = None) -> bool:
+        """Notes an arrival; True if this message had not arrived before. IndexError for a producer there isn't.
+
+        `seen` is the consumer's own, for as long as it consumes; without it nothing is told of its order.
+        """
+        bounds = self.accounts[producer].arrived.bounds
+        if len(bounds) == 2 and bounds[1] == number and not bounds[0]:
+            # hot: the next one, and all before it are there: nothing is out of order, and there is nothing to note
+            bounds[1] = number + 1
             self.unique += 1
             return True
-        return False
+        return self._receive_out_of_turn(producer, number, redelivered, seen)
+
+    def _receive_out_of_turn(self, producer: int, number: int, redelivered: bool, seen: Seen | None) -> bool:
+        account, order = self.accounts[producer], self.order
+        end = account.arrived.bounds[-1] if account.arrived.bounds else 0
+        if not account.arrived.add(number):
+            order.duplicates += 1
+            order.duplicates_redelivered += redelivered
+            return False
+        self.unique += 1
+        if number > end and not account.refused(end, number):
+            order.gaps += 1
+            order.gaps_redelivered += redelivered
+        if seen is not None:
+            if seen.get(producer, -1) > number:
+                order.reordered += 1
+                order.reordered_redelivered += redelivered
+            else:
+                seen[producer] = number
+        return True
 
     def find(self, producer: int, number: int) -> None:
         """Notes a message that was still in a queue when the run was over. IndexError as for `receive`."""
@@ -128,6 +160,7 @@ class Ledger:
             self.accounts.append(Account())
         for mine, theirs in zip_longest(self.accounts, other.accounts, fillvalue=Account()):
             mine.merge(theirs)
+        self.order.merge(other.order)
         self._recount()
 
     def to_plain(self) -> list[list[Any]]:

@@ -7,6 +7,7 @@ loop, no socket and no clock, and nothing of what was asked for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
@@ -15,6 +16,8 @@ from typing import Any, Self
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.ledger import Ledger
+from loadtest.metrics.order import Order
+from loadtest.metrics.silence import Silence
 from loadtest.metrics.tally import Errors, Tally
 from loadtest.metrics.timeline import Row, join_timelines
 
@@ -85,6 +88,8 @@ class Cost:
     """Which part of this process's own cores is the broker's, too."""
     collector_longest_ms: float
     collector_total_ms: float
+    slowed_by: list[str] = field(default_factory=list)
+    """What makes this process slower than it needs to be: see `loadtest.machine.selfcheck`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,6 +126,12 @@ class Record:
     """What was timed in the measured window; connecting is timed before it."""
     loop_lateness: Histogram = field(default_factory=Histogram)
     """How late the event loop ran, in the measured window."""
+    confirm_silence: Silence = field(default_factory=Silence)
+    """The longest time without a confirm."""
+    delivery_silence: Silence = field(default_factory=Silence)
+    """The longest time without a delivery."""
+    confirm_sizes: Counter[int] = field(default_factory=Counter)
+    """How many of the broker's confirms answered so many publishes each; empty if the driver doesn't tell."""
     blocked_seconds: dict[str, float] = field(default_factory=dict)
     """How long the broker blocked publishers, by phase; empty if the driver doesn't tell."""
     work: Work | None = None
@@ -128,6 +139,10 @@ class Record:
     costs: list[Cost] = field(default_factory=list)
     """What each process used: on which machine it ran, and so which costs may be added up, is not known here."""
     timeline: list[Row] = field(default_factory=list)
+    aborted: dict[str, Any] | None = None
+    """What ended the run before its time: see `loadtest.commands.aborting`."""
+    calibration: dict[str, Any] | None = None
+    """What the generator alone reaches: see `loadtest.commands.calibrating`."""
     capacity: dict[str, Any] | None = None
     """The rate that can be kept up and the steps that led to it, as the result has them; None if it was not sought."""
 
@@ -154,6 +169,11 @@ class Record:
         self.stock = _add_stock(self.stock, other.stock)
         self.latencies.merge(other.latencies)
         self.loop_lateness.merge(other.loop_lateness)
+        self.confirm_silence.merge(other.confirm_silence)
+        self.delivery_silence.merge(other.delivery_silence)
+        self.confirm_sizes.update(other.confirm_sizes)
+        self.aborted = self.aborted or other.aborted
+        self.calibration = self.calibration or other.calibration
         for phase, seconds in other.blocked_seconds.items():  # an alarm blocks all at once
             self.blocked_seconds[phase] = max(self.blocked_seconds.get(phase, 0.0), seconds)
         self.work = _add_work(self.work, other.work)
@@ -176,6 +196,7 @@ class Record:
             "tally": self.tally.to_plain(),
             "errors": self.errors.to_plain(),
             "ledger": self.ledger.to_plain(),
+            "order": self.ledger.order.to_plain(),
             "calls_made": list(self.calls_made),
             "published_as_planned": _plain(self.published_as_planned),
             "called_as_planned": _plain(self.called_as_planned),
@@ -183,6 +204,11 @@ class Record:
             "stock": _plain(self.stock),
             "latencies": self.latencies.to_plain(),
             "loop_lateness": self.loop_lateness.to_plain(),
+            "confirm_silence": self.confirm_silence.to_plain(),
+            "delivery_silence": self.delivery_silence.to_plain(),
+            "confirm_sizes": [number for pair in sorted(self.confirm_sizes.items()) for number in pair],
+            "aborted": self.aborted,
+            "calibration": self.calibration,
             "blocked_seconds": dict(self.blocked_seconds),
             "work": _plain(self.work),
             "costs": [asdict(cost) for cost in self.costs],
@@ -195,8 +221,11 @@ class Record:
         """The record that `to_plain` was asked of. ValueError if another version wrote it."""
         if plain.get("format") != FORMAT:
             raise ValueError(f"a record of format {plain.get('format')!r}, and this program reads {FORMAT}")
-        values = {name: value for name, value in plain.items() if name != "format"}
-        return cls(**values | {name: read(values[name]) for name, read in _READERS.items() if values[name] is not None})
+        values = {name: value for name, value in plain.items() if name not in ("format", "order")}
+        read = {name: reader(values[name]) for name, reader in _READERS.items() if values.get(name) is not None}
+        record = cls(**values | read)
+        record.ledger.order = Order.from_plain(plain.get("order", {}))
+        return record
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -210,6 +239,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "stock": lambda plain: Stock(**plain),
     "latencies": Latencies.from_plain,
     "loop_lateness": Histogram.from_plain,
+    "confirm_silence": Silence.from_plain,
+    "delivery_silence": Silence.from_plain,
+    "confirm_sizes": lambda plain: Counter(dict(zip(plain[::2], plain[1::2], strict=True))),
     "work": lambda plain: Work(**plain),
     "costs": lambda plain: [Cost(**each) for each in plain],
 }

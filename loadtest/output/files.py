@@ -59,6 +59,8 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
     if settings.output is not None:
         write(settings.output / f"{result['run_id']}.json", text)
         write(settings.output / f"{result['run_id']}.svg", draw_chart(result))
+        if (log := settings.output / f"{result['run_id']}.hlog").exists():  # written while the run went on
+            written.append(log)
     if settings.json == "-":
         try:
             sys.stdout.write(_encodable(text, result))

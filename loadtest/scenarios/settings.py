@@ -89,6 +89,11 @@ class Choices:
 
     require: Sequence[str] = ()
     """What the result must reach, as it was written."""
+    abort_on: Sequence[str] = ()
+    """What ends the run as soon as it is true, as it was written."""
+    abort_after: float = 1.0
+    """For how long it must have been measured before that."""
+    calibrate: bool = False
     output: Path | None = None
     json: str | None = None
     quiet: bool = False

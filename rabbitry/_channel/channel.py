@@ -62,6 +62,13 @@ class Channel(Declaring):
         """The channel's number on its connection."""
         return self._life.live.number
 
+    def confirm_sizes(self) -> dict[int, int]:
+        """How the broker confirmed what was published here: how many of its confirms answered so many publishes each,
+        such as ``{1: 950, 7: 3}``. To be asked inside the block, or after it.
+        """
+        protocol = self._life.protocol
+        return {} if protocol is None else protocol.confirms.sizes()
+
     # --- the block -------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

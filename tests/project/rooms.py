@@ -67,6 +67,7 @@ DOORS = (
     "rabbitry.broker",
     "rabbitry.opentelemetry",
     "rabbitry.protocol",
+    "rabbitry.protocol.server",
     "rabbitry.testing",
 )
 

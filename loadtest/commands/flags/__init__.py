@@ -14,6 +14,7 @@ from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
 from loadtest.commands.flags.fleet import add_fleet, check_fleet
 from loadtest.commands.flags.load import add_load
+from loadtest.commands.flags.measuring import add_measuring, check_measuring
 from loadtest.commands.flags.phases import add_phases
 from loadtest.commands.flags.results import add_results
 from loadtest.commands.flags.traffic import add_answers, add_existing, add_messages, read_traffic
@@ -44,6 +45,7 @@ def make_parser() -> Parser:
     add_existing(parser)
     add_way(parser)
     add_fleet(parser)
+    add_measuring(parser)
     add_results(parser)
     return parser
 
@@ -61,6 +63,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         settings = complete(Asked(**given), environment)
         check_driver(settings)
         check_fleet(settings)
+        check_measuring(settings)
         for text in settings.require:
             parse_threshold(text)
     except ValueError as error:

@@ -48,6 +48,8 @@ def check_fleet(settings: Settings) -> None:
         is_several and settings.body not in FILLINGS,
         f"--body {settings.body!r}: several processes read no file for it",
     )
+    refuse(is_several and settings.abort_on, "--abort-on is for one process: no percentile is known of all together")
+    refuse(is_several and settings.calibrate, "--calibrate is for one process: it is one generator's")
     refuse(
         is_several and settings.producers and settings.consumers and settings.size < STAMP_BYTES,
         f"--size {settings.size}: between processes each message carries {STAMP_BYTES} bytes, so no less",

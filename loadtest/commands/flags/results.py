@@ -9,7 +9,12 @@ from pathlib import Path
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Adds the group's flags."""
     add = parser.add_argument_group("results").add_argument
-    add("--output", type=Path, metavar="DIR", help="write DIR/RUN_ID.json and DIR/RUN_ID.svg")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/RUN_ID.json and DIR/RUN_ID.svg, and meanwhile DIR/RUN_ID.hlog",
+    )
     text = "such as 'confirm.p99 < 50ms' or 'publish.rate >= 10k': exit code 3 if it is not reached, or not known"
     add("--require", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
     add("--json", metavar="FILE", help="write the result there; - for the standard output, and nothing else on it")

@@ -16,12 +16,14 @@ __all__ = ["PublishTags"]
 class PublishTags:
     """The tokens of unconfirmed publishes by tag, oldest first."""
 
-    __slots__ = ("_marked", "_oldest", "following", "pending")
+    __slots__ = ("_marked", "_oldest", "_together", "following", "pending", "singles")
 
     def __init__(self) -> None:
         self.following = 1
         self._oldest = 1  # every tag below is settled; it only rises, so a `multiple` looks at each tag once
         self.pending: dict[int, Any] = {}
+        self.singles = 0  # confirms that answered one publish each
+        self._together: dict[int, int] | None = None  # of the others, how many answered so many
         self._marked: dict[int, int] | None = None  # tags by mark, of those pending and of some that are not any more
 
     def mark(self) -> int:
@@ -52,7 +54,10 @@ class PublishTags:
         pending = self.pending
         if not multiple:
             token = pending.pop(tag, None)
-            return [] if token is None else [token]
+            if token is None:
+                return []
+            self.singles += 1
+            return [token]
         # Tag 0 means "all messages so far" (specification 1.8.3.13).
         last = self.following - 1
         tag = last if tag == 0 else min(tag, last)
@@ -61,7 +66,17 @@ class PublishTags:
         else:
             tags = [each for each in range(self._oldest, tag + 1) if each in pending]
         self._oldest = max(self._oldest, tag + 1)
+        if tags:
+            together = self._together = self._together or {}
+            together[len(tags)] = together.get(len(tags), 0) + 1
         return [pending.pop(each) for each in tags]
+
+    def sizes(self) -> dict[int, int]:
+        """How many confirms answered how many publishes each."""
+        found = dict(self._together or ())
+        if self.singles:
+            found[1] = found.get(1, 0) + self.singles
+        return found
 
     def take_all(self, unsent: int) -> tuple[list[Any], list[Any]]:
         """At the end: the tokens of publishes that may have arrived, and of the last `unsent` that never left."""

@@ -4,14 +4,22 @@ from typing import Any
 
 import pytest
 
-from loadtest.analysis.thresholds import check_thresholds, parse_threshold
+from loadtest.analysis.thresholds import check_aborts, check_thresholds, parse_abort, parse_threshold
 
-LATENCY = {"count": 500, "min": 1.0, "mean": 3.0, "p50": 2.0, "p90": 4.0, "p99": None, "p999": None, "max": 90.0}
+LATENCY: dict[str, Any] = {"count": 500, "min": 1.0, "mean": 3.0, "p50": 2.0, "p90": 4.0, "p99": None, "max": 90.0}
+LATENCY |= dict.fromkeys(("p95", "p999", "p9999"))
 RESULT: dict[str, Any] = {
     "connect": {"latency_ms": LATENCY, "failed": 0},
-    "publish": {"confirm_latency_ms": LATENCY, "lag_ms": None, "rate": 12_345.6, "sent": 500},
-    "consume": {"end_to_end_latency_ms": LATENCY | {"count": 0, "p50": None}, "lost": None, "backlog": 0},
+    "publish": {"confirm_latency_ms": LATENCY, "lag_ms": None, "rate": 12_345.6, "sent": 500, "longest_gap_ms": 250.0},
+    "consume": {
+        "end_to_end_latency_ms": LATENCY | {"count": 0, "p50": None},
+        "end_to_end_service_ms": None,
+        "lost": None,
+        "backlog": 0,
+    },
     "rpc": None,
+    "resources": {"broker_cpu_us_per_message": 40.5, "client_rss_peak_bytes": 2**27, "loop_lateness_ms": LATENCY},
+    "errors": {"ConnectFailed": 2, "NotFound": 1},
 }
 
 
@@ -34,6 +42,20 @@ RESULT: dict[str, Any] = {
         ("consume.backlog == 0", True, "0"),
         ("consume.lost == 0", False, "not measured"),
         ("connect.failed == 0", True, "0"),
+        ("confirm.p95 < 1s", False, "too few samples: 500"),
+        ("confirm.p99.99 < 1s", False, "too few samples: 500"),
+        ("confirm.p9999 < 1s", False, "too few samples: 500"),
+        ("publish.longest_gap < 200ms", False, "250 ms"),
+        ("consume.longest_gap < 200ms", False, "not measured"),
+        ("lost == 0", False, "not measured"),
+        ("errors == 3", True, "3"),
+        ("errors.total < 1", False, "3"),
+        ("resources.client_rss_peak_bytes < 128MiB", False, "134,217,728"),
+        ("resources.client_rss_peak_bytes <= 128MiB", True, "134,217,728"),
+        ("resources.broker_cpu_us_per_message < 41", True, "40.5"),
+        ("loop_lateness.p50 < 5ms", True, "2.00 ms"),
+        ("rpc_lag.p50 < 5ms", False, "not measured"),
+        ("end_to_end_service.p50 < 5ms", False, "not measured"),
     ],
 )
 def test_what_is_reached(text: str, holds: bool, note: str) -> None:
@@ -48,9 +70,12 @@ def test_what_is_reached(text: str, holds: bool, note: str) -> None:
         ("confirm.p99", "is no requirement"),
         ("confirm.p99 < ", "is no requirement"),
         ("confirm.p98 < 1ms", "there is no confirm.p98: confirm has min, mean, p50"),
-        ("publish.p99 < 1ms", "publish has sent, confirmed"),
+        ("publish.p99 < 1ms", "publish has planned, sent, confirmed"),
         ("speed.p99 < 1ms", "there are confirm, confirm_service, connect"),
         ("confirm.p99 < fast", "is no duration"),
+        ("confirm < 1ms", "there is no confirm: confirm has min"),
+        ("resources.client_rss_peak_bytes < much", "is no size"),
+        ("publish.longest_gap < long", "is no duration"),
         ("publish.rate > fast", "is no number"),
     ],
 )
@@ -58,3 +83,31 @@ def test_what_is_no_requirement(text: str, told: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_threshold(text)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["lost > 0", "consume.backlog > 10", "consume.resurrected > 0", "resources.broker_cpu_seconds > 1"]
+)
+def test_what_is_known_only_at_the_end_can_abort_nothing(text: str) -> None:
+    parse_threshold(text)
+    with pytest.raises(ValueError, match="known only when the run is over: use --require"):
+        parse_abort(text)
+
+
+def test_what_may_abort() -> None:
+    for text in ("confirm.p99 > 1s", "errors > 0", "duplicates > 0", "publish.nacked > 10", "loop_lateness.p99 > 5ms"):
+        assert parse_abort(text) == parse_threshold(text)
+
+
+def test_an_abort_is_told_as_a_requirement_that_did_not_hold() -> None:
+    texts = ["confirm.p99 > 1s", "errors > 0"]
+    aborted = {"expression": "errors > 0", "value": 3, "note": "3 after 1.5 s of measuring, which ended the run"}
+    quiet, struck = check_aborts(texts, aborted)
+    assert (quiet.requirement, quiet.holds, quiet.note) == ("not confirm.p99 > 1s", True, "never true")
+    assert (struck.requirement, struck.value, struck.holds, struck.note) == (
+        "not errors > 0",
+        3,
+        False,
+        aborted["note"],
+    )
+    assert all(finding.holds for finding in check_aborts(texts, None))

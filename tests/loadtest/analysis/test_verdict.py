@@ -171,3 +171,21 @@ def test_drift_and_long_warmups_are_unsteady() -> None:
     assert judge(replace(CALM, rates=[100.0] * 10 + [50.0] * 10)).status == "unsteady"
     assert judge(replace(CALM, rates=[float(rate) for rate in range(1, 21)])).status == "unsteady"
     assert judge(replace(CALM, rates=[1.0, 2.0])).status == "inconclusive"  # too short to tell
+
+
+def test_a_generator_that_reaches_little_more_alone_calls_no_broker_the_limit() -> None:
+    bound = replace(CALM, broker_share=1.65, reached_rate=1000.0)
+    assert judge(bound).status == "broker-bound"
+    assert judge(replace(bound, alone_rate=1450.0)).status == "broker-bound"
+    near = judge(replace(bound, alone_rate=1449.0))
+    assert near.status == "inconclusive"
+    assert "calibration: this generator alone reaches 1,449 messages/s here, 1.45 × of the 1,000/s" in near.evidence[1]
+    assert "what would help: a faster machine" in near.evidence[-1]
+    assert judge(replace(bound, alone_rate=1100.0, client_share=0.95)).status == "machine-bound"
+    assert judge(replace(OPEN, alone_rate=1100.0, reached_rate=1000.0)).status == "paced", "nobody was called a limit"
+
+
+def test_what_slows_the_generator_is_evidence() -> None:
+    verdict = judge(replace(CALM, slowed_by=["a profiler", "tracemalloc"]))
+    assert verdict.status == "generator-bound"
+    assert verdict.evidence == ["generator: it is slower than it needs to be: a profiler, tracemalloc"]

@@ -20,7 +20,7 @@ def make_run() -> tuple[Run, Crossing, CrossingReader]:
 
 
 def take(run: Run, read: CrossingReader, body: bytes) -> None:
-    receive(read, run.record.tally, run.record.ledger, run.measurement, body, False)
+    receive(read, run.record.tally, run.record.ledger, run.record.delivery_silence, run.measurement, {}, body, False)
 
 
 def test_each_message_is_timed_by_the_clock_it_was_stamped_with() -> None:

@@ -8,7 +8,15 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.metrics.histogram import LONGEST, Histogram, largest_of, percentile_of
+from loadtest.metrics.histogram import (
+    LONGEST,
+    PERCENTILES,
+    Histogram,
+    encode_counts,
+    largest_of,
+    percentile_of,
+    percentiles_of,
+)
 
 
 def filled(microseconds: list[int]) -> Histogram:
@@ -46,14 +54,16 @@ def test_percentiles_have_three_digits(values: list[int]) -> None:
     assert filled(values).percentile(0.5) == pytest.approx(true, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize(("fraction", "needed"), [(0.5, 20), (0.9, 100), (0.99, 1000), (0.999, 10_000)])
+@pytest.mark.parametrize(
+    ("fraction", "needed"), [(0.5, 20), (0.9, 100), (0.95, 200), (0.99, 1000), (0.999, 10_000), (0.9999, 100_000)]
+)
 def test_too_few_samples_tell_no_percentile(fraction: float, needed: int) -> None:
     assert percentile_of({5: needed - 1}, fraction) is None
     assert percentile_of({5: needed}, fraction) == 0.005
 
 
 def test_the_latency_section() -> None:
-    assert Histogram().latency() == dict.fromkeys(("min", "mean", "p50", "p90", "p99", "p999", "max")) | {"count": 0}
+    assert Histogram().latency() == dict.fromkeys(("min", "mean", *PERCENTILES, "max")) | {"count": 0}
     told = filled([1000] * 50 + [3000] * 50).latency()
     assert told == {
         "count": 100,
@@ -61,8 +71,10 @@ def test_the_latency_section() -> None:
         "mean": pytest.approx(2.0, rel=1e-3),
         "p50": 1.0,
         "p90": pytest.approx(3.0, rel=1e-3),
+        "p95": None,
         "p99": None,
         "p999": None,
+        "p9999": None,
         "max": 3.0,
     }
 
@@ -105,3 +117,39 @@ def test_many_of_one_length_count_as_many() -> None:
 def test_the_largest_of_a_difference() -> None:
     assert largest_of({}) is largest_of({5: 0}) is None
     assert largest_of({5: 1, 7: 2, 9: 0}) == 0.007
+
+
+@given(st.dictionaries(st.integers(0, 23_551), st.integers(0, 2**53), max_size=30))
+def test_the_export_is_the_librarys_own(counts: dict[int, int]) -> None:
+    """Bucket for bucket, however many are in one."""
+    oracle = HdrHistogram.decode(encode_counts(counts))
+    assert (oracle.lowest_trackable_value, oracle.highest_trackable_value) == (1, LONGEST)
+    assert {index: number for index, number in enumerate(oracle.counts) if number} == {
+        index: number for index, number in counts.items() if number
+    }
+
+
+def test_an_empty_histogram_is_exported_too() -> None:
+    assert HdrHistogram.decode(encode_counts({})).get_total_count() == 0
+
+
+@given(st.dictionaries(st.integers(0, 3000), st.integers(1, 10**6), max_size=30))
+def test_several_percentiles_are_what_each_is_alone(counts: dict[int, int]) -> None:
+    fractions = list(PERCENTILES.values())
+    assert percentiles_of(counts, fractions) == [percentile_of(counts, fraction) for fraction in fractions]
+
+
+def test_a_million_samples_within_one_unit_of_the_exact_percentiles() -> None:
+    """A unit is the width of a bucket: 1 µs up to 2,047, then 2, 4, 8 …"""
+    random = Random(11)
+    values = [int(random.lognormvariate(8, 1.5) * 1000) for _ in range(1_000_000)]
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    exact = sorted(values)
+    for fraction in PERCENTILES.values():
+        true = exact[int(fraction * len(exact) + 0.5) - 1] // 1000
+        told = histogram.percentile(fraction)
+        assert told is not None
+        unit = 1 << (true >> 11).bit_length()
+        assert abs(round(told * 1000) - true) < unit

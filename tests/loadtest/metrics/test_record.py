@@ -78,6 +78,7 @@ HAPPENINGS: list[Callable[[Record, int], None]] = [publish, receive, call, fail,
 def told(record: Record) -> dict[str, Any]:
     plain = record.to_plain()
     plain["errors"]["counts"] = dict(sorted(plain["errors"]["counts"].items()))
+    del plain["order"]  # what arrived once at each of two processes has been out of order at neither
     return plain | {"balance": record.ledger.balance(), "unique": record.ledger.unique, "found": record.ledger.found}
 
 
@@ -114,6 +115,11 @@ def measured() -> Record:
     record.published_as_planned, record.called_as_planned = Planned(60, 10), Planned(50, 0)
     record.stock = Stock(backlog=1, lost=None)
     record.blocked_seconds = {"measure": 0.5}
+    record.confirm_silence.open(5)
+    record.confirm_silence.note(9)
+    record.aborted = {"expression": "confirm.p99 > 1s", "t_seconds": 1.0}
+    record.calibration = {"rate": 1000.0}
+    record.confirm_sizes.update({1: 5, 300: 2})
     record.work = Work(2.0, record.tally.to_plain())
     record.costs = [COST]
     Timeline(record.timeline).add(1.0, "connect", record.tally, [record.latencies])
@@ -186,3 +192,28 @@ def test_a_record_of_another_version_is_refused() -> None:
     for wrong in ({"format": 1}, {}):
         with pytest.raises(ValueError, match="this program reads 2"):
             Record.from_plain(blank().to_plain() | {"format": None} | wrong)
+
+
+def test_a_record_of_an_older_version_is_read_without_what_it_lacks() -> None:
+    plain = measured().to_plain()
+    for name in ("order", "confirm_silence", "delivery_silence", "aborted", "calibration", "confirm_sizes"):
+        del plain[name]
+    for name in ("rpc_lag", "end_to_end_service"):
+        del plain["latencies"][name]
+    for cost in plain["costs"]:
+        del cost["slowed_by"]
+    record = Record.from_plain(plain)
+    assert (record.confirm_silence.measured, record.aborted, record.costs[0].slowed_by) == (None, None, [])
+    assert record.ledger.order.gaps == record.latencies.rpc_lag.count == 0
+
+
+def test_silences_and_disorder_of_two_processes() -> None:
+    first, second = measured(), measured()
+    second.confirm_silence.note(90)
+    first.ledger.order.gaps, second.ledger.order.gaps = 2, 3
+    first.merge(second)
+    assert (first.confirm_silence.measured, first.ledger.order.gaps) == (81, 5)
+    assert first.confirm_sizes == {1: 10, 300: 4} == Record.from_plain(first.to_plain()).confirm_sizes
+    assert first.aborted == {"expression": "confirm.p99 > 1s", "t_seconds": 1.0}
+    again = Record.from_plain(first.to_plain())
+    assert (again.confirm_silence.measured, again.ledger.order) == (81, first.ledger.order)

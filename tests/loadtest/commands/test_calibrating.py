@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from loadtest.commands.calibrating import for_the_sink, tell
+from loadtest.commands.flags import parse_settings
+from loadtest.commands.run import main
+
+CALIBRATION = {
+    "rate": 12_345.6,
+    "confirmed_rate": 6000.0,
+    "consumed_rate": 6345.6,
+    "rpc_rate": 0.0,
+    "is_sink_at_its_limit": False,
+    "failures": list[str](),
+}
+
+
+def test_the_same_load_but_as_fast_as_it_goes() -> None:
+    line = "--clients 50 --rate 100 --size 4096 --window 7 --vhost there --require errors==0 --calibrate"
+    asked = parse_settings(line.split(), {})
+    settings = for_the_sink(asked, "amqp://sink")
+    assert (settings.urls, settings.vhost, settings.rate, settings.loop) == (("amqp://sink",), None, None, "closed")
+    assert (settings.clients, settings.size, settings.window) == (50, 4096, 7)
+    assert (settings.require, settings.calibrate, settings.duration) == ((), False, 5.0)
+    assert for_the_sink(replace(asked, duration=2.0), "amqp://sink").duration == 2.0
+
+
+def test_in_a_line() -> None:
+    line = "this generator alone reaches 12,346 messages/s here (6,000/s confirmed, 6,346/s consumed)"
+    assert tell(CALIBRATION) == line
+    assert "reaches at least 12,346" in tell(CALIBRATION | {"is_sink_at_its_limit": True})
+    assert tell(CALIBRATION | {"failures": ["5 lost", "2 gone"]}) == f"{line}; it failed: 5 lost; 2 gone"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "load", ["--clients 20", "--producers 3 --rate 100", "--callers 4", "--clients 20 --queue-type stream"]
+)
+def test_a_run_that_asks_for_it(
+    backend: str, load: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    mode = [] if "--rate" in load else ["--mode", "closed"]
+    times = ["--duration", "1", "--warmup", "0.3", "--drain", "10", "--calibrate", "--json", "-"]
+    code = main([*load.split(), *mode, *times, "--backend", backend, "--url", amqp_url])
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert code == 0, result["verdict"]
+    told = result["calibration"]
+    assert told["rate"] == pytest.approx(told["confirmed_rate"] + told["consumed_rate"] + told["rpc_rate"], abs=0.2)
+    assert told["rate"] > 0 and told["failures"] == [] and told["limit"] == 1.45
+    assert told["ratio"] == pytest.approx(told["rate"] / told["reached_rate"], rel=1e-2)
+    assert "calibrate this generator alone reaches" in captured.err
+    assert any("calibration: this generator alone reaches" in text for text in result["verdict"]["evidence"])
+
+
+def test_nobody_asked(amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    words = [
+        "--producers",
+        "2",
+        "--rate",
+        "50",
+        "--duration",
+        "1",
+        "--warmup",
+        "0.3",
+        "--quiet",
+        "--json",
+        "-",
+        "--url",
+    ]
+    main([*words, amqp_url])
+    result = json.loads(capsys.readouterr().out)
+    assert result["calibration"] is None
+    assert not any("calibration" in text for text in result["verdict"]["evidence"])
