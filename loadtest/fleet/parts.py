@@ -106,8 +106,11 @@ def decode(data: bytes) -> Part:
     """The part that `encode` was asked of. PartRefused for anything else."""
     try:
         plain = msgpack.unpackb(data, strict_map_key=False)
-        if not isinstance(plain, dict) or plain.get("loadtest") != "part":
-            raise ValueError("it is no part of a run's result")
+    except Exception:  # whatever it is that can't be read
+        plain = None
+    if not isinstance(plain, dict) or plain.get("loadtest") != "part":
+        raise PartRefused("it is no part of a run's result")
+    try:
         if plain.get("format") != FORMAT:
             raise ValueError(f"it is of format {plain.get('format')!r}, and this program reads {FORMAT}")
         part: Part = from_plain(_KINDS[plain["kind"]], plain["part"])
@@ -133,5 +136,7 @@ def read_part(path: Path) -> Part:
         if path.stat().st_size > LARGEST_PART:
             raise PartRefused(f"it is larger than {LARGEST_PART:,} bytes")
         return decode(path.read_bytes())
-    except (OSError, PartRefused) as error:
+    except OSError as error:
+        raise PartRefused(f"{path}: {error.strerror or error}") from None
+    except PartRefused as error:
         raise PartRefused(f"{path}: {error}") from None
