@@ -264,6 +264,8 @@ class Coordinator:
     async def _seek(self) -> None:
         """Finds the rate that all together can keep up, and has them measure at the share of it."""
         run = self._run
+        # what is sought is told by differences: they begin when all tell of their work
+        await self._until(lambda: all(each.beat.phase not in ("", "connect") for each in self.roster.present), SILENT)
         meter = FleetMeter(self._meter, lambda: sum(member.beat.cpu_seconds for member in self.roster))
         seeker = FleetSeeker(run, meter, self._order_phase)
         async with anyio.create_task_group() as tg:

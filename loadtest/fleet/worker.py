@@ -42,10 +42,12 @@ from loadtest.scenarios.settings import Role, Settings
 from loadtest.urls import is_encrypted, redact_in
 
 BEAT = 1.0
-_BEATS = {"closed": 0.05, "search": 0.05, "settle": 0.2, "drain": 0.2}
-"""Seconds between signs of life, and in phases in which somebody waits for what they tell."""
+_BEATS = {"connect": 0.2, "settle": 0.2, "drain": 0.2}
+SEEKING_BEAT = 0.05
+"""Seconds between signs of life, in phases in which somebody waits for what they tell, and while a rate is sought."""
 SILENT = 10.0
 """Seconds after which a coordinator that says nothing counts as gone."""
+SEEKING = ("warmup", "closed", "search")
 HELLO_EVERY = 0.5
 CHUNK = 128 * 1024
 ANSWER = 60.0
@@ -271,7 +273,8 @@ class Worker:
         """Tells every second how far it is, until cancelled or nobody is there to hear."""
         due = monotonic()
         while not self._is_gone:
-            pause = _BEATS.get(self._phase, BEAT)
+            is_sought = self._run is not None and self._run.settings.mode == "both" and self._phase in SEEKING
+            pause = SEEKING_BEAT if is_sought else _BEATS.get(self._phase, BEAT)
             due = max(monotonic(), due) + pause
             with anyio.move_on_after(pause):
                 await anyio.sleep(pause)
