@@ -28,6 +28,8 @@ RESPONSE_SECONDS = 1.0
 """What the response time's p99 may come to at a rate that is held, unless the closed loop's own was longer than half of
 it.
 """
+REFUSED = 0.01
+"""The share of what is settled that may be nacked, returned, time out or end unknown."""
 FEWEST_LOOKS = 6
 STALL_SECONDS = 1.2
 STALLED = 0.1
@@ -69,9 +71,13 @@ def judge_step(
     response_p99: float | None = None,
     *,
     longest_response: float = RESPONSE_SECONDS,
+    refused_share: float = 0.0,
     is_verifying: bool = False,
 ) -> Finding:
-    """What a step at these rates, a second and by kind, came to. Times are seconds."""
+    """What a step at these rates, a second and by kind, came to. Times are seconds.
+
+    Of what was settled, a share may have been refused or gone unanswered: nobody keeps that up.
+    """
     end = looks[-1].seconds if looks else 0.0
     seen = [look for look in looks if look.seconds >= SETTLING * end]
     if len(seen) < FEWEST_LOOKS:
@@ -90,6 +96,8 @@ def judge_step(
             reason = reason or f"{WAITING[kind]} were {level:.1f} s of work"
     if not reason and response_p99 is not None and response_p99 > longest_response:
         reason = f"the response time's p99 was {response_p99:.1f} s (limit {longest_response:.1f} s)"
+    if not reason and refused_share > REFUSED:
+        reason, capacity = f"{refused_share:.1%} of what was sent was refused or got no answer", 1 - refused_share
     capacity = max(0.0, min(1.0, capacity)) if reason else 1.0
     return Finding(not reason, reason or "held", growth, capacity, bool(reason) and _has_stall(rates, seen))
 

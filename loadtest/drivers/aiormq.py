@@ -215,6 +215,7 @@ class _Consumer:
         self._auto_ack = options.auto_ack
         self._work = options.work
         self._working = asyncio.Lock()
+        self._acknowledging = asyncio.Lock()
         self._held = 0
         self._last = 0
         self._stopped = asyncio.Event()
@@ -246,7 +247,17 @@ class _Consumer:
         self._last = _tag(message)
         if self._held == self._ack_every:
             self._held = 0
-            await self._channel.basic_ack(self._last, multiple=self._ack_every > 1, wait=False)
+            if self._ack_every == 1:
+                await self._channel.basic_ack(self._last, wait=False)
+            else:
+                await self._acknowledge_to(self._last)
+
+    async def _acknowledge_to(self, tag: int) -> None:
+        """Acknowledges all up to that tag, one call after the other: where aiormq's queue is full, a later one could
+        overtake an earlier one, whose tag would then be unknown to the broker, and end the channel.
+        """
+        async with self._acknowledging:
+            await _own_cancellation(self._channel.basic_ack(tag, multiple=True, wait=self._stopped.is_set()))
 
     async def _refuse(self, message: DeliveredMessage, answer: Answer) -> None:
         if answer is Answer.REQUEUE:
@@ -274,7 +285,7 @@ class _Consumer:
         async with self._working:  # who works finishes first
             pass
         if self._held:
-            await _own_cancellation(self._channel.basic_ack(self._last, multiple=True))
+            await self._acknowledge_to(self._last)
 
     def stop(self) -> None:
         self._stopped.set()

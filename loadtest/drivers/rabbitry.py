@@ -34,6 +34,7 @@ _OUTCOMES = {
     "unsent": Outcome.UNKNOWN,
 }
 _TRANSIENT = 1
+_ACK = Answer.ACK  # hot
 
 
 class RabbitryDriver:
@@ -199,7 +200,7 @@ class _Consumer:
 
     async def _run_one_by_one(self, receive: Receive) -> None:
         async for delivery in self._deliveries:
-            if (answer := receive(delivery.body, delivery.redelivered)) is Answer.ACK:
+            if (answer := receive(delivery.body, delivery.redelivered)) is _ACK:
                 delivery.ack()
             else:
                 _answer(delivery, answer)

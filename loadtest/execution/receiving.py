@@ -22,6 +22,8 @@ from loadtest.metrics.tally import Tally
 from loadtest.scenarios.distributions import parse_work
 from loadtest.scenarios.plan import Place
 
+_ACK = Answer.ACK  # hot: looked up in a class of its kind, it would cost each delivery 0.1 us
+
 
 def make_receive(run: Run, place: Place, stop: Callable[[], None]) -> Receive:
     """What a consumer's deliveries pass; `stop` ends the consumer, where another's messages must not be taken."""
@@ -64,7 +66,7 @@ def receive(
     stamp = read(body)
     if stamp is None:
         tally.foreign += 1
-        return Answer.ACK
+        return _ACK
     _, producer, number, intended = stamp
     lag = 0
     if number > NUMBER:
@@ -81,7 +83,7 @@ def receive(
         latencies.end_to_end.record(now - intended)
         if 0 < lag < LONGEST_LAG:
             latencies.end_to_end_service.record(now - intended - lag * 1000)
-    return Answer.ACK
+    return _ACK
 
 
 def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redelivered: bool) -> Answer:
@@ -90,7 +92,7 @@ def receive_copy(owns: Callable[[bytes], bool], tally: Tally, body: bytes, redel
         tally.copies += 1
     else:
         tally.foreign += 1
-    return Answer.ACK
+    return _ACK
 
 
 def shifted(read: Read, shift: int) -> Read:

@@ -184,13 +184,15 @@ class Seeker:
             if is_hopeless(rates, looks[-1]) and not is_stalled(rates, looks):
                 break
         run.begin_leg(PAUSE)
-        told = self._tell(before, self._count(), timed)
+        after = self._count()
+        told = self._tell(before, after, timed)
         p99 = told["response_p99_ms"]
         finding = judge_step(
             rates,
             looks,
             None if p99 is None else p99 / 1000,
             longest_response=self._longest_response,
+            refused_share=_refused_share(before, after),
             is_verifying=probe.is_verifying,
         )
         growth = round(finding.growth * probe.rate, 1)
@@ -294,3 +296,11 @@ class Seeker:
     async def _sleep(self, seconds: float) -> None:
         with anyio.move_on_after(max(0.0, seconds)):
             await self._run.enough.wait()
+
+
+def _refused_share(before: _Counts, after: _Counts) -> float:
+    """Of the publishes and calls that were settled, those that were nacked, returned, timed out or ended unknown."""
+    published, called = after.settled - before.settled, after.answered - before.answered
+    well = after.confirmed - before.confirmed, after.replies - before.replies
+    shares = [1 - good / done for good, done in zip(well, (published, called), strict=True) if done]
+    return max(shares, default=0.0)

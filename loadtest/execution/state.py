@@ -148,7 +148,8 @@ class Run:
         """
         record, leg, quotas = self.record, self.leg, self.plan.quotas
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
-        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, ("confirm", "lag"), quotas)
+        kinds = ("lag",) if self.settings.no_confirm else ("confirm", "lag")
+        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, kinds, quotas)
         calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc", "rpc_lag"))
         record.published_as_planned, record.called_as_planned = publishing, calling
         if leg.publishing and leg.is_planned:

@@ -7,13 +7,13 @@ library can't do is not refused here: that is known where the libraries are.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
-from loadtest.scenarios.traffic import refusals, why_not_sought
+from loadtest.scenarios.traffic import Wanted, refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
 DEFAULT_CLIENTS = 100
@@ -26,17 +26,13 @@ LONGEST = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Choices):
+class Asked(Wanted):
     """What was asked for, flag by flag. None follows from the others."""
 
     clients: int | None = None
     producers: int | None = None
     consumers: int | None = None
     callers: int | None = None
-    connections: int | None = None
-    channels_per_connection: int | None = None
-    queues: int | None = None
-    queue: Sequence[str] = ()
     servers: int | None = None
 
     mode: str | None = None
@@ -45,9 +41,6 @@ class Asked(Choices):
     warmup: float | None = None
     rate: float | None = None
     rate_each: float | None = None
-    urls: Sequence[str] = ()
-    publish_url: str | None = None
-    consume_url: str | None = None
     yes: bool = False
     seed: int | None = None
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from loadtest.scenarios.settings import STAMP_BYTES, Role
-
-if TYPE_CHECKING:
-    from loadtest.scenarios.completing import Asked
+from loadtest.scenarios.settings import STAMP_BYTES, Choices, Role
 
 MOST_REQUEUED = 0.9
 """Share of deliveries that may be put back: each of those messages comes ten times then."""
 
 
-def refusals(asked: Asked, shares: Mapping[Role, int], queues: int) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class Wanted(Choices):
+    """What was asked for of sockets, queues and brokers, beside the choices that are taken as they are."""
+
+    connections: int | None = None
+    channels_per_connection: int | None = None
+    queues: int | None = None
+    queue: Sequence[str] = ()
+    urls: Sequence[str] = ()
+    publish_url: str | None = None
+    consume_url: str | None = None
+
+
+def refusals(asked: Wanted, shares: Mapping[Role, int], queues: int) -> Iterator[str]:
     """What doesn't go together, the first of which is told."""
     producers, consumers = shares[Role.PRODUCER], shares[Role.CONSUMER]
     yield from _consuming(asked, consumers)
@@ -34,7 +44,7 @@ def refusals(asked: Asked, shares: Mapping[Role, int], queues: int) -> Iterator[
         yield "--consume-url without consumers would do nothing"
 
 
-def why_not_sought(asked: Asked, shares: Mapping[Role, int]) -> str | None:
+def why_not_sought(asked: Wanted, shares: Mapping[Role, int]) -> str | None:
     """What makes it pointless to seek the rate that can be kept up, by its flag; None if nothing does."""
     if not shares[Role.PRODUCER] + shares[Role.CALLER]:
         return "consumers alone"
@@ -47,7 +57,7 @@ def why_not_sought(asked: Asked, shares: Mapping[Role, int]) -> str | None:
     return next((flag for flag, value in given.items() if value), None)
 
 
-def _consuming(asked: Asked, consumers: int) -> Iterator[str]:
+def _consuming(asked: Wanted, consumers: int) -> Iterator[str]:
     given = {"--work": asked.work, "--requeue": asked.requeue, "--reject": asked.reject, "--auto-ack": asked.auto_ack}
     for flag, value in given.items():
         if value and not consumers:
@@ -66,7 +76,7 @@ def _consuming(asked: Asked, consumers: int) -> Iterator[str]:
                 yield f"--{flag.replace('_', '-')} with --queue-type stream: streams don't have it"
 
 
-def _publishing(asked: Asked, producers: int, queues: int) -> Iterator[str]:
+def _publishing(asked: Wanted, producers: int, queues: int) -> Iterator[str]:
     given = {
         "--no-confirm": asked.no_confirm,
         "--messages": asked.messages,
@@ -90,7 +100,7 @@ def _publishing(asked: Asked, producers: int, queues: int) -> Iterator[str]:
         yield f"--size {asked.size} with --body: at least {STAMP_BYTES} bytes"
 
 
-def _routes(asked: Asked) -> Iterator[str]:
+def _routes(asked: Wanted) -> Iterator[str]:
     if asked.fanout and asked.topic:
         yield "--fanout and --topic: a message takes one way"
     for flag, number in {"--fanout": asked.fanout, "--topic": asked.topic}.items():
@@ -104,7 +114,7 @@ def _routes(asked: Asked) -> Iterator[str]:
         yield "--routing-key without --exchange would do nothing (--queue NAME publishes to a queue)"
 
 
-def _existing(asked: Asked, shares: Mapping[Role, int]) -> Iterator[str]:
+def _existing(asked: Wanted, shares: Mapping[Role, int]) -> Iterator[str]:
     is_existing = bool(asked.queue) or asked.exchange is not None
     if asked.consume_foreign and not (asked.queue and shares[Role.CONSUMER]):
         yield "--consume-foreign without --queue and consumers would do nothing"

@@ -88,6 +88,13 @@ def test_a_response_time_beyond_all_bounds_is_not_held() -> None:
     assert judge_step(RATES, looks(), 2.0, longest_response=2.5).is_held
 
 
+def test_what_is_refused_is_not_kept_up() -> None:
+    finding = judge_step(RATES, looks(), refused_share=0.3)
+    assert (finding.is_held, finding.capacity) == (False, 0.7)
+    assert "30.0% of what was sent was refused" in finding.reason
+    assert judge_step(RATES, looks(), refused_share=0.005).is_held
+
+
 def test_a_verification_allows_less_growth() -> None:
     creeping = looks(publish=lambda at: 0.04 * RATE * at, seconds=5.0)
     assert judge_step(RATES, creeping).is_held

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import cycle
 from time import monotonic
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -254,3 +256,32 @@ async def test_priorities_and_headers_arrive(driver: str, amqp_url: str) -> None
     assert [each.properties.priority for each in taken if each] == [5, 3, 1]
     assert [each.headers for each in taken if each] == [{"tenant": "a", "n": 1}] * 3
     assert [each.properties.delivery_mode for each in taken if each] == [1] * 3
+
+
+async def test_a_later_acknowledgement_never_overtakes_an_earlier_one(anyio_backend_name: str) -> None:
+    """Of several together, the earlier one's tag would be unknown to the broker, which would close the channel."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("aiormq doesn't run on trio")
+    from loadtest.drivers.aiormq import _Consumer
+
+    asked: list[int] = []
+    sent: list[int] = []
+    room = asyncio.Event()
+
+    class Channel:
+        async def basic_ack(self, tag: int, *, multiple: bool, wait: bool) -> None:
+            asked.append(tag)
+            if tag == asked[0]:  # which finds aiormq's queue full
+                await room.wait()
+            sent.append(tag)
+
+    consumer = _Consumer(Channel(), ConsumerOptions(prefetch=9, ack_every=2))  # type: ignore[arg-type]
+    consumer._receive = lambda body, redelivered: Answer.ACK
+    async with asyncio.TaskGroup() as tg:
+        for tag in range(1, 7):
+            message = SimpleNamespace(body=b"", redelivered=False, delivery_tag=tag)
+            tg.create_task(consumer.callback(message))  # type: ignore[arg-type]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        room.set()
+    assert sent == [2, 4, 6]

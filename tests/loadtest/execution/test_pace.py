@@ -50,10 +50,10 @@ async def test_what_falls_due_while_the_broker_answers_waited_for_room() -> None
             await pace.next()
         await anyio.sleep(0.25)
         late = 0
-        for _ in range(30):  # the broker has answered after 250 intervals: all of these were due, however slow this is
+        for _ in range(200):  # the broker has answered after 250 intervals: all of these were due, however slow this is
             await pace.next()
             late += pace.was_due
-    assert late > 25
+    assert late > 100, "but for those that fell due while a busy machine let it sleep on, just before"
 
 
 async def test_nothing_is_done_that_is_due_once_sending_has_ended() -> None:

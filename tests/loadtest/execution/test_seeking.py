@@ -102,6 +102,16 @@ async def test_a_broker_that_answers_nothing_is_no_rate(monkeypatch: pytest.Monk
     assert any("ended unknown" in reason for reason in failures(result))
 
 
+async def test_a_load_that_is_nacked_is_not_kept_up() -> None:
+    broker = Broker()
+    broker.nack_every = 10
+    result = await conduct(broker, f"--producers 5 --consumers 2 {SEEKING}")
+    capacity = result["capacity"]
+    assert capacity["sustainable_rate"] is None
+    assert any("% of what was sent was refused" in step["reason"] for step in capacity["steps"])
+    assert any("were nacked" in reason for reason in failures(result))
+
+
 @pytest.mark.parametrize("delay", [0.1, 0.4, 0.9, 1.6, 3.0])
 async def test_interrupted_at_any_time_it_ends_in_order(delay: float) -> None:
     line = "--producers 8 --consumers 4 --callers 3 --mode both --search 2 --duration 60 --warmup 0.3"
