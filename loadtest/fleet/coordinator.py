@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from time import monotonic, monotonic_ns, process_time
 from typing import Any
@@ -296,7 +296,7 @@ class Coordinator:
                 for member in self.roster.present:
                     start = self._at_member(member, order.start)
                     try:
-                        await self._tell(member, said.Pace(**asdict(order) | {"start": start}))
+                        await self._tell(member, said.Pace(**asdict(replace(order, start=start))))
                     except BusLost:
                         return self._run.enough.set()  # whoever says the next word hears of it
 
