@@ -6,8 +6,8 @@ behind it:
 
 ``units`` and ``urls``: what people write. ``scenarios``: what is asked for, as frozen settings and a plan. ``drivers``:
 how a client library does it. ``metrics``: what is counted and timed, as records that add up. ``machine``: what it can
-bear, and what was used. ``execution``: one process's run. ``analysis``: what the records show. ``output``: for people.
-``commands``: the command line.
+bear, and what was used. ``execution``: one process's run. ``fleet``: several processes', on one
+machine or on many. ``analysis``: what the records show. ``output``: for people. ``commands``: the command line.
 
 Scenarios, metrics and analysis know no clock, no socket and no event loop.
 """

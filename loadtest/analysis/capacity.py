@@ -94,10 +94,13 @@ def _facts_at(facts: Facts, step: Step) -> Facts:
     """The facts of one step: who used how much. What else was measured is of the phase that is judged by itself."""
     broker = step["broker_cores"]
     # what the generator takes of the broker's cores was subtracted with its share of the measured phase
-    broker_cores = facts.broker_cores + (facts.client_share - step["client_cores"]) * facts.shared_cores
+    measured = facts.client_share + facts.others_share
+    broker_cores = facts.broker_cores + (measured - step["client_cores"]) * facts.shared_cores
+    each = step["client_cores"] / facts.processes  # of several processes: they have equal parts of the load
     return replace(
         facts,
-        client_share=step["client_cores"],
+        client_share=each,
+        others_share=step["client_cores"] - each,
         broker_share=broker,
         broker_cores=broker_cores,
         machine_share=step["machine_cores"] / facts.cores,
@@ -115,7 +118,7 @@ def _facts_at(facts: Facts, step: Step) -> Facts:
 
 def _is_full(seen: Facts, generator: list[str], broker: list[str]) -> bool:
     """Whether the machine was used up by both ends, though neither is at the limit of its own."""
-    ours = seen.client_share + (seen.broker_share or 0.0)
+    ours = seen.client_share + seen.others_share + (seen.broker_share or 0.0)
     return not (generator or broker) and ours > FULL * 0.95 * seen.cores and seen.machine_share > FULL
 
 

@@ -71,6 +71,10 @@ class Facts:
     """By how many messages per second consumers fell behind."""
     is_backlog_growing: bool = False
     """Whether they did so by more than what may be on its way."""
+    processes: int = 1
+    """How many processes the generator has."""
+    others_share: float = 0.0
+    """What those of them besides the busiest used where the broker is."""
     queues: int = 0
     prefetch: int = 0
     shared_cores: float = 1.0
@@ -132,6 +136,8 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         consumed_rate=_consumed(settings, work) / seconds if _drains(settings) else None,
         backlog_growth=growth / seconds,
         is_backlog_growing=growth > max(GROWN, GROWING * taken),
+        processes=len(costs),
+        others_share=_others(client_shares, costs),
         queues=settings.queues,
         prefetch=settings.prefetch,
         alone_rate=None if record.calibration is None else record.calibration["rate"],
@@ -164,6 +170,12 @@ def most(values: Iterable[float | None]) -> float | None:
 def _shared(shares: Sequence[float], costs: Sequence[Cost]) -> float:
     """What the generator's processes used of the broker's cores."""
     return sum(share * cost.shared_cores for share, cost in zip(shares, costs, strict=True))
+
+
+def _others(shares: Sequence[float], costs: Sequence[Cost]) -> float:
+    """What the generator's processes used on the broker's machine, without the busiest of all."""
+    there = sum(share for share, cost in zip(shares, costs, strict=True) if cost.shared_cores)
+    return max(0.0, there - max(shares))
 
 
 def _lateness(lateness: Histogram) -> tuple[str, float] | None:

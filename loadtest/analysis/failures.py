@@ -75,7 +75,8 @@ def _losses(result: Result) -> Iterator[str]:
         return
     if consume["lost"]:
         yield f"{consume['lost']:,} messages lost"
-    if result["interrupted"] or result.get("aborted"):
+    if result["interrupted"] or result.get("aborted") or result.get("incomplete"):
+        # (of a lost worker's messages nothing is known)
         return
     if is_beside_others(result):
         return

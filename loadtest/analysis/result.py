@@ -62,6 +62,9 @@ def build_result(
         "calibration": describe_calibration(record),
         **describe_scenes(settings, record),
         "capacity": None,
+        "incomplete": [],
+        "workers": None,
+        "control": None,
     }
     found = check_thresholds(result, [parse_threshold(text) for text in settings.require])
     found += check_aborts(settings.abort_on, record.aborted)
@@ -75,10 +78,24 @@ def build_result(
     return result
 
 
+_UNTOLD = (
+    "output",
+    "json",
+    "quiet",
+    "seed",
+    "confirmed",
+    "workloads",
+    "control_url",
+    "token_file",
+    "join_timeout",
+)
+"""Settings that say nothing of the load."""
+
+
 def describe_scenario(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """What was asked for, without passwords."""
     asked = asdict(replace(settings, workloads=()))
-    for name in ("output", "json", "quiet", "seed", "confirmed", "workloads"):
+    for name in _UNTOLD:
         del asked[name]
     command = shlex.join(["python", "-m", "loadtest", *map(redact, arguments)])
     return {

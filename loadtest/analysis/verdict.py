@@ -126,7 +126,8 @@ def find_doubts(facts: Facts) -> Iterator[str]:
     if facts.stolen_share > STOLEN:
         yield f"doubt: the hypervisor took {facts.stolen_share:.1%} of the processors (limit {STOLEN:.0%})"
     if facts.broker_share is not None:
-        foreign = facts.machine_share * facts.cores - facts.client_share - facts.broker_share
+        ours = facts.client_share + facts.others_share
+        foreign = facts.machine_share * facts.cores - ours - facts.broker_share
         if foreign > FOREIGN * facts.cores:
             yield f"doubt: other processes used {foreign:.2f} cores of {facts.cores}"
 

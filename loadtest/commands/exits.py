@@ -9,5 +9,9 @@ class Unreachable(Exception):
     """There is no broker to test."""
 
 
+class Incomplete(Exception):
+    """A worker was lost, and there is nothing to show of the run."""
+
+
 class Unwritable(Exception):
     """The result could not be written where it was asked for."""

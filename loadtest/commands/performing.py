@@ -17,6 +17,7 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
+from loadtest.commands.fleeting import perform_fleet
 from loadtest.commands.sweeping import Performed, make_vhost, sweep
 from loadtest.commands.watching import watched
 from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
@@ -55,6 +56,9 @@ def _perform(
     library = LIBRARIES[settings.driver]
     driver = load_driver(settings.driver, is_lasting=settings.reconnect)
     prepare(_demand(settings, library))
+    if settings.processes > 1 or settings.workers:
+        result = perform_fleet(settings, words, progress, _broker)
+        return Performed(result, failures(result), result["interrupted"])
     environment = describe_environment(library.packages, settings.backend)
     runs = start_workloads(settings) if settings.workloads else [start_run(settings)]
     for run in runs:
@@ -75,6 +79,7 @@ def _demand(settings: Settings, library: Library) -> Demand:
         client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=settings.clients + settings.servers,
         has_private_node=not settings.urls,
+        processes=settings.processes,
     )
 
 

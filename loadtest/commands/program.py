@@ -9,8 +9,10 @@ from importlib import import_module
 COMMANDS = {
     "clean": "loadtest.commands.clean",
     "compare": "loadtest.commands.compare",
+    "merge": "loadtest.commands.merge",
     "report": "loadtest.commands.report",
     "strategies": "loadtest.commands.strategies",
+    "worker": "loadtest.commands.worker",
 }
 """Beside the run itself: the word, and the module whose `main` takes what follows it and returns the exit code."""
 

@@ -1,8 +1,8 @@
 """A run: settings, result, what is written and said of it, exit code.
 
 0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 3 a requirement not
-reached, 4 no broker, 130 interrupted. The first Ctrl-C or SIGTERM ends the run in order and reports what was measured;
-the second drops everything. Results are written before anything is said of them.
+reached, 4 no broker, 5 incomplete (a worker was lost), 130 interrupted. The first Ctrl-C or SIGTERM ends the run in
+order and reports what was measured; the second drops everything. Results are written before anything is said of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 from loadtest.commands.calibrating import calibrate
 from loadtest.commands.exits import (
     FAILED,
+    INCOMPLETE,
     INTERRUPTED,
     NO_BROKER,
     NOT_REACHED,
     OK,
     USAGE,
+    Incomplete,
     Unreachable,
     Unwritable,
 )
@@ -61,11 +63,14 @@ def main(arguments: Sequence[str]) -> int:
         code, text = NO_BROKER, _text_of(error)
     except TrialEnded as error:
         code, text = error.code, str(error)
+    except Incomplete as error:
+        code, text = INCOMPLETE, _text_of(error)
     except Unwritable as error:
         code, text = FAILED, _text_of(error)
     except KeyboardInterrupt:
         code, text = INTERRUPTED, "interrupted before anything was measured"
-    errors.print(f"loadtest: {redact_in(text, (*words, *settings.all_urls))}", markup=False, soft_wrap=True)
+    secret = (*words, *settings.all_urls, settings.control_url or "")
+    errors.print(f"loadtest: {redact_in(text, secret)}", markup=False, soft_wrap=True)
     return code
 
 
@@ -100,6 +105,8 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     _draw(result, settings, console)
     if performed.is_interrupted:
         return INTERRUPTED
+    if result["incomplete"]:
+        return INCOMPLETE
     if performed.failures:
         return FAILED
     return OK if all(each["holds"] for each in result["requirements"]) else NOT_REACHED

@@ -20,6 +20,7 @@ from loadtest.drivers.base import Connection, Session
 from loadtest.execution.backlog import Backlog
 from loadtest.execution.caller import serve
 from loadtest.execution.churn import Churn
+from loadtest.execution.company import Company
 from loadtest.execution.crowd import Crowd
 from loadtest.execution.ending import watch_for_end
 from loadtest.execution.faults import Faults, Node
@@ -68,8 +69,9 @@ class Conductor:
         meter: Meter,
         display: Display,
         *,
-        node: Node | None = None,
         is_private: bool,
+        node: Node | None = None,
+        company: Company | None = None,
     ) -> None:
         """`node` is there if the broker is ours, and faults may be done to it."""
         self._run = run
@@ -77,6 +79,7 @@ class Conductor:
         self._urls = urls
         self._meter = meter
         self._is_private = is_private
+        self._company = company
         settings, covers = run.settings, run.measurement.covers
         longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
         self._crowd = (Churn if settings.churn else Crowd)(run, session, urls)
@@ -95,8 +98,11 @@ class Conductor:
 
         Cancelled, it drops everything; the run's record then has what was measured.
         """
-        server_properties = await self._declare()
-        self._run.record.broker = describe_broker(server_properties, self._is_private)
+        if self._company is None:
+            server_properties = await self._declare()
+            self._run.record.broker = describe_broker(server_properties, self._is_private)
+        else:
+            await self._company.may_connect()
         bound, thresholds = ABANDONED_BOUND, gc.get_threshold()
         try:
             await self._perform()
@@ -105,9 +111,11 @@ class Conductor:
             gc.unfreeze()
             gc.set_threshold(*thresholds)
             with anyio.move_on_after(bound, shield=True):
-                await self._take_stock()
+                # (those of several processes are left to whoever leads)
+                if self._company is None:
+                    await self._take_stock()
                 is_asked = not self._is_private or self._run.settings.scenario == "queues"  # or they go with the node
-                if is_asked and not self._leftovers.is_silent:  # or they expire
+                if self._company is None and is_asked and not self._leftovers.is_silent:  # or they expire
                     await self._queues.delete()
             self._close_the_books()
         return self._run.record
@@ -178,8 +186,9 @@ class Conductor:
         run = self._run
         if run.barrier is not None:
             await run.barrier.wait()
+        begun_at = monotonic_ns() if self._company is None else await self._company.may_begin()
         self._begin_phase("warmup")
-        run.work_begun_at = monotonic_ns()
+        run.work_begun_at = begun_at
         run.begin.set()
         if run.settings.mode == "both":
             await self._seek()
@@ -191,6 +200,8 @@ class Conductor:
 
     async def _seek(self) -> None:
         """Finds the rate that can be kept up, and lets all pace at the share of it that is to be measured."""
+        if self._company is not None:
+            return await self._company.may_measure(self._begin_phase)
         run = self._run
         seeker = Seeker(run, self._meter, self._begin_phase)
         rate = await seeker.seek()
@@ -222,6 +233,8 @@ class Conductor:
         """Waits until everything confirmed was received, or the queues are empty, or time is up."""
         run = self._run
         self._begin_phase("drain")
+        if self._company is not None:
+            return await self._company.may_close(self._is_settled)
         began = monotonic()
         received, stalled_at = -1, began + STALL
         while not self._is_drained():

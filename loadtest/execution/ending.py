@@ -11,6 +11,7 @@ import anyio
 
 from loadtest.execution.state import Run
 from loadtest.metrics.latencies import NEVER
+from loadtest.scenarios.settings import Role
 
 INTERVAL = 0.1
 
@@ -18,6 +19,7 @@ INTERVAL = 0.1
 async def watch_for_end(run: Run) -> None:
     """Returns when the run has been told to end; soon, if it was asked for neither."""
     settings, tally = run.settings, run.record.tally
+    wanted = None if run.plan.quotas is None else sum(run.plan.quotas[one] for one in run.plan.placed(Role.PRODUCER))
     if settings.messages is None and not settings.until_idle:
         return
     seen, idle_at = -1, 0.0
@@ -25,7 +27,7 @@ async def watch_for_end(run: Run) -> None:
         await anyio.sleep(min(INTERVAL, settings.until_idle or INTERVAL))
         if run.measurement.start == NEVER:
             continue
-        if settings.messages is not None and tally.sent >= settings.messages and tally.settled >= tally.sent:
+        if wanted is not None and tally.sent >= wanted and tally.settled >= tally.sent:
             run.record.is_complete = True
             return run.enough.set()
         happened = tally.sent + tally.received + tally.foreign + tally.copies + tally.calls + tally.replies

@@ -13,7 +13,7 @@ from time import monotonic_ns
 from loadtest.drivers.base import Answer, Receive
 from loadtest.execution.body import LAG_SHIFT, LONGEST_LAG, NUMBER, Stamp
 from loadtest.execution.filling import FilledBodyMaker
-from loadtest.execution.state import Run
+from loadtest.execution.state import Read, Run
 from loadtest.metrics.latencies import Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.order import Seen
@@ -22,7 +22,6 @@ from loadtest.metrics.tally import Tally
 from loadtest.scenarios.distributions import parse_work
 from loadtest.scenarios.plan import Place
 
-Read = Callable[[bytes], Stamp | None]
 _ACK = Answer.ACK  # hot: looked up in a class of its kind, it would cost each delivery 0.1 us
 
 
@@ -33,6 +32,7 @@ def make_receive(run: Run, place: Place, stop: Callable[[], None]) -> Receive:
         take: Receive = partial(receive_copy, bodies.owns, tally)
     else:
         read = shifted(bodies.read, run.ledger_shift(place.index % settings.queues))
+        read = read if run.reading is None else run.reading(read)
         take = partial(receive, read, tally, run.record.ledger, run.record.delivery_silence, run.measurement, {})
     if isinstance(bodies, FilledBodyMaker):
         take = partial(check, bodies, tally, take)

@@ -7,7 +7,7 @@ time goes into its record. What was asked for, the settings and the plan, doesn'
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,6 +19,7 @@ import anyio
 
 from loadtest.drivers.base import Connection, Consumer, ConsumerOptions
 from loadtest.execution.barrier import Barrier
+from loadtest.execution.body import Stamp
 from loadtest.execution.filling import make_bodies
 from loadtest.execution.hindrance import Hindrance
 from loadtest.execution.leg import Leg, Schedules
@@ -29,8 +30,11 @@ from loadtest.metrics.record import Phase, Planned, Record
 from loadtest.scenarios.faults import OF_CONSUMERS
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
-from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.settings import Role, Settings
 from loadtest.scenarios.shapes import ShapedSchedule
+
+Read = Callable[[bytes], Stamp | None]
+"""How a body's stamp is read."""
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
@@ -65,6 +69,8 @@ class Run:
             self.record.latencies, (self.record.confirm_silence, self.record.delivery_silence)
         )
         self.bodies = make_bodies(plan.tag, replace(settings, producers=settings.producers + fillers))
+        self.reading: Callable[[Read], Read] | None = None
+        """What reads the stamps of messages that come from another host; None where none do."""
         self.timetable = Timetable()
         self.leg = Leg(publishing=plan.publishing, calling=plan.calling, is_planned=settings.mode != "both")
         """How clients pace now."""
@@ -155,14 +161,15 @@ class Run:
         record, leg, quotas = self.record, self.leg, self.plan.quotas
         sent = [account.sent for account in record.ledger.accounts[: self.settings.producers]]
         kinds = ("lag",) if self.settings.no_confirm else ("confirm", "lag")
-        publishing = self._compare(leg.publishing, leg.sent_before, sent, kinds, quotas)
-        calling = self._compare(leg.calling, leg.called_before, record.calls_made, ("rpc", "rpc_lag"))
+        publishing = self._compare(Role.PRODUCER, leg.publishing, leg.sent_before, sent, kinds, quotas)
+        calling = self._compare(Role.CALLER, leg.calling, leg.called_before, record.calls_made, ("rpc", "rpc_lag"))
         record.published_as_planned, record.called_as_planned = publishing, calling
         if leg.publishing and leg.is_planned:
             record.segments = self._compare_segments(leg.publishing, sent)
 
     def _compare(
         self,
+        role: Role,
         schedules: Schedules,
         before: Sequence[int] | None,
         done: Sequence[int],
@@ -176,8 +183,8 @@ class Run:
         end = self.sending_ends
         planned = skipped = 0
         points = max(1, MOST_POINTS // len(schedules)) if schedules else 1
-        for index, (schedule, did) in enumerate(zip(schedules, done, strict=True)):
-            start = self.start_of(index)
+        for index in self.plan.placed(role):  # of several processes, each has its own
+            schedule, did, start = schedules[index], done[index], self.start_of(index)
             did -= before[index] if before is not None else 0
             asked = schedule.planned(start, end)
             if quotas is not None:
@@ -200,7 +207,8 @@ class Run:
             counts = first.shape.count(begin), first.shape.count(end)
             each = told[number % len(told)]
             each[0] = end
-            for schedule, did in zip(schedules, done, strict=True):
+            for index in self.plan.placed(Role.PRODUCER):
+                schedule, did = schedules[index], done[index]
                 due, until = (max(0, ceil(count - schedule.phase)) for count in counts)
                 each[1] += until - due
                 each[2] += min(max(did, due), until) - due

@@ -63,11 +63,13 @@ class Demand:
     """How much memory each client takes in this process."""
     clients: int
     has_private_node: bool
+    processes: int = 1
+    """How many processes share the connections evenly."""
 
     @property
     def descriptors(self) -> int:
-        """How many this process will have open."""
-        return self.connections + SPARE_DESCRIPTORS
+        """How many each process will have open."""
+        return -(-self.connections // self.processes) + SPARE_DESCRIPTORS
 
 
 def look_at_machine() -> Machine:
@@ -111,9 +113,12 @@ def prepare(demand: Demand) -> None:
 def _missing_descriptors(demand: Demand, machine: Machine) -> list[str]:
     if demand.descriptors <= machine.hard_descriptors:
         return []
+    each = demand.descriptors - SPARE_DESCRIPTORS
+    in_one = "" if demand.processes == 1 else f" in each of {demand.processes} processes"
     return [
-        f"descriptors: {demand.connections:,} connections + {SPARE_DESCRIPTORS} others = {demand.descriptors:,}, and "
-        f"the hard limit is {machine.hard_descriptors:,} (ulimit -Hn): raise it, or share sockets with --connections"
+        f"descriptors: {each:,} connections{in_one} + {SPARE_DESCRIPTORS} others = {demand.descriptors:,}, and the "
+        f"hard limit is {machine.hard_descriptors:,} (ulimit -Hn): raise it, share sockets with --connections, or use "
+        "more --processes"
     ]
 
 
@@ -141,14 +146,15 @@ def _missing_ports(demand: Demand, machine: Machine) -> list[str]:
 
 
 def _missing_memory(demand: Demand, machine: Machine) -> list[str]:
-    here = CLIENT_BYTES + demand.clients * demand.client_bytes
+    processes = CLIENT_BYTES * demand.processes
+    here = processes + demand.clients * demand.client_bytes
     broker = BROKER_BYTES + demand.connections * BROKER_BYTES_PER_CONNECTION if demand.has_private_node else 0
     kernel = demand.connections * KERNEL_BYTES_PER_SOCKET * (2 if demand.has_private_node else 1)
     total = here + broker + kernel
     if total <= machine.memory_bytes:
         return []
     parts = [
-        f"here {_mb(CLIENT_BYTES)} + {demand.clients:,} clients × {_kb(demand.client_bytes)} = {_mb(here)}",
+        f"here {_mb(processes)} + {demand.clients:,} clients × {_kb(demand.client_bytes)} = {_mb(here)}",
         f"the broker {_mb(BROKER_BYTES)} + {demand.connections:,} × {_kb(BROKER_BYTES_PER_CONNECTION)} = {_mb(broker)}",
         f"the kernel's sockets {_mb(kernel)}",
     ]

@@ -125,9 +125,11 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     )
     if result["interrupted"]:
         yield "[bold yellow]interrupted[/]: this is what was measured until then"
+    for text in result.get("incomplete", ()):
+        yield f"[bold red]incomplete[/]: {escape(text)}"
     if failures:
         yield f"[bold red]failed[/]: {'; '.join(failures)}"
-    elif not result["interrupted"]:
+    elif not result["interrupted"] and not result.get("incomplete"):
         yield "[bold green]ok[/]: no connection failed, nothing was lost"
     if found := blemishes(result):
         yield f"[bold yellow]but[/]: {'; '.join(found)}"

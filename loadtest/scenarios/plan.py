@@ -67,6 +67,10 @@ class Plan:
         """32 bits in each message's stamp, which keep strangers' messages out of the ledger."""
         return crc32(self.run_id.encode())
 
+    def placed(self, role: Role) -> list[int]:
+        """The numbers of the clients of a role that have a socket here: all, or those of one process of several."""
+        return sorted(place.index for places in self.sockets for place in places if place.role is role)
+
 
 def make_plan(settings: Settings, run_id: str) -> Plan:
     """Places every client, and draws from the settings' seed when each of them acts."""

@@ -91,6 +91,13 @@ class Choices:
     """How many trials of each cell."""
     vary: Sequence[str] = ()
     """The flags that differ between cells, with their values, as they were written."""
+    processes: int = 1
+    workers: int = 0
+    """How many workers join from elsewhere; 0 for a run of this machine's own processes."""
+    control_url: str | None = None
+    token_file: Path | None = None
+    join_timeout: float = 60.0
+
     require: Sequence[str] = ()
     """What the result must reach, as it was written."""
     abort_on: Sequence[str] = ()

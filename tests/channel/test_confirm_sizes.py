@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import anyio
+import anyio.lowlevel
+
 import rabbitry
 
 
@@ -26,4 +29,5 @@ async def test_one_by_one_and_many_together(amqp_url: str) -> None:
 async def test_without_confirms_there_are_none(amqp_url: str) -> None:
     async with rabbitry.connect(amqp_url) as connection, connection.channel(confirm=False) as channel:
         await channel.publish(b"gone", routing_key="nowhere")
+        await anyio.lowlevel.checkpoint()
         assert channel.confirm_sizes() == {}

@@ -51,6 +51,7 @@ ROOMS = (
     "loadtest.metrics",
     "loadtest.machine",
     "loadtest.execution",
+    "loadtest.fleet",
     "loadtest.strategies",
     "loadtest.analysis",
     "loadtest.output",

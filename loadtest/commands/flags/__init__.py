@@ -13,6 +13,7 @@ from loadtest.analysis.thresholds import parse_threshold
 from loadtest.commands.flags.answer import add_answer
 from loadtest.commands.flags.broker import add_broker
 from loadtest.commands.flags.clients import add_clients
+from loadtest.commands.flags.fleet import add_fleet, check_fleet
 from loadtest.commands.flags.load import add_load
 from loadtest.commands.flags.measuring import add_measuring, check_measuring
 from loadtest.commands.flags.phases import add_phases
@@ -34,8 +35,8 @@ def make_parser() -> Parser:
         usage="python -m loadtest [options]",
         description="Load-test RabbitMQ: clients connect, warm up, are measured, drain; each message is accounted for.",
         epilog="Exit codes: 0 all well, 1 messages lost, connections failed or a load not put on, 2 wrong usage, 3 a "
-        "requirement not reached, 4 no broker, 130 interrupted (and what was measured is reported). Numbers take k and "
-        "m, sizes kB and KiB, durations ms, s, m and h.",
+        "requirement not reached, 4 no broker, 5 incomplete (a worker was lost), 130 interrupted (and what "
+        "was measured is reported). Numbers take k and m, sizes kB and KiB, durations ms, s, m and h.",
         allow_abbrev=False,
     )
     add_scenes(parser)
@@ -48,6 +49,7 @@ def make_parser() -> Parser:
     add_broker(parser)
     add_existing(parser)
     add_way(parser)
+    add_fleet(parser)
     add_trials(parser)
     add_measuring(parser)
     add_results(parser)
@@ -86,6 +88,7 @@ def _complete(parser: Parser, words: Sequence[str], environment: Mapping[str, st
     read_traffic(given)
     settings = complete(Asked(**given), environment)
     check_driver(settings)
+    check_fleet(settings)
     check_measuring(settings)
     for text in settings.require:
         parse_threshold(text)

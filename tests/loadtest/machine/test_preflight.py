@@ -36,6 +36,19 @@ def test_what_is_missing_is_told_with_the_arithmetic(demand: Demand, machine: Ma
         assert part in told
 
 
+def test_several_processes_share_the_descriptors() -> None:
+    """15,000 clients on a private node fit into two processes of 10,000 descriptors each, and not into one."""
+    demand, machine = replace(DEMAND, connections=15_000, clients=15_000), replace(MACHINE, hard_descriptors=20_000)
+    assert find_obstacles(replace(demand, processes=2), machine) == []
+    small = replace(demand, has_private_node=False)
+    assert find_obstacles(replace(small, processes=2), replace(MACHINE, hard_descriptors=7_564)) == []
+    (told,) = find_obstacles(replace(small, processes=2), replace(MACHINE, hard_descriptors=7_563))
+    assert "7,500 connections in each of 2 processes + 64 others = 7,564" in told
+    assert "more --processes" in told
+    (told,) = find_obstacles(replace(demand, processes=2), replace(MACHINE, memory_bytes=10**9))
+    assert "here 160 MB" in told
+
+
 def test_a_broker_elsewhere_needs_no_sockets_and_memory_here() -> None:
     demand = replace(DEMAND, connections=18_000, has_private_node=False)
     assert find_obstacles(demand, replace(MACHINE, memory_bytes=10**9)) == []
