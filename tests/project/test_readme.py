@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import anyio
 import pytest
 
 import rabbitry
-from loadtest.commands.flags import make_parser, parse_settings
+from loadtest.commands.flags import parse_settings
+from loadtest.commands.program import COMMANDS
+from loadtest.commands.program import main as load_tester
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -71,14 +74,23 @@ def test_every_error_is_in_the_table() -> None:
     assert errors - named == {"Closed", "ProtocolError"}
 
 
-def test_the_load_testers_flags_and_commands_are_its_own() -> None:
+def test_the_load_testers_flags_and_commands_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     section = _section("The load tester")
-    flags = {flag for action in make_parser()._actions for flag in action.option_strings}
-    assert set(re.findall(r"--[a-z][a-z-]*", section)) <= flags
-    commands = re.findall(r"^python -m loadtest (.*)$", section, re.MULTILINE)
-    assert commands
-    for line in commands:
-        parse_settings(line.split(), {})
+
+    def flags_of(*command: str) -> set[str]:
+        with pytest.raises(SystemExit):
+            load_tester([*command, "--help"])
+        return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+    flags = {command: flags_of(command) for command in COMMANDS}
+    assert set(re.findall(r"--[a-z][a-z-]*", section)) <= set().union(flags_of(), *flags.values())
+    commands = re.findall(r"^python -m loadtest ([^#\n]*)", section, re.MULTILINE)
+    assert len(commands) > 5
+    for words in map(shlex.split, commands):
+        if words[0] in COMMANDS:
+            assert {word for word in words if word.startswith("--")} <= flags[words[0]]
+        else:
+            parse_settings(words, {})
 
 
 async def test_the_defaults_are_as_told(amqp_url: str) -> None:
