@@ -54,6 +54,15 @@ def parse_share(text: str) -> float:
     return share
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """A host and a port: ``127.0.0.1:9100``, ``[::1]:9100``, or ``:9100`` for this machine alone. ValueError else."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
+        raise ValueError(f"{text!r} is no HOST:PORT, such as 127.0.0.1:9100")
+    return host, int(port)
+
+
 def format_count(value: float) -> str:
     """``12,345``; one decimal only where the number is small and broken."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"

@@ -60,6 +60,7 @@ def build_result(
         "trials": None,
         "aborted": record.aborted,
         "calibration": describe_calibration(record),
+        "management": record.management,
         **describe_scenes(settings, record),
         "capacity": None,
         "incomplete": [],
@@ -86,6 +87,8 @@ _UNTOLD = (
     "confirmed",
     "workloads",
     "control_url",
+    "management",
+    "metrics",
     "token_file",
     "join_timeout",
 )

@@ -19,17 +19,20 @@ from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.fleeting import perform_fleet
 from loadtest.commands.sweeping import Performed, make_vhost, sweep
-from loadtest.commands.watching import watched
+from loadtest.commands.watching import exported, watched
 from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
 from loadtest.drivers.base import Driver, Session
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.queues import QueueRefused
+from loadtest.execution.remote import watch_broker
 from loadtest.execution.state import Run, start_run, start_workloads
 from loadtest.execution.waiting import wait_for_brokers
 from loadtest.machine.environment import describe_environment
+from loadtest.machine.management import Management
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
 from loadtest.metrics.timeline import Row
+from loadtest.output.exporter import MetricsRefused
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import is_encrypted, with_vhost
@@ -94,10 +97,13 @@ async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, prog
                 async with driver.open() as session:
                     await wait_for_brokers(session, settings.all_urls, settings.wait_broker)
             async with _broker(settings, progress) as broker, driver.open() as session:
-                await _conduct(runs, session, broker, progress)
+                with exported(runs, progress):
+                    if settings.management is not None:
+                        tg.start_soon(watch_broker, runs, Management(settings.management))
+                    await _conduct(runs, session, broker, progress)
         except OSError as error:  # every failure to connect is one
             failure = Unreachable(f"no broker to test: {error}")
-        except (NodeError, QueueRefused) as error:
+        except (NodeError, QueueRefused, MetricsRefused) as error:
             failure = error
         tg.cancel_scope.cancel()
     if failure is not None:  # raised here, it is in no group

@@ -35,6 +35,7 @@ from loadtest.execution.queues import QueueRefused
 from loadtest.machine.preflight import Refused
 from loadtest.output.console import Speaker, make_console
 from loadtest.output.drawing import NotDrawn
+from loadtest.output.exporter import MetricsRefused
 from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_report, write_result
 from loadtest.output.progress import Progress
 from loadtest.output.summary import render_summary
@@ -57,7 +58,15 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
         return _run(settings, words, console)
-    except (DriverMissing, Refused, DestinationRefused, QueueRefused, TargetRefused, VariationRefused) as error:
+    except (
+        DriverMissing,
+        Refused,
+        DestinationRefused,
+        QueueRefused,
+        TargetRefused,
+        VariationRefused,
+        MetricsRefused,
+    ) as error:
         code, text = USAGE, _text_of(error)
     except (Unreachable, NodeError, RabbitMQNotFound) as error:
         code, text = NO_BROKER, _text_of(error)

@@ -9,8 +9,45 @@ from time import monotonic_ns
 from loadtest.commands.aborting import AbortWatch
 from loadtest.execution.sampler import Display
 from loadtest.execution.state import Run
+from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.timeline import Row
+from loadtest.output.exporter import serve_metrics
 from loadtest.output.interval_log import IntervalLog
+from loadtest.output.progress import Progress
+
+
+class Exported:
+    """A run as `loadtest.output.exporter` reads it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.tally = run.record.tally
+        self.errors = run.record.errors.counts
+        self.labels = {
+            "run_id": run.record.run_id,
+            "workload": run.settings.workload,
+            **{f"label_{name}": value for name, value in run.settings.labels.items()},
+        }
+
+    @property
+    def phase(self) -> str:
+        """The phase that the run is in."""
+        phases = self._run.record.phases
+        return phases[-1].name if phases else "start"
+
+    @property
+    def latencies(self) -> tuple[Latencies, Latencies]:
+        """Those of the measured window, and those outside it."""
+        return self._run.measurement.inside, self._run.measurement.outside
+
+
+@contextmanager
+def exported(runs: Sequence[Run], progress: Progress) -> Iterator[None]:
+    """The runs are served to Prometheus while the block lasts, if that was asked for."""
+    with serve_metrics(runs[0].settings.metrics, [Exported(run) for run in runs]) as url:
+        if url is not None:
+            progress.say(f"metrics   {url}")
+        yield
 
 
 class Watchers:

@@ -146,6 +146,8 @@ class Record:
     """What the generator alone reaches: see `loadtest.commands.calibrating`."""
     capacity: dict[str, Any] | None = None
     """The rate that can be kept up and the steps that led to it, as the result has them; None if it was not sought."""
+    management: dict[str, Any] | None = None
+    """What the broker's management API said: see `loadtest.execution.remote`."""
     scene: Scene = field(default_factory=Scene)
     """What the scenario has beside the traffic."""
 
@@ -177,6 +179,7 @@ class Record:
         self.confirm_sizes.update(other.confirm_sizes)
         self.aborted = self.aborted or other.aborted
         self.calibration = self.calibration or other.calibration
+        self.management = self.management or other.management
         for phase, seconds in other.blocked_seconds.items():  # an alarm blocks all at once
             self.blocked_seconds[phase] = max(self.blocked_seconds.get(phase, 0.0), seconds)
         self.work = _add_work(self.work, other.work)
@@ -213,6 +216,7 @@ class Record:
             "confirm_sizes": [number for pair in sorted(self.confirm_sizes.items()) for number in pair],
             "aborted": self.aborted,
             "calibration": self.calibration,
+            "management": self.management,
             "blocked_seconds": dict(self.blocked_seconds),
             "work": _plain(self.work),
             "costs": [asdict(cost) for cost in self.costs],

@@ -6,8 +6,9 @@ no lock guards. What nobody asks for costs nothing.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Protocol
@@ -55,6 +56,11 @@ class Source(Protocol):
     """What is exported of a run, as it is at the moment of asking."""
 
     @property
+    def labels(self) -> Mapping[str, str]:
+        """What is on every sample of it; of all runs the same names."""
+        ...
+
+    @property
     def tally(self) -> Tally: ...
     @property
     def errors(self) -> Mapping[str, int]: ...
@@ -67,9 +73,9 @@ class Source(Protocol):
 
 
 @contextmanager
-def serve_metrics(address: tuple[str, int] | None, source: Source, labels: Mapping[str, str]) -> Iterator[str | None]:
+def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) -> Iterator[str | None]:
     """Serves them while the block lasts, at the URL it yields; does nothing without an address. MetricsRefused if the
-    address can't be listened on. `labels` are on every sample.
+    address can't be listened on.
     """
     if address is None:
         yield None
@@ -79,7 +85,7 @@ def serve_metrics(address: tuple[str, int] | None, source: Source, labels: Mappi
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     except ModuleNotFoundError as error:
         raise MetricsRefused(f"--metrics needs the package {error.name!r}: pip install 'rabbitry[loadtest]'") from None
-    names, values = list(labels), list(labels.values())
+    names = [re.sub(r"\W", "_", name, flags=re.ASCII) for name in sources[0].labels]
 
     class Collector:
         """Makes the samples of the moment."""
@@ -87,23 +93,23 @@ def serve_metrics(address: tuple[str, int] | None, source: Source, labels: Mappi
         def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
             for name, (count, text) in _COUNTERS.items():
                 counter = CounterMetricFamily(f"loadtest_{name}", text, labels=names)
-                counter.add_metric(values, getattr(source.tally, count))
+                for source in sources:
+                    counter.add_metric(list(source.labels.values()), getattr(source.tally, count))
                 yield counter
             errors = CounterMetricFamily("loadtest_errors", "errors by their name", labels=[*names, "error"])
-            for error, number in dict(source.errors).items():
-                errors.add_metric([*values, error], number)
-            yield errors
             phase = GaugeMetricFamily("loadtest_phase", "1 for the phase that the run is in", labels=[*names, "phase"])
-            phase.add_metric([*values, source.phase], 1)
-            yield phase
             text = "latencies, from when something was due"
             latency = HistogramMetricFamily("loadtest_latency_seconds", text, labels=[*names, "kind"])
-            for kind, field in _LATENCIES.items():
-                histograms = [getattr(each, field) for each in source.latencies]
-                buckets, total = cumulate(histograms)
-                if buckets[-1][1]:
-                    latency.add_metric([*values, kind], buckets, total)
-            yield latency
+            for source in sources:
+                values = list(source.labels.values())
+                phase.add_metric([*values, source.phase], 1)
+                for error, number in dict(source.errors).items():
+                    errors.add_metric([*values, error], number)
+                for kind, field in _LATENCIES.items():
+                    buckets, total = cumulate([getattr(each, field) for each in source.latencies])
+                    if buckets[-1][1]:
+                        latency.add_metric([*values, kind], buckets, total)
+            yield from (errors, phase, latency)
 
     registry = CollectorRegistry()
     registry.register(Collector())

@@ -221,6 +221,20 @@ def _cost(result: Result) -> Iterator[Entry]:
         if cpu is not None:
             per_message = f" ({each:.1f} µs a message)" if each is not None else ""
             yield side, f"{cpu:.1f} s of processor time{per_message}, at most {format_bytes(rss)}"
+    if told := result.get("management"):
+        yield "broker", _told(told)
+
+
+def _told(management: Mapping[str, Any]) -> str:
+    """What the broker says of itself."""
+    if management["error"] is not None:
+        return f"[yellow]unknown[/]: {_said(management['error'])}"
+    cpu = management["cpu_seconds"]
+    parts = [f"at most {format_bytes(management['memory_peak_bytes'])}"]
+    parts += [f"{cpu:.1f} s of processor time"] if cpu is not None else []
+    parts += [f"{format_count(number)} {name}" for name, number in management["counted"].items() if number]
+    note = "" if management["note"] is None else f" ({_said(management['note'])})"
+    return f"by its own account {', '.join(parts)} in {format_duration(management['seconds'])}{note}"
 
 
 def _verdict(result: Result) -> Iterator[Entry]:

@@ -98,6 +98,10 @@ class Choices:
     token_file: Path | None = None
     join_timeout: float = 60.0
 
+    metrics: tuple[str, int] | None = None
+    """Where Prometheus may ask for the counters: a host and a port."""
+    management: str | None = None
+    """The broker's management API, with user and password."""
     require: Sequence[str] = ()
     """What the result must reach, as it was written."""
     abort_on: Sequence[str] = ()

@@ -67,3 +67,5 @@ def _of_one_process(settings: Settings) -> Iterator[tuple[str, bool]]:
     yield "--backlog", bool(settings.backlog)
     yield "--fault", bool(settings.faults)
     yield "--reconnect", settings.reconnect
+    yield "--metrics", settings.metrics is not None
+    yield "--management", settings.management is not None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from loadtest import units
 from loadtest.analysis.thresholds import parse_abort
-from loadtest.commands.parsing import duration
+from loadtest.commands.parsing import duration, typed
+from loadtest.machine.management import Management
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import Settings
 
@@ -16,6 +18,10 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     text = "such as 'confirm.p99 > 1s': end the run when that is true of what was measured so far, with exit code 3"
     add("--abort-on", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
     add("--abort-after", **duration("measure for so long before that", Asked.abort_after))
+    text = "serve the counters to Prometheus there while the run goes on; port 0 takes a free one and says which"
+    add("--metrics", type=typed(units.parse_address), metavar="HOST:PORT", help=text)
+    text = "the broker's management API, http://user:password@host:15672: its memory, processor time, queues, counters"
+    add("--management", metavar="URL", help=text)
     text = "first find out what this generator reaches against a sink that does nothing (as a process of its own)"
     add("--calibrate", action="store_true", help=text)
 
@@ -24,6 +30,8 @@ def check_measuring(settings: Settings) -> None:
     """Refuses expressions that can't be read, or that nothing could be true of while the run goes on."""
     for text in settings.abort_on:
         parse_abort(text)
+    if settings.management is not None:
+        Management(settings.management)  # which refuses what is none
     refuse(
         settings.abort_after != Asked.abort_after and not settings.abort_on,
         "--abort-after says from when on --abort-on counts: name that, too",

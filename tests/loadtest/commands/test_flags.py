@@ -118,7 +118,7 @@ def test_queue_arguments_and_labels() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--processes 2", "unrecognized arguments: --processes 2"),
+        ("--procesess 2", "unrecognized arguments: --procesess 2"),
         ("--client 5", "unrecognized arguments"),
         ("--clients 0", "0 is less than 1"),
         ("--clients ten", "'ten' is no number"),

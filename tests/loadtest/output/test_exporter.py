@@ -14,7 +14,8 @@ from loadtest.output.exporter import BUCKETS, MetricsRefused, cumulate, serve_me
 
 
 class Source:
-    def __init__(self) -> None:
+    def __init__(self, **labels: str) -> None:
+        self.labels = labels
         self.tally = Tally()
         self.errors = Counter({"ConnectionLost": 2})
         self.phase = "measure"
@@ -32,8 +33,8 @@ def read(url: str) -> dict[str, float]:
 
 
 def test_counters_and_latencies_are_those_of_the_moment() -> None:
-    source = Source()
-    with serve_metrics(("127.0.0.1", 0), source, {"run_id": "x", "stage": 'a "quoted" one'}) as url:
+    source = Source(run_id="x", stage='a "quoted" one')
+    with serve_metrics(("127.0.0.1", 0), [source]) as url:
         assert url is not None
         source.tally.confirmed = 7
         source.latencies[0].confirm.record(3_000_000)
@@ -67,7 +68,7 @@ def test_each_bucket_holds_what_is_no_longer_than_its_limit() -> None:
 
 
 def test_nothing_is_served_unasked() -> None:
-    with serve_metrics(None, Source(), {}) as url:
+    with serve_metrics(None, [Source()]) as url:
         assert url is None
 
 
@@ -76,6 +77,6 @@ def test_a_port_that_is_taken() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(MetricsRefused, match=f"--metrics 127.0.0.1:{port}: "),
-            serve_metrics(("127.0.0.1", port), Source(), {}),
+            serve_metrics(("127.0.0.1", port), [Source()]),
         ):
             pass

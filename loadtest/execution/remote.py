@@ -1,0 +1,76 @@
+"""A broker elsewhere, watched through its management API while the run is measured: what it used, held and counted.
+
+It asks in a thread, every other second: nobody who is timed waits for the answer. A broker tells its counters as of
+its latest sample, and may sample more rarely than a run lasts: then they stand still, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from loadtest.execution.state import Run
+from loadtest.machine.management import Management, ManagementFailed, Reading
+
+INTERVAL = 2.0
+"""Seconds between two questions."""
+
+_OURS = {"published": "sent", "confirmed": "confirmed", "delivered": "received"}
+"""What this program counts of the same, by the names of the tally."""
+
+
+async def watch_broker(runs: Sequence[Run], management: Management) -> None:
+    """Watches from the beginning of the measured window to its end, and enters what it saw into the first run's record.
+
+    What goes wrong is entered, too: a run is not lost over it. Cancelled, it leaves what was seen so far.
+    """
+    record = runs[0].record
+    await runs[0].measuring.wait()
+    seen: list[tuple[float, Reading, dict[str, int]]] = []
+    try:
+        while True:
+            own = {name: sum(getattr(run.record.tally, of) for run in runs) for name, of in _OURS.items()}
+            reading = await anyio.to_thread.run_sync(management.read, abandon_on_cancel=True)
+            seen.append((monotonic(), reading, own))
+            record.management = _describe(management, seen)
+            if record.phases[-1].name != "measure":
+                return
+            await anyio.sleep(INTERVAL)
+    except ManagementFailed as error:
+        record.management = {**_describe(management, seen), "error": str(error)}
+
+
+def _describe(management: Management, seen: Sequence[tuple[float, Reading, dict[str, int]]]) -> dict[str, Any]:
+    readings = [reading for _, reading, _ in seen]
+    if not readings:
+        return {"address": management.name, "readings": 0, "error": None}
+    (began, first, own), (ended, last, own_last) = seen[0], seen[-1]
+    cpu = None if first.cpu_seconds is None or last.cpu_seconds is None else last.cpu_seconds - first.cpu_seconds
+    counted = {name: last.counters[name] - number for name, number in first.counters.items()}
+    done = {name: own_last[name] - number for name, number in own.items()}
+    return {
+        "address": management.name,
+        "readings": len(readings),
+        "seconds": round(ended - began, 3),
+        "memory_peak_bytes": max(reading.memory_bytes for reading in readings),
+        "cpu_seconds": None if cpu is None else round(cpu, 3),
+        "messages": [reading.messages for reading in readings],
+        "counted": counted,
+        "counted_here": done,
+        "note": _find_note(counted, done),
+        "error": None,
+    }
+
+
+def _find_note(counted: dict[str, int], done: dict[str, int]) -> str | None:
+    """Why the broker's counters say nothing, if they don't."""
+    if any(done.values()) and not any(counted.values()):
+        return (
+            "the broker's counters stood still: it takes its statistics more rarely than this was measured "
+            "(collect_statistics_interval), or has them switched off"
+        )
+    return None
