@@ -24,6 +24,7 @@ from rabbitry._errors import LocalProtocolError
 
 __all__ = [
     "GIVE_WAY",
+    "Listener",
     "Signal",
     "Waiter",
     "Waits",
@@ -42,12 +43,16 @@ GIVE_WAY = 31
 """`calls & GIVE_WAY == 0` on every 32nd call."""
 
 
-class Signal(Protocol):
-    """Wakes the one task that waits for it. `anyio.Event` is one, and the general way."""
+class Listener(Protocol):
+    """Is told once that something has come."""
 
     def set(self) -> object:
-        """Wake the task, now or when it comes to wait. Harmless when done twice."""
+        """It has. Harmless when done twice."""
         ...
+
+
+class Signal(Listener, Protocol):
+    """Wakes the one task that waits for it, now or when it comes to wait. `anyio.Event` is one, and the general way."""
 
     def wait(self) -> Awaitable[object]:
         """What to await, at once and in the task that asks, until it is set. Cancelling that harms nothing."""
