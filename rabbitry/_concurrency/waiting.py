@@ -216,8 +216,16 @@ class Waiter:
     async def wait(self, new_signal: Callable[[], Signal] = new_signal) -> Any:
         """The reply. Cancelling leaves the waiter as it was."""
         if not self.is_done:
-            self._signal = new_signal()
-            await self._signal.wait()
+            await self.told(new_signal())
+        return self.result()
+
+    def told(self, signal: Signal) -> Awaitable[object]:
+        """What to await until there is a `result`; `signal` is one of the running event loop's."""
+        self._signal = signal
+        return signal.wait()
+
+    def result(self) -> Any:
+        """The reply, or raise why there is none."""
         if self._error is not None:
             try:
                 raise self._error

@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakMethod
 
 import anyio
 
@@ -27,11 +28,13 @@ from rabbitry.blocking.operation import Deadline, Operation, Timeout
 from rabbitry.blocking.sending import Queued, Sending
 from rabbitry.blocking.turns import Turns
 
-__all__ = ["Deadline", "Portal", "Timeout", "lease"]
+__all__ = ["Deadline", "Leave", "Portal", "Timeout", "lease"]
 
 logger = logging.getLogger("rabbitry")
 
 T = TypeVar("T")
+
+Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 SETTLE_WITHIN = 0.001
 """Seconds a settlement may wait for others to leave with it: to wake the loop for each costs 20 us. Any other operation
@@ -56,6 +59,8 @@ class Portal:
         self._stopping: asyncio.Event
         self._lock = threading.RLock()  # a signal handler or a finalizer may come back to it in the same thread
         self.is_open = False
+        self.at_the_end: set[WeakMethod[Leave]] = set()
+        """Each leaves a block that a thread may still be in then. None of them raises. Used on the loop alone."""
         self._settlements: deque[Callable[[], object]] = deque()
         self._is_settling = False
         self._forks = _forks
@@ -104,6 +109,9 @@ class Portal:
                     self.is_open = False
                 await asyncio.sleep(0)  # what was submitted before becomes a task, which ends with the others
                 await self.turns.finish()
+                for reference in list(self.at_the_end):
+                    if (leave := reference()) is not None:
+                        await leave()
         self._has_run = True
 
     # --- in any thread ------------------------------------------------------------------------------------------------
@@ -282,7 +290,7 @@ class Portal:
             if self.is_open:
                 self.is_open = False
                 self.turns.call(self._stop)
-        if threading.get_ident() != self.turns.leader:
+        if get_ident() != self.turns.leader:
             self._thread.join(STOP_BOUND)
             self._log_thread.join(WRITTEN_BOUND)
 
