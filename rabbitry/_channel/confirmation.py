@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rabbitry._concurrency.waiting import Signal, new_signal
+from rabbitry._concurrency.waiting import Listener, Signal, new_signal
 from rabbitry._errors import Nacked, PublishFailed, RabbitryError, Unroutable
 from rabbitry._values.culprit import failure_of
 from rabbitry._values.message import Message
@@ -55,7 +55,7 @@ class Confirmation:
         self._on_settled = on_settled  # called once, while reading
         self._returned: tuple[int, str] | None = None
         self._error: RabbitryError | None = None
-        self._signals: tuple[Signal, ...] = ()  # one for each task that waits, mostly one or none
+        self._signals: tuple[Listener, ...] = ()  # one for each task that waits, mostly one or none
 
     def __repr__(self) -> str:
         tag = f" tag={self.tag!r}" if self.tag is not None else ""
@@ -81,6 +81,13 @@ class Confirmation:
         """What to await until the outcome is there; `signal` is one of the running event loop's."""
         self._signals += (signal,)
         return signal.wait()
+
+    def tell(self, listener: Listener) -> None:
+        """Have `listener.set()` called once the outcome is there, while reading: it must be quick, and not raise."""
+        if self.outcome == "pending":
+            self._signals += (listener,)
+        else:
+            listener.set()
 
     def check(self) -> None:
         """Raise what `wait` raises, now that the outcome is there."""

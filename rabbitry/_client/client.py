@@ -6,7 +6,7 @@ the consuming connection, and put back there before that life is handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from rabbitry._client.changes import Change
 from rabbitry._client.delays import Delays
 from rabbitry._client.getting import Getting, purge
 from rabbitry._client.handlers import STREAM_HAS_NO_RETRY, OnStale, Processing, asynchronous
-from rabbitry._client.outcomes import check_policies, in_a_life
+from rabbitry._client.outcomes import Attempts, check_policies, in_a_life
 from rabbitry._client.publisher import ClientPublisher
 from rabbitry._client.readiness import blocked_reason_of, state_of, wait_ready
 from rabbitry._client.replies import ClientReplies
@@ -35,7 +35,7 @@ from rabbitry._client.senders import Send, Senders, open_channel
 from rabbitry._client.subscription import Subscription
 from rabbitry._concurrency.waiting import call_soon_from_anywhere, checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection
-from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFound, PublishFailed
+from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFound, PublishFailed, RabbitryError
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
@@ -143,11 +143,48 @@ class Client:
             try:
                 return await channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
             except (PublishFailed, Closed) as error:
-                attempts = self._senders.attempts(on_unknown)
-                if not self._senders.may_go_on(attempts, channel, error):
-                    raise
+                attempts = self._attempts_after(error, channel, on_unknown)
         send = _sending(message, exchange, routing_key, mandatory)
         await self._senders.publish(send, exchange, policy, attempts or self._senders.attempts(on_unknown))
+
+    def _attempts_after(self, error: RabbitryError, channel: Channel, on_unknown: OnUnknown) -> Attempts:
+        """The attempts of a message whose first one, on this channel, has failed so; raises that where it is final."""
+        attempts = self._senders.attempts(on_unknown)
+        if not self._senders.may_go_on(attempts, channel, error):
+            raise error
+        return attempts
+
+    def _publish_nowait(
+        self,
+        message: Message | bytes,
+        exchange: str | Exchange,
+        routing_key: str,
+        mandatory: bool,
+        delay: float | timedelta | None,
+        while_down: WhileDown | None,
+        on_unknown: OnUnknown,
+    ) -> tuple[Confirmation | None, Callable[[RabbitryError], Awaitable[None]]] | None:
+        """What `publish` does with nearly all messages, for who waits without a task: queue the first attempt. Its
+        confirmation, and what goes on where that fails, or raises that; None, or an error, where nothing was queued:
+        then it is `publish` that does it, or raises.
+        """
+        if delay is not None:
+            return None
+        if type(exchange) is not str:
+            exchange = name_of(exchange, Exchange)
+        if on_unknown != "raise" or while_down is not None:
+            check_policies(while_down or "wait", on_unknown)
+        channel = self._senders.ready(exchange)
+        if type(channel) is not Channel:  # none, or an instrumented one
+            return None
+        confirmation = channel.publish_nowait(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+
+        async def go_on(error: RabbitryError) -> None:
+            attempts = self._attempts_after(error, channel, on_unknown)
+            send = _sending(message, exchange, routing_key, mandatory)
+            await self._senders.publish(send, exchange, while_down or self._while_down, attempts)
+
+        return confirmation, go_on
 
     async def _publish_later(
         self,

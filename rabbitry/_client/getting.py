@@ -81,9 +81,11 @@ class Getting:
             return channel
 
     async def _has_made_room(self) -> bool:
-        """Close a channel that nothing is under way on, nor unsettled, if there is one."""
+        """Close a channel that nothing is under way on, nor unsettled, if there is one. Not the shared one, at rest as
+        it may seem: who is to get something there first sees whether the queue exists.
+        """
         for name, channel in self._channels.items():
-            if life_of(channel).live.is_at_rest:
+            if name is not None and life_of(channel).live.is_at_rest:
                 del self._channels[name]
                 await life_of(channel).close()
                 return True

@@ -24,6 +24,7 @@ from rabbitry._errors import LocalProtocolError
 
 __all__ = [
     "GIVE_WAY",
+    "Listener",
     "Signal",
     "Waiter",
     "Waits",
@@ -42,12 +43,16 @@ GIVE_WAY = 31
 """`calls & GIVE_WAY == 0` on every 32nd call."""
 
 
-class Signal(Protocol):
-    """Wakes the one task that waits for it. `anyio.Event` is one, and the general way."""
+class Listener(Protocol):
+    """Is told once that something has come."""
 
     def set(self) -> object:
-        """Wake the task, now or when it comes to wait. Harmless when done twice."""
+        """It has. Harmless when done twice."""
         ...
+
+
+class Signal(Listener, Protocol):
+    """Wakes the one task that waits for it, now or when it comes to wait. `anyio.Event` is one, and the general way."""
 
     def wait(self) -> Awaitable[object]:
         """What to await, at once and in the task that asks, until it is set. Cancelling that harms nothing."""
@@ -211,8 +216,16 @@ class Waiter:
     async def wait(self, new_signal: Callable[[], Signal] = new_signal) -> Any:
         """The reply. Cancelling leaves the waiter as it was."""
         if not self.is_done:
-            self._signal = new_signal()
-            await self._signal.wait()
+            await self.told(new_signal())
+        return self.result()
+
+    def told(self, signal: Signal) -> Awaitable[object]:
+        """What to await until there is a `result`; `signal` is one of the running event loop's."""
+        self._signal = signal
+        return signal.wait()
+
+    def result(self) -> Any:
+        """The reply, or raise why there is none."""
         if self._error is not None:
             try:
                 raise self._error

@@ -217,7 +217,10 @@ class RPC:
         try:
             channel.publish(encoded, body, exchange, routing_key, mandatory)
             endpoint.wrote()
-            reply: Delivery = await waiter.wait(endpoint.new_signal)
+            # hot: `await waiter.wait(…)` without a coroutine of its own
+            if not waiter.is_done:
+                await waiter.told(endpoint.new_signal())
+            reply: Delivery = waiter.result()
         except _CallLost as lost:
             if isinstance(lost.cause, Unroutable):
                 raise Unroutable(waiter.message, exchange, routing_key, lost.cause.reply) from None

@@ -69,7 +69,9 @@ class Transport(Protocol):
         ...
 
     def send_now(self) -> None:
-        """Something was queued: send it at once if nothing was sent in this turn yet, else when the turn ends."""
+        """Something was queued: send it at once if nothing was since something was last received, or since a turn of
+        the event loop without a send; else when the turn ends.
+        """
         ...
 
     def send_later(self) -> None:

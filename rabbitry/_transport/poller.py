@@ -223,7 +223,10 @@ class Poller:
 
     def is_awaiting(self) -> bool:
         """Whether one of the few connections that the last pass with events touched awaits a reply."""
-        return any(transport.is_awaiting() for transport in self._touched)
+        for transport in self._touched:
+            if transport.is_awaiting():
+                return True
+        return False
 
     @property
     def has_work(self) -> bool:

@@ -34,6 +34,7 @@ class SocketTransport:
 
     __slots__ = (
         "_failure",
+        "_has_sent",
         "_peer",
         "_poller",
         "_rest",
@@ -57,6 +58,7 @@ class SocketTransport:
         self.interest = 0  # the events the poller's epoll watches for us, 0 when it does not know the descriptor
         self.deadline = inf
         self.scheduled = False
+        self._has_sent = False  # at once, and nothing was received since
         self.is_stalled = False
         self.is_reading_paused = False
         self._rest: bytes | memoryview = b""
@@ -69,10 +71,13 @@ class SocketTransport:
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def send_now(self) -> None:
-        if not self.scheduled:
+        # hot: what is answered before more is written costs no flush at the end of a turn
+        if not self._has_sent:
+            self._has_sent = True
+            self.send_queued()
+        elif not self.scheduled:
             self.scheduled = True
             self._poller.arrange(self)
-            self.send_queued()
 
     def send_later(self) -> None:
         if not self.scheduled:
@@ -93,6 +98,7 @@ class SocketTransport:
                 self._poller.arrange(self)
         elif not self.is_stalled:
             self.scheduled = self.fd < 0
+            self._has_sent = False
 
     def send_queued(self) -> bool:
         """Take what the endpoint has queued and send it. True if there was something."""
@@ -178,6 +184,7 @@ class SocketTransport:
         if not size:
             self.lose(None)
             return False
+        self._has_sent = False
         try:
             self.endpoint.receive_data(bytes(view[:size]), now)
         except Exception as error:

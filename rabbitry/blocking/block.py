@@ -1,7 +1,8 @@
 """`Block`: what a channel, a consumer and an RPC have in common: an async block that the loop enters and leaves.
 
 What must stay true: a block whose entering was interrupted is left, also where it had been entered by then; one that is
-left is left to its end, also where the waiting for that is interrupted.
+left is left to its end, also where the waiting for that is interrupted; one that a thread is still in as the event loop
+ends is left before.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar
+from weakref import WeakMethod
 
 from rabbitry import LocalProtocolError
-from rabbitry.blocking.portal import Portal, Timeout
+from rabbitry.blocking.portal import Leave, Portal, Timeout
 
 __all__ = ["Block"]
 
@@ -36,6 +38,8 @@ class Block(Generic[T]):
         self._timeout = timeout
         self._manager: AbstractAsyncContextManager[T] | None = None  # while it has to be left
         self._entered: T | None = None
+        self._at_the_end: WeakMethod[Leave] = WeakMethod(self._leave_at_the_end)
+        self._failure: Exception | None = None  # to leave it as the loop ended
 
     def __repr__(self) -> str:
         entered = f"{self._entered!r}" if self._entered is not None else f"{type(self).__name__}, not entered"
@@ -61,7 +65,9 @@ class Block(Generic[T]):
     ) -> None:
         """Close the block. Interrupted, it goes on closing in the background."""
         if not self._portal.is_gone:
-            self._portal.run(self._leave, is_final=True)
+            self._portal.run(self._leave_now, is_final=True)
+        elif self._failure is not None and not self._portal.is_forked:
+            raise self._failure
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
@@ -69,6 +75,7 @@ class Block(Generic[T]):
         manager = self._make()
         entered = await manager.__aenter__()
         self._manager = manager
+        self._portal.at_the_end.add(self._at_the_end)
         return entered
 
     async def _leave(self) -> None:
@@ -79,8 +86,19 @@ class Block(Generic[T]):
     def _undo(self, _: T) -> None:
         self._portal.spawn(self._leave_quietly())
 
+    async def _leave_now(self) -> None:
+        self._portal.at_the_end.discard(self._at_the_end)
+        await self._leave()
+
+    async def _leave_at_the_end(self) -> None:
+        """Leave the block as the loop is about to end; what that raises is for who is still in it."""
+        try:
+            await self._leave_now()
+        except Exception as error:
+            self._failure = error
+
     async def _leave_quietly(self) -> None:
         try:
-            await self._leave()
+            await self._leave_now()
         except Exception as error:
             logger.warning("%s could not be closed: %s", self._what, error)

@@ -20,6 +20,7 @@ from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal, Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, unconfirmed, with_keys
+from rabbitry.blocking.sending import Queued
 
 __all__ = ["Channel", "put_back"]
 
@@ -82,10 +83,20 @@ class Channel(Block[rabbitry.Channel]):
 
         Many messages are published much faster by `publish_many`.
         """
-        self._run(
-            lambda: self._channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
-            timeout,
-        )
+        channel = self._channel
+
+        def publish() -> Awaitable[None]:
+            return channel.publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+
+        def queue() -> Queued | None:
+            if type(channel) is not rabbitry.Channel:  # an instrumented one
+                return None
+            return (
+                channel.publish_nowait(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
+                None,
+            )
+
+        self._portal.send(queue, publish, timeout)
 
     @overload
     def publish_many(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -49,6 +49,7 @@ from rabbitry.blocking.portal import Timeout
 from rabbitry.blocking.publisher import OnOutcome, Publisher, with_portal
 from rabbitry.blocking.publishing import ByKey, Several, publish_all, with_keys
 from rabbitry.blocking.rpc import RPC
+from rabbitry.blocking.sending import Queued
 from rabbitry.blocking.threads import Handler, OnError, Threads, caught, on_the_loop
 
 __all__ = ["Client", "ClientOptions", "open_client", "start_client"]
@@ -98,8 +99,9 @@ class Client(Hosted[rabbitry.Client]):
         Many messages are published much faster by `publish_many`.
         """
         client = self._async
-        self._portal.run(
-            lambda: client.publish(
+
+        def publish() -> Awaitable[None]:
+            return client.publish(
                 message,
                 exchange=exchange,
                 routing_key=routing_key,
@@ -107,9 +109,12 @@ class Client(Hosted[rabbitry.Client]):
                 delay=delay,
                 while_down=while_down,
                 on_unknown=on_unknown,
-            ),
-            timeout,
-        )
+            )
+
+        def queue() -> Queued | None:
+            return client._publish_nowait(message, exchange, routing_key, mandatory, delay, while_down, on_unknown)
+
+        self._portal.send(queue, publish, timeout)
 
     @overload
     def publish_many(

@@ -11,7 +11,7 @@ import sys
 import warnings
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 import anyio
 
@@ -105,8 +105,7 @@ class Hosted(Generic[T]):
     def _async(self) -> T:
         """The async object inside the block; `NotConnected` outside it."""
         self._portal  # noqa: B018 - raises outside the block
-        assert self._value is not None
-        return self._value
+        return cast(T, self._value)
 
     def __enter__(self) -> Self:
         if self._was_entered:

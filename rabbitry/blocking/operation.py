@@ -56,7 +56,6 @@ class Operation(Waiter, Generic[T]):
 
     __slots__ = (
         "_context",
-        "_deadline",
         "_error",
         "_function",
         "_is_cancelled",
@@ -67,6 +66,7 @@ class Operation(Waiter, Generic[T]):
         "_turns",
         "_undo",
         "_value",
+        "deadline",
         "has_value",
     )
 
@@ -77,7 +77,7 @@ class Operation(Waiter, Generic[T]):
         self._turns = turns
         self._is_patient = is_patient
         self._function: Callable[[], Awaitable[T]] | None = function
-        self._deadline = deadline
+        self.deadline = deadline
         self._context = copy_context()
         if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
             self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
@@ -111,7 +111,10 @@ class Operation(Waiter, Generic[T]):
         """Run the coroutine in a task. Harmless when done twice."""
         if not (self._is_started or self.is_done):
             self._is_started = True
-            self._turns.start(self, self._run(), self._context)
+            self._start()
+
+    def _start(self) -> None:
+        self._turns.start(self, self._run(), self._context)
 
     def give_up(self) -> None:
         """The loop has ended: where the coroutine never took a step, it has not said so itself."""
@@ -140,7 +143,7 @@ class Operation(Waiter, Generic[T]):
         function = self._function
         if function is None:
             return
-        rest = self._deadline.rest
+        rest = self.deadline.rest
         try:
             if rest is None:  # hot: a scope takes 5 us
                 self._task = asyncio.current_task()
@@ -151,16 +154,19 @@ class Operation(Waiter, Generic[T]):
                     self._value = await function()
                     self.has_value = True
         except asyncio.CancelledError:
-            self._end(self._deadline.error(", and cancelled") if self._is_cancelled else _thread_ended())
+            self._end(self.deadline.error(", and cancelled") if self._is_cancelled else _thread_ended())
         except BaseException as error:
             self._end(error)
         else:
-            self._end(None if self.has_value else self._deadline.error(", and cancelled"))
+            self._end(None if self.has_value else self.deadline.error(", and cancelled"))
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None, *, while_reading: bool = False) -> None:
         self._error = error
         self._function = None  # the task lives on for a moment, and must not keep what the waiting thread drops
-        self._turns.end(self)
+        if while_reading:
+            self._turns.end_while_reading(self)
+        else:
+            self._turns.end(self)
         self._undo_result()
 
     def _undo_result(self) -> None:

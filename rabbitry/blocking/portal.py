@@ -16,20 +16,25 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from threading import get_ident
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakMethod
 
 import anyio
 
 from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.log_thread import LogThread, ask_levels, write_here
 from rabbitry.blocking.operation import Deadline, Operation, Timeout
+from rabbitry.blocking.sending import Queued, Sending
 from rabbitry.blocking.turns import Turns
 
-__all__ = ["Deadline", "Portal", "Timeout", "lease"]
+__all__ = ["Deadline", "Leave", "Portal", "Timeout", "lease"]
 
 logger = logging.getLogger("rabbitry")
 
 T = TypeVar("T")
+
+Leave: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 SETTLE_WITHIN = 0.001
 """Seconds a settlement may wait for others to leave with it: to wake the loop for each costs 20 us. Any other operation
@@ -54,6 +59,8 @@ class Portal:
         self._stopping: asyncio.Event
         self._lock = threading.RLock()  # a signal handler or a finalizer may come back to it in the same thread
         self.is_open = False
+        self.at_the_end: set[WeakMethod[Leave]] = set()
+        """Each leaves a block that a thread may still be in then. None of them raises. Used on the loop alone."""
         self._settlements: deque[Callable[[], object]] = deque()
         self._is_settling = False
         self._forks = _forks
@@ -102,6 +109,9 @@ class Portal:
                     self.is_open = False
                 await asyncio.sleep(0)  # what was submitted before becomes a task, which ends with the others
                 await self.turns.finish()
+                for reference in list(self.at_the_end):
+                    if (leave := reference()) is not None:
+                        await leave()
         self._has_run = True
 
     # --- in any thread ------------------------------------------------------------------------------------------------
@@ -118,7 +128,7 @@ class Portal:
 
     def check_fork(self) -> None:
         """Raise in a child process, where the loop does not run."""
-        if self.is_forked:
+        if self._forks != _forks:
             raise LocalProtocolError(
                 "this was opened before the process forked, and belongs to the parent: open another one in the child "
                 "(in multiprocessing's initializer, gunicorn's post_fork, or when it is first used)"
@@ -132,7 +142,7 @@ class Portal:
     def check_thread(self) -> None:
         """Raise where waiting for the loop would wait for ever: in what the loop calls, and in a child process."""
         self.check_fork()  # first: in the child, threads have the identities of the parent's
-        if threading.get_ident() == self.turns.leader:
+        if get_ident() == self.turns.leader:
             raise LocalProtocolError(
                 "a blocking call in what the event loop itself calls, and which it waits for: on_outcome, on_error and "
                 "an instrumentation must hand it over to another thread"
@@ -179,11 +189,24 @@ class Portal:
         wait. `undo` is called on the loop with a result that so had no taker. `is_final`: it has to be done, and goes
         on without being waited for. `is_patient`: other threads do it, and run the loop.
         """
+        operation = Operation(function, Deadline(timeout), self.turns, is_patient=is_patient)
+        return self.result_of(operation, undo=undo, is_final=is_final)
+
+    def send(
+        self, queue: Callable[[], Queued | None], publish: Callable[[], Awaitable[None]], timeout: Timeout = None
+    ) -> None:
+        """As `run(publish, timeout)`, by `queue` and without a task where that can be: see `Sending`."""
+        self.result_of(Sending(queue, publish, Deadline(timeout), self.turns))
+
+    def result_of(
+        self, operation: Operation[T], *, undo: Callable[[T], object] | None = None, is_final: bool = False
+    ) -> T:
+        """What the operation returns or raises: see `run`."""
         self.check_thread()
-        deadline = Deadline(timeout)
-        operation = Operation(function, deadline, self.turns, is_patient=is_patient)
+        deadline = operation.deadline
         try:
-            self.check_open()
+            if not self.is_open:
+                raise _closed()
             if self._has_ended(operation, deadline):
                 return operation.result()
         except BaseException:  # its own error, too, but for which there is nothing to undo
@@ -267,7 +290,7 @@ class Portal:
             if self.is_open:
                 self.is_open = False
                 self.turns.call(self._stop)
-        if threading.get_ident() != self.turns.leader:
+        if get_ident() != self.turns.leader:
             self._thread.join(STOP_BOUND)
             self._log_thread.join(WRITTEN_BOUND)
 

@@ -18,6 +18,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -125,13 +126,18 @@ def _put_back(notes: list[tuple[int, Note]]) -> None:
 
 def is_main() -> bool:
     """Whether this is the thread that signal handlers run in."""
-    return threading.get_ident() == threading.main_thread().ident
+    return get_ident() == _main  # hot: without asking `threading` for it
+
+
+_main = threading.main_thread().ident
 
 
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
 def _forget() -> None:
+    global _main
+    _main = get_ident()  # the thread that forked is the child's main thread
     for guard in list(_guards):
         guard.forget()
 

@@ -18,7 +18,7 @@ import selectors
 import sys
 import threading
 import time
-from asyncio.events import _get_running_loop
+from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
@@ -280,7 +280,7 @@ class Turns:
                 timer = loop.call_later(max(0.0, end - time.monotonic()), loop.stop, context=self.context)
             if not (waiter.is_begun or self._calls or self._settlements):
                 waiter.is_begun = True
-                waiter.begin()
+                loop.call_now(waiter.begin)
             else:
                 self._begin(waiter)
                 self._take_along()
@@ -344,6 +344,14 @@ class Turns:
         waiter.is_done = True
         if self._leading is waiter:
             self.loop.stop()
+        else:
+            waiter.wake()
+
+    def end_while_reading(self, waiter: Waiter) -> None:
+        """As `end`, called while a socket is read: the turn of the loop that follows is taken along."""
+        waiter.is_done = True
+        if self._leading is waiter:
+            self.loop.call_soon(self.loop.stop, context=self.context)
         else:
             waiter.wake()
 
@@ -468,6 +476,14 @@ class SharedLoop(PlainLoop):
     def run_forever(self) -> None:
         """What the spare thread does."""
         self._turns.keep(super().run_forever)
+
+    def call_now(self, callback: Callable[[], object]) -> None:
+        """Call it, by who is about to run the loop: as if it was run already."""
+        _set_running_loop(self)
+        try:
+            callback()
+        finally:
+            _set_running_loop(None)
 
     def run(self) -> None:
         """Run until it is stopped."""

@@ -278,3 +278,34 @@ async def test_instrumented(amqp_url: str) -> None:
         await client.publish(b"x", routing_key=queue)
         (await got(client, queue)).ack()
     assert told.ended == [("get", "empty"), ("publish", "confirmed"), ("get", "received")]
+
+
+async def test_the_shared_channel_stays_for_who_is_about_to_use_it(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be at rest while somebody sees first whether the queue exists."""
+    monkeypatch.setattr(getting, "MOST_CHANNELS", 2)
+    queues = [Queue(unique(), exclusive=True) for _ in range(8)]
+    async with rabbitry.open_client(amqp_url) as client:
+        await client.declare(*queues)
+        connection = client._consuming._connection
+        assert connection is not None
+        async with connection.channel() as channel:
+            for queue in queues[:2]:
+                await channel.publish(b"x", routing_key=queue.name)
+        held = [await got(client, queue) for queue in queues[:2]]
+        assert await client.get(queues[2]) is None
+        assert client._getting is not None
+        shared = client._getting._channels[None]
+
+        async def get(queue: Queue) -> None:
+            for _ in range(5):
+                assert await client.get(queue) is None
+
+        async with anyio.create_task_group() as tg:
+            for queue in queues[2:]:
+                tg.start_soon(get, queue)
+        assert client._getting._channels[None] is shared and shared.is_open
+        assert channels_of(client) == 3
+        for delivery in held:
+            delivery.ack()

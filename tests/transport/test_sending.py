@@ -23,8 +23,8 @@ async def test_the_first_write_leaves_at_once_and_the_others_when_the_turn_ends(
         spy = Spy(endpoint.transport)
         endpoint.write(b"first")
         assert spy.sent == [b"first"]
-        assert endpoint.transport.scheduled
         endpoint.write(b"second")
+        assert endpoint.transport.scheduled
         endpoint.write(b"third")
         assert spy.sent == [b"first"]
         assert await peer.read(16) == b"firstsecondthird"
@@ -32,6 +32,29 @@ async def test_the_first_write_leaves_at_once_and_the_others_when_the_turn_ends(
         await idle(endpoint)
         endpoint.write(b"again")
         assert spy.sent[2:] == [b"again"]
+
+
+async def test_what_is_written_once_the_last_was_answered_leaves_at_once() -> None:
+    """And costs nothing at the end of a turn."""
+    async with connected() as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        for number in range(1, 11):
+            endpoint.write(b"ask")
+            assert len(spy.sent) == number
+            assert not endpoint.transport.scheduled
+            await peer.read(3)
+            peer.sock.send(b"answer")
+            await until(lambda number=number: len(b"".join(endpoint.chunks)) == 6 * number)
+
+
+async def test_what_was_not_answered_waits_for_the_end_of_the_turn_and_is_not_stuck() -> None:
+    async with connected() as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        endpoint.write(b"ask")
+        await turns()
+        endpoint.write(b"more")
+        assert spy.sent == [b"ask"] and endpoint.transport.scheduled
+        assert await peer.read(7) == b"askmore"
 
 
 async def test_writes_of_all_tasks_of_a_turn_leave_together() -> None:
