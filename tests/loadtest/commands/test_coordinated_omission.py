@@ -7,12 +7,13 @@ import pytest
 from rabbitry.testing import PrivateNode
 from tests.measuring.coordinated_omission import BEYOND_MS, TOLERANCE, measure
 
-QUIET_MS = 5.0
-
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_second_of_ten(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The share above x ms is (1,000 - x)/10,000, and more where the machine is busy or catching up takes long."""
+    """The share above x ms is (1,000 - x)/10,000, and more where the machine is busy or catching up takes long: by how
+    much less than 5 % on a quiet one, `python -m tests.measuring.coordinated_omission` tells, and in simulated time
+    execution/test_stopped_broker.py.
+    """
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
     with PrivateNode() as node:
         shares = measure(node, backend, 200.0)
@@ -23,5 +24,3 @@ def test_a_second_of_ten(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert 1900 <= share.count <= 2300
         chance = 1.5 / share.count  # each client is due at a moment of its own
         assert share.seen > (1 - TOLERANCE) * share.predicted - chance, share
-        if share.late_ms < QUIET_MS:
-            assert share.seen < (1 + TOLERANCE) * share.predicted / (1 - share.caught_up) + chance, share

