@@ -25,6 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 BROKER_FIXTURES = {"node", "amqp_url"}
 BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
 BACKENDS = frozenset(("asyncio", "trio"))
+LOAD_TESTER = Path(__file__).parent / "loadtest"
 
 
 # Begun first, so that at the end no worker is alone with one of them: half a minute or more each, most of it waiting
@@ -77,8 +78,12 @@ def backends_of(item: pytest.Item) -> set[str]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks what faces a broker, so that nobody has to think of it: a test that has one by a fixture, or one whose code
-    or fixtures' code names a class that starts one. A mark of its own needs only what starts one by other means."""
+    or fixtures' code names a class that starts one. A mark of its own needs only what starts one by other means. The
+    load tester sees a broker through its drivers: what is behind them needs no other one.
+    """
     assert isinstance(item, pytest.Function)
+    if item.path.is_relative_to(LOAD_TESTER) and not item.path.is_relative_to(LOAD_TESTER / "drivers"):
+        return
     fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
     if BROKER_FIXTURES.intersection(item.fixturenames) or any(map(starts_a_broker, (item.function, *fixtures))):
         item.add_marker("broker")
