@@ -203,5 +203,5 @@ async def test_a_silent_broker_is_asked_once_what_is_left(monkeypatch: pytest.Mo
     began = anyio.current_time()
     with pytest.raises(AssertionError):  # of `conduct`: queues are left
         await conduct(broker, "--producers 2 --drain 0.2")
-    assert anyio.current_time() - began < 5
+    assert anyio.current_time() - began < 20  # of 60, which each of the queues would be asked for
     assert not deleted
