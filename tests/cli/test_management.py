@@ -102,7 +102,7 @@ def _situation(url: str, names: dict[str, str]) -> object:
     return situation()
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Statistics take their time."""
     deadline = time.monotonic() + seconds
     while not holds():
