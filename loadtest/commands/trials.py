@@ -94,23 +94,32 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
     plain = drop_flags(words, _OURS, switches)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
     is_interrupted = False
-    with _interruptible(), _broker(settings, cells.values(), console) as node:
-        for number, trial in enumerate(trials, 1):
-            if not settings.quiet:
-                what = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
-                console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
-            with _place(node, number) as place:
-                own = [*plain, *write_cell(trial.cell, switches), *place, "--seed", str(settings.seed + trial.round)]
-                result, is_interrupted = _run(own)
-            if result is not None:
-                if node is not None:
-                    result["environment"]["broker"]["private_node"] = True
-                _save(result, settings.output)
-                done.append((keep(trial, result, failures(result)), result))
+    try:
+        with _interruptible(), _broker(settings, cells.values(), console) as node:
+            for number, trial in enumerate(trials, 1):
                 if not settings.quiet:
-                    console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
-            if is_interrupted:
-                break
+                    what = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
+                    console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
+                with _place(node, number) as place:
+                    own = [
+                        *plain,
+                        *write_cell(trial.cell, switches),
+                        *place,
+                        "--seed",
+                        str(settings.seed + trial.round),
+                    ]
+                    result, is_interrupted = _run(own)
+                if result is not None:
+                    if node is not None:
+                        result["environment"]["broker"]["private_node"] = True
+                    _save(result, settings.output)
+                    done.append((keep(trial, result, failures(result)), result))
+                    if not settings.quiet:
+                        console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
+                if is_interrupted:
+                    break
+    except KeyboardInterrupt:  # between two trials: what was measured until then is the result
+        is_interrupted = True
     if not done:
         raise KeyboardInterrupt
     order = list(cells)

@@ -23,6 +23,10 @@ _OURS = {"published": "sent", "confirmed": "confirmed", "delivered": "received"}
 """What this program counts of the same, by the names of the tally."""
 
 
+Seen = tuple[float, Reading, dict[str, int]]
+"""When it was read, what the broker said, and what this program had counted by then."""
+
+
 async def watch_broker(runs: Sequence[Run], management: Management) -> None:
     """Watches from the beginning of the measured window to its end, and enters what it saw into the first run's record.
 
@@ -30,23 +34,24 @@ async def watch_broker(runs: Sequence[Run], management: Management) -> None:
     """
     record = runs[0].record
     await runs[0].measuring.wait()
-    seen: list[tuple[float, Reading, dict[str, int]]] = []
+    seen: list[Seen] = []  # the first and the latest: a run may last for days
+    peak, readings = 0, 0
     try:
         while True:
             own = {name: sum(getattr(run.record.tally, of) for run in runs) for name, of in _OURS.items()}
             reading = await anyio.to_thread.run_sync(management.read, abandon_on_cancel=True)
-            seen.append((monotonic(), reading, own))
-            record.management = _describe(management, seen)
+            seen = [*seen[:1], (monotonic(), reading, own)]
+            peak, readings = max(peak, reading.memory_bytes), readings + 1
+            record.management = _describe(management, seen, peak, readings)
             if record.phases[-1].name != "measure":
                 return
             await anyio.sleep(INTERVAL)
     except ManagementFailed as error:
-        record.management = {**_describe(management, seen), "error": str(error)}
+        record.management = {**_describe(management, seen, peak, readings), "error": str(error)}
 
 
-def _describe(management: Management, seen: Sequence[tuple[float, Reading, dict[str, int]]]) -> dict[str, Any]:
-    readings = [reading for _, reading, _ in seen]
-    if not readings:
+def _describe(management: Management, seen: Sequence[Seen], peak: int, readings: int) -> dict[str, Any]:
+    if not seen:
         return {"address": management.name, "readings": 0, "error": None}
     (began, first, own), (ended, last, own_last) = seen[0], seen[-1]
     cpu = None if first.cpu_seconds is None or last.cpu_seconds is None else last.cpu_seconds - first.cpu_seconds
@@ -54,11 +59,12 @@ def _describe(management: Management, seen: Sequence[tuple[float, Reading, dict[
     done = {name: own_last[name] - number for name, number in own.items()}
     return {
         "address": management.name,
-        "readings": len(readings),
+        "readings": readings,
         "seconds": round(ended - began, 3),
-        "memory_peak_bytes": max(reading.memory_bytes for reading in readings),
+        "memory_peak_bytes": peak,
         "cpu_seconds": None if cpu is None else round(cpu, 3),
-        "messages": [reading.messages for reading in readings],
+        "messages_before": first.messages,
+        "messages_after": last.messages,
         "counted": counted,
         "counted_here": done,
         "note": _find_note(counted, done),

@@ -74,13 +74,16 @@ class Management:
     def read(self) -> Reading:
         """Asks all that a run wants to know. ManagementFailed if it doesn't answer, or refuses the user."""
         nodes, overview = self._ask("/api/nodes"), self._ask("/api/overview")
-        queued, stats = overview.get("queue_totals") or {}, overview.get("message_stats") or {}
-        return Reading(
-            memory_bytes=sum(int(node.get("mem_used") or 0) for node in nodes),
-            cpu_seconds=self._read_runtime(len(nodes)),
-            messages=queued.get("messages"),
-            counters={ours: int(stats.get(theirs) or 0) for ours, theirs in _COUNTERS.items()},
-        )
+        try:
+            queued, stats = overview.get("queue_totals") or {}, overview.get("message_stats") or {}
+            return Reading(
+                memory_bytes=sum(int(node.get("mem_used") or 0) for node in nodes),
+                cpu_seconds=self._read_runtime(len(nodes)),
+                messages=queued.get("messages"),
+                counters={ours: int(stats.get(theirs) or 0) for ours, theirs in _COUNTERS.items()},
+            )
+        except (AttributeError, TypeError, ValueError):
+            raise ManagementFailed(f"{self.name} answers something else: is this RabbitMQ's management API?") from None
 
     def names(self, kind: str, vhost: str) -> list[tuple[str, int]]:
         """The names of a virtual host's ``queues`` or ``exchanges``, and how many consumers each has."""

@@ -57,6 +57,13 @@ def test_a_reading_adds_up_the_nodes(api: str) -> None:
     assert Answers.asked[0][1] == "Basic bWU6b3BlbiBzZXNhbWU="
 
 
+@pytest.mark.parametrize("nodes", ['{"error": "x"}', "3", '["node"]', '[{"mem_used": "much"}]'])
+def test_json_that_is_something_else(api: str, nodes: str) -> None:
+    Answers.answers = {"/api/nodes": (200, nodes), "/api/overview": (200, "{}")}
+    with pytest.raises(ManagementFailed, match="answers something else"):
+        Management(api).read()
+
+
 def test_names_of_a_virtual_host(api: str) -> None:
     Answers.answers = {"/api/queues/%2F?columns=name,consumers": (200, json.dumps([{"name": "q", "consumers": 2}]))}
     assert Management(api).names("queues", "/") == [("q", 2)]
