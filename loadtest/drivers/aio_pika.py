@@ -20,7 +20,7 @@ import aio_pika.exceptions
 import anyio
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 
-from loadtest.drivers.aiormq import ConnectionLost, own_cancellation
+from loadtest.drivers.aiormq import own_cancellation
 from loadtest.drivers.base import (
     Answer,
     Consumer,
@@ -33,6 +33,7 @@ from loadtest.drivers.base import (
     Settled,
 )
 from loadtest.drivers.tls import read_target
+from loadtest.drivers.window import ConnectionLost, Windowed
 
 CLOSE_BOUND = 5.0
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
@@ -132,7 +133,7 @@ class _Connection:
         await _until_closed(channel)
 
 
-class _Producer:
+class _Producer(Windowed):
     def __init__(
         self,
         channel: AbstractChannel,
@@ -141,6 +142,7 @@ class _Producer:
         options: ProducerOptions,
         settled: Settled,
     ) -> None:
+        super().__init__(options.window, settled)
         self._channel = channel
         self._exchange = exchange
         self._queue = queue
@@ -149,13 +151,13 @@ class _Producer:
         self._priority = options.priority
         self._mandatory = options.mandatory
         self._settles_as = Outcome.CONFIRMED if options.confirms else Outcome.SENT
-        self._settled = settled
-        self._window = asyncio.Semaphore(options.window)
-        self.in_flight: set[asyncio.Task[None]] = set()
 
-    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
+    def check_open(self) -> None:
         if self._channel.is_closed:
             raise ConnectionLost("the channel is closed")
+
+    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
+        self.check_open()
         priority = None if self._priority is None else self._priority()
         message = aio_pika.Message(body, delivery_mode=self._mode, headers=self._headers, priority=priority)
         try:
@@ -169,29 +171,6 @@ class _Producer:
         except Exception:  # it doesn't tell whether the message had left
             return Outcome.UNKNOWN
         return self._settles_as
-
-    async def submit(self, body: bytes, token: object, key: str | None = None) -> None:
-        await self._window.acquire()
-        if self._channel.is_closed:
-            self._window.release()
-            raise ConnectionLost("the channel is closed")
-        task = asyncio.create_task(self._settle(body, token, key))
-        self.in_flight.add(task)
-        task.add_done_callback(self.in_flight.discard)
-
-    async def flush(self) -> None:
-        while self.in_flight:
-            await asyncio.wait(self.in_flight)
-
-    async def _settle(self, body: bytes, token: object, key: str | None) -> None:
-        outcome = Outcome.UNKNOWN
-        try:
-            outcome = await self.publish(body, key)
-        except ConnectionLost:
-            pass
-        finally:
-            self._window.release()
-            self._settled(token, outcome)
 
 
 class _Consumer:

@@ -31,14 +31,11 @@ from loadtest.drivers.base import (
     Settled,
 )
 from loadtest.drivers.tls import read_target
+from loadtest.drivers.window import ConnectionLost, Windowed
 
 CLOSE_BOUND = 5.0
 
 T = TypeVar("T")
-
-
-class ConnectionLost(ConnectionError):
-    """aiormq's connection or channel ended without an exception of its own."""
 
 
 class AiormqDriver:
@@ -141,21 +138,22 @@ class _Connection:
         await own_cancellation(channel.closing)
 
 
-class _Producer:
+class _Producer(Windowed):
     def __init__(self, channel: Channel, queue: str, options: ProducerOptions, settled: Settled) -> None:
+        super().__init__(options.window, settled)
         self._channel = channel
         self._queue = queue
         self._exchange = options.exchange
         self._make_properties = _maker(options)
         self._mandatory = options.mandatory
         self._confirms = options.confirms
-        self._settled = settled
-        self._window = asyncio.Semaphore(options.window)
-        self.in_flight: set[asyncio.Task[None]] = set()
 
-    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
+    def check_open(self) -> None:
         if self._channel.is_closed:
             raise ConnectionLost("the channel is closed")
+
+    async def publish(self, body: bytes, key: str | None = None) -> Outcome:
+        self.check_open()
         try:
             confirmation = await own_cancellation(
                 self._channel.basic_publish(
@@ -176,29 +174,6 @@ class _Producer:
         if not self._confirms:
             return Outcome.SENT
         return Outcome.RETURNED if isinstance(confirmation, DeliveredMessage) else Outcome.CONFIRMED
-
-    async def submit(self, body: bytes, token: object, key: str | None = None) -> None:
-        await self._window.acquire()
-        if self._channel.is_closed:
-            self._window.release()
-            raise ConnectionLost("the channel is closed")
-        task = asyncio.create_task(self._settle(body, token, key))
-        self.in_flight.add(task)
-        task.add_done_callback(self.in_flight.discard)
-
-    async def flush(self) -> None:
-        while self.in_flight:
-            await asyncio.wait(self.in_flight)
-
-    async def _settle(self, body: bytes, token: object, key: str | None) -> None:
-        outcome = Outcome.UNKNOWN
-        try:
-            outcome = await self.publish(body, key)
-        except ConnectionLost:
-            pass
-        finally:
-            self._window.release()
-            self._settled(token, outcome)
 
 
 def _maker(options: ProducerOptions) -> Callable[[], aiormq.spec.Basic.Properties]:
