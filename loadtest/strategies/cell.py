@@ -60,13 +60,11 @@ def perform(cell: Cell, tell: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _perform_threads(threads: Threads, course: Course) -> dict[str, Any]:
-    try:
-        threads.start()
-    except RuntimeError as error:
-        course.give_up("threads", f"{error} after {threading.active_count():,} threads", threading.active_count())
-    else:
-        for pause in course.run(threads, threads.begin, threading.active_count):
-            sleep(pause)
+    threads.start()
+    for pause in course.run(threads, threads.begin, threading.active_count):
+        if threads.refusal is not None:
+            course.give_up("threads", threads.refusal, threading.active_count())
+        sleep(pause)
     return course.result(threads)
 
 

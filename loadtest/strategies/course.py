@@ -6,9 +6,13 @@ It is a generator of pauses, so that the event loop's clients and the threads' a
 from __future__ import annotations
 
 import gc
+import resource
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, monotonic_ns
 from typing import Any, Protocol
+
+import psutil
 
 from loadtest.execution.conductor import COLLECT_AFTER
 from loadtest.machine.resources import Meter, Usage
@@ -22,6 +26,8 @@ SAMPLE = 0.25
 STOP_BOUND = 10.0
 DRAIN_BOUND = 10.0
 """Seconds that publishes in flight, and then what is queued, may take after the measured time."""
+MOST_DESCRIPTORS = 0.95
+"""The share of the descriptors allowed that may be open: without any, not even what was found can be told."""
 FAILED_AT = 1000
 """Failed publishes, at least, before a cell is given up for their share while it runs."""
 
@@ -56,6 +62,7 @@ class Course:
         self._rss = 0
         self._threads = 0
         self._drain_seconds = 0.0
+        self._began = monotonic()
         meter.sample()
         self._broker_rss_before, meter.broker_rss_peak = meter.broker_rss_peak, None
 
@@ -75,14 +82,16 @@ class Course:
         yield from self._finish(crowd)
 
     def _connect(self, crowd: Crowd) -> Iterator[float]:
-        clients, began = self._cell.clients, monotonic()
+        clients, began = self._cell.clients, self._began
         while crowd.arrived + crowd.failed < clients and monotonic() - began < CONNECT_BOUND and self._is_within():
+            self._judge_descriptors(crowd)
             yield LOOK
         self._connected, self._connect_seconds = crowd.arrived, monotonic() - began
         if self.gave_up is None and self._connected < clients * LEAST_CONNECTED:
             self.give_up(
                 "connect",
-                f"{self._connected:,} of {clients:,} clients were connected after {self._connect_seconds:.0f} s",
+                f"{self._connected:,} of {clients:,} clients were connected after {self._connect_seconds:.0f} s"
+                + _most_common_error(crowd),
                 self._connected,
             )
 
@@ -125,6 +134,12 @@ class Course:
             rss = self._meter.client_rss()
             self.give_up("memory", f"its process took {rss / 2**20:,.0f} MiB", rss)
         return self.gave_up is None
+
+    def _judge_descriptors(self, crowd: Crowd) -> None:
+        used, allowed = psutil.Process().num_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if used > allowed * MOST_DESCRIPTORS:
+            text = f"{used:,} of the {allowed:,} descriptors allowed were open with {crowd.arrived:,} clients connected"
+            self.give_up("descriptors", text, crowd.arrived)
 
     def _is_sending(self, crowd: Crowd) -> bool:
         failed = sum(book.failed for book in crowd.books)
@@ -210,3 +225,10 @@ class Course:
             "broker_rss_peak_bytes": self._meter.broker_rss_peak,
             "machine_busy_seconds": used("machine_busy"),
         }
+
+
+def _most_common_error(crowd: Crowd) -> str:
+    errors: Counter[str] = Counter()
+    for book in crowd.books:
+        errors.update(book.errors)
+    return "".join(f"; {count:,} times: {text}" for text, count in errors.most_common(1))

@@ -30,6 +30,8 @@ class Threads:
         self._arrived: deque[None] = deque()
         self._failed: deque[None] = deque()
         self._ended: deque[None] = deque()
+        self.refusal: str | None = None
+        """Why the system gives no more threads, if it doesn't."""
         self.books = [Book(window, bodies) for _ in range(cell.clients)]
 
     @property
@@ -48,10 +50,16 @@ class Threads:
         return self._cell.producers - len(self._ended) if self._begin.is_set() else 0
 
     def start(self) -> None:
-        """Starts all; RuntimeError if the system gives no more threads."""
-        for number in range(self._cell.clients):
-            target = self._produce if number < self._cell.producers else self._consume
-            threading.Thread(target=self._run, args=(target, number), daemon=True).start()
+        """Has all be started while the caller looks on: ten thousand take half a minute."""
+        threading.Thread(target=self._start_all, daemon=True).start()
+
+    def _start_all(self) -> None:
+        try:
+            for number in range(self._cell.clients):
+                target = self._produce if number < self._cell.producers else self._consume
+                threading.Thread(target=self._run, args=(target, number), daemon=True).start()
+        except RuntimeError as error:
+            self.refusal = f"{error} after {threading.active_count():,} threads"
 
     def begin(self) -> None:
         """Has them work."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from loadtest.strategies import tournament
+from loadtest.machine.resources import Meter
+from loadtest.strategies import course, tournament
+from loadtest.strategies.course import Course
 from loadtest.strategies.table import STRATEGIES
 from loadtest.strategies.tournament import Plan, Tournament, declare_queues, run_process
-from loadtest.strategies.work import Cell
+from loadtest.strategies.work import Cell, Window
 from loadtest.urls import with_vhost
 from rabbitry.testing import PrivateNode
 
@@ -130,6 +133,25 @@ def test_a_process_that_takes_too_much_memory_is_given_up(cell: Cell) -> None:
     result = run_process(replace(cell, memory_bound=1))
     assert result["gave_up"]["reason"] == "memory"
     assert result["gave_up"]["number"] > 1
+
+
+def test_clients_that_can_not_connect_say_why(node: PrivateNode, cell: Cell) -> None:
+    node.rabbitmqctl("add_vhost", "bare")
+    node.rabbitmqctl("set_permissions", "-p", "bare", "guest", ".*", ".*", ".*")
+    result = run_process(replace(cell, strategy="channel-per-client", url=with_vhost(node.url, "bare")))
+    assert result["gave_up"]["reason"] == "connect"
+    assert "2 of 4 clients were connected after" in result["gave_up"]["text"]
+    assert "; 2 times: NotFound: channel closed (404): NOT_FOUND - no queue" in result["gave_up"]["text"]
+
+
+def test_descriptors_that_run_out_are_a_reason_with_its_number(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = SimpleNamespace(arrived=3, failed=0, working=0, books=[])
+    found = Course(cell, Window(), Meter(None))
+    monkeypatch.setattr(course.resource, "getrlimit", lambda which: (4, 4))
+    assert list(found.run(crowd, lambda: None, lambda: 1)) == [course.LOOK]
+    assert found.gave_up is not None
+    assert (found.gave_up["reason"], found.gave_up["number"]) == ("descriptors", 3)
+    assert "of the 4 descriptors allowed were open with 3 clients connected" in found.gave_up["text"]
 
 
 @pytest.mark.parametrize("name", ["connection-per-client", "channel-per-client", "threads-pika", "aio-pika-pool"])
