@@ -98,7 +98,7 @@ def compare(options: Namespace, program: Path | None, skipped: list[str]) -> int
     """The comparison of libraries."""
     started, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    names = _available_libraries(options.library or [], options.backend or [], program is not None, skipped)
+    names = available_libraries(options.library or [], options.backend or [], program is not None, skipped)
     blocks = comparison.choose(options.only or [], names, options.sizes, options.scale) if names else []
     trials: list[Trial] = []
     found_environment: dict[str, str] = {}
@@ -244,7 +244,7 @@ def _runnable(group: Group, has_reference: bool, skipped: list[str]) -> Group:
     return replace(group, references=tuple(kept))
 
 
-def _available_libraries(
+def available_libraries(
     wanted: Sequence[str], backends: Sequence[str], has_reference: bool, skipped: list[str]
 ) -> list[str]:
     """The names of those that are wanted and can be run here."""

@@ -59,8 +59,18 @@ def _answer(files: Sequence[File]) -> Iterator[str]:
         outcome, why = outcome_of(file.result)
         if outcome != "ok":
             lines.append(f"- {outcome}: {escape('; '.join(why))}")
-        lines += [f"- [all of it]({file.page.name})", "", f"`{said(scenario.get('command', ''))}`"]
+        lines += [f"- [all of it]({file.page.name})", "", f"`{_repeat(scenario.get('command', ''), file)}`"]
         yield "\n".join(lines)
+
+
+def _repeat(command: str, file: File) -> str:
+    """The command that made a file, with its output where the file is now."""
+    name = file.path.parent.name
+    return re.sub(r"(--output[ =])(\S+)", lambda found: f"{found[1]}{_place(found[2], name, file)}", said(command))
+
+
+def _place(output: str, folder: str, file: File) -> str:
+    return f"{folder}/{file.path.name}" if output.endswith(".json") else folder
 
 
 def _bold_as_markdown(markup: str) -> str:
@@ -80,9 +90,17 @@ def _strategies(files: Sequence[File]) -> Iterator[str]:
     for file in files:
         yield "## Ways to serve them"
         yield show_picture(strategies_picture_path(file), STRATEGIES_ALTERNATIVE)
-        yield "\n".join(f"- {escape(said(finding))}" for finding in file.result["findings"])
+        yield "\n".join(f"- {escape(said(finding))}" for finding in _findings_of_most(file))
         yield f"[Each way, with every figure]({file.page.name})"
         yield f"`{_strategies_command(file)}`"
+
+
+def _findings_of_most(file: File) -> Iterator[str]:
+    """What was found with the most clients, and at which number a way could not go on."""
+    *fewer, _ = sorted(file.result["plan"]["clients"])
+    for finding in file.result["findings"]:
+        if not any(finding.startswith(f"{clients:,} clients: ") for clients in fewer):
+            yield finding
 
 
 def _strategies_command(file: File) -> str:
@@ -101,7 +119,7 @@ def _comparisons(files: Sequence[File]) -> Iterator[str]:
             yield show_picture(picture_path(file.path, name), ALTERNATIVES[name])
         yield "\n".join(f"- {escape(finding)}" for finding in findings(file.result))
         yield f"[How each was used, and every figure]({file.page.name})"
-        yield f"`{file.result['command']}`"
+        yield f"`{_repeat(file.result['command'], file)}`"
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
@@ -169,10 +187,10 @@ def _others(folder: Folder) -> Iterator[str]:
         held = sum(check["holds"] is True for check in checks)
         lines.append(
             f"- [{held} of {len(checks)} bounds kept]({file.page.name}), {file.result['started_at']}: "
-            f"`{file.result['command']}`"
+            f"`{_repeat(file.result['command'], file)}`"
         )
     for file in folder.runs:
-        command = said(file.result["scenario"].get("command", ""))
+        command = _repeat(file.result["scenario"].get("command", ""), file)
         lines.append(f"- [{escape(headline_of(file.result))}]({file.page.name}): `{command}`")
     named = {page.path for name in _PROGRAMS for page in folder.pages_named(name)}
     lines += [f"- [{escape(page.title)}]({page.path.name})" for page in folder.pages if page.path not in named]

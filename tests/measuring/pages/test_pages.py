@@ -106,14 +106,17 @@ def test_each_kind_has_its_section_page_and_command(
     assert main([str(tmp_path)]) == 0, capsys.readouterr().err
     text = (tmp_path / "README.md").read_text()
     for part in (
-        *("## A connection for each of them", "**9,000 messages/s**", "`python -m loadtest --clients 10000`"),
+        *("## A connection for each of them", "**9,000 messages/s**"),
+        f"`python -m loadtest --clients 10000 --output {tmp_path.name}`",
         *("## Ways to serve them", "way a", "--clients 10,100", "--seed 1"),
-        *("## rabbitry beside other clients", "`python -m tests.measuring.bench --output results/libraries.json`"),
+        *("## rabbitry beside other clients", f"bench --output {tmp_path.name}/libraries.json`"),
+        *("100 clients: 1 of 2 strategies got through", "With 100 clients way b was given up"),
         *("## When something breaks", "2 operations under 2 faults", "`nox -s faults`"),
         *("580,052 confirmed", "0 of the confirmed lost", "--seed 2 --backend trio"),
         *("0 of 1 bounds kept", "`bench x`", "python -m loadtest --rate 100", "[Something else](notes.md)"),
     ):
         assert part in text, part
+    assert "\n- 10 clients: " not in text, "what fewer clients did stands on the page"
     order = [text.index(part) for part in ("A connection for each", "Ways to serve", "beside other", "breaks", "also")]
     assert order == sorted(order)
     links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
@@ -125,30 +128,32 @@ def test_each_kind_has_its_section_page_and_command(
             assert (tmp_path / link).exists(), link
 
 
-def test_pages_are_made_anew_and_nothing_else_is_touched(tmp_path: Path, run_result: dict[str, Any]) -> None:
-    put(tmp_path, answer=run_result, libraries=comparison(), faults=FAULTS)
+def test_pages_are_made_anew_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    put(tmp_path, libraries=comparison(), faults=FAULTS)
     assert main([str(tmp_path)]) == 0
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "libraries.md").write_text("stale")
-    (tmp_path / "answer.svg").unlink()
+    (tmp_path / "libraries-cpu.svg").unlink()
     assert main([str(tmp_path)]) == 0
     again = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert again == first
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["{", "[]", "{}", '{"checks": [1], "summaries": []}', '{"schema": 1}', '{"kind": "rabbitry-bench-libraries"}'],
+BROKEN = (
+    *("{", "[]", "{}", '{"schema": 1}', '{"checks": [1], "summaries": []}'),
+    *('{"kind": "rabbitry-bench-libraries"}', '{"kind": "rabbitry-loadtest-strategies"}'),
 )
-def test_a_broken_file_is_told_and_the_rest_is_made(
-    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put(tmp_path, libraries=comparison())
-    (tmp_path / "broken.json").write_text(text)
+
+
+def test_broken_files_are_told_and_the_rest_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, notes="# Something else\n")
+    for number, text in enumerate(BROKEN):
+        (tmp_path / f"broken{number}.json").write_text(text)
     assert main([str(tmp_path)]) == 1
-    assert "broken.json" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert all(f"broken{number}.json" in told for number in range(len(BROKEN)))
     index = (tmp_path / "README.md").read_text()
-    assert "beside other clients" in index and "broken" not in index
+    assert "Something else" in index and "broken" not in index
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
@@ -201,5 +206,5 @@ def run_result(result: dict[str, Any]) -> dict[str, Any]:
         "verdict": {"status": "machine-bound", "evidence": ["machine: all cores were busy"]},
     }
     result["environment"]["cores"] = 2
-    result["scenario"]["command"] = "python -m loadtest --clients 10000"
+    result["scenario"]["command"] = "python -m loadtest --clients 10000 --output /somewhere/else"
     return result
