@@ -174,14 +174,17 @@ def loadtest(session: nox.Session) -> None:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Make a page of results, e.g. `-- results/*.json --output pages`: several lie over each other in one page."""
+    """Make results/'s pages, pictures and index anew; or one page of what follows --, e.g. `-- results/*.json`."""
     install(session, "report")
-    session.run("python", "-m", "loadtest", "report", *session.posargs)
+    if session.posargs:
+        session.run("python", "-m", "loadtest", "report", *session.posargs)
+    else:
+        session.run("python", "-m", "tests.measuring.pages")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure rabbitry beside other clients on one private RabbitMQ."""
+    """Measure rabbitry beside other clients on one private RabbitMQ: under half an hour; `-- --quick` tries it."""
     install(session, "report", "bench")
     if "RABBITMQ_URL" not in os.environ:
         ensure_rabbitmq(session)

@@ -1,8 +1,8 @@
 """The colours and the looks of all charts.
 
 Colours are told apart by people who see fewer of them (they are Okabe and Ito's), and none stands alone: lines have
-dashes or shapes besides. In a page each is a variable of its style sheet, which knows a dark and a light form; in a
-picture it is the light form itself.
+dashes or shapes besides. In a page each is a variable of its style sheet, which knows a dark and a light form; a
+picture has one of these forms itself, and there may be two of it.
 """
 
 from __future__ import annotations
@@ -110,8 +110,13 @@ LOOKS: dict[str, Any] = {
 
 def in_light(specification: dict[str, Any]) -> dict[str, Any]:
     """The specification with the light colours themselves: for pictures, which have no style sheet."""
+    return in_colours(specification, LIGHT)
+
+
+def in_colours(specification: dict[str, Any], colours: dict[str, str]) -> dict[str, Any]:
+    """The specification with these colours themselves, `LIGHT` or `DARK`."""
     text = json.dumps(specification)
-    for name, colour in LIGHT.items():
+    for name, colour in colours.items():
         text = text.replace(f"var(--{name})", colour)
     found: dict[str, Any] = json.loads(text)
     return found

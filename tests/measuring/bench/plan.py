@@ -220,10 +220,6 @@ class Threshold:
     def holds(self, value: float) -> bool:
         return value >= self.bound if self.at_least is not None else value <= self.bound
 
-    def margin(self, value: float) -> float:
-        """How many times better than the bound; 1 just meets it."""
-        return value / self.bound if self.at_least is not None else self.bound / value
-
 
 THRESHOLDS = (
     Threshold("publish", "rate", of=C_CLIENT, at_least=0.95),

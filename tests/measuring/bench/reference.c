@@ -1,6 +1,8 @@
 /* The C client beside which rabbitry is measured: librabbitmq, used the plain way, one job per process.
  *
- *     reference publish|consume|one|window|rpc_one HOST PORT COUNT      (or: reference version)
+ *     reference publish|consume|one|window|rpc_one|connections HOST PORT COUNT [SIZE [AHEAD]]     (or: reference version)
+ *
+ * SIZE is the bodies', AHEAD the messages without a confirm of `window`, and the prefetch of `consume`.
  *
  * What must stay true: ours.py does the same work (same queue, body and properties, same beginning and end of the clocks),
  * and every answer of the broker is checked, so that no figure is printed for work that failed. Prints one line of JSON. */
@@ -17,8 +19,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { CHANNEL = 1, BODY_SIZE = 128, PREFETCH = 500, WINDOW = 1000, WARM_UP = 100 };
+enum { CHANNEL = 1, BODY_SIZE = 128, PREFETCH = 500, WINDOW = 1000, WARM_UP = 100 }; /* unless told otherwise */
+
+#define USAGE "publish|consume|one|window|rpc_one|connections HOST PORT COUNT [SIZE [AHEAD]]"
 
 static _Thread_local amqp_connection_state_t connection;
 static amqp_bytes_t queue, body, reply_to;
@@ -83,6 +88,24 @@ static void renew_queue(void) {
     check("queue.declare");
 }
 
+static long resident_bytes(void) {
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file || fscanf(file, "%*d %ld", &pages) != 1) fail("memory", "not told here");
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* They stay open until the process ends. */
+static void open_connections(const char *host, int port, int count) {
+    long before = resident_bytes();
+    start_clocks();
+    for (int i = 0; i < count; i++) open_channel(host, port);
+    double wall = seconds(CLOCK_MONOTONIC) - started, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - started_cpu;
+    printf("{\"connections\": %d, \"connect_seconds\": %.6f, \"connect_cpu_seconds\": %.6f", count, wall, cpu);
+    printf(", \"bytes_per_connection\": %.1f}\n", (double)(resident_bytes() - before) / count);
+}
+
 static void close_connection(void) {
     amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
     amqp_destroy_connection(connection);
@@ -118,8 +141,8 @@ static amqp_envelope_t next_delivery(void) {
     return envelope;
 }
 
-static void consume_all(int count) {
-    amqp_basic_qos(connection, CHANNEL, 0, PREFETCH, 0);
+static void consume_all(int count, int prefetch) {
+    amqp_basic_qos(connection, CHANNEL, 0, prefetch, 0);
     check("qos");
     start_clocks();
     start_consumer(queue, 0);
@@ -151,10 +174,10 @@ static void publish_one_at_a_time(int count, double *latencies) {
     }
 }
 
-static void publish_with_window(int count) {
+static void publish_with_window(int count, int window) {
     int sent = 0, confirmed = 0;
     while (confirmed < count) {
-        while (sent < count && sent - confirmed < WINDOW) {
+        while (sent < count && sent - confirmed < window) {
             publish();
             sent++;
         }
@@ -242,20 +265,25 @@ static void select_confirms(void) {
 }
 
 int main(int argc, char **argv) {
-    static char octets[BODY_SIZE];
     if (argc == 2 && !strcmp(argv[1], "version")) {
         puts(amqp_version());
         return 0;
     }
-    if (argc != 5) fail("usage", "publish|consume|one|window|rpc_one HOST PORT COUNT");
+    if (argc < 5 || argc > 7) fail("usage", USAGE);
     const char *job = argv[1], *host = argv[2];
     int port = atoi(argv[3]), count = atoi(argv[4]);
-    if (count < 1) fail("usage", "COUNT must be positive");
+    int size = argc > 5 ? atoi(argv[5]) : BODY_SIZE, ahead = argc > 6 ? atoi(argv[6]) : 0;
+    if (count < 1 || size < 1 || ahead < 0) fail("usage", "COUNT, SIZE and AHEAD must be positive");
+    if (!strcmp(job, "connections")) {
+        open_connections(host, port, count);
+        return 0;
+    }
     queue = amqp_cstring_bytes("rabbitry.bench");
     reply_to = amqp_cstring_bytes("amq.rabbitmq.reply-to");
-    memset(octets, 'x', sizeof octets);
-    body.bytes = octets;
-    body.len = sizeof octets;
+    body.bytes = malloc(size);
+    body.len = size;
+    if (!body.bytes) fail("body", "no memory");
+    memset(body.bytes, 'x', size);
     properties._flags = AMQP_BASIC_DELIVERY_MODE_FLAG;
     properties.delivery_mode = 1;
 
@@ -267,12 +295,12 @@ int main(int argc, char **argv) {
         print_figures(count);
     } else if (!strcmp(job, "consume")) {
         publish_all(count);
-        consume_all(count);
+        consume_all(count, ahead ? ahead : PREFETCH);
         print_figures(count);
     } else if (!strcmp(job, "window")) {
         select_confirms();
         start_clocks();
-        publish_with_window(count);
+        publish_with_window(count, ahead ? ahead : WINDOW);
         print_figures(count);
     } else if (!strcmp(job, "one")) {
         select_confirms();
@@ -294,7 +322,7 @@ int main(int argc, char **argv) {
         print_percentiles(count, latencies);
         pthread_join(thread, NULL);
     } else {
-        fail("usage", "publish|consume|one|window|rpc_one HOST PORT COUNT");
+        fail("usage", USAGE);
     }
     puts("}");
     amqp_queue_delete(connection, CHANNEL, queue, 0, 0);

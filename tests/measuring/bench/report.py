@@ -1,4 +1,4 @@
-"""The benchmark's results as text for the terminal, as JSON, as Markdown and as a small picture. It decides nothing."""
+"""What was held to bounds, as text for the terminal, as JSON and as Markdown. It decides nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-
-from loadtest.output.charts.lines import NUMBERS, chart_of
-from loadtest.output.charts.over_time import Panel
-from loadtest.output.charts.palette import ALARM, LINES, SOFT
-from loadtest.output.charts.panels import for_picture
-from loadtest.output.charts.rendering import to_svg
-from tests.measuring.bench.plan import FIGURES, TITLES
+from tests.measuring.bench.plan import FIGURES, TITLES, Run, Threshold
 from tests.measuring.bench.runner import Outcome
 from tests.measuring.bench.statistic import Estimate
 from tests.measuring.bench.verdict import Check, Summary
@@ -113,16 +106,16 @@ def _figure(estimate: Estimate | None, unit: str) -> str:
 def text(report: Report) -> str:
     """Two tables in columns, and what went wrong."""
     parts = [
-        _columns(CHECK_HEADINGS, [check_row(check) for check in report.checks]) if report.checks else "",
-        _columns(SUMMARY_HEADINGS, [summary_row(summary) for summary in report.summaries]),
+        columns(CHECK_HEADINGS, [check_row(check) for check in report.checks]) if report.checks else "",
+        columns(SUMMARY_HEADINGS, [summary_row(summary) for summary in report.summaries]),
         *_remarks(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def markdown(report: Report, picture: str) -> str:
+def markdown(report: Report) -> str:
     lines = [
-        "# Benchmark",
+        "# Held to bounds",
         "",
         f"`{report.command}`, {report.started_at}, {report.seconds / 60:.0f} minutes.",
         "",
@@ -133,9 +126,7 @@ def markdown(report: Report, picture: str) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in report.environment.items()) + ".",
         "",
-        f"![How far each figure is from its bound]({picture})",
-        "",
-        *_markdown_table(CHECK_HEADINGS, [check_row(check) for check in report.checks]),
+        *markdown_table(CHECK_HEADINGS, [check_row(check) for check in report.checks]),
         "",
         "## All runs, medians",
         "",
@@ -144,7 +135,7 @@ def markdown(report: Report, picture: str) -> str:
         "In RPC, messages are calls that echo 128 bytes, each in the client's default encoding, and CPU is of caller "
         "and server together: two processes, or in C two threads.",
         "",
-        *_markdown_table(SUMMARY_HEADINGS, [summary_row(summary) for summary in report.summaries]),
+        *markdown_table(SUMMARY_HEADINGS, [summary_row(summary) for summary in report.summaries]),
     ]
     for remark in _remarks(report):
         lines += ["", remark]
@@ -166,63 +157,58 @@ def as_json(report: Report) -> str:
         ],
         "summaries": [asdict(summary) for summary in report.summaries],
         "runs": [
-            asdict(outcome.run) | {"round": outcome.round, "steal": round(outcome.steal, 4), "figures": outcome.figures}
+            asdict(outcome.run)
+            | {"round": outcome.round, "steal": round(outcome.steal, 4), "figures": outcome.figures}
+            | {"failure": outcome.failure}
             for outcome in report.outcomes
         ],
     }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-def picture(checks: Sequence[Check]) -> str:
-    """An SVG: each check's margin over its bound, with its interval, logarithmic. Right of the line it is met."""
-    shown = [check for check in checks if check.value is not None]
-    rows = []
-    for check in shown:
-        low, middle, high = _margins(check)
-        reference = f", × {check.threshold.of}" if check.threshold.of else ""
-        title = f"{check_title(check)}, {check.backend}{reference}".replace("`", "")
-        kept = "kept" if check.holds else "not kept"
-        rows.append(
-            {"check": title, "low": low, "high": high, "middle": middle, "bound": kept, "told": f"{middle:.2f} ×"}
-        )
-    scale = alt.Scale(type="log", nice=False, padding=12)
-    y = alt.Y("check:N", title=None, sort=None, axis=alt.Axis(labelLimit=600))
-    colour = alt.Color("bound:N", scale=alt.Scale(domain=["kept", "not kept"], range=[LINES[2], ALARM]))
-    base = chart_of(rows).encode(y=y)
-    chart = alt.layer(
-        chart_of([{"bound": 1}]).mark_rule(color=SOFT).encode(x=alt.X("bound:Q", scale=scale)),
-        base.mark_rule(strokeWidth=2).encode(
-            x=alt.X("low:Q", scale=scale, title="margin over the bound (×)", axis=alt.Axis(format=NUMBERS)),
-            x2="high:Q",
-            color=colour,
-        ),
-        base.mark_point(filled=True, size=60, opacity=1).encode(
-            x="middle:Q",
-            color=colour,
-            shape=alt.Shape("bound:N", scale=alt.Scale(domain=["kept", "not kept"], range=["circle", "cross"])),
-        ),
-        base.mark_text(align="left", dx=8, color=SOFT).encode(x="high:Q", text="told:N"),
-    )
-    sentence = "The median of the rounds with its interval; right of the line at 1 the bound is kept."
-    panel = Panel("checks", "How far each figure is from its bound", sentence, chart, max(1, len(shown)) * 22)
-    return to_svg(for_picture("Benchmark", [panel]))
-
-
 def write(report: Report, path: Path) -> list[Path]:
-    """The JSON at `path`, and the Markdown and the picture beside it."""
-    drawing = path.with_suffix(".svg")
+    """The JSON at `path`, and the Markdown beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_json(report))
-    drawing.write_text(picture(report.checks))
-    path.with_suffix(".md").write_text(markdown(report, drawing.name))
-    return [path, path.with_suffix(".md"), drawing]
+    path.write_text(as_json(report), encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
+    return [path, path.with_suffix(".md")]
 
 
-def _margins(check: Check) -> tuple[float, float, float]:
-    value, margin = check.value, check.threshold.margin
-    assert value is not None
-    low, high = sorted((margin(value.low), margin(value.high)))
-    return low, margin(value.median), high
+def from_json(text: str) -> Report:
+    """What `as_json` wrote. ValueError, KeyError or TypeError if it did not."""
+    found = json.loads(text)
+
+    def estimate(value: dict[str, Any] | None) -> Estimate | None:
+        return None if value is None else Estimate(**value)
+
+    names = Run.__dataclass_fields__
+    return Report(
+        **{name: found[name] for name in ("command", "started_at", "seconds", "environment", "skipped")},
+        outcomes=[
+            Outcome(
+                Run(**{name: run[name] for name in names}),
+                **{name: run[name] for name in ("round", "figures", "failure", "steal")},
+            )
+            for run in found["runs"]
+        ],
+        checks=[
+            Check(
+                Threshold(**check["threshold"]),
+                check["backend"],
+                *(estimate(check[name]) for name in ("value", "ours", "theirs")),
+            )
+            for check in found["checks"]
+        ],
+        summaries=[
+            Summary(
+                Run(**summary["run"]),
+                {name: Estimate(**figure) for name, figure in summary["figures"].items()},
+                tuple(summary["least_and_most"]) if summary["least_and_most"] else None,
+                summary["unsteadiness"],
+            )
+            for summary in found["summaries"]
+        ],
+    )
 
 
 def _remarks(report: Report) -> list[str]:
@@ -234,12 +220,14 @@ def _remarks(report: Report) -> list[str]:
     return remarks
 
 
-def _columns(headings: list[str], rows: list[list[str]]) -> str:
+def columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal."""
     table = [headings, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(headings))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _markdown_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows)]

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,6 +47,15 @@ class Outcome:
     steal: float = 0.0
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What came of a process: as in an Outcome."""
+
+    figures: Figures | None
+    failure: str = ""
+    steal: float = 0.0
+
+
 def compile_reference(directory: Path) -> Path:
     """The C client, compiled into `directory`."""
     compiler = shutil.which("cc") or shutil.which("gcc")
@@ -71,13 +81,39 @@ class Runner:
         self._root = root
 
     def run(self, run: Run, round: int) -> Outcome:
-        self._settle()
         is_storm = run.job in ("connections", "clients", "opening")
         timeout = TIMEOUT_CONNECTIONS if is_storm else TIMEOUT
+        if run.client == C_CLIENT:
+            measured = self.measure_reference(run.job, run.count, timeout=timeout)
+        elif run.client == OURS:
+            words = [run.job, self._url, str(run.count), "--backend", run.backend]
+            measured = self.measure_module("tests.measuring.bench.ours", words, timeout)
+        else:
+            words = [f"{run.client.replace('-', '_')}.{run.job}", self._url, str(run.count)]
+            measured = self.measure_module("tests.measuring.bench.peers", words, timeout)
+        return Outcome(run, round, measured.figures, measured.failure, measured.steal)
+
+    @property
+    def url(self) -> str:
+        """The broker's."""
+        return self._url
+
+    def measure_module(self, module: str, words: Sequence[str], timeout: float) -> Measured:
+        """Runs a Python module with these arguments, which prints its figures."""
+        return self._measure([sys.executable, "-m", module, *words], timeout)
+
+    def measure_reference(self, job: str, count: int, *more: int, timeout: float) -> Measured:
+        """Runs the C client's job; `more` are the arguments that it may have."""
+        address = urlsplit(self._url)
+        host, port = address.hostname or "127.0.0.1", address.port or 5672
+        return self._measure([str(self._reference), job, host, *map(str, (port, count, *more))], timeout)
+
+    def _measure(self, command: Sequence[str], timeout: float) -> Measured:
+        self._settle()
         before = _processor_ticks()
         try:
             done = subprocess.run(
-                self._command(run),
+                command,
                 cwd=self._root,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -85,33 +121,17 @@ class Runner:
                 timeout=timeout,
             )
         except subprocess.TimeoutExpired:
-            return Outcome(run, round, None, f"not done within {timeout:g} s")
+            return Measured(None, f"not done within {timeout:g} s")
         after = _processor_ticks()
         steal = (after[0] - before[0]) / max(1, after[1] - before[1])
         try:
             figures: Figures = json.loads(done.stdout)
         except ValueError:
             reason = done.stderr.strip().splitlines()[-1:] or ["no figures"]
-            return Outcome(run, round, None, f"status {done.returncode}: {reason[0]}", steal)
+            return Measured(None, f"status {done.returncode}: {reason[0]}", steal)
         # A client that failed after its figures, while closing, has not done its work either.
         failure = f"status {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""
-        return Outcome(run, round, None if failure else figures, failure, steal)
-
-    def _command(self, run: Run) -> list[str]:
-        if run.client == C_CLIENT:
-            address = urlsplit(self._url)
-            return [
-                str(self._reference),
-                run.job,
-                address.hostname or "127.0.0.1",
-                str(address.port or 5672),
-                str(run.count),
-            ]
-        python = [sys.executable, "-m"]
-        if run.client == OURS:
-            return [*python, "tests.measuring.bench.ours", run.job, self._url, str(run.count), "--backend", run.backend]
-        job = f"{run.client.replace('-', '_')}.{run.job}"
-        return [*python, "tests.measuring.bench.peers", job, self._url, str(run.count)]
+        return Measured(None if failure else figures, failure, steal)
 
     def _settle(self) -> None:
         """Waits until the broker has done with the run before."""
@@ -152,7 +172,7 @@ def environment(node: PrivateNode | None, reference: Path | None) -> dict[str, s
         found["librabbitmq"] = subprocess.run(
             [str(reference), "version"], capture_output=True, text=True
         ).stdout.strip()
-    for package in ("rabbitry", "anyio", "trio", "uvloop", "aio-pika", "aiormq", "pika"):
+    for package in ("rabbitry", "anyio", "trio", "uvloop", "aio-pika", "aiormq", "pika", "amqpstorm"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     with contextlib.suppress(OSError):

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -162,7 +161,8 @@ def test_the_report_in_all_its_forms(tmp_path: Path) -> None:
     found = json.loads(written[0].read_text())
     assert found["checks"][0]["holds"] is True and len(found["runs"]) == 8
     assert "| met |" in written[1].read_text()
-    ElementTree.parse(written[2])
+    assert [path.suffix for path in written] == [".json", ".md"]
+    assert report.markdown(report.from_json(written[0].read_text())) == written[1].read_text()
 
 
 def test_estimate() -> None:
@@ -180,7 +180,38 @@ def test_number(value: float, shown: str) -> None:
     assert math.isclose(float(shown.replace(",", "")), value, rel_tol=0.01, abs_tol=0)
 
 
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--scale", "0"], ["--only", "nothing"], ["--backend", "curio"]])
+@pytest.mark.parametrize(
+    ("words", "bounds", "rounds"),
+    [
+        ([], False, 7),
+        (["--only", "libraries publishing"], False, 7),
+        (["--only", "blocking one by one"], True, 10),
+        (["--only", "publish", "--rounds", "3"], True, 3),
+        (["--bounds"], True, 10),
+        (["--quick"], False, 2),
+    ],
+)
+def test_what_is_asked_for(words: list[str], bounds: bool, rounds: int) -> None:
+    options = parse(words)
+    assert (options.bounds, options.rounds) == (bounds, rounds)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--rounds", "0"],
+        ["--scale", "0"],
+        ["--minutes", "0"],
+        ["--only", "nothing"],
+        ["--backend", "curio"],
+        ["--library", "kombu"],
+        ["--size", "3B"],
+        ["--bounds", "--size", "128B"],
+        ["--bounds", "--only", "libraries"],
+        ["--only", "libraries", "--only", "publish"],
+        ["--only", "publish", "--library", "pika"],
+    ],
+)
 def test_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(words)
