@@ -7,8 +7,8 @@ pytest-asyncio or pytest-trio; the others serve sync tests, too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
-from importlib import import_module
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from rabbitry.testing.hosting import VirtualHosts
     from rabbitry.testing.names import PrivateNode, Proxy
 
-ASYNC_FIXTURES = ("embedded_broker", "broker_proxy")
+ASYNC_FIXTURES: list[Callable[..., AsyncIterator[object]]] = []
+
+
+def async_fixture(function: Callable[..., AsyncIterator[object]]) -> Any:
+    """A fixture that lives in the event loop of its test."""
+    ASYNC_FIXTURES.append(function)
+    return pytest.fixture(function)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def broker_compat() -> Version:
     return "3.10"
 
 
-@pytest.fixture
+@async_fixture
 async def embedded_broker(broker_compat: Version) -> AsyncIterator[Broker]:
     """An embedded broker in memory, in the event loop of this test: `embedded_broker.open_client()`, `.connect()`."""
     from rabbitry.broker import Broker
@@ -95,7 +101,7 @@ def broker_url(broker_kind: Literal["embedded", "rabbitmq"], request: pytest.Fix
     return url
 
 
-@pytest.fixture
+@async_fixture
 async def broker_proxy(broker_url: str) -> AsyncIterator[Proxy]:
     """A proxy before `broker_url` that fails on command: connect to `broker_proxy.url`, then `broker_proxy.cut()`."""
     from rabbitry.testing.hosting import hosted
@@ -106,28 +112,35 @@ async def broker_proxy(broker_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
-    """Hands the async fixtures to the plugin that runs the test: AnyIO's and pytest-trio take them as they are,
-    pytest-asyncio those that are marked as its own."""
-    function = fixturedef.func
-    if fixturedef.argname not in ASYNC_FIXTURES or function.__module__ != __name__:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hands the async fixtures to pytest-asyncio where it runs the test: it takes those alone that are marked as its
+    own, where AnyIO's plugin and pytest-trio take them as they are."""
+    mark = item.get_closest_marker("asyncio")
+    pytest_asyncio = sys.modules.get("pytest_asyncio")
+    if mark is None or pytest_asyncio is None or "anyio_backend" in getattr(item, "fixturenames", ()):
         return (yield)
-    test = getattr(request.node, "obj", None)
-    test = getattr(getattr(test, "hypothesis", None), "inner_test", test)
-    if not iscoroutinefunction(test):
-        pytest.fail(
-            f"{fixturedef.argname} lives in the event loop of an async test; a sync one uses embedded_broker_url, "
-            "rabbitmq_url or broker_url",
-            pytrace=False,
-        )
-    mark = request.node.get_closest_marker("asyncio")
-    if mark is None or "anyio_backend" in request.fixturenames:
-        return (yield)
-    scope = mark.kwargs.get("loop_scope") or request.config.getini("asyncio_default_test_loop_scope")
-    import_module("pytest_asyncio").fixture(function, loop_scope=scope)
+    scope = mark.kwargs.get("loop_scope") or item.config.getini("asyncio_default_test_loop_scope")
+    for function in ASYNC_FIXTURES:
+        pytest_asyncio.fixture(function, loop_scope=scope)
     try:
         return (yield)
     finally:
-        vars(function).clear()  # the next test may be another plugin's
+        for function in ASYNC_FIXTURES:
+            vars(function).clear()  # the next test may be another plugin's
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Tells sync tests what they can use."""
+    if fixturedef.func in ASYNC_FIXTURES:
+        test = getattr(request.node, "obj", None)
+        test = getattr(getattr(test, "hypothesis", None), "inner_test", test)
+        if not iscoroutinefunction(test):
+            pytest.fail(
+                f"{fixturedef.argname} lives in the event loop of an async test; a sync one uses embedded_broker_url, "
+                "rabbitmq_url or broker_url",
+                pytrace=False,
+            )
+    return (yield)
