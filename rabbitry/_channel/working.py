@@ -16,6 +16,7 @@ from anyio.abc import TaskStatus
 from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.repeats import Repeats
 from rabbitry._channel.widening import Widening
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
 from rabbitry._values.options import check_concurrency
@@ -101,7 +102,7 @@ class Workers:
                 source.stop()
                 self._repeats.put_back()
                 for scope in self._under_way:
-                    scope.deadline = anyio.current_time() + self._drain
+                    scope.deadline = loop_time() + self._drain
                 tg.cancel_scope.cancel()
         for other in self._errors[1:]:
             logger.error("another handler failed, too", exc_info=other)

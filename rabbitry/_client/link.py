@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
-from random import Random
 from threading import get_ident
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ import anyio
 from rabbitry._client.changes import Change
 from rabbitry._client.hosts import first_to_open
 from rabbitry._client.refusals import is_refusal, was_told
+from rabbitry._concurrency.clock import Chance, loop_time
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import check_here, checkpoint_if_cancelled
 from rabbitry._connection.connection import Connection, watch_alarms
@@ -57,7 +57,7 @@ REFRESH_AGAIN = 5.0
 REFRESH_BOUND = 15.0
 """Seconds that the source of credentials may take."""
 
-_RANDOM = Random()  # one for all: it keeps 2.5 KB
+_RANDOM = Chance()
 
 
 class Credentials(NamedTuple):
@@ -242,7 +242,7 @@ class Link:
 
     async def _tell_of_alarm(self) -> None:
         if self.state == "connected":
-            now, reason = anyio.current_time(), self.blocked_reason
+            now, reason = loop_time(), self.blocked_reason
             self._tell(Change(self.role, self.state, None, now, reason, is_alarm=True))
 
     def stop_waiting(self) -> None:
@@ -303,7 +303,7 @@ class Link:
         failures = self._vain_attempts
         former: OSError | None = None
         crashes = 0  # in a row
-        began = anyio.current_time() if self._vain_since is None else self._vain_since
+        began = loop_time() if self._vain_since is None else self._vain_since
         while True:
             self._check_patience(failures, began)
             follows = False
@@ -323,7 +323,7 @@ class Link:
                 refusals += isinstance(error, AuthenticationFailed)
                 return refusals == len(self._hosts) and not self._fate.has_lived  # waiting does not mend it
 
-            rest = self.backoff.rest(anyio.current_time() - began)
+            rest = self.backoff.rest(loop_time() - began)
             if rest <= 0 and self.last_error is None:
                 rest = inf  # one attempt is made, however late this task had its turn
             found = None
@@ -346,7 +346,7 @@ class Link:
 
     def _check_patience(self, failures: int, began: float) -> None:
         """Raise when it is time to give up."""
-        if failures and self.backoff.is_exhausted(failures, anyio.current_time() - began):
+        if failures and self.backoff.is_exhausted(failures, loop_time() - began):
             assert self.last_error is not None
             raise ConnectFailed(f"given up after {failures} attempts: {self.last_error}") from self.last_error
 
@@ -396,7 +396,7 @@ class Link:
         """Hand out the connection until its life has ended."""
         self.lives += 1
         self._fate.has_lived = True
-        began = anyio.current_time()
+        began = loop_time()
         self._connection = connection
         if self.lives > 1:
             logger.info("%s is connected again", connection.name)
@@ -416,7 +416,7 @@ class Link:
             self.last_error = error
         finally:
             self._connection = None
-        self._judge(began, anyio.current_time() - began)
+        self._judge(began, loop_time() - began)
         logger.warning("%s was lost: %s", connection.name, self.last_error)
         self._move("recovering", self.last_error)
 
@@ -451,7 +451,7 @@ class Link:
     def _move(self, state: State, error: Exception | None = None) -> None:
         self.state = state
         self._wake()
-        self._tell(Change(self.role, state, error, anyio.current_time()))
+        self._tell(Change(self.role, state, error, loop_time()))
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, None

@@ -10,13 +10,13 @@ comes here: nothing of this runs for a message that is confirmed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from random import Random
 from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
 from rabbitry._client.link import Link
 from rabbitry._client.refusals import is_refusal
+from rabbitry._concurrency.clock import Chance
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     Closed,
@@ -41,7 +41,7 @@ T = TypeVar("T")
 SUSPICIONS = 5
 """Times that an operation may be under way as the broker ends the connection over what may have been it."""
 
-_RANDOM = Random()
+_RANDOM = Chance()
 
 
 def check_policies(while_down: str, on_unknown: str = "raise") -> None:

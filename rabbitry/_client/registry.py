@@ -18,6 +18,7 @@ import anyio
 
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.declaring import unbind
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._connection.connection import Connection
 from rabbitry._errors import ChannelClosed, ConsumingStopped, LocalProtocolError, NotFound, ResourceLocked
 from rabbitry._values.topology import Binding, Entity, Exchange, ExchangeBinding, Queue, in_order, is_another, name_of
@@ -123,7 +124,7 @@ class Registry:
         entity = next(rest, None)
         fleeting = [each for each in entities if isinstance(each, Exchange) and each.auto_delete]
         tries = FLEETING_TRIES if restoring and fleeting else 0
-        began, bound = anyio.current_time(), LOCKED_BOUND
+        began, bound = loop_time(), LOCKED_BOUND
         has_told = False
         while entity is not None:
             try:
@@ -139,7 +140,7 @@ class Registry:
                             self._replace(entity)
                         entity = next(rest, None)
             except ResourceLocked as error:
-                if not may_be_ours or anyio.current_time() >= began + bound:
+                if not may_be_ours or loop_time() >= began + bound:
                     raise
                 if not has_told:
                     has_told = True

@@ -26,7 +26,7 @@ from rabbitry._client.outcomes import in_a_life
 from rabbitry._client.registry import LOCKED_PAUSE, Registry, held_bound, is_node_down
 from rabbitry._client.streams import StreamPosition
 from rabbitry._client.subscriptions import Subscriptions
-from rabbitry._concurrency.clock import utc_now
+from rabbitry._concurrency.clock import loop_time, utc_now
 from rabbitry._connection.connection import Connection
 from rabbitry._endpoint import CLOSE_BOUND
 from rabbitry._errors import (
@@ -274,7 +274,7 @@ class Subscription:
             if not self._is_stopped:
                 if not isinstance(error, ConnectionClosed):  # of which the link tells
                     logger.warning("the consumer of queue %r was ended and subscribes again: %s", ended.queue, error)
-                if isinstance(error, ConnectionClosed) or anyio.current_time() - self._since > seconds(
+                if isinstance(error, ConnectionClosed) or loop_time() - self._since > seconds(
                     self._link.backoff.maximum
                 ):
                     self._fruitless = 0
@@ -369,7 +369,7 @@ class Subscription:
                 await life_of(channel).close()
             return True
         self.lives += 1
-        self._since = anyio.current_time()
+        self._since = loop_time()
         if self._position is not None:
             self._position.began(began)
         return True
@@ -383,7 +383,7 @@ class Subscription:
             return True
         if trouble is None:
             return False
-        if _is_held_by_us(error) and anyio.current_time() < trouble.began + held_bound(refused):
+        if _is_held_by_us(error) and loop_time() < trouble.began + held_bound(refused):
             await anyio.sleep(LOCKED_PAUSE)
             return True
         went = self._registry.went_with_its_consumer(self._queue) if isinstance(error, NotFound) else []
@@ -428,7 +428,7 @@ class Trouble:
     __slots__ = ("began", "has_declared")
 
     def __init__(self) -> None:
-        self.began = anyio.current_time()
+        self.began = loop_time()
         self.has_declared = False
 
 

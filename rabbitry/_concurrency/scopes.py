@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from rabbitry._concurrency.elsewhere import of_another_loop, of_another_task
+from rabbitry._concurrency.virtual import follow_loop
 from rabbitry._concurrency.waiting import running_loop
 from rabbitry._errors import LocalProtocolError
 
@@ -33,6 +34,7 @@ async def background() -> AsyncIterator[TaskGroup]:
     all were well, and the same object goes on outside; a cancellation that the group raises on its way out is the same
     cancellation again.
     """
+    follow_loop()
     failure: BaseException | None = None
     tg = anyio.create_task_group()
     await tg.__aenter__()

@@ -19,8 +19,9 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute
 
-from rabbitry._concurrency.clock import monotonic
+from rabbitry._concurrency.clock import loop_time, monotonic
 from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.virtual import refuse_real_sockets
 from rabbitry._connection.hub import Hub
 from rabbitry._connection.introduction import mechanisms, own_properties
 from rabbitry._connection.settings import Dial, Settings
@@ -87,7 +88,7 @@ class _Attempt:
             _protocol(settings), settings.name, hub.waits, address.unix_path or address.host, address.port
         )
         self.error: Exception | None = None
-        self.since = anyio.current_time()
+        self.since = loop_time()
         self.reached = self._state = self.endpoint.protocol.state
 
     @property
@@ -100,7 +101,7 @@ class _Attempt:
         self._hub.remember(endpoint)
         try:
             endpoint.transport = await self._dial(context)
-            self.since = anyio.current_time()
+            self.since = loop_time()
             endpoint.transport.send_now()
             await endpoint.opened.wait()
         except BaseException:
@@ -133,7 +134,7 @@ class _Attempt:
         before, self._state = self._state, self.endpoint.protocol.state
         if self._state is before:
             return False
-        self.since = anyio.current_time()
+        self.since = loop_time()
         return True
 
     def leave(self) -> None:
@@ -171,6 +172,8 @@ class _Dialling:
     async def run(self) -> Endpoint:
         settings, address = self._settings, self._settings.address
         targets: Sequence[TcpAddress | None] = (None,)
+        if settings.dial is None:
+            refuse_real_sockets(f"a connection to {_where(address)}")
         if settings.dial is None and address.unix_path is None:
             if address.tls:  # files that can't be used are no address's fault
                 self._context = settings.ssl_context or make_context(address)
@@ -240,7 +243,7 @@ class _Dialling:
     async def _give_time(self, attempt: _Attempt) -> None:
         """Return when the next address is to be begun, or all is decided."""
         while not self._is_decided and attempt.error is None:
-            rest = attempt.since + self._delay - anyio.current_time()
+            rest = attempt.since + self._delay - loop_time()
             if rest > 0:
                 with anyio.move_on_after(rest):
                     await self._wait_news()

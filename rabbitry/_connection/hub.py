@@ -14,6 +14,7 @@ from itertools import groupby
 import anyio
 from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
 from rabbitry._endpoint import Endpoint
@@ -87,7 +88,7 @@ class Hub:
         self._is_closed = True
         endpoints = list(self._endpoints)
         self._endpoints.clear()
-        began = anyio.current_time()
+        began = loop_time()
         try:
             for endpoint in endpoints:
                 endpoint.start_close()

@@ -16,6 +16,7 @@ import anyio
 
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     Closed,
@@ -333,7 +334,7 @@ def calls_in_flight(rpc: RPC) -> int:
 def _remaining() -> float:
     """The seconds that the caller's scopes leave, minus infinity where they are cancelled."""
     deadline = anyio.current_effective_deadline()
-    return deadline - anyio.current_time() if math.isfinite(deadline) else deadline
+    return deadline - loop_time() if math.isfinite(deadline) else deadline
 
 
 class _Call(Waiter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 
+from rabbitry._concurrency.virtual import is_virtual
 from rabbitry._transport.contracts import Endpoint, Transport
 from rabbitry._transport.poller import Poller
 from rabbitry._transport.socket import SocketTransport
@@ -24,5 +25,5 @@ __all__ = [
 
 
 def make_poller() -> Poller | StreamPoller:
-    """The best this system has."""
-    return Poller() if hasattr(select, "epoll") else StreamPoller()
+    """The best this system has; where time is virtual, the one without a descriptor of its own, which would hold it."""
+    return Poller() if hasattr(select, "epoll") and not is_virtual() else StreamPoller()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from rabbitry._concurrency.clock import clock
+from rabbitry._concurrency.clock import clock, loop_time
 from rabbitry._transport.contracts import Turn
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TaskPump:
 
     def set_timer(self, when: float) -> None:
         if self._sleep is not None:
-            self._sleep.deadline = anyio.current_time() + max(when - self._monotonic(), EARLY)
+            self._sleep.deadline = loop_time() + max(when - self._monotonic(), EARLY)
 
     async def run(self, started: Callable[[], None]) -> None:
         async with anyio.create_task_group() as tg:

@@ -17,7 +17,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, SocketAttribute
 
-from rabbitry._concurrency.clock import monotonic
+from rabbitry._concurrency.clock import loop_time, monotonic
 from rabbitry._secrets import forget_frames
 from rabbitry._transport.addresses import os_error, peer_name
 from rabbitry._transport.contracts import GONE, Endpoint
@@ -144,7 +144,7 @@ class StreamTransport:
         self._outgoing = b""
         self.scheduled = True
         if self._scope is not None:
-            self._scope.deadline = anyio.current_time() + DRAIN_SECONDS
+            self._scope.deadline = loop_time() + DRAIN_SECONDS
 
     def _wake_writer(self) -> None:
         if self._wake is not None:
@@ -214,7 +214,7 @@ class StreamTransport:
         self.scheduled = True
         self.wake_waiting()
         if self._outgoing and self._scope is not None:
-            self._scope.deadline = anyio.current_time() + LINGER_SECONDS
+            self._scope.deadline = loop_time() + LINGER_SECONDS
         else:
             self._end()
 
@@ -262,4 +262,4 @@ def _peer_name(stream: ByteStream) -> str:
 
 def _loop_time(when: float) -> float:
     """A moment of `monotonic` on the clock of the event loop."""
-    return anyio.current_time() + (when - monotonic())
+    return loop_time() + (when - monotonic())

@@ -16,9 +16,10 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 
-from rabbitry import Client, Connection, LocalProtocolError, connect, open_client
+from rabbitry import Client, Connection, LocalProtocolError, connect, open_client, start_client
 from rabbitry._concurrency.clock import monotonic, wall_time
 from rabbitry._concurrency.scopes import background
+from rabbitry._concurrency.virtual import refuse_real_sockets
 from rabbitry._transport import Poller, StreamTransport, make_poller
 from rabbitry._transport.addresses import peer_name
 from rabbitry.broker.compat import Version
@@ -50,7 +51,7 @@ class Broker:
     """
 
     def __init__(self, *, compat: Version = "3.10") -> None:
-        self._world = World(compat, wall_time() - monotonic())
+        self._world = World(compat)
         self._sessions: set[Session] = set()
         self._exit: AsyncExitStack | None = None
         self._tg: TaskGroup | None = None
@@ -66,6 +67,7 @@ class Broker:
             raise LocalProtocolError("a Broker is entered once; make another")
         async with AsyncExitStack() as stack:
             self._tg = await stack.enter_async_context(background())
+            self._world.tell_time_of_day(wall_time() - monotonic())
             stack.callback(self._tg.cancel_scope.cancel)
             stack.callback(self._drop_all)
             self._world.timers.on_earlier = self._wake
@@ -122,12 +124,26 @@ class Broker:
         """A client whose connections are in memory, to be entered; arguments are those of `rabbitry.open_client`."""
         return open_client(url, dial=self.dial, **options)
 
+    async def start_client(self, url: str = "amqp://guest:guest@embedded", **options: Any) -> Client:
+        """A client without a block, for fixtures of pytest-asyncio, which are set up and torn down in different tasks:
+        end it with `await client.aclose()`. Arguments, and what cancelling means, are those of `rabbitry.start_client`.
+        """
+        return await start_client(url, dial=self.dial, **options)
+
+    def drop_connections(self) -> None:
+        """End all connections at once, without a word, as a network does that fails. Clients may connect again."""
+        for session in list(self._sessions):
+            if session.transport is not None:
+                session.transport.abort()
+                session.connection_lost(None)
+
     async def listen(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Accept connections on a port, one that is free by default; `url` is known, and answers, when this returns.
 
-        `OSError` where the port can't be had.
+        `OSError` where the port can't be had, `LocalProtocolError` where time is virtual.
         """
         running = self._running()
+        refuse_real_sockets("a broker on a port")
         if self._url:
             raise LocalProtocolError(f"the broker listens already, at {self._url}")
         listener = await anyio.create_tcp_listener(local_host=host, local_port=port)

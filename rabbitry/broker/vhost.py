@@ -86,7 +86,7 @@ class VirtualHost:
         self._node = b"\x83Xv\x00\x0ereply@%08d" % secrets.randbelow(10**8)  # as Erlang begins a process id
         self._replies = count(1)
         self._timers = timers
-        self._wall_offset = wall_offset
+        self.wall_offset = wall_offset
         self._dead: deque[tuple[Message, Queue, str, bool]] = deque()
         self._is_burying = False
 
@@ -396,7 +396,7 @@ class VirtualHost:
             reason,
             exchange.name,
             options.dead_letter_routing_key,
-            now + self._wall_offset,
+            now + self.wall_offset,
             was_delivered,
             self.compat,
         )

@@ -17,18 +17,24 @@ __all__ = ["World"]
 class World:
     """Nothing in it is shared with another. It begins with the user guest and the virtual host "/"."""
 
-    def __init__(self, version: str, wall_offset: float = 0.0) -> None:
+    def __init__(self, version: str) -> None:
         if version not in COMPAT:
             raise ValueError(f"compat must be one of {', '.join(COMPAT)}, not {version!r}")
         self.compat: Compat = COMPAT[version]
         self.timers = Timers()
-        self._wall_offset = wall_offset
+        self._wall_offset = 0.0
         self.users: dict[str, User] = {}
         self.vhosts: dict[str, VirtualHost] = {}
         self.properties = _properties(self.compat)
         """What clients are told of the broker."""
         self.add_vhost("/")
         self.add_user("guest", "guest").permissions["/"] = Permissions(".*", ".*", ".*")
+
+    def tell_time_of_day(self, wall_offset: float) -> None:
+        """What is to be added to `now` for the time of day, which deaths of messages are stamped with."""
+        self._wall_offset = wall_offset
+        for vhost in self.vhosts.values():
+            vhost.wall_offset = wall_offset
 
     def add_vhost(self, name: str) -> VirtualHost:
         """A virtual host with the predeclared exchanges, if it is not there."""

@@ -1,33 +1,34 @@
-"""What it takes to test against RabbitMQ: a private broker or a cluster, and faults of theirs and of the network.
+"""What it takes to test against RabbitMQ: a private broker or a cluster, faults of theirs and of the network, virtual
+time, and a pytest plugin (`pytest_plugin.py`) with fixtures of all that and of the embedded broker.
 
 RabbitMQ must be installed: `python -m rabbitry.testing.install` does it, and `python -m rabbitry.testing.debian` puts
 that of another Debian release into a folder. Both are commands alone; programs import from here and nowhere below.
+
+The names are imported when the first of them is asked for, as pytest imports its plugin in each of its runs, whoever
+needs it, and the plugin is in this package.
 """
 
 from __future__ import annotations
 
-from rabbitry.testing.faults.proxy import Conditions, Flow, Link, Proxy, open_proxy
-from rabbitry.testing.faults.schedule import FAULTS, Fault, Schedule
-from rabbitry.testing.rabbitmq.alarm import MemoryAlarm
-from rabbitry.testing.rabbitmq.cluster import PrivateCluster
-from rabbitry.testing.rabbitmq.installation import NodeError, RabbitMQNotFound
-from rabbitry.testing.rabbitmq.node import PrivateNode
-from rabbitry.testing.rabbitmq.setup import connections_admitted, descriptor_limit
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FAULTS",
-    "Conditions",
-    "Fault",
-    "Flow",
-    "Link",
-    "MemoryAlarm",
-    "NodeError",
-    "PrivateCluster",
-    "PrivateNode",
-    "Proxy",
-    "RabbitMQNotFound",
-    "Schedule",
-    "connections_admitted",
-    "descriptor_limit",
-    "open_proxy",
-]
+if TYPE_CHECKING:
+    from rabbitry.testing.names import *  # noqa: F403
+    from rabbitry.testing.names import __all__ as __all__
+else:
+
+    def __getattr__(name):
+        """Called for what is not there yet: imports all of the public names."""
+        if name == "__all__" or not name.startswith("_"):
+            names = import_module("rabbitry.testing.names")
+            for each in ("__all__", *names.__all__):
+                globals().setdefault(each, getattr(names, each))  # what a test has put there meanwhile stays
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+    def __dir__():
+        __getattr__("__all__")
+        return sorted(globals())

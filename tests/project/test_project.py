@@ -58,7 +58,8 @@ def public_coroutines() -> dict[str, Callable[..., object]]:
         for name, value in public(importlib.import_module(package)).items():
             members = inspect.getmembers(value) if inspect.isclass(value) else [("", value)]
             for member_name, member in members:
-                if inspect.iscoroutinefunction(member) and not member_name.startswith("_"):
+                is_ours = not str(getattr(member, "__module__", "")).startswith("asyncio.")
+                if inspect.iscoroutinefunction(member) and is_ours and not member_name.startswith("_"):
                     found[f"{package}.{name}.{member_name}".rstrip(".")] = member
     return found
 

@@ -32,11 +32,23 @@ def test_the_package_alone_imports_nothing() -> None:
     )
 
 
+def test_what_is_for_tests_imports_nothing_until_it_is_asked_for() -> None:
+    run(
+        "import sys, rabbitry.testing\n"
+        "assert not {'anyio', 'asyncio', 'rabbitry.testing.names', 'rabbitry.broker'} & set(sys.modules)\n"
+        "assert not hasattr(rabbitry.testing, 'PrivateNoode')\n"
+        "assert set(dir(rabbitry.testing)) >= {'PrivateNode', 'VirtualTimeLoop', '__all__', '__path__'}\n"
+        "from rabbitry.testing import *\n"
+        "assert PrivateNode is rabbitry.testing.PrivateNode\n"
+    )
+
+
 def test_every_part_can_be_imported_first() -> None:
     """None of them relies on another order of imports."""
     run(
         "import importlib, os, anyio, msgpack, trio\n"
-        "parts = 'blocking opentelemetry protocol testing _transport tutorials.rpc _cli.commands.rpc'.split()\n"
+        "parts = 'blocking opentelemetry protocol testing testing.hosting testing.pytest_plugin _transport'.split()\n"
+        "parts += 'tutorials.rpc _cli.commands.rpc'.split()\n"
         "for part in parts:\n"
         "    if not (child := os.fork()):\n"
         "        importlib.import_module(f'rabbitry.{part}')\n"

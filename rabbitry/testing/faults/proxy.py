@@ -20,6 +20,9 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 import anyio.lowlevel
 
+from rabbitry._concurrency.clock import loop_time
+from rabbitry._concurrency.virtual import refuse_real_sockets
+
 CHUNK = RECEIVE_BUFFER = 65536  # the second is what a stalled flow still swallows before its sender feels it
 IN_FLIGHT = 1 << 20  # bytes that a delayed flow holds at most before it stops reading
 THROTTLE_TICK = 0.02  # seconds: how far apart a throttled flow's pieces are where it carries enough
@@ -91,11 +94,11 @@ class Flow:
             if self.ended.is_set() or held >= IN_FLIGHT:
                 await anyio.sleep_until(due)
             elif (data := await self._receive(due)) is not None:
-                waiting.append((anyio.current_time() + self._conditions.delay, data))
+                waiting.append((loop_time() + self._conditions.delay, data))
                 held += len(data)
                 if not data:
                     self.ended.set()
-            while waiting and waiting[0][0] <= anyio.current_time():
+            while waiting and waiting[0][0] <= loop_time():
                 data = waiting.popleft()[1]
                 held -= len(data)
                 await self._send(data)
@@ -312,7 +315,9 @@ async def open_proxy(broker_url: str, listen: tuple[str, int] | str = ("127.0.0.
     listen: an IPv4 or IPv6 address and its port, 0 for any that is free; or the path of a Unix socket.
     Raises OSError if it can't listen there, or if the broker's name is unknown; whether the broker answers is seen only
     as a link begins, and one that it does not answer is reset. Leaving cuts all links; cancelling does as well.
+    Where time is virtual it is refused.
     """
+    refuse_real_sockets("a proxy")
     parts = urlsplit(broker_url)
     found = await anyio.getaddrinfo(
         parts.hostname or "localhost", parts.port or PORTS.get(parts.scheme, 5672), type=socket.SOCK_STREAM

@@ -15,6 +15,7 @@ from random import Random
 
 import anyio
 
+from rabbitry._concurrency.clock import loop_time
 from rabbitry.testing.faults.proxy import Proxy
 
 MOMENTARY = ("cut", "reset", "half_close")
@@ -78,11 +79,11 @@ class Schedule:
         """Apply faults until `duration` is over. A coroutine function that takes longer than until the next fault is
         due delays that one; what it raises ends the schedule. Cancelling ends it as well; either way the lasting fault
         of that moment is undone."""
-        started = anyio.current_time()
+        started = loop_time()
         for at, fault, lasting, dice in self._plan():
             await anyio.sleep_until(started + at)
             name = fault if isinstance(fault, str) else getattr(fault, "__name__", repr(fault))
-            applied = Fault(name, anyio.current_time() - started, lasting if fault in LASTING else 0.0)
+            applied = Fault(name, loop_time() - started, lasting if fault in LASTING else 0.0)
             self.applied.append(applied)
             logger.info("%s", applied)
             if not isinstance(fault, str):

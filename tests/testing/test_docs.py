@@ -1,0 +1,73 @@
+"""The tests in docs/testing.md pass as written, in milliseconds each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rabbitry.testing import pytest_plugin
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
+
+RUNNERS = {"anyio": "anyio.pytest_plugin", "asyncio": "pytest_asyncio.plugin", "trio": "pytest_trio.plugin"}
+
+
+def run(folder: Path, runner: str, test: str) -> str:
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    pytest.importorskip(RUNNERS[runner].partition(".")[0])
+    plugins = ["-p", "rabbitry.testing.pytest_plugin", "-p", RUNNERS[runner], "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-vv", "--durations=0", *plugins, test],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("runner", "count"), [("asyncio", 3), ("trio", 3), ("anyio", 2)])
+def test_virtual_time(tmp_path: Path, runner: str, count: int) -> None:
+    said = run(tmp_path, runner, f"{runner}/test_orders.py")
+    assert f"{count} passed" in said
+    took = [float(seconds) for seconds in re.findall(r"^([\d.]+)s call ", said, re.MULTILINE)]
+    assert len(took) == count and max(took) < 2, "milliseconds, but for a machine that is busy"
+
+
+@pytest.mark.broker
+def test_both_brokers(tmp_path: Path) -> None:
+    assert "2 passed" in run(tmp_path, "anyio", "test_both.py")
+
+
+def test_each_fixture_is_in_the_table() -> None:
+    table = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`) \|", TEXT, re.MULTILINE))))
+    definition = type(pytest_plugin.broker_url)
+    fixtures = {name for name, value in vars(pytest_plugin).items() if isinstance(value, definition)}
+    assert table == fixtures - {"broker_kind", "rabbitmq_node", "rabbitmq_virtual_hosts"}
+    assert all(f"`{name}`" in TEXT for name in ("broker_kind", "rabbitmq_node"))
+
+
+def test_each_program_has_its_test() -> None:
+    assert set(FILES) == {
+        "orders.py",
+        "test_both.py",
+        *(f"{runner}/test_orders.py" for runner in RUNNERS),
+        "asyncio/conftest.py",
+    }
