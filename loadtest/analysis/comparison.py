@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -83,6 +84,8 @@ class Comparison:
     differences: list[Difference]
     remarks: list[str]
     """What a reader has to know before believing it."""
+    broken: str = ""
+    """Why the new side is worse whatever its figures are; empty if it isn't."""
 
     @property
     def regressions(self) -> list[Difference]:
@@ -103,12 +106,16 @@ def compare(
         raise ValueError("there are no trials to compare: each side needs one at least")
     metrics = [metric for metric in METRICS if not (metric.follows_plan and _is_open(pairs))]
     found = {metric: values for metric in metrics if (values := _paired(metric, pairs))}
+    broken = _find_broken(base, new)
+    if not found and not broken:
+        raise ValueError("there is nothing to compare: no metric is known of both sides")
+    gone = [metric.name for metric in metrics if metric not in found and _is_gone(metric, pairs)]
     chances = correct([signed_rank(values) for values in found.values()])
     differences = [
         _differ(metric, values, chance, _noise(metric, base, new, same, len(values)), tolerance)
         for (metric, values), chance in zip(found.items(), chances, strict=True)
     ]
-    return Comparison(differences, list(_remarks(base, new, len(found))))
+    return Comparison(differences, list(_remarks(base, new, len(found), gone)), broken)
 
 
 def _paired(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> list[tuple[float, float]]:
@@ -123,7 +130,25 @@ def read(metric: Metric, sections: Sections) -> float | None:
     value: Any = sections
     for step in metric.path:
         value = value.get(step) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) and isfinite(value) and value >= 0 else None
+
+
+def _is_gone(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> bool:
+    """Whether most trials of the base have the metric, and it was lost with the other side."""
+    return 2 * sum(bool(read(metric, one)) for one, _ in pairs) > len(pairs)
+
+
+def _find_broken(base: Sequence[Sections], new: Sequence[Sections]) -> str:
+    """Trials that failed have figures that look well, or none: where most of the new side's did, and not the base's."""
+    before, after = (sum(map(_has_failed, side)) for side in (base, new))
+    if 2 * after <= len(new) or 2 * before > len(base):
+        return ""
+    return f"{after} of {len(new)} new trials failed, and {before} of {len(base)} of the base's"
+
+
+def _has_failed(sections: Sections) -> bool:
+    """A trial has its reasons, and a run's own result the verdict."""
+    return bool(sections.get("failures")) or (sections.get("verdict") or {}).get("status") == "failed"
 
 
 def _is_open(pairs: Sequence[tuple[Sections, Sections]]) -> bool:
@@ -169,7 +194,7 @@ def _differ(
     )
 
 
-def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int) -> Iterator[str]:
+def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int, gone: Sequence[str]) -> Iterator[str]:
     pairs = min(len(base), len(new))
     if len(base) != len(new):
         yield f"{len(base)} trials against {len(new)}: the first {pairs} of each are compared"
@@ -177,9 +202,14 @@ def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int) ->
         yield (
             f"{pairs} pairs can't show any difference among {metrics} metrics: at least {needed} are needed (--repeat)"
         )
-    failed = sum(bool(sections.get("failures")) for sections in (*base, *new))
-    if failed:
-        yield f"{failed} of {len(base) + len(new)} trials failed"
+    if gone:
+        yield f"not known of the new side, and so not compared: {', '.join(gone)}"
+    for what, number in (
+        ("failed", sum(map(_has_failed, (*base, *new)))),
+        ("were interrupted", sum(bool(sections.get("interrupted")) for sections in (*base, *new))),
+    ):
+        if number:
+            yield f"{number} of {len(base) + len(new)} trials {what}"
     for what, values in (
         ("loops", _loops(base, new)),
         ("brokers", _brokers(base, new)),

@@ -11,6 +11,8 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from loadtest.metrics.histogram import PERCENTILES
@@ -50,6 +52,8 @@ _NUMBERS = {
     ),
     "errors": ("total",),
 }
+_SHARES = ("connected_share", "fairness")
+"""Numbers that may be written in percent."""
 _ALL_ERRORS = ("errors", "total")
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -58,7 +62,7 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "==": operator.eq,
 }
-_EXPRESSION = re.compile(r"\s*([a-z_]+)(?:\.([a-z0-9_.]+))?\s*(<=|>=|==|<|>)\s*(\S.*?)\s*")
+_EXPRESSION = re.compile(r"\s*([^\s<>=!]+)\s*([<>=!]+)\s*(\S.*?)\s*")
 _SHORT = {"lost": ("consume", "lost"), "duplicates": ("consume", "duplicates"), "errors": _ALL_ERRORS}
 """What may be written without the section that it stands in."""
 _AT_THE_END = {"lost", "backlog", "resurrected"}
@@ -93,20 +97,42 @@ def parse_threshold(text: str) -> Threshold:
     match = _EXPRESSION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no requirement (write for example confirm.p99 < 50ms, or publish.rate >= 10k)")
-    what, field, comparison, limit = match.groups()
-    if field is None:
+    written, comparison, limit = match.groups()
+    try:
+        if comparison not in _COMPARE:
+            raise ValueError(f"{comparison} is no comparison: there are {', '.join(_COMPARE)}")
+        path, parse = _find(written)
+        return Threshold(text, path, comparison, parse(limit))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def _find(written: str) -> tuple[tuple[str, ...], Callable[[str], float]]:
+    """Where a name's value stands in the result, and what reads its limit. ValueError, with the names, for none."""
+    what, _, field = written.partition(".")
+    if not field:
         what, field = _SHORT.get(what, (what, ""))
     field = _WRITTEN.get(field, field)
     if what in _LATENCIES and field in _PERCENTILES:
-        return Threshold(text, (*_LATENCIES[what], field), comparison, parse_duration(limit) * 1000)
-    if field in _MILLISECONDS and field in _NUMBERS.get(what, ()):
-        return Threshold(text, (what, f"{field}_ms"), comparison, parse_duration(limit) * 1000)
+        return (*_LATENCIES[what], field), _parse_milliseconds
     if field in _NUMBERS.get(what, ()):
-        parse = parse_size if field.endswith("_bytes") else _parse_number
-        return Threshold(text, (what, field), comparison, parse(limit))
+        if field in _MILLISECONDS:
+            return (what, f"{field}_ms"), _parse_milliseconds
+        return (what, field), _reader(field)
     known = [*(_PERCENTILES if what in _LATENCIES else ()), *_NUMBERS.get(what, ())]
     names = f"{what} has {', '.join(known)}" if known else f"there are {', '.join(sorted({*_LATENCIES, *_NUMBERS}))}"
-    raise ValueError(f"{text!r}: there is no {'.'.join(filter(None, (what, field)))}: {names}")
+    raise ValueError(f"there is no {'.'.join(filter(None, (what, field)))}: {names}{_nearest(written)}")
+
+
+def _nearest(written: str) -> str:
+    """What was probably meant: a name that looks alike, or that of a value by where it stands in the result."""
+    meant = {f"{what}.{field}": f"{what}.{field}" for what, fields in _NUMBERS.items() for field in fields}
+    for what, path in _LATENCIES.items():
+        for field in _PERCENTILES:
+            meant[f"{what}.{field}"] = meant[f"{'.'.join(path)}.{field}"] = f"{what}.{field}"
+    meant |= {name: name for name in _SHORT}
+    near = get_close_matches(written.lower().replace("-", "_"), meant, 1, 0.75)
+    return f" (is it {meant[near[0]]}?)" if near else ""
 
 
 def parse_abort(text: str) -> Threshold:
@@ -118,11 +144,39 @@ def parse_abort(text: str) -> Threshold:
     return threshold
 
 
-def _parse_number(text: str) -> float:
+def _reader(field: str) -> Callable[[str], float]:
+    """What reads a limit in the unit that a number's name has."""
+    if field.endswith("_bytes"):
+        return parse_size
+    if field.endswith("seconds"):
+        return lambda text: _parse_number(text, 1)
+    if "_us_" in field:
+        return lambda text: _parse_number(text, 1e6)
+    if field in _SHARES:
+        return _parse_share
+    return lambda text: _parse_number(text.removesuffix("/s") if field == "rate" else text)
+
+
+def _parse_milliseconds(text: str) -> float:
+    """A latency needs its unit: it is milliseconds in results, and seconds for other flags."""
+    if text.strip().replace(".", "", 1).isdecimal() and float(text):
+        raise ValueError(f"{text} has no unit: write {text}ms, or {text}s")
+    return parse_duration(text) * 1000
+
+
+def _parse_number(text: str, per_second: float | None = None) -> float:
+    """A number, or of those that are durations, of which `per_second` make a second, one with its unit."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return parse_count(text)
+        return parse_count(text) if per_second is None else parse_duration(text) * per_second
+    if not isfinite(value) or value < 0:
+        raise ValueError(f"{text} is no number from 0 upwards")
+    return value
+
+
+def _parse_share(text: str) -> float:
+    return _parse_number(text[:-1]) / 100 if text.endswith("%") else _parse_number(text)
 
 
 def check_thresholds(result: Mapping[str, Any], thresholds: Sequence[Threshold]) -> list[Finding]:

@@ -50,11 +50,11 @@ def keep(trial: Trial, result: Result, failures: Sequence[str]) -> dict[str, Any
 
 
 def join_trials(
-    trials: Sequence[tuple[dict[str, Any], Result]], asked: Mapping[str, Any], *, interrupted: bool
+    trials: Sequence[tuple[dict[str, Any], Result]], asked: Mapping[str, Any], *, interrupted: bool, ended: str = ""
 ) -> dict[str, Any]:
     """One result of all trials, of which there is one at least: what `keep` kept, each with its whole result.
 
-    `asked` is what the scenario says of them all.
+    `asked` is what the scenario says of them all, `ended` why there are fewer than it asks for.
     """
     kept = [each for each, _ in trials]
     cells = {tuple(each["cell"].items()) for each in kept}
@@ -62,6 +62,7 @@ def join_trials(
     joined = dict(middle) | {
         "started_at": min(each["started_at"] for each in kept),
         "interrupted": interrupted,
+        "incomplete": [*_incomplete(trials), *([ended] if ended else [])],
         "trials": kept,
     }
     joined["scenario"] = {**middle["scenario"], **asked}
@@ -71,6 +72,11 @@ def join_trials(
     if len(cells) > 1:
         joined |= dict.fromkeys(_OF_ONE_RUN) | {"phases": [], "timeline": [], "histograms": {}}
     return joined
+
+
+def _incomplete(trials: Sequence[tuple[dict[str, Any], Result]]) -> list[str]:
+    """What is missing from any of them."""
+    return list(dict.fromkeys(text for _, result in trials for text in result.get("incomplete") or ()))
 
 
 def _in_cell(trial: Mapping[str, Any], finding: Mapping[str, Any]) -> dict[str, Any]:

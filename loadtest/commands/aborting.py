@@ -24,7 +24,9 @@ INTERVAL = 0.95
 class AbortWatch:
     """A display that shows nothing: it looks, and may end the run."""
 
-    def __init__(self, expressions: Sequence[str], after: float) -> None:
+    def __init__(self, expressions: Sequence[str], after: float, company: Sequence[Run] = ()) -> None:
+        """`company` are runs that go on beside it, and end with it."""
+        self._company = company
         self._thresholds = [parse_abort(text) for text in expressions]
         self._sections = {threshold.path[0] for threshold in self._thresholds}
         self._after = after
@@ -45,7 +47,9 @@ class AbortWatch:
         self._looked_at = now
         record.aborted = self._find(run, seconds, now)
         if record.aborted is not None:
-            run.enough.set()
+            for each in (run, *self._company):
+                each.record.aborted = record.aborted
+                each.enough.set()
 
     def _find(self, run: Run, seconds: float, now: float) -> dict[str, Any] | None:
         """The first expression that is true of what was measured until now."""
@@ -54,6 +58,7 @@ class AbortWatch:
         counts = {name: number - before[name] for name, number in run.record.tally.to_plain().items()}
         so_far = replace(run.record, work=Work(now - began, counts) if now > began else None)
         result = {name: SECTIONS[name](run.settings, so_far) for name in self._sections}
+        whose = f" in workload {run.settings.workload}" if run.settings.workload else ""
         for finding in check_thresholds(result, self._thresholds):
             if finding.holds:
                 return {
@@ -61,6 +66,6 @@ class AbortWatch:
                     "t_seconds": round(now, 3),
                     "measured_seconds": round(seconds, 3),
                     "value": finding.value,
-                    "note": f"{finding.note} after {seconds:.1f} s of measuring, which ended the run",
+                    "note": f"{finding.note}{whose} after {seconds:.1f} s of measuring, which ended the run",
                 }
         return None

@@ -82,6 +82,8 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
         consume_urls=(),
         existing=(),
         exchange=None,
+        queues=settings.queues or int(bool(settings.producers)),
+        faults=(),
         shape=None,
         messages=None,
         until_idle=0.0,
@@ -96,6 +98,8 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
         require=(),
         abort_on=(),
         calibrate=False,
+        metrics=None,
+        management=None,
         output=None,
         json=None,
     )

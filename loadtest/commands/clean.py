@@ -2,7 +2,8 @@
 
 They are known by their names, which begin with ``loadtest.`` and the run's own name. AMQP doesn't list queues, so
 either the management API does (`--management`), or the runs are named, by their result files or their names. What still
-has consumers belongs to a run that goes on and stays, and nothing is removed before it was shown and agreed to.
+has consumers belongs to a run that goes on and stays, and nothing is removed before it was shown and agreed to. (A
+stream's consumers are told by the management API alone.)
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from loadtest.urls import is_amqp_url, redact, redact_in
 
 RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 """The name of a run."""
-LEFT = re.compile(r"loadtest\.(" + RUN.pattern + r")\..+")
+PREFIX = "loadtest."
+LEFT = re.compile(re.escape(PREFIX) + f"({RUN.pattern})" + r"\..+")
 """The name of a queue or an exchange that belongs to one."""
 MISSES = 3
 """Numbers in a row without a queue after which a run has no further ones: `rpc.0` follows where `0` is missing."""
-BOUND = 120.0
-"""Seconds that all of it may take."""
+PATIENCE = 30.0
+"""Seconds that the broker may take for each answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         refuse(not (runs or asked.management), "say which runs (result files, or their names), or --management URL")
         return anyio.run(_clean, asked, runs)
     except (ManagementFailed, rabbitry.RabbitryError, ConnectionError, TimeoutError) as error:
-        code, text = NO_BROKER, str(error)
+        code, text = NO_BROKER, str(error) or f"the broker did not answer within {PATIENCE:g} s"
     except (ValueError, OSError) as error:
         code, text = USAGE, str(error)
     except KeyboardInterrupt:
@@ -105,22 +107,30 @@ def _read_runs(text: str) -> list[str]:
 
 async def _clean(asked: argparse.Namespace, runs: Sequence[str]) -> int:
     console = make_console()
-    with anyio.fail_after(BOUND):
-        async with rabbitry.connect(asked.url, name="loadtest clean") as connection:
-            found = [each async for each in _find(connection, asked, runs)]
-            for each in found:
-                amount = "" if each.messages is None else f", {each.messages:,} messages"
-                in_use = f", {each.consumers} consumers: in use, it stays" if each.consumers else ""
-                console.print(f"{each.kind} {format_text(each.name)}{amount}{in_use}", markup=False, soft_wrap=True)
-            idle = [each for each in found if not each.consumers]
-            if not idle or asked.dry_run:
-                console.print(f"{len(idle)} to remove, {len(found) - len(idle)} in use", markup=False)
-                return OK if not found else FAILED
-            if not asked.yes and not await anyio.to_thread.run_sync(_agree, len(idle)):
-                return USAGE
-            removed = [each for each in idle if await _remove(connection, each)]
-    console.print(f"{len(removed)} removed, {len(found) - len(removed)} in use", markup=False)
-    return OK if len(removed) == len(found) else FAILED
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    async with rabbitry.connect(asked.url, name="loadtest clean") as connection:
+        found = [each async for each in _find(connection, asked, runs)]
+        for each in found:
+            amount = "" if each.messages is None else f", {each.messages:,} messages"
+            in_use = f", {each.consumers} consumers: in use, it stays" if each.consumers else ""
+            say(f"{each.kind} {format_text(each.name)}{amount}{in_use}")
+        idle = [each for each in found if not each.consumers]
+        if not idle or asked.dry_run:
+            say(f"{len(idle)} to remove, {len(found) - len(idle)} in use")
+            return OK if not found else FAILED
+        if not asked.yes and not await anyio.to_thread.run_sync(_agree, len(idle)):
+            return USAGE
+        removed = 0
+        for each in reversed(idle):  # if this is interrupted, what is left is numbered from 0, as it is looked for
+            refusal = await _remove(connection, each)
+            removed += not refusal
+            if refusal:
+                say(f"{each.kind} {format_text(each.name)} stays: {format_text(refusal)}")
+    say(f"{removed} removed, {len(found) - removed} left")
+    return OK if removed == len(found) else FAILED
 
 
 def _agree(number: int) -> bool:
@@ -146,11 +156,15 @@ async def _find(
         return
     source, vhost = Management(asked.management), unquote(urlsplit(asked.url).path[1:]) or "/"
     for kind in ("queue", "exchange"):
-        for name, consumers in await anyio.to_thread.run_sync(source.names, f"{kind}s", vhost):
+        for name, consumers in await anyio.to_thread.run_sync(source.names, f"{kind}s", vhost, PREFIX):
             match = LEFT.fullmatch(name)
             if match and (not runs or match[1] in runs):
                 seen = await _look(connection, name) if kind == "queue" else None
-                yield seen or Found(kind, name, consumers=consumers)
+                # (of a stream's consumers AMQP tells nothing)
+                if seen is None:
+                    yield Found(kind, name, consumers=consumers)
+                else:
+                    yield Found(kind, name, seen.messages, max(consumers, seen.consumers))
 
 
 async def _probe(connection: rabbitry.Connection, run: str) -> AsyncIterator[Found]:
@@ -164,8 +178,9 @@ async def _probe(connection: rabbitry.Connection, run: str) -> AsyncIterator[Fou
                 yield found
     exchange = f"loadtest.{run}.exchange"
     try:
-        async with connection.channel(confirm=False) as channel:
-            await channel.declare_exchange(exchange, passive=True)
+        with anyio.fail_after(PATIENCE):
+            async with connection.channel(confirm=False) as channel:
+                await channel.declare_exchange(exchange, passive=True)
     except rabbitry.NotFound:
         return
     yield Found("exchange", exchange)
@@ -174,21 +189,31 @@ async def _probe(connection: rabbitry.Connection, run: str) -> AsyncIterator[Fou
 async def _look(connection: rabbitry.Connection, name: str) -> Found | None:
     """The queue of that name, if there is one."""
     try:
-        async with connection.channel(confirm=False) as channel:
-            queue = await channel.declare_queue(name, passive=True)
+        with anyio.fail_after(PATIENCE):
+            async with connection.channel(confirm=False) as channel:
+                queue = await channel.declare_queue(name, passive=True)
     except rabbitry.NotFound:
         return None
     return Found("queue", name, queue.message_count, queue.consumer_count)
 
 
-async def _remove(connection: rabbitry.Connection, found: Found) -> bool:
-    """Whether it is gone: whoever began to consume it since it was looked at keeps it."""
+async def _remove(connection: rabbitry.Connection, found: Found) -> str:
+    """Removes it; returns why it stays, or nothing.
+
+    Whoever began to consume a queue since it was looked at keeps it. (RabbitMQ would look by itself, by `if_unused`,
+    but closes the whole connection over it where the queue is a quorum one.)
+    """
     try:
-        async with connection.channel(confirm=False) as channel:
-            if found.kind == "queue":
-                await channel.delete_queue(found.name, if_unused=True)
-            else:
-                await channel.delete_exchange(found.name)
-    except rabbitry.PreconditionFailed:
-        return False
-    return True
+        with anyio.fail_after(PATIENCE):
+            async with connection.channel(confirm=False) as channel:
+                if found.kind == "exchange":
+                    await channel.delete_exchange(found.name)
+                elif (await channel.declare_queue(found.name, passive=True)).consumer_count:
+                    return "somebody consumes it now"
+                else:
+                    await channel.delete_queue(found.name)
+    except rabbitry.NotFound:  # somebody else was quicker
+        pass
+    except rabbitry.ChannelClosed as error:
+        return str(error)
+    return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 from loadtest.analysis.comparison import Comparison, compare
 from loadtest.analysis.result import SCHEMA
-from loadtest.commands.exits import NOT_REACHED, OK, USAGE
+from loadtest.commands.exits import FAILED, NOT_REACHED, OK, USAGE
 from loadtest.commands.parsing import Parser, typed
-from loadtest.output.console import Speaker, make_console
+from loadtest.output.console import make_console, silence
+from loadtest.output.reading import read_json
 from loadtest.output.trials import render_comparison
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.variations import name_cell
@@ -36,12 +38,20 @@ def main(arguments: Sequence[str]) -> int:
     errors = make_console(stderr=True)
     console = errors if asked.json == "-" else make_console()
     try:
+        refuse(asked.json == "", "--json is empty")
         sides = _read_sides(asked)
         comparisons = _compare_all(sides, asked)
     except (OSError, ValueError) as error:
         errors.print(f"loadtest compare: {format_text(str(error))}", markup=False, soft_wrap=True)
         return USAGE
-    return _tell(comparisons, console, asked)
+    unwritten = _write(comparisons, asked)
+    for base, new, comparison in comparisons:
+        console.print(render_comparison(comparison, base, new))
+    if unwritten:
+        errors.print(f"loadtest compare: {format_text(unwritten)}", markup=False, soft_wrap=True)
+    if any(comparison.regressions or comparison.broken for _, _, comparison in comparisons):
+        return NOT_REACHED
+    return FAILED if unwritten else OK
 
 
 def _make_parser() -> Parser:
@@ -50,7 +60,8 @@ def _make_parser() -> Parser:
         usage="python -m loadtest compare BASE... [--to NEW...] [options]",
         description="Compare the trials of two load tests, in pairs: the first with the first and so on. Make them in "
         "turns (--vary), or shortly one after the other.",
-        epilog="Exit codes: 0 nothing became worse beyond the tolerance, 2 wrong usage, 3 something did.",
+        epilog="Exit codes: 0 nothing became worse beyond the tolerance, 1 the comparison could not be written, 2 "
+        "wrong usage, 3 something became worse, or most trials of NEW failed and those of BASE did not.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -111,15 +122,23 @@ def _read(text: str) -> Trials:
         name, _, wanted = text.rpartition(":")
         path, cell = Path(name), dict(_read_cell(text, part) for part in wanted.split(","))
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        result = read_json(path)
+    except ValueError:
         raise ValueError(f"{path}: this is no JSON file") from None
     is_result = isinstance(result, dict) and result.get("schema") == SCHEMA and "run_id" in result
     refuse(not is_result, f"{path}: this is no result of schema {SCHEMA}")
     trials: Trials = result.get("trials") or [{**result, "cell": {}, "round": 0}]
+    refuse(not _are_trials(trials), f"{path}: its trials are none")
     found = [trial for trial in trials if cell.items() <= trial["cell"].items()]
     refuse(not found, f"{text}: it has no such cell: {'; '.join(_by_cell(trials))}")
     return sorted(found, key=lambda trial: int(trial["round"]))
+
+
+def _are_trials(trials: Any) -> bool:
+    return isinstance(trials, list) and all(
+        isinstance(each, dict) and isinstance(each.get("cell"), dict) and isinstance(each.get("round"), int)
+        for each in trials
+    )
 
 
 def _read_cell(text: str, part: str) -> tuple[str, str]:
@@ -138,7 +157,8 @@ def _compare_all(
     return [(name, other, compare(base, new, tolerance=asked.tolerance, same=same)) for name, base, other, new in sides]
 
 
-def _tell(comparisons: Sequence[tuple[str, str, Comparison]], console: Speaker, asked: argparse.Namespace) -> int:
+def _write(comparisons: Sequence[tuple[str, str, Comparison]], asked: argparse.Namespace) -> str:
+    """Writes the comparisons where that was asked for; returns why it could not, or nothing."""
     plain = [
         {
             "base": base,
@@ -146,14 +166,19 @@ def _tell(comparisons: Sequence[tuple[str, str, Comparison]], console: Speaker, 
             "tolerance": asked.tolerance,
             "differences": [asdict(each) for each in comparison.differences],
             "remarks": comparison.remarks,
+            "broken": comparison.broken or None,
         }
         for base, new, comparison in comparisons
     ]
     text = json.dumps({"schema": SCHEMA, "comparisons": plain}, indent=1) + "\n"
-    if asked.json == "-":
-        print(text, end="")
-    elif asked.json:
-        Path(asked.json).write_text(text, encoding="utf-8")
-    for base, new, comparison in comparisons:
-        console.print(render_comparison(comparison, base, new))
-    return NOT_REACHED if any(comparison.regressions for _, _, comparison in comparisons) else OK
+    try:
+        if asked.json == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        elif asked.json is not None:
+            Path(asked.json).write_text(text, encoding="utf-8")
+    except OSError as error:
+        if asked.json == "-":
+            silence(sys.stdout)
+        return f"the comparison could not be written: {error}"
+    return ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NoReturn, TypeVar
 
 from loadtest import units
 from loadtest.scenarios.completing import refuse
+from loadtest.scenarios.layers import Takes
 from loadtest.scenarios.settings import Argument
 from loadtest.units import format_text
 from loadtest.urls import redact_in
@@ -27,13 +27,15 @@ class Parser(argparse.ArgumentParser):
         """End the program with code 2, saying why."""
         super().error(format_text(redact_in(message, self.words)))
 
-
-def flags_of(parser: Parser) -> set[str]:
-    """The flags that a parser takes, with their dashes."""
-    usage, parser.usage = parser.usage, None
-    flags = set(re.findall(r"(?<=[\[ ])--[a-z-]+", parser.format_usage()))
-    parser.usage = usage
-    return flags
+    @property
+    def flags(self) -> dict[str, Takes]:
+        """The flags that it takes, with their dashes, and what each of them takes."""
+        return {
+            flag: Takes.NOTHING if action.nargs == 0 else Takes.SEVERAL if action.default == [] else Takes.ONE
+            for action in self._actions
+            for flag in action.option_strings
+            if flag.startswith("--")
+        }
 
 
 def pairs(flag: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -65,6 +67,16 @@ def typed(parse: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
+
+
+def checked(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """The text as it was written, once it was found to make sense."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
 
 
 def number(*, least: int = 1, most: float = inf) -> dict[str, Any]:

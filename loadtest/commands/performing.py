@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,7 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
     async def conduct(run: Run) -> None:
         meter = Meter(broker.process)
         try:
-            with watched(run, progress) if run is runs[0] else nullcontext(_Nobody()) as display:
+            with watched(run, progress if run is runs[0] else _Nobody(), runs) as display:
                 conductor = Conductor(
                     run, session, broker.urls, meter, display, node=broker.node, is_private=broker.is_private
                 )

@@ -76,6 +76,9 @@ def _places(
             parser.error(f"--output {output} is one file, and --format asks for {', '.join(formats)}: name a folder")
         places = {formats[0]: output}
     else:
+        if output is not None and output.suffix[1:].isalpha() and not output.exists():
+            known = ", ".join(FORMATS.values())
+            parser.error(f"--output {output} is no folder that is there, and ends in none of {known}")
         folder = output or files[0].parent
         stem = files[0].stem if len(files) == 1 else "report"
         places = {name: folder / f"{stem}{FORMATS[name]}" for name in formats or ["html"]}

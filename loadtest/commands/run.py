@@ -1,8 +1,9 @@
 """A run: settings, result, what is written and said of it, exit code.
 
 0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 3 a requirement not
-reached, 4 no broker, 5 incomplete (a worker was lost), 130 interrupted. The first Ctrl-C or SIGTERM ends the run in
-order and reports what was measured; the second drops everything. Results are written before anything is said of them.
+reached, 4 no broker, 5 incomplete (a worker was lost, trials could not run), 130 interrupted. The first Ctrl-C or
+SIGTERM ends the run in order and reports what was measured; the second drops everything. Results are written before
+anything is said of them.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _text_of(error: Exception) -> str:
 
 def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     load_driver(settings.driver)  # what it lacks is said before all else
-    check_destinations(settings)
+    check_destinations(settings.output, settings.json)
     if settings.repeat > 1 or settings.vary:
         performed = try_all(settings, words, plan_trials(settings, words), console)
     else:
@@ -103,7 +104,7 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
     try:
         written = write_result(result, settings)
     except OSError as error:
-        unwritten = f"the result could not be written: {error}; {save_elsewhere(result)}"
+        unwritten = f"the result could not be written: {error}; {save_elsewhere(result, result['run_id'])}"
     if not settings.quiet:
         render = render_summary if result["trials"] is None else render_trials
         console.print(render(result, performed.failures))

@@ -22,12 +22,13 @@ import psutil
 import rabbitry
 from loadtest import units
 from loadtest.analysis.strategies import build_strategies_result
-from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE
+from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Unwritable
 from loadtest.commands.parsing import Parser, duration, number, typed
 from loadtest.drivers import LIBRARIES, DriverMissing, load_driver
 from loadtest.machine.environment import describe_broker, describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, Demand, Refused, prepare
-from loadtest.output.console import Speaker, make_console
+from loadtest.output.console import Speaker, make_console, silence
+from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere
 from loadtest.output.strategies import render_page
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.settings import STAMP_BYTES
@@ -51,15 +52,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for name in asked.strategies:
             load_driver(STRATEGIES[name].driver)  # what is missing is said before all else
+        check_destinations(asked.output, asked.json)
         most = max(asked.clients)
         prepare(Demand(connections=most, destinations=1, client_bytes=20_000, clients=most, has_private_node=True))
         return _run(asked, console)
-    except (DriverMissing, Refused) as error:
+    except (DriverMissing, Refused, DestinationRefused) as error:
         code, text = USAGE, str(error)
     except (NodeError, RabbitMQNotFound) as error:
         code, text = NO_BROKER, str(error)
-    except OSError as error:
-        code, text = FAILED, f"the result could not be written: {error}"
+    except Unwritable as error:
+        code, text = FAILED, str(error)
     errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
     return code
 
@@ -139,8 +141,6 @@ def _run(asked: argparse.Namespace, console: Speaker) -> int:
         memory_bound=asked.memory,
         seed=asked.seed,
     )
-    if asked.output is not None:
-        asked.output.mkdir(parents=True, exist_ok=True)  # better now than in the end
     started, rule = datetime.now(UTC), describe_rule(plan.memory_bound)
 
     def say(text: str) -> None:
@@ -178,10 +178,14 @@ def _run(asked: argparse.Namespace, console: Speaker) -> int:
         not_tried=tournament.not_tried,
         is_finished=is_finished,
     )
-    for path in _write(result, asked, f"strategies-{started:%Y%m%dT%H%M%SZ}"):
+    name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
+    written, error = _write(result, asked, name)
+    for path in written:
         say(f"written   {path}")
     for finding in result["findings"]:
         say(finding)
+    if error is not None:
+        raise Unwritable(f"the result could not be written: {error}; {save_elsewhere(result, name)}")
     return OK if is_finished else INTERRUPTED
 
 
@@ -200,17 +204,25 @@ async def _ask_broker(url: str) -> dict[str, Any]:
         return dict(connection.server_properties)
 
 
-def _write(result: dict[str, Any], asked: argparse.Namespace, name: str) -> list[Path]:
-    """Writes the result wherever it was asked for; returns the files written."""
-    text = json.dumps(result, indent=1) + "\n"
+def _write(result: dict[str, Any], asked: argparse.Namespace, name: str) -> tuple[list[Path], OSError | None]:
+    """Writes the result wherever it was asked for; returns the files written, and what went wrong first."""
+    text, written, errors = json.dumps(result, indent=1) + "\n", list[Path](), list[OSError]()
     files: dict[Path, str] = {}
     if asked.output is not None:
         files = {asked.output / f"{name}.json": text, asked.output / f"{name}.md": render_page(result)}
     if asked.json not in (None, "-"):
         files[Path(asked.json)] = text
     for path, content in files.items():
-        path.write_text(content, encoding="utf-8")
+        try:
+            path.write_text(content, encoding="utf-8")
+            written.append(path)
+        except OSError as error:
+            errors.append(error)
     if asked.json == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    return list(files)
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            silence(sys.stdout)
+            errors.append(error)
+    return written, next(iter(errors), None)

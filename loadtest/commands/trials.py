@@ -16,19 +16,22 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from loadtest.analysis.failures import failures
 from loadtest.analysis.trials import join_trials, keep
-from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
+from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
 from loadtest.commands.flags import make_parser, parse_settings
 from loadtest.commands.sweeping import Performed
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
 from loadtest.scenarios.completing import refuse
+from loadtest.scenarios.layers import Takes
 from loadtest.scenarios.settings import Settings
 from loadtest.scenarios.variations import (
+    NO,
     Cell,
     drop_flags,
     make_cells,
@@ -37,17 +40,17 @@ from loadtest.scenarios.variations import (
     parse_variation,
     write_cell,
 )
-from loadtest.urls import redact, with_vhost
-from rabbitry.testing import PrivateNode
+from loadtest.urls import redact, redact_in, with_vhost
+from rabbitry.testing import NodeError, PrivateNode
 
 FIXED = {
-    "abort-on", "consume-url", "help", "json", "label", "management", "metrics", "output", "publish-url", "quiet",
-    "repeat", "require", "seed", "url", "vary", "vhost", "yes",
+    "abort-on", "consume-url", "help", "json", "label", "list-drivers", "list-scenarios", "management", "metrics",
+    "output", "publish-url", "quiet", "repeat", "require", "seed", "url", "vary", "vhost", "yes",
 }  # fmt: skip
 """What is the same in all trials: where they run and what becomes of the result."""
 _OURS = {"json", "output", "quiet", "repeat", "seed", "vary"}
 """What a trial's own command line is without."""
-_GOES_ON = (0, FAILED, NOT_REACHED)
+_GOES_ON = (0, FAILED, NOT_REACHED, INCOMPLETE)
 """A trial's exit codes after which the next one may run."""
 
 
@@ -67,59 +70,73 @@ def plan_trials(settings: Settings, words: Sequence[str]) -> dict[Cell, Settings
     """The cells, each with the settings of its trials. VariationRefused, or SystemExit(2) with a message on stderr, if
     one of them makes no sense.
     """
-    known, switches = _flags()
-    plain = drop_flags(words, _OURS, switches)
     try:
         variations = [parse_variation(text) for text in settings.vary]
         for flag in (variation.flag for variation in variations):
-            refuse(flag not in known, f"--vary {flag}: there is no flag --{flag}")
+            _check_flag(flag)
             refuse(flag in FIXED, f"--vary {flag}: this can't differ between the trials of one result")
-        cells = {cell: write_cell(cell, switches) for cell in make_cells(variations)}
+        cells = {cell: _words_of(cell, words) for cell in make_cells(variations)}
     except ValueError as error:
         raise VariationRefused(str(error)) from None
-    return {cell: parse_settings([*plain, *own], os.environ) for cell, own in cells.items()}
+    asked = {cell: parse_settings(own, os.environ) for cell, own in cells.items()}
+    for cell, each in asked.items():
+        for flag, value in cell:
+            if value == NO and getattr(each, flag.replace("-", "_"), None) is True:
+                raise VariationRefused(f"--vary {flag}: the scenario has it, and nothing says that it shall not")
+    return asked
 
 
-def _flags() -> tuple[set[str], set[str]]:
-    """The names of all flags, and of those that are there or not."""
-    defaults = vars(make_parser().parse_args([]))
-    named = {name.replace("_", "-"): default for name, default in defaults.items()}
-    return set(named), {name for name, default in named.items() if default is False}
+def _words_of(cell: Cell, words: Sequence[str]) -> list[str]:
+    """The command line of a cell's trials, but for where they run: what it varies is not in it twice."""
+    switches = _switches()
+    return [*drop_flags(words, _OURS | {flag for flag, _ in cell}, switches), *write_cell(cell, switches)]
+
+
+def _switches() -> set[str]:
+    """The names of the flags that are there or not."""
+    return {flag.removeprefix("--") for flag, takes in make_parser().flags.items() if takes is Takes.NOTHING}
+
+
+def _check_flag(flag: str) -> None:
+    """Refuses what is no flag, with the nearest one."""
+    known = [each.removeprefix("--") for each in make_parser().flags]
+    near = get_close_matches(flag.replace("_", "-"), known, 1)
+    hint = f" (is it --{near[0]}?)" if near else ""
+    refuse(flag not in known, f"--vary {flag}: there is no flag --{flag}{hint}")
 
 
 def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Settings], console: Speaker) -> Performed:
-    """Runs all trials. TrialEnded if one can't run; KeyboardInterrupt if it was interrupted before one had measured."""
+    """Runs all trials. TrialEnded or NodeError if the first can't run; KeyboardInterrupt if it was interrupted before
+    one had measured. What ends it later leaves the trials that had run: they are the result.
+    """
     trials = order_trials(list(cells), settings.repeat, settings.seed)
-    switches = _flags()[1]
-    plain = drop_flags(words, _OURS, switches)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    is_interrupted = False
+    is_interrupted, ended = False, ""
     try:
         with _interruptible(), _broker(settings, cells.values(), console) as node:
             for number, trial in enumerate(trials, 1):
+                what = f"trial {number} of {len(trials)}"
                 if not settings.quiet:
-                    what = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
-                    console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
+                    which = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
+                    console.print(f"{what}: {which}", markup=False, soft_wrap=True)
                 with _place(node, number) as place:
-                    own = [
-                        *plain,
-                        *write_cell(trial.cell, switches),
-                        *place,
-                        "--seed",
-                        str(settings.seed + trial.round),
-                    ]
+                    own = [*_words_of(trial.cell, words), *place, "--seed", str(settings.seed + trial.round)]
                     result, is_interrupted = _run(own)
                 if result is not None:
                     if node is not None:
                         result["environment"]["broker"]["private_node"] = True
-                    _save(result, settings.output)
                     done.append((keep(trial, result, failures(result)), result))
+                    _save(result, settings.output)
                     if not settings.quiet:
                         console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
                 if is_interrupted:
                     break
-    except KeyboardInterrupt:  # between two trials: what was measured until then is the result
+    except KeyboardInterrupt:  # between two trials
         is_interrupted = True
+    except (TrialEnded, NodeError, OSError) as error:
+        if not done:
+            raise
+        ended = f"the trials ended after {len(done)} of {len(trials)}: {redact_in(str(error), words)}"
     if not done:
         raise KeyboardInterrupt
     order = list(cells)
@@ -129,7 +146,7 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
         "vary": list(settings.vary),
         "command": shlex.join(["python", "-m", "loadtest", *map(redact, words)]),
     }
-    joined = join_trials(done, asked, interrupted=is_interrupted)
+    joined = join_trials(done, asked, interrupted=is_interrupted, ended=ended)
     found = [f"{name_cell(tuple(each['cell'].items()))}: {text}" for each, _ in done for text in each["failures"]]
     return Performed(joined, list(dict.fromkeys(found)), is_interrupted)
 
@@ -200,6 +217,8 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
             code = child.returncode if child.returncode in (USAGE, NO_BROKER) else FAILED
             raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
         result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if result is None and not is_interrupted:
+            raise TrialEnded(said.strip() or f"a trial ended with {child.returncode}, and without a result", FAILED)
         return result, is_interrupted
 
 

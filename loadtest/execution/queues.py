@@ -77,12 +77,12 @@ class Queues:
                 await administrator.declare_exchange(self._plan.exchange, self._plan.exchange_kind)
             for queue, key in self._plan.bindings:
                 await administrator.bind(queue, self._plan.exchange, key)
-        except OSError:
+            for queue in self._settings.existing:
+                await self._look_at(administrator, queue)
+        except (OSError, QueueRefused):
             raise
         except Exception as error:
             raise QueueRefused(f"the broker refuses the queues: {error}") from error
-        for queue in self._settings.existing:
-            await self._look_at(administrator, queue)
 
     async def _look_at(self, administrator: Administrator, queue: str) -> None:
         count = await administrator.count_messages(queue)
@@ -95,10 +95,12 @@ class Queues:
             )
 
     async def delete(self) -> None:
-        """Deletes all; notes an error if that fails."""
+        """Deletes all, the last one first, so that what an interrupted run leaves is found by its numbers; notes an
+        error if that fails.
+        """
         try:
             async with self._connect() as connection, connection.administrator() as administrator:
-                for queue in self._arguments:
+                for queue in reversed(self._arguments):
                     began = monotonic_ns()
                     await administrator.delete_queue(queue)
                     self._timings["queues.delete"].record(monotonic_ns() - began)

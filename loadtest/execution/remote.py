@@ -35,24 +35,26 @@ async def watch_broker(runs: Sequence[Run], management: Management) -> None:
     record = runs[0].record
     await runs[0].measuring.wait()
     seen: list[Seen] = []  # the first and the latest: a run may last for days
-    peak, readings = 0, 0
-    try:
-        while True:
-            own = {name: sum(getattr(run.record.tally, of) for run in runs) for name, of in _OURS.items()}
+    peak, readings, failed = 0, 0, 0
+    while True:
+        own = {name: sum(getattr(run.record.tally, of) for run in runs) for name, of in _OURS.items()}
+        error = None
+        try:
             reading = await anyio.to_thread.run_sync(management.read, abandon_on_cancel=True)
             seen = [*seen[:1], (monotonic(), reading, own)]
-            peak, readings = max(peak, reading.memory_bytes), readings + 1
-            record.management = _describe(management, seen, peak, readings)
-            if record.phases[-1].name != "measure":
-                return
-            await anyio.sleep(INTERVAL)
-    except ManagementFailed as error:
-        record.management = {**_describe(management, seen, peak, readings), "error": str(error)}
+            peak, readings = max(peak, reading.memory_bytes or 0), readings + 1
+        except ManagementFailed as failure:  # a broker under load, or one that restarts, may answer the next time
+            error, failed = str(failure), failed + 1
+        told = _describe(management, seen, peak or None, readings)
+        record.management = {**told, "failed_readings": failed, "error": error}
+        if record.phases[-1].name != "measure":
+            return
+        await anyio.sleep(INTERVAL)
 
 
-def _describe(management: Management, seen: Sequence[Seen], peak: int, readings: int) -> dict[str, Any]:
+def _describe(management: Management, seen: Sequence[Seen], peak: int | None, readings: int) -> dict[str, Any]:
     if not seen:
-        return {"address": management.name, "readings": 0, "error": None}
+        return {"address": management.name, "readings": 0}
     (began, first, own), (ended, last, own_last) = seen[0], seen[-1]
     cpu = None if first.cpu_seconds is None or last.cpu_seconds is None else last.cpu_seconds - first.cpu_seconds
     counted = {name: last.counters[name] - number for name, number in first.counters.items()}
@@ -68,7 +70,6 @@ def _describe(management: Management, seen: Sequence[Seen], peak: int, readings:
         "counted": counted,
         "counted_here": done,
         "note": _find_note(counted, done),
-        "error": None,
     }
 
 

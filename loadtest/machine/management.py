@@ -7,6 +7,7 @@ proxies), and no error shows them. Every question has a time-out: a broker under
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import urllib.error
@@ -22,6 +23,8 @@ TIMEOUT = 5.0
 """Seconds for each question."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of an answer, at most: 100,000 queues take about half of it."""
+PAGE = 500
+"""Names in a page: the most that RabbitMQ gives."""
 PROMETHEUS_PORT = 15692
 """Where the plugin rabbitmq_prometheus listens unless it is told otherwise."""
 
@@ -37,7 +40,8 @@ class ManagementFailed(Exception):
 class Reading:
     """What the broker said at one moment, of all its nodes."""
 
-    memory_bytes: int
+    memory_bytes: int | None
+    """None where it has its statistics switched off."""
     cpu_seconds: float | None
     """Processor time since the nodes began; None where no node's plugin rabbitmq_prometheus answers."""
     messages: int | None
@@ -77,19 +81,34 @@ class Management:
         try:
             queued, stats = overview.get("queue_totals") or {}, overview.get("message_stats") or {}
             return Reading(
-                memory_bytes=sum(int(node.get("mem_used") or 0) for node in nodes),
+                memory_bytes=sum(known)
+                if (known := [int(n["mem_used"]) for n in nodes if n.get("mem_used")])
+                else None,
                 cpu_seconds=self._read_runtime(len(nodes)),
                 messages=queued.get("messages"),
                 counters={ours: int(stats.get(theirs) or 0) for ours, theirs in _COUNTERS.items()},
             )
         except (AttributeError, TypeError, ValueError):
-            raise ManagementFailed(f"{self.name} answers something else: is this RabbitMQ's management API?") from None
+            raise self._strange() from None
 
-    def names(self, kind: str, vhost: str) -> list[tuple[str, int]]:
-        """The names of a virtual host's ``queues`` or ``exchanges``, and how many consumers each has."""
+    def names(self, kind: str, vhost: str, beginning: str) -> list[tuple[str, int]]:
+        """The names of a virtual host's ``queues`` or ``exchanges`` that begin so, and how many consumers each has.
+
+        It asks for pages, which a broker with many thousands of queues answers in time.
+        """
+        pattern = quote(f"^{re.escape(beginning)}", safe="")
         columns = "name,consumers" if kind == "queues" else "name"
-        rows = self._ask(f"/api/{kind}/{quote(vhost, safe='')}?columns={columns}")
-        return [(str(row.get("name", "")), int(row.get("consumers") or 0)) for row in rows]
+        asked = f"/api/{kind}/{quote(vhost, safe='')}?columns={columns}&name={pattern}&use_regex=true&sort=name"
+        found: list[tuple[str, int]] = []
+        page, pages = 1, 1
+        while page <= pages:
+            answer = self._ask(f"{asked}&page={page}&page_size={PAGE}")
+            try:
+                pages, page = int(answer["page_count"]), page + 1
+                found += [(str(row["name"]), int(row.get("consumers") or 0)) for row in answer["items"]]
+            except (AttributeError, KeyError, TypeError, ValueError):
+                raise self._strange() from None
+        return found
 
     def _read_runtime(self, nodes: int) -> float | None:
         """Processor time that the Erlang runtime has used: of one node, as the plugin tells of its own alone."""
@@ -98,9 +117,12 @@ class Management:
         try:
             with self._opener.open(self._prometheus, timeout=TIMEOUT) as answer:
                 found = _RUNTIME.search(answer.read(LARGEST).decode("utf-8", "replace"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
         return None if found is None else float(found[1]) / 1000
+
+    def _strange(self) -> ManagementFailed:
+        return ManagementFailed(f"{self.name} answers something else: is this RabbitMQ's management API?")
 
     def _ask(self, path: str) -> Any:
         request = urllib.request.Request(self.name + path, headers={"Authorization": f"Basic {self._credentials}"})
@@ -113,6 +135,8 @@ class Management:
             raise ManagementFailed(f"{self.name} answers {error.code} {error.reason}{refused}") from None
         except json.JSONDecodeError:
             raise ManagementFailed(f"{self.name} answers no JSON: is this RabbitMQ's management API?") from None
+        except http.client.HTTPException:  # such as an AMQP port's answer
+            raise ManagementFailed(f"{self.name} answers no HTTP: is this RabbitMQ's management API?") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise ManagementFailed(f"{self.name} doesn't answer: {reason}") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Protocol
@@ -85,7 +85,7 @@ def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) ->
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     except ModuleNotFoundError as error:
         raise MetricsRefused(f"--metrics needs the package {error.name!r}: pip install 'rabbitry[loadtest]'") from None
-    names = [re.sub(r"\W", "_", name, flags=re.ASCII) for name in sources[0].labels]
+    names = _label_names(sources[0].labels)
 
     class Collector:
         """Makes the samples of the moment."""
@@ -116,14 +116,25 @@ def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) ->
     host, port = address
     try:
         server, thread = start_http_server(port, host, registry)
-    except OSError as error:
-        raise MetricsRefused(f"--metrics {host}:{port}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter of what can be no host's name
+        raise MetricsRefused(f"--metrics {host}:{port}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        yield f"http://{host}:{server.server_port}/metrics"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _label_names(labels: Iterable[str]) -> list[str]:
+    """Prometheus's names for them: letters, digits and underscores, and each only once."""
+    names: list[str] = []
+    for label in labels:
+        name = re.sub(r"\W", "_", label, flags=re.ASCII)
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
 
 
 def cumulate(histograms: list[Histogram]) -> tuple[list[tuple[str, float]], float]:

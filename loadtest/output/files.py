@@ -21,17 +21,17 @@ class DestinationRefused(Exception):
     """No result could be written where it was asked for."""
 
 
-def check_destinations(settings: Settings) -> None:
+def check_destinations(output: Path | None, json_file: str | None) -> None:
     """Raises DestinationRefused if the result could not be written in the end: better now than after an hour."""
     flag = "--output"
     try:
-        if settings.output is not None:
-            settings.output.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=settings.output):
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=output):
                 pass
         flag = "--json"
-        if settings.json not in (None, "-"):
-            path = Path(settings.json)
+        if json_file is not None and json_file != "-":
+            path = Path(json_file)
             is_new = not path.exists()
             path.open("a").close()
             if is_new:
@@ -61,8 +61,7 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
         write(settings.output / f"{result['run_id']}.json", text)
         picture = f"{result['run_id']}.svg" if can_draw() else None
         write(settings.output / f"{result['run_id']}.md", render_markdown([result], picture))
-        if (log := settings.output / f"{result['run_id']}.hlog").exists():  # written while the run went on
-            written.append(log)
+        written += sorted(settings.output.glob(f"{result['run_id']}*.hlog"))  # written while the run went on
     if settings.json == "-":
         try:
             sys.stdout.write(_encodable(text, result))
@@ -85,9 +84,9 @@ def write_report(result: dict[str, Any], settings: Settings) -> list[Path]:
     return draw([result], {name: settings.output / f"{result['run_id']}.{name}" for name in ("html", "svg")})
 
 
-def save_elsewhere(result: dict[str, Any]) -> str:
+def save_elsewhere(result: dict[str, Any], name: str) -> str:
     """Writes the result into the temporary directory, lest an hour's work be lost, and says where it is."""
-    path = Path(tempfile.gettempdir()) / f"loadtest-{result['run_id']}.json"
+    path = Path(tempfile.gettempdir()) / f"loadtest-{name}.json"
     try:
         path.write_text(_as_json(result), encoding="utf-8")
     except OSError as error:

@@ -11,7 +11,9 @@ from loadtest.output.told import headline_of, outcome_of
 
 
 def render_junit(results: Sequence[Mapping[str, Any]]) -> str:
-    """One document with a suite for each result. An interrupted run is an error, a broken requirement a failure."""
+    """One document with a suite for each result. An interrupted run is an error, as is an incomplete one; a
+    broken requirement is a failure.
+    """
     root = ElementTree.Element("testsuites", name="loadtest")
     runs = [result for result in results if "timeline" in result]
     for result, name in zip(runs, name_runs(runs), strict=True):
@@ -31,7 +33,7 @@ def _add_suite(root: ElementTree.Element, result: Mapping[str, Any], name: str) 
         name=f"loadtest {name}",
         tests=str(1 + len(requirements)),
         failures=str(len(broken) + (outcome == "failed")),
-        errors=str(int(outcome == "interrupted")),
+        errors=str(int(outcome in ("interrupted", "incomplete"))),
         skipped="0",
         time=f"{seconds:.3f}",
         timestamp=said(result["started_at"]),

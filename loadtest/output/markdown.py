@@ -15,7 +15,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 def render_markdown(results: Sequence[Mapping[str, Any]], picture: str | None = None) -> str:
     """One document of all results; `picture` is the name of a file beside it that shows their charts."""
-    shown = [f"![the charts of the run]({quote(picture)})"] if picture else []
+    shown = [f"![the charts of the run]({quote(picture, errors='surrogateescape')})"] if picture else []
     blocks = [*_introduction(results), *shown, *_tables(results)]
     return "\n\n".join(blocks) + "\n"
 

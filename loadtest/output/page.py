@@ -30,7 +30,7 @@ _SHAPES = {
     "cross": "M-5-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
 }
 """What the charts' shapes look like in a legend."""
-_SIGNS = {"ok": "✓", "failed": "✗", "interrupted": "!"}
+_SIGNS = {"ok": "✓", "failed": "✗", "interrupted": "!", "incomplete": "!"}
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,21 @@ _COUNTS = {
     "consume": ("unique", "duplicates", "lost", "backlog", "rate"),
     "rpc": ("planned", "skipped", "calls", "replies", "timeouts", "errors", "servers_lost", "rate"),
 }
-"""What each section has; all but `connect` may be null."""
+"""What each section has, where there is one."""
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "run_id": str,
     "started_at": str,
-    "loop": str,
+    "loop": (str, type(None)),
     "verdict": (dict, type(None)),
     "interrupted": bool,
     "scenario": dict,
     "environment": dict,
     "phases": list,
-    "connect": dict,
+    "connect": (dict, type(None)),
     "publish": (dict, type(None)),
     "consume": (dict, type(None)),
     "rpc": (dict, type(None)),
-    "resources": dict,
+    "resources": (dict, type(None)),
     "errors": dict,
     "timeline": list,
 }
@@ -47,13 +47,21 @@ class NoResult(Exception):
     """A file is no result; the message says which, and why."""
 
 
+def read_json(path: Path) -> Any:
+    """What is in a JSON file, in any of JSON's encodings. OSError if it can't be read, ValueError if it is none."""
+    try:
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """The result in a file. NoResult if there is none."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        result = read_json(path)
     except OSError as error:
         raise NoResult(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise NoResult(f"{path}: it is no JSON: {error}") from None
     if isinstance(result, list):
         result = {"schema": 1, "strategies": result}
@@ -89,6 +97,8 @@ def _faults(result: Mapping[str, Any]) -> Iterator[str]:
         if name not in result or not isinstance(result[name], kind):
             yield f"{name} is missing or of another kind"
             return
+    if not result.get("trials"):  # of several cells nothing is the same
+        yield from (f"{name} is missing" for name in ("connect", "resources") if result[name] is None)
     for section, names in _COUNTS.items():
         yield from (f"{section}.{name} is missing" for name in names if name not in (result[section] or names))
     if not isinstance(result["scenario"].get("clients"), int):

@@ -130,9 +130,18 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     if failures:
         yield f"[bold red]failed[/]: {'; '.join(failures)}"
     elif not result["interrupted"] and not result.get("incomplete"):
-        yield "[bold green]ok[/]: no connection failed, nothing was lost"
+        yield f"[bold green]ok[/]: no connection failed, {_losses(result)}"
     if found := blemishes(result):
         yield f"[bold yellow]but[/]: {'; '.join(found)}"
+
+
+def _losses(result: Result) -> str:
+    """What is known of them: of what is published for others to take, who took it isn't."""
+    publish, consume = result["publish"], result["consume"]
+    if not publish or (consume and consume["lost"] is not None):
+        return "nothing was lost"
+    hint = "" if result["scenario"].get("mandatory") else " (--mandatory tells what no queue took)"
+    return f"what became of the messages is not known here{hint}"
 
 
 def _connect(result: Result) -> Iterator[Entry]:
@@ -227,14 +236,17 @@ def _cost(result: Result) -> Iterator[Entry]:
 
 def _told(management: Mapping[str, Any]) -> str:
     """What the broker says of itself."""
-    if management["error"] is not None:
-        return f"[yellow]unknown[/]: {_said(management['error'])}"
-    cpu = management["cpu_seconds"]
-    parts = [f"at most {format_bytes(management['memory_peak_bytes'])}"]
+    if not management["readings"]:
+        return f"[yellow]unknown[/]: {_said(management['error'] or 'nothing was asked')}"
+    cpu, memory = management["cpu_seconds"], management["memory_peak_bytes"]
+    parts = [f"at most {format_bytes(memory)}"] if memory is not None else []
     parts += [f"{cpu:.1f} s of processor time"] if cpu is not None else []
     parts += [f"{format_count(number)} {name}" for name, number in management["counted"].items() if number]
-    note = "" if management["note"] is None else f" ({_said(management['note'])})"
-    return f"by its own account {', '.join(parts)} in {format_duration(management['seconds'])}{note}"
+    notes = [_said(text) for text in (management["note"], management["error"]) if text is not None]
+    note = f" ({'; '.join(notes)})" if notes else ""
+    told = ", ".join(parts) or "nothing"
+    seconds = f" in {format_duration(management['seconds'])}" if management["readings"] > 1 else ", at one moment"
+    return f"by its own account {told}{seconds}{note}"
 
 
 def _verdict(result: Result) -> Iterator[Entry]:

@@ -14,7 +14,9 @@ from typing import Any
 
 from loadtest.analysis.failures import blemishes, failures
 from loadtest.output.naming import name_runs, said
+from loadtest.output.trials import tell_cells
 from loadtest.output.ways import gave_up, read_strategies
+from loadtest.scenarios.variations import name_cell
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds
 
 Result = Mapping[str, Any]
@@ -52,13 +54,22 @@ class Table:
 
 
 def outcome_of(result: Result) -> tuple[str, list[str]]:
-    """Whether the run was all right ("ok", "failed" or "interrupted"), and why not."""
-    found = failures(result)
+    """Whether the run was all right ("ok", "failed", "incomplete" or "interrupted"), and why not."""
+    found = _failures_of_trials(result["trials"]) if result.get("trials") else failures(result)
+    missing = list(result.get("incomplete") or ())
     if found:
-        return "failed", [said(each) for each in found]
+        return "failed", [said(each) for each in (*found, *missing)]
     if result["interrupted"]:
         return "interrupted", ["this is what was measured until then"]
+    if missing:
+        return "incomplete", [said(each) for each in missing]
     return "ok", [said(each) for each in blemishes(result)]
+
+
+def _failures_of_trials(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each reason once, with the cell in which it was."""
+    found = [(name_cell(tuple(each["cell"].items())), text) for each in trials for text in each["failures"]]
+    return list(dict.fromkeys(f"{cell}: {text}" for cell, text in found))
 
 
 def headline_of(result: Result) -> str:
@@ -115,6 +126,7 @@ def tables_of(results: Sequence[Result]) -> Iterator[Table]:
     names = name_runs(runs) if len(runs) > 1 else [""]
     if any(result.get("requirements") for result in runs):
         yield _requirements(runs, names)
+    yield from _trials(runs, names)
     yield _figures("Rates", runs, names, _RATES)
     if any(result.get("capacity") for result in runs):
         yield _figures("Capacity", runs, names, _CAPACITY)
@@ -285,6 +297,15 @@ def _requirements(runs: Sequence[Result], names: Sequence[str]) -> Table:
         for each in result.get("requirements") or ()
     ]
     return Table("Requirements", ("", "required", "reached", *(["run"] if len(runs) > 1 else [])), rows)
+
+
+def _trials(runs: Sequence[Result], names: Sequence[str]) -> Iterator[Table]:
+    for result, name in zip(runs, names, strict=True):
+        if trials := result.get("trials"):
+            cells, rows = tell_cells(trials)
+            note = "The median of each cell's trials, and their range."
+            of = f" of {name}" if len(runs) > 1 else ""
+            yield Table(f"Trials{of}", ("", *map(said, cells)), rows, note)
 
 
 def _steps(runs: Sequence[Result], names: Sequence[str]) -> Iterator[Table]:

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from loadtest.analysis.comparison import METRICS, Comparison, Difference, read
+from loadtest.analysis.comparison import METRICS, Comparison, Difference, Metric, read
 from loadtest.scenarios.variations import name_cell
-from loadtest.units import format_bytes, format_count, format_milliseconds
+from loadtest.units import format_bytes, format_count, format_milliseconds, format_text
 
 Result = Mapping[str, Any]
 Cells = dict[str, list[Mapping[str, Any]]]
@@ -42,11 +42,29 @@ def format_value(value: float, unit: str) -> str:
 
 def render_trials(result: Result, failures: Sequence[str]) -> RenderableType:
     """Each cell's metrics, as the median of its trials and their range."""
-    trials = result["trials"]
+    return _Trials(result, failures, _by_cell(result["trials"]))
+
+
+def tell_cells(trials: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The same as plain text: what the cells are called, and a row for each metric, which begins with its name."""
+    cells = _by_cell(trials)
+    rows = [[metric.name, *map("".join, found)] for metric, found in _rows(cells)]
+    return [f"{name} ({len(each)})" for name, each in cells.items()], rows
+
+
+def _by_cell(trials: Sequence[Mapping[str, Any]]) -> Cells:
     cells: Cells = {}
     for trial in sorted(trials, key=lambda trial: trial["round"]):
         cells.setdefault(name_cell(tuple(trial["cell"].items())), []).append(trial)
-    return _Trials(result, failures, cells)
+    return cells
+
+
+def _rows(cells: Cells) -> Iterator[tuple[Metric, list[tuple[str, str]]]]:
+    """Each metric that is known of any trial: for each cell the median, and what is told beside it."""
+    for metric in METRICS:
+        found = [[value for trial in trials if (value := read(metric, trial)) is not None] for trials in cells.values()]
+        if any(found):
+            yield metric, [_spread(values, metric.unit) for values in found]
 
 
 class _Trials:
@@ -73,6 +91,8 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[RenderableTyp
     yield Text.from_markup(f"[bold]{len(trials)} trials[/], the median of each cell's and their range")
     if result["interrupted"]:
         yield Text.from_markup("[bold yellow]interrupted[/]: this is what was measured until then")
+    for text in result.get("incomplete") or ():
+        yield Text.from_markup(f"[bold red]incomplete[/]: {escape(format_text(text))}")
     for text in failures:
         yield Text.from_markup(f"[bold red]failed[/]: {escape(text)}")
 
@@ -82,20 +102,19 @@ def _table(cells: Cells) -> Table:
     table.add_column("", style="bold", no_wrap=True)
     for name, trials in cells.items():
         table.add_column(f"{name} ({len(trials)})", justify="right")
-    for metric in METRICS:
-        found = [[value for trial in trials if (value := read(metric, trial)) is not None] for trials in cells.values()]
-        if any(found):
-            table.add_row(metric.name, *(_spread(values, metric.unit) for values in found))
+    for metric, found in _rows(cells):
+        table.add_row(metric.name, *(f"{middle}[dim]{spread}[/]" for middle, spread in found))
     return table
 
 
-def _spread(values: Sequence[float], unit: str) -> str:
+def _spread(values: Sequence[float], unit: str) -> tuple[str, str]:
+    """The median, and the range of several."""
     if not values:
-        return "–"
+        return "–", ""
     told = format_value(median(values), unit)
     if len(values) == 1:
-        return told
-    return f"{told} [dim]({format_value(min(values), unit)} – {format_value(max(values), unit)})[/]"
+        return told, ""
+    return told, f" ({format_value(min(values), unit)} – {format_value(max(values), unit)})"
 
 
 def _lost(cells: Cells) -> Iterator[RenderableType]:
@@ -166,6 +185,8 @@ def _change(factor: float) -> str:
 
 
 def _findings(comparison: Comparison) -> Iterator[RenderableType]:
+    if comparison.broken:
+        yield Text.from_markup(f"[bold red]worse[/]: {escape(comparison.broken)}")
     shown = [each for each in comparison.differences if each.direction != "not shown"]
     if not shown:
         yield Text("no difference is shown: what there is, chance makes as well")

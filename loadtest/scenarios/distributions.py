@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 _CALL = re.compile(r"([a-z]+)(?:\((.*)\)|:(.*))")
 _KINDS = {"exp": 1, "uniform": 2, "lognormal": 2}
+LARGEST_BODY = 512 * 2**20
+"""Bytes that RabbitMQ takes as one message, however it is configured."""
 WORK = "5ms, exp:5ms, uniform:1ms,9ms or lognormal:5ms,0.5"
 SIZES = "128, 1KiB,16KiB:10%, uniform:100,10k, exp:4KiB or lognormal:1KiB,1"
 
@@ -114,12 +116,12 @@ def parse_sizes(text: str) -> int | Sizes:
     if _CALL.fullmatch(text.strip()):
         return Sizes(distribution=_parse(text, units.parse_size, "size", SIZES))
     if "," not in text and ":" not in text:
-        return units.parse_size(text)
+        return _parse_size(text)
     sizes: list[int] = []
     shares: list[float | None] = []
     for word in text.split(","):
         size, colon, share = word.partition(":")
-        sizes.append(units.parse_size(size))
+        sizes.append(_parse_size(size))
         shares.append(parse_share(share) if colon else None)
     told = sum(share for share in shares if share is not None)
     others = shares.count(None)
@@ -127,6 +129,13 @@ def parse_sizes(text: str) -> int | Sizes:
         raise ValueError(f"{text!r}: the shares must make 100%, or leave some for the sizes without one")
     rest = (1 - told) / others if others else 0.0
     return Sizes(tuple((size, rest if share is None else share) for size, share in zip(sizes, shares, strict=True)))
+
+
+def _parse_size(text: str) -> int:
+    size = units.parse_size(text)
+    if size > LARGEST_BODY:
+        raise ValueError(f"{text!r} is more than RabbitMQ ever takes as one message, 512 MiB")
+    return size
 
 
 def parse_share(text: str) -> float:

@@ -9,10 +9,22 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
+
+class Takes(Enum):
+    """What a flag takes: it is there or not, has one value, or may be given several times."""
+
+    NOTHING = "true or false"
+    ONE = "one number or text"
+    SEVERAL = "a number, a text, or a list of them"
+
+
+Known = Mapping[str, Takes]
+"""The flags that there are, with their dashes."""
 Layer = Mapping[str, Sequence[str]]
 """For each flag, with its dashes, the words that give it."""
 
@@ -27,7 +39,7 @@ _INSTEAD: Mapping[str, frozenset[str]] = {
 }
 """What a flag takes the place of, beside itself."""
 _NOT_IN_FILES = frozenset({"--help", "--list-scenarios", "--json"})
-_TABLES: Mapping[str, Callable[[str], str]] = {"--queue-arg": json.dumps, "--label": str}
+_TABLES: Mapping[str, Callable[[str], str]] = {"--queue-arg": json.dumps, "--header": json.dumps, "--label": str}
 """Flags of the form K=V, which may be tables; and how a text is written then."""
 
 
@@ -42,7 +54,7 @@ class File:
 def read_file(text: str) -> File:
     """Reads a TOML scenario file. ValueError if it is none; flags are looked at by `make_layer`."""
     try:
-        flags = tomllib.loads(text)
+        flags = tomllib.loads(text.removeprefix("\ufeff"))  # which editors put there
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"it is no TOML: {error}") from None
     workloads: dict[str, Mapping[str, Any]] = {}
@@ -75,35 +87,53 @@ def _read_fault(table: Mapping[str, Any]) -> str:
     return f"{table['at']} {table['action']}"
 
 
-def make_layer(flags: Mapping[str, Any], known: Collection[str]) -> Layer:
-    """The words for each flag. ValueError for a key that is none of the known flags, with the nearest one."""
-    return {flag: words for key, value in flags.items() for flag, words in _spell(key, value, known)}
+def make_layer(flags: Mapping[str, Any], known: Known) -> Layer:
+    """The words for each flag. ValueError for a key that is none of the known flags, with the nearest one, for one that
+    is there twice, and for what its flag doesn't take.
+    """
+    layer: dict[str, Sequence[str]] = {}
+    keys: dict[str, str] = {}
+    for key, value in flags.items():
+        flag = _find_flag(key, known)
+        if flag in keys:
+            raise ValueError(f"{keys[flag]!r} and {key!r} are the same flag")
+        keys[flag] = key
+        if known[flag] is Takes.NOTHING:
+            flag, words = _switch(key, flag, value, known)
+        else:
+            words = _spell(key, flag, value, known[flag])
+        layer[flag] = words
+    return layer
 
 
-def _spell(key: str, value: Any, known: Collection[str]) -> Iterable[tuple[str, list[str]]]:
+def _find_flag(key: str, known: Known) -> str:
     flag = f"--{key.replace('_', '-')}"
     if flag not in known or flag in _NOT_IN_FILES:
         near = difflib.get_close_matches(flag, set(known) - _NOT_IN_FILES, 1)
         raise ValueError(f"{key!r} is no flag" + (f": {near[0][2:]} is" if near else ""))
-    if isinstance(value, bool):
-        negative = f"--no-{flag[2:]}"
-        if value:
-            yield flag, [flag]
-        elif negative in known:
-            yield negative, [negative]
-        else:
-            yield flag, []
-    elif isinstance(value, Mapping):
+    return flag
+
+
+def _switch(key: str, flag: str, value: Any, known: Known) -> tuple[str, list[str]]:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key!r} takes {Takes.NOTHING.value}")
+    negative = f"--no-{flag[2:]}"
+    if not value and negative in known:
+        return negative, [negative]
+    return flag, [flag] if value else []
+
+
+def _spell(key: str, flag: str, value: Any, takes: Takes) -> list[str]:
+    if isinstance(value, Mapping):
         if flag not in _TABLES:
             raise ValueError(f"{key!r} takes no table")
         write = _TABLES[flag]
         pairs = ((name, write(each) if isinstance(each, str) else json.dumps(each)) for name, each in value.items())
-        yield flag, [f"{flag}={name}={each}" for name, each in pairs]
-    else:
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
-            raise ValueError(f"{key!r} takes a number, a text, or a list of them")
-        yield flag, [f"{flag}={each}" for each in values]
+        return [f"{flag}={name}={each}" for name, each in pairs]
+    values = value if isinstance(value, list) and takes is Takes.SEVERAL else [value]
+    if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
+        raise ValueError(f"{key!r} takes {takes.value}")
+    return [f"{flag}={each}" for each in values]
 
 
 def stack(layers: Sequence[Layer], words: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from loadtest.scenarios.completing import refuse
 Cell = tuple[tuple[str, str], ...]
 """One value for each flag that is varied: its name without dashes, and the value as it is written."""
 
-YES_OR_NO = ("yes", "no")
+YES, NO = "yes", "no"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,9 @@ def write_cell(cell: Cell, switches: set[str]) -> list[str]:
         if flag not in switches:
             words += [f"--{flag}", value]
             continue
-        refuse(value not in YES_OR_NO, f"--vary {flag}: it is there or not, so vary it as {flag}=yes,no")
-        words += [f"--{flag}"] if value == "yes" else []
+        refuse(value not in (YES, NO), f"--vary {flag}: it is there or not, so vary it as {flag}=yes,no")
+        negative = [f"--no-{flag}"] if f"no-{flag}" in switches else []
+        words += [f"--{flag}"] if value == YES else negative
     return words
 
 

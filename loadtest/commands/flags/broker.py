@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+import rabbitry
 from loadtest.commands.parsing import duration
-from loadtest.scenarios.completing import Asked
+from loadtest.scenarios.completing import Asked, refuse
+from loadtest.scenarios.settings import Settings
+from loadtest.urls import redact
 
 
 def add_broker(parser: argparse.ArgumentParser) -> None:
@@ -21,3 +24,14 @@ def add_broker(parser: argparse.ArgumentParser) -> None:
     add("--wait-broker", **duration("how long to wait for a broker that is still starting", Asked.wait_broker))
     text = "load a broker that only $RABBITMQ_URL names, though it is not on this machine, without being asked"
     add("--yes", action="store_true", help=text)
+
+
+def check_broker(settings: Settings) -> None:
+    """Refuses URLs that lead nowhere, as rabbitry reads them: what is wrong with one is no broker's absence."""
+    if not settings.driver.startswith("rabbitry"):
+        return
+    for url in settings.all_urls:
+        try:
+            rabbitry.connect(url)  # which connects nothing yet
+        except ValueError as error:
+            refuse(True, f"{redact(url)!r}: {error}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from loadtest import units
-from loadtest.analysis.thresholds import parse_abort
-from loadtest.commands.parsing import duration, typed
+from loadtest.analysis.thresholds import parse_abort, parse_threshold
+from loadtest.analysis.traffic import has_queues
+from loadtest.commands.parsing import checked, duration, typed
 from loadtest.machine.management import Management
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import Settings
@@ -16,7 +17,8 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     """Adds the group's flags."""
     add = parser.add_argument_group("measuring").add_argument
     text = "such as 'confirm.p99 > 1s': end the run when that is true of what was measured so far, with exit code 3"
-    add("--abort-on", action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
+    parse = typed(checked(parse_abort))
+    add("--abort-on", type=parse, action="append", default=[], metavar="EXPR", help=f"{text} (repeatable)")
     add("--abort-after", **duration("measure for so long before that", Asked.abort_after))
     text = "serve the counters to Prometheus there while the run goes on; port 0 takes a free one and says which"
     add("--metrics", type=typed(units.parse_address), metavar="HOST:PORT", help=text)
@@ -27,9 +29,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
 
 
 def check_measuring(settings: Settings) -> None:
-    """Refuses expressions that can't be read, or that nothing could be true of while the run goes on."""
-    for text in settings.abort_on:
-        parse_abort(text)
+    """Refuses what can't be asked, or what could abort nothing while the run goes on."""
     if settings.management is not None:
         Management(settings.management)  # which refuses what is none
     refuse(
@@ -41,3 +41,21 @@ def check_measuring(settings: Settings) -> None:
         settings.abort_on and after >= duration_,
         f"--abort-after {after:g} s is not within --duration {duration_:g} s: nothing could abort",
     )
+
+
+def check_expressions(settings: Settings) -> None:
+    """Refuses expressions about what no part of the run will measure: better now than when it is over."""
+    is_closed = settings.loop == "closed" and settings.scenario != "sweep" and not settings.workloads
+    reasons = {
+        "publish": "" if settings.producers else "there are no producers",
+        "consume": "" if has_queues(settings) else "no queue is known to consume from",
+        "end_to_end": "" if settings.consumers else "there are no consumers",
+        "rpc": "" if settings.callers else "there are no callers",
+        "lag": "nothing is late in a closed loop (--mode)" if is_closed else "",
+    }
+    for flag, texts in (("--require", settings.require), ("--abort-on", settings.abort_on)):
+        for text in texts:
+            path = parse_threshold(text).path
+            for part, reason in reasons.items():
+                is_of_it = any(word.startswith(part) for word in path)
+                refuse(reason and is_of_it, f"{flag} {text!r} would not be measured: {reason}")

@@ -14,7 +14,7 @@ from loadtest.commands.parsing import typed
 from loadtest.scenarios.catalogue import DEFAULT, SCENARIOS
 from loadtest.scenarios.completing import parse_backlog, refuse
 from loadtest.scenarios.faults import parse_fault
-from loadtest.scenarios.layers import Layer, make_layer, named_in, read_file, stack
+from loadtest.scenarios.layers import Known, Layer, make_layer, named_in, read_file, stack
 
 
 def add_scenes(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +85,7 @@ class Layers:
         return [*stack((closed, *self.layers, self.workloads[workload]), arguments), f"--scenario={self.name}"]
 
 
-def find_layers(arguments: Sequence[str], known: Collection[str], of_workloads: Collection[str]) -> Layers:
+def find_layers(arguments: Sequence[str], known: Known, of_workloads: Collection[str]) -> Layers:
     """The layers of the scenario that the arguments name. ValueError if there is none such, or it makes no sense."""
     asked_for = _scenario_named(arguments)
     if not asked_for.endswith(".toml"):
@@ -99,7 +99,7 @@ def find_layers(arguments: Sequence[str], known: Collection[str], of_workloads: 
         raise ValueError(f"--scenario {asked_for}: {error}") from None
 
 
-def _read_layers(path: Path, known: Collection[str], of_workloads: Collection[str]) -> Layers:
+def _read_layers(path: Path, known: Known, of_workloads: Collection[str]) -> Layers:
     file = read_file(path.read_text(encoding="utf-8"))
     name = file.flags.get("scenario", DEFAULT)
     _check_name(name)
@@ -126,4 +126,7 @@ def _scenario_named(arguments: Sequence[str]) -> str:
 def _check_name(name: object) -> None:
     near = get_close_matches(str(name), SCENARIOS, 1)
     hint = f" (is it {near[0]}?)" if near else ""
-    refuse(name not in SCENARIOS, f"--scenario {name!r} is none{hint}: --list-scenarios has them; a file ends in .toml")
+    refuse(
+        not isinstance(name, str) or name not in SCENARIOS,
+        f"--scenario {name!r} is none{hint}: --list-scenarios has them; a file ends in .toml",
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loadtest.commands.parsing import duration, number, pairs, read_value, typed
+from loadtest.commands.parsing import checked, duration, number, pairs, read_value, typed
 from loadtest.execution.filling import FILLINGS, MOST_BYTES
 from loadtest.scenarios import distributions
 from loadtest.scenarios.completing import Asked, refuse
@@ -31,7 +30,7 @@ def add_messages(parser: argparse.ArgumentParser) -> None:
     add("--priorities", **number(most=255), default=Asked.priorities, help=text)
     add("--header", action="append", default=[], metavar="K=V", help="a header of each message (repeatable)")
     text = "let producers choose a queue for each message, unevenly: zipf:1.1, or 80%% to the first"
-    add("--skew", type=typed(_checked(distributions.parse_skew)), metavar="HOW", help=text)
+    add("--skew", type=typed(checked(distributions.parse_skew)), metavar="HOW", help=text)
     add("--fanout", **number(), default=Asked.fanout, help="send each message to N queues, by a fanout exchange")
     add(
         "--topic",
@@ -52,7 +51,7 @@ def add_answers(parser: argparse.ArgumentParser) -> None:
     """Adds the group of what consumers do."""
     add = parser.add_argument_group("consumers").add_argument
     text = f"how long they work on each message before they answer: {distributions.WORK}"
-    add("--work", type=typed(_checked(distributions.parse_work)), metavar="TIME", help=text)
+    add("--work", type=typed(checked(distributions.parse_work)), metavar="TIME", help=text)
     share: dict[str, Any] = {"type": typed(distributions.parse_share), "metavar": "SHARE"}
     text = "put so many deliveries back (basic.nack with requeue), such as 5%%: they come again"
     add("--requeue", "--nack", **share, default=Asked.requeue, help=text)
@@ -93,16 +92,6 @@ def read_traffic(given: dict[str, Any]) -> None:
                 given["shape"] = str(shape)
 
 
-def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
-    """The text as it was written, once it was found to make sense."""
-
-    def check(text: str) -> str:
-        parse(text)
-        return text
-
-    return check
-
-
 def _body(text: str) -> str:
     if text not in FILLINGS:
         try:
@@ -112,5 +101,5 @@ def _body(text: str) -> str:
     return text
 
 
-checked_sizes = _checked(distributions.parse_sizes)
-checked_shape = _checked(parse_shape)
+checked_sizes = checked(distributions.parse_sizes)
+checked_shape = checked(parse_shape)

@@ -90,6 +90,39 @@ def test_a_whole_run_ends_early_with_3_and_is_told(
     assert str(log) in " ".join(out.split()).replace(" ", "") or log.name in out.replace("\n", "")
 
 
+def test_any_of_several_workloads_ends_all_of_them(
+    amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    scene = tmp_path / "scene.toml"
+    scene.write_text(
+        f"""
+        url = "{amqp_url}"
+        warmup = 0.2
+        duration = 60
+        drain = 10
+        abort_on = "publish.sent > 50"
+        [[workload]]
+        name = "idle"
+        producers = 1
+        consumers = 1
+        rate = 1
+        [[workload]]
+        name = "busy"
+        producers = 1
+        consumers = 1
+        rate = 100
+        """
+    )
+    assert main(["--scenario", str(scene), "--output", str(tmp_path), "--json", "-"]) == 3
+    result = json.loads(capsys.readouterr().out)
+    assert result["aborted"]["expression"] == "publish.sent > 50" and not result["interrupted"]
+    idle, busy = result["workloads"]
+    assert idle["publish"]["sent"] < 40 and busy["publish"]["sent"] > 50
+    assert sum(phase["seconds"] for phase in result["phases"]) < 30
+    assert len(list(tmp_path.glob("*.hlog"))) == 2
+
+
 def test_expressions_that_can_not_end_a_run_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--abort-on", "lost > 0"], "known only when the run is over"),

@@ -8,6 +8,7 @@ import pytest
 from loadtest.commands.calibrating import for_the_sink, tell
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.run import main
+from loadtest.scenarios.plan import make_plan
 
 CALIBRATION = {
     "rate": 12_345.6,
@@ -29,6 +30,14 @@ def test_the_same_load_but_as_fast_as_it_goes() -> None:
     assert for_the_sink(replace(asked, duration=2.0), "amqp://sink").duration == 2.0
 
 
+def test_what_only_the_broker_has_is_not_asked_of_the_sink() -> None:
+    line = "--url amqp://h --producers 5 --exchange events --no-confirm --calibrate --metrics :0 --management http://h"
+    settings = for_the_sink(parse_settings([*line.split(), "--fault", "1s kill-sockets 5%"], {}), "amqp://sink")
+    assert (settings.exchange, settings.queues, settings.faults) == (None, 1, ())
+    assert (settings.metrics, settings.management) == (None, None)
+    assert make_plan(settings, "run").sockets
+
+
 def test_in_a_line() -> None:
     line = "this generator alone reaches 12,346 messages/s here (6,000/s confirmed, 6,346/s consumed)"
     assert tell(CALIBRATION) == line
@@ -38,7 +47,14 @@ def test_in_a_line() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(
-    "load", ["--clients 20", "--producers 3 --rate 100", "--callers 4", "--clients 20 --queue-type stream"]
+    "load",
+    [
+        "--producers 3 --exchange amq.fanout",
+        "--clients 20",
+        "--producers 3 --rate 100",
+        "--callers 4",
+        "--clients 20 --queue-type stream",
+    ],
 )
 def test_a_run_that_asks_for_it(
     backend: str, load: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,9 @@ import anyio.to_thread
 import pytest
 
 import rabbitry
+from loadtest.commands.clean import Found
 from loadtest.commands.program import main
+from rabbitry.testing import PrivateNode
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +53,7 @@ async def test_a_run_is_cleaned_by_its_name(left: str, amqp_url: str, capsys: py
     assert f"queue loadtest.{left}.0, 1 messages" in said and "5 to remove, 0 in use" in said
     assert await exists(amqp_url, f"loadtest.{left}.rpc.0")
     assert await clean("--url", amqp_url, left, "--yes") == 0
-    assert "5 removed, 0 in use" in capsys.readouterr().out
+    assert "5 removed, 0 left" in capsys.readouterr().out
     assert not await exists(amqp_url, f"loadtest.{left}.rpc.0")
     assert await clean("--url", amqp_url, left) == 0
     assert "0 to remove, 0 in use" in capsys.readouterr().out
@@ -63,6 +65,53 @@ async def test_what_has_consumers_stays(left: str, amqp_url: str, capsys: pytest
             assert await clean("--url", amqp_url, left, "--yes") == 1
     said = capsys.readouterr().out
     assert f"queue loadtest.{left}.1, 0 messages, 1 consumers: in use, it stays" in said and "4 removed" in said
+
+
+async def test_streams_are_removed(amqp_url: str) -> None:
+    run = f"20261130T101500Z-{secrets.token_hex(3)}"
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        await channel.declare_queue(f"loadtest.{run}.0", arguments={"x-queue-type": "stream"})
+    assert await clean("--url", amqp_url, run, "--yes") == 0
+    assert not await exists(amqp_url, f"loadtest.{run}.0")
+
+
+async def test_quorum_queues_are_removed_but_for_those_in_use(amqp_url: str) -> None:
+    run = f"20261130T101500Z-{secrets.token_hex(3)}"
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        for number in range(2):
+            await channel.declare_queue(f"loadtest.{run}.{number}", arguments={"x-queue-type": "quorum"})
+        async with channel.consume(f"loadtest.{run}.1", prefetch=1):
+            assert await clean("--url", amqp_url, run, "--yes") == 1
+    assert not await exists(amqp_url, f"loadtest.{run}.0")
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        await channel.delete_queue(f"loadtest.{run}.1")
+
+
+async def test_what_may_not_be_removed_stays_and_the_rest_goes(
+    node: PrivateNode, left: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.rabbitmqctl("add_user", "narrow", "sesame")
+    node.rabbitmqctl("set_permissions", "narrow", r"loadtest\..*\.[02]", ".*", ".*")
+    try:
+        assert await clean("--url", amqp_url.replace("guest:guest", "narrow:sesame"), left, "--yes") == 1
+    finally:
+        node.rabbitmqctl("delete_user", "narrow")
+    said = capsys.readouterr().out
+    assert f"queue loadtest.{left}.1 stays: " in said and "ACCESS_REFUSED" in said and "3 removed, 2 left" in said
+
+
+async def test_an_interrupted_cleaning_leaves_what_the_next_one_finds(left: str, amqp_url: str) -> None:
+    """Numbers are looked for from 0 until some are missing: so the last ones go first."""
+    removed: list[str] = []
+
+    async def remove(connection: rabbitry.Connection, found: Found) -> str:
+        removed.append(found.name.rpartition(".")[2])
+        return "not now"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("loadtest.commands.clean._remove", remove)
+        assert await clean("--url", amqp_url, left, "--yes") == 1
+    assert removed == ["exchange", "0", "2", "1", "0"]
 
 
 async def test_a_run_is_cleaned_by_its_result(left: str, amqp_url: str, tmp_path: Path) -> None:

@@ -139,7 +139,22 @@ def test_queue_arguments_and_labels() -> None:
         ("--rate 0", "above 0"),
         ("--duration 0", "above 0"),
         ("--size 8", "carries 10 bytes"),
-        ("--require confirm.p99", "is no requirement"),
+        ("--require confirm.p99", "argument --require: 'confirm.p99' is no requirement"),
+        ("--require confirm.p99<50", "50 has no unit: write 50ms, or 50s"),
+        ("--require confirn.p99<50ms", "(is it confirm.p99?)"),
+        ("--abort-on publish.rate>nan", "argument --abort-on: 'publish.rate>nan': nan is no number"),
+        (
+            "--clients 5 --callers 0 --require rpc.p99<1s",
+            "--require 'rpc.p99<1s' would not be measured: there are no callers",
+        ),
+        (
+            "--clients 5 --callers 0 --abort-on rpc.rate<1",
+            "--abort-on 'rpc.rate<1' would not be measured: there are no callers",
+        ),
+        ("--callers 5 --require publish.rate>1", "would not be measured: there are no producers"),
+        ("--callers 5 --require lost==0", "would not be measured: no queue is known"),
+        ("--producers 5 --require end_to_end.p50<1s", "would not be measured: there are no consumers"),
+        ("--mode closed --require lag.p50<1s", "would not be measured: nothing is late in a closed loop"),
         ("--prefetch 5 --ack-every 6", "wait for ever"),
         ("--prefetch 70000", "more than 65535"),
         ("--driver aiormq --backend trio", "aiormq runs on asyncio or uvloop only"),
@@ -153,6 +168,13 @@ def test_queue_arguments_and_labels() -> None:
         ("--url amqpfoo://guest:secret@host", "no AMQP URL"),
         ("--url amqp://guest:secret@host:99999", "no AMQP URL"),
         ("--url guest:secret@host", "no AMQP URL"),
+        (
+            "--url amqp://guest:secret@host/a/b",
+            "guest@host/a/b': the virtual host contains a '/'; write it as %2F",
+        ),
+        ("--url amqp://guest:sec@ret#x@host", "'#' is written %23, '@' %40"),
+        ("--url amqp://guest:secret@host?colour=red", "unknown query parameter colour"),
+        ("--url amqp://h --vhost " + "v" * 256, "the name of the virtual host is longer than 255 bytes"),
         ("--url http://host?password=secret", "no AMQP URL"),
         ("--clients amqp://guest:secret@host", "is no number"),
         ("--clients=amqps://host?PASSWORD=secret", "is no number"),
@@ -219,3 +241,13 @@ def test_what_a_driver_cannot_do_is_refused(
         parse_settings(["--driver", "aiormq", "--producers", "1", "--consumers", "1", *line.split()], {})
     flag = line if ability == "stream" else line.split()[0]
     assert f"--driver aiormq can't do {flag}: use --driver rabbitry" in capsys.readouterr().err
+
+
+def test_what_will_be_measured_may_be_required() -> None:
+    for line in (
+        "--require lag.p50<1s",  # of the schedule that follows the search
+        "--scenario sweep --require lag.p50<1s",
+        "--producers 5 --require lost==0",
+        "--callers 5 --require loop_lateness.p50<1s --require errors==0 --abort-on rpc.p50>1s",
+    ):
+        assert parse_settings(line.split(), {}).require

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from shutil import copy
 
@@ -81,6 +82,8 @@ def test_a_chart_that_fails_loses_no_text(
         (("--format", "md,junit", "--output", "x.md"), "name a folder"),
         (("--format", "svg", "--output", "x.md"), "name a folder"),
         (("--output", "/dev/null/x"), "Not a directory"),
+        (("--output", "x.pdf"), "--output x.pdf is no folder that is there, and ends in none of .html, .md"),
+        (("--output", "x.htm"), "is no folder that is there"),
         (("--colour",), "unrecognized"),
     ],
 )
@@ -104,6 +107,26 @@ def test_what_is_no_result_is_told(tmp_path: Path, files: list[str], capsys: pyt
     assert main(["report", files[0], str(tmp_path / "x.json")]) == 2
     assert "x.json: it is no JSON" in capsys.readouterr().err
     assert endings(tmp_path) == {".json"}
+
+
+def test_a_folder_may_have_a_point_in_its_name(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / "a.b").mkdir()
+    for folder in ("a.b", "v1.2", "new"):
+        assert main(["report", files[0], "--format", "md", "--output", str(tmp_path / folder)]) == 0
+        assert endings(tmp_path / folder) == {".md"}
+
+
+def test_names_that_are_no_text_are_names_all_the_same(tmp_path: Path, files: list[str]) -> None:
+    odd = tmp_path / os.fsdecode(b"a\xff b.json")
+    copy(files[0], odd)
+    assert main(["report", str(odd), "--format", "md,svg"]) == 0
+    assert "](a%FF%20b.svg)" in odd.with_suffix(".md").read_text()
+
+
+def test_a_result_may_be_in_any_of_jsons_encodings(tmp_path: Path, files: list[str]) -> None:
+    for encoding in ("utf-16", "utf-8-sig"):
+        (tmp_path / "x.json").write_text(Path(files[0]).read_text(), encoding=encoding)
+        assert main(["report", str(tmp_path / "x.json"), "--format", "junit"]) == 0
 
 
 def test_the_report_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,22 @@ def test_more_clients_than_the_machine_bears_are_refused(capsys: pytest.CaptureF
     assert "this machine can't bear the run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["--json /no/where/x.json", "--output /dev/null/x"])
+def test_a_result_that_could_not_be_written_is_told_beforehand(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert strategies.main([*TINY, *line.split()]) == 2
+    assert "the result could not be written there" in capsys.readouterr().err
+
+
+def test_a_result_that_can_not_be_written_in_the_end_is_saved_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, "--strategies", "connection-per-client", "--json", "/dev/full"]
+    assert strategies.main(words) == 1
+    said = capsys.readouterr()
+    assert "A strategy is given up where" in said.out and "No space left on device; it is in " in said.err
+    saved = Path(said.err.rpartition("it is in ")[2].partition(" instead")[0])
+    assert json.loads(saved.read_text())["cells"]
+    saved.unlink()
+
+
 def test_a_missing_library_is_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+import loadtest
+from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import main
+from loadtest.commands.trials import plan_trials
 
 SMALL = ("--clients", "6", "--duration", "0.5", "--warmup", "0.2", "--drain", "5", "--seed", "11")
 
@@ -67,6 +71,13 @@ def test_one_cell_is_told_by_its_middle_trial(
     ("words", "text"),
     [
         (["--vary", "colour=red,blue"], "there is no flag --colour"),
+        (["--vary", "queue_type=classic,quorum"], "there is no flag --queue_type (is it --queue-type?)"),
+        (["--vary", "fault=1 kill-sockets 200%;1 kill-sockets 5%"], "'200%' is no share"),
+        (["--vary", "list-scenarios=yes,no"], "can't differ between the trials"),
+        (
+            ["--consumers", "2", "--scenario", "churn", "--vary", "churn=yes,no"],
+            "the scenario has it, and nothing says that it shall not",
+        ),
         (["--vary", "json=a,b"], "can't differ between the trials"),
         (["--vary", "transient=1,2"], "transient=yes,no"),
         (["--vary", "window=1"], "one value is no variation"),
@@ -91,6 +102,85 @@ def test_a_trial_that_can_not_run_ends_all(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr()
     assert "no broker to test" in said.err and "trial 2" not in said.out
     assert "sesame" not in said.err + said.out
+
+
+def test_a_switch_that_is_varied_is_in_no_cell_by_itself() -> None:
+    words = [*SMALL, "--transient", "--vary", "transient=yes,no"]
+    cells = plan_trials(parse_settings(words, {}), words)
+    assert {dict(cell)["transient"]: each.transient for cell, each in cells.items()} == {"yes": True, "no": False}
+    words = ["--scenario", "soak", "--vary", "reconnect=yes,no"]
+    cells = plan_trials(parse_settings(words, {}), words)
+    assert {dict(cell)["reconnect"]: each.reconnect for cell, each in cells.items()} == {"yes": True, "no": False}
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a `loadtest` that trials run instead: what it does is in `does.py`, which knows the trial's seed."""
+    package = tmp_path / "fake" / "loadtest"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import runpy, sys\n"
+        f"runpy.run_path({str(package / 'does.py')!r}, {{'seed': int(sys.argv[sys.argv.index('--seed') + 1]),"
+        " 'file': sys.argv[sys.argv.index('--json') + 1]})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.chdir(package.parent)
+    return package / "does.py"
+
+
+PUBLISHED = sorted((Path(__file__).parents[3] / "results").glob("2*Z-*.json"))
+WHOLE: dict[str, Any] = json.loads(PUBLISHED[-1].read_text()) | {"requirements": []}
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ("sys.stderr.write('loadtest: no broker to test: gone amqp://me:sesame@h'); sys.exit(4)", "no broker to test"),
+        ("os.kill(os.getpid(), 9)", "a trial ended with -9"),
+        ("raise ValueError('a bug')", "ValueError: a bug"),
+        ("sys.exit(0)", "a trial ended with 0, and without a result"),
+    ],
+)
+def test_a_trial_that_ends_all_leaves_those_before_it(
+    ending: str, told: str, stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(WHOLE))
+    copied = f"shutil.copy({str(tmp_path / 'one.json')!r}, file)"
+    stand_in.write_text(f"import os, shutil, sys\nif seed < 13: {copied}\nelse: {ending}\n")
+    file = tmp_path / "all.json"
+    words = [*SMALL, "--repeat", "5", "--url", "amqp://me:sesame@localhost", "--json", str(file)]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 5
+    said, result = capsys.readouterr().out, json.loads(file.read_text())
+    assert [trial["round"] for trial in result["trials"]] == [0, 1]
+    (missing,) = result["incomplete"]
+    assert missing.startswith("the trials ended after 2 of 5: ") and told in missing and "sesame" not in missing
+    assert "incomplete" in said and "2 trials" in said
+    assert "trials ended after 2 of 5" in next((tmp_path / "out").glob("*.md")).read_text()
+
+
+def test_a_trial_that_lost_a_worker_is_kept(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = WHOLE | {"incomplete": ["worker 2 was lost"]}
+    (tmp_path / "one.json").write_text(json.dumps(result))
+    stand_in.write_text(f"import shutil, sys\nshutil.copy({str(tmp_path / 'one.json')!r}, file)\nsys.exit(5)\n")
+    file = tmp_path / "all.json"
+    assert main([*SMALL, "--repeat", "2", "--url", "amqp://localhost", "--json", str(file)]) == 5
+    result = json.loads(file.read_text())
+    assert len(result["trials"]) == 2 and result["incomplete"] == ["worker 2 was lost"]
+    assert "incomplete: worker 2 was lost" in capsys.readouterr().out
+
+
+def test_cells_have_a_report(tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL, "--vary", "window=1,2", "--url", amqp_url, "--output", str(tmp_path)]
+    assert main([*words, "--json", str(tmp_path / "all.json")]) == 0, capsys.readouterr().out
+    result = json.loads((tmp_path / "all.json").read_text())
+    assert result["connect"] is None and result["loop"] is None
+    schema = json.loads((Path(loadtest.__file__).parent / "output" / "schema.json").read_text())
+    jsonschema.validate(result, schema, jsonschema.Draft202012Validator)
+    page = (tmp_path / f"{result['run_id']}.md").read_text()
+    assert "## Trials" in page and "window 1 (1)" in page and "client CPU a message" in page
+    assert main(["report", str(tmp_path / "all.json"), "--format", "html,md,junit"]) == 0, capsys.readouterr().err
+    assert "window 2 (1)" in (tmp_path / "all.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -123,10 +213,18 @@ def test_an_interrupt_ends_the_trial_in_order(number: int, tmp_path: Path, amqp_
         (["{one}"], "there is nothing to compare with"),
         (["{one}:window=3", "--to", "{one}"], "no such cell"),
         (["{one}", "--to", "{one}", "--tolerance", "2"], "no share"),
+        (["{one}", "--to", "{one}"], "no metric is known of both sides"),
+        (["{one}", "--to", "{one}", "--json", ""], "--json is empty"),
+        (["{trials}", "--to", "{one}"], "its trials are none"),
+        (["{odd}", "--to", "{one}"], "its trials are none"),
+        (["{nan}", "--to", "{one}"], "no JSON file"),
+        (["{deep}", "--to", "{one}"], "no JSON file"),
     ],
 )
 def test_compare_refuses(words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"none": "{}", "text": "hello", "one": json.dumps({"schema": 1, "run_id": "x", "trials": None})}
+    files |= {"trials": '{"schema": 1, "run_id": "x", "trials": {"a": 1}}', "deep": "[" * 100_000}
+    files |= {"odd": '{"schema": 1, "run_id": "x", "trials": [{"cell": {}}]}', "nan": '{"schema": 1, "run_id": NaN}'}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     given = [word.format(**{name: tmp_path / name for name in files}) for word in words]
@@ -153,3 +251,37 @@ def test_compare_tells_a_regression_by_its_exit_code(tmp_path: Path, capsys: pyt
     assert main(["compare", new, "--to", old]) == 0
     assert main(["compare", old, "--to", old]) == 0
     assert "no difference is shown" in capsys.readouterr().out
+
+
+def write_run(path: Path, rate: float | None, status: str = "paced", **more: Any) -> str:
+    result = {"schema": 1, "run_id": "x", "trials": None, "verdict": {"status": status, "evidence": []}}
+    path.write_text(json.dumps({**result, "publish": {"rate": rate}, "resources": {}, **more}))
+    return str(path)
+
+
+def test_a_run_that_failed_is_worse_than_one_that_did_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = write_run(tmp_path / "good", 100), write_run(tmp_path / "bad", 0, "failed")
+    assert main(["compare", good, "--to", bad]) == 3
+    said = capsys.readouterr().out
+    assert "1 of 1 new trials failed, and 0 of 1 of the base's" in said
+    assert "not known of the new side, and so not compared: publish rate" in said
+    assert main(["compare", good, "--to", good]) == 0
+    assert (
+        main(["compare", write_run(tmp_path / "was", 90, "failed"), "--to", bad]) == 2
+    )  # and nothing is known of both
+    assert main(["compare", bad, "--to", good, "--json", "-"]) == 2
+    capsys.readouterr()
+    better = write_run(tmp_path / "better", 90, "failed", interrupted=True)
+    assert main(["compare", better, "--to", good, "--json", "-"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert told["broken"] is None
+    assert {"1 of 2 trials failed", "1 of 2 trials were interrupted"} <= set(told["remarks"])
+
+
+def test_a_comparison_that_can_not_be_written_is_told_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_run(tmp_path / "good", 100)
+    assert main(["compare", good, "--to", good, "--json", str(tmp_path / "no" / "where")]) == 1
+    said = capsys.readouterr()
+    assert "publish rate" in said.out and "the comparison could not be written: " in said.err

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -64,6 +64,8 @@ class Api(BaseHTTPRequestHandler):
 
     grows = True
     asked = 0
+    broken: ClassVar[set[int]] = set()
+    """Which of its answers, counted from 1, are none."""
 
     def do_GET(self) -> None:
         if self.path == "/api/overview":
@@ -71,7 +73,8 @@ class Api(BaseHTTPRequestHandler):
         number = type(self).asked * 1000 if self.grows else 7
         nodes = [{"mem_used": 50_000_000 + number}]
         overview = {"queue_totals": {"messages": 3}, "message_stats": {"publish": number, "confirm": number}}
-        self.send_response(200)
+        is_broken = self.path == "/api/overview" and type(self).asked in self.broken
+        self.send_response(500 if is_broken else 200)
         self.end_headers()
         self.wfile.write(json.dumps(nodes if self.path == "/api/nodes" else overview).encode())
 
@@ -81,7 +84,7 @@ class Api(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def api() -> Iterator[str]:
-    Api.grows, Api.asked = True, 0
+    Api.grows, Api.asked, Api.broken = True, 0, set()
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -106,6 +109,18 @@ def test_the_brokers_own_account(
     assert (told["note"] is None) == grows
     assert ("stood still" in said) != grows and "by its own account" in said
     assert "sesame" not in said + text
+
+
+@pytest.mark.parametrize("broken", [{1}, {2}])
+def test_an_answer_that_was_missed_ends_no_watching(
+    broken: set[int], api: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Api.broken = broken
+    words = ["--duration", "5", "--url", amqp_url, "--management", api, "--json", str(tmp_path / "result.json")]
+    assert main([*SMALL, *words]) == 0
+    told = json.loads((tmp_path / "result.json").read_text())["management"]
+    assert told["readings"] >= 2 and told["failed_readings"] == 1 and told["error"] is None
+    assert "by its own account" in capsys.readouterr().out
 
 
 def test_an_api_that_does_not_answer_costs_no_run(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:

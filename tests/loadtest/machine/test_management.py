@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -64,9 +65,52 @@ def test_json_that_is_something_else(api: str, nodes: str) -> None:
         Management(api).read()
 
 
-def test_names_of_a_virtual_host(api: str) -> None:
-    Answers.answers = {"/api/queues/%2F?columns=name,consumers": (200, json.dumps([{"name": "q", "consumers": 2}]))}
-    assert Management(api).names("queues", "/") == [("q", 2)]
+ASKED = "/api/queues/a%2Fb?columns=name,consumers&name=%5Eloadtest%5C.&use_regex=true&sort=name&page={}&page_size=500"
+
+
+def test_names_of_a_virtual_host_are_asked_for_by_pages(api: str) -> None:
+    Answers.answers = {
+        ASKED.format(number): (
+            200,
+            json.dumps({"page_count": 2, "items": [{"name": f"q{number}", "consumers": number}]}),
+        )
+        for number in (1, 2)
+    }
+    assert Management(api).names("queues", "a/b", "loadtest.") == [("q1", 1), ("q2", 2)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[]", "3", "{}", '{"page_count": 1}', '{"page_count": 1, "items": [3]}', '{"page_count": [], "items": []}'],
+)
+def test_names_that_are_something_else(api: str, answer: str) -> None:
+    Answers.answers = {ASKED.format(1): (200, answer)}
+    with pytest.raises(ManagementFailed, match="answers something else"):
+        Management(api).names("queues", "a/b", "loadtest.")
+
+
+def test_statistics_that_are_switched_off_are_no_zero(api: str) -> None:
+    Answers.answers = {"/api/nodes": (200, '[{"name": "a", "running": true}]'), "/api/overview": (200, "{}")}
+    assert Management(api).read().memory_bytes is None
+
+
+@pytest.mark.parametrize(
+    "answer", [b"AMQP\x00\x00\x09\x01", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"]
+)
+def test_what_speaks_no_http_is_told(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ManagementFailed, match=r"answers no HTTP|doesn't answer|answers no JSON"):
+            Management(f"http://127.0.0.1:{server.getsockname()[1]}").read()
+        thread.join()
 
 
 @pytest.mark.parametrize(

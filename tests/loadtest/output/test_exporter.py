@@ -80,3 +80,23 @@ def test_a_port_that_is_taken() -> None:
             serve_metrics(("127.0.0.1", port), [Source()]),
         ):
             pass
+
+
+def test_labels_that_prometheus_would_call_alike_stay_apart() -> None:
+    source = Source(**{"label_a-b": "1", "label_a_b": "2", "label_ä_b": "3"})
+    with serve_metrics(("127.0.0.1", 0), [source]) as url:
+        assert url is not None
+        found = [name for name in read(url) if name.startswith("loadtest_messages_sent_total")]
+    assert found == ["loadtest_messages_sent_total [('label___b', '3'), ('label_a_b', '1'), ('label_a_b_', '2')]"]
+
+
+def test_an_address_of_ipv6_is_told_as_a_url_has_it() -> None:
+    with serve_metrics(("::1", 0), [Source(run_id="x")]) as url:
+        assert url is not None and url.startswith("http://[::1]:")
+        assert read(url)
+
+
+@pytest.mark.parametrize("host", ["..", "a" * 64, "no.such.host.invalid"])
+def test_what_is_no_address_is_refused(host: str) -> None:
+    with pytest.raises(MetricsRefused, match="--metrics"), serve_metrics((host, 0), [Source()]):
+        pass

@@ -15,7 +15,7 @@ def test_looking_whether_a_result_can_be_written_changes_nothing(tmp_path: Path)
     old, new = tmp_path / "old", tmp_path / "new"
     old.write_text("precious")
     for path in (old, new):
-        check_destinations(parse_settings(["--json", str(path), "--output", str(tmp_path / "deep" / "er")], {}))
+        check_destinations(tmp_path / "deep" / "er", str(path))
     assert old.read_text() == "precious"
     assert not new.exists()
     assert not list((tmp_path / "deep" / "er").iterdir())

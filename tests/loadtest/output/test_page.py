@@ -178,6 +178,33 @@ def test_junit_has_a_case_for_the_run_and_one_for_each_requirement(result: dict[
     assert len(kept) == 0
 
 
+def test_a_run_that_lacks_a_part_is_not_ok(result: dict[str, Any]) -> None:
+    result["connect"] |= {"failed": 0, "dropped": 0}
+    result["consume"]["lost"] = 0
+    result |= {"publish": None, "rpc": None, "requirements": [], "incomplete": ["worker 2 \x12 was lost"]}
+    (suite,) = suites(result)
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    (error,) = suite.iter("error")
+    assert (error.get("type"), error.get("message")) == ("incomplete", r"worker 2 \x12 was lost")
+    assert "**incomplete**: worker 2" in render_markdown([result]) and "! incomplete" in " ".join(
+        Elements(page_of(result)).texts
+    )
+
+
+def test_of_several_trials_each_failure_is_told(result: dict[str, Any]) -> None:
+    trials = [
+        {"round": number, "cell": {"window": str(window)}, "failures": ["9 lost"] if window == 2 else []}
+        for number in range(2)
+        for window in (1, 2)
+    ]
+    result |= dict.fromkeys(("loop", "connect", "publish", "consume", "rpc", "resources"))
+    result |= {"trials": [{**each, "publish": {"rate": 10.0 + each["round"]}} for each in trials], "incomplete": []}
+    (suite,) = suites(result)
+    assert next(failure.get("message") for failure in suite.iter("failure")) == "window 2: 9 lost"
+    page = render_markdown([result])
+    assert "## Trials" in page and "| publish rate | 10.5/s (10/s – 11/s) | 10.5/s (10/s – 11/s) |" in page
+
+
 def test_junit_of_an_interrupted_run(result: dict[str, Any]) -> None:
     result |= {"interrupted": True, "requirements": []}
     result["connect"] |= {"failed": 0, "dropped": 0}

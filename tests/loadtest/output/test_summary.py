@@ -47,6 +47,35 @@ def test_the_summary_of_next_to_nothing(result: dict[str, Any]) -> None:
     assert "rates" not in text
 
 
+def test_what_others_take_is_not_called_safe(result: dict[str, Any]) -> None:
+    result["connect"] |= {"failed": 0, "dropped": 0}
+    result["publish"] |= {"nacked": 0, "unknown": 0, "planned": None, "skipped": None}
+    result |= {"consume": None, "rpc": None, "interrupted": False}
+    result["scenario"] |= {"exchange": "events", "consumers": 0, "consume_foreign": False}
+    assert "ok: no connection failed, what became of the messages is not known here (--mandatory tells" in shown(result)
+    result["scenario"]["mandatory"] = True
+    assert "is not known here\n" in shown(result)
+    result["publish"] = None
+    assert "ok: no connection failed, nothing was lost" in shown(result)
+
+
+@pytest.mark.parametrize(
+    ("readings", "error", "told"),
+    [
+        (0, "it answers no HTTP", "unknown: it answers no HTTP"),
+        (1, None, "by its own account at most 1.0 KiB, at one moment"),
+        (5, "timed out", "by its own account at most 1.0 KiB in 8.0 s (timed out)"),
+    ],
+)
+def test_the_brokers_own_account(result: dict[str, Any], readings: int, error: str | None, told: str) -> None:
+    figures = {"cpu_seconds": None, "memory_peak_bytes": 1024, "counted": {"published": 0}, "note": None}
+    result["management"] = {"readings": readings, "seconds": 8.0, "error": error, **figures}
+    assert told in shown(result)
+    if readings:
+        result["management"]["memory_peak_bytes"] = None
+        assert "by its own account nothing" in shown(result)
+
+
 def test_a_brokers_text_steers_no_terminal(result: dict[str, Any]) -> None:
     hostile = "[bold]x[/]\x1b]0;t\x07\nok: well\x9b\u202e"
     result["environment"]["broker"] |= {"product": hostile, "version": hostile}

@@ -63,6 +63,13 @@ def test_no_sizes(text: str) -> None:
         parse_sizes(text)
 
 
+def test_no_size_is_larger_than_any_broker_takes() -> None:
+    assert parse_sizes("512MiB") == 2**29
+    for text in ("513MiB", "100GB", "128,1GiB:1%"):
+        with pytest.raises(ValueError, match="is more than RabbitMQ ever takes as one message, 512 MiB"):
+            parse_sizes(text)
+
+
 def test_shares() -> None:
     assert (parse_share("5%"), parse_share("0.05"), parse_share("0"), parse_share("100%")) == (0.05, 0.05, 0, 1)
     for text in ("", "-1%", "101%", "1.5", "nan", "x"):

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from loadtest.commands.flags import make_parser, parse_settings
-from loadtest.commands.parsing import flags_of
 from loadtest.commands.program import main
 from loadtest.scenarios.catalogue import SCENARIOS
-from loadtest.scenarios.layers import make_layer, named_in, read_file, stack
+from loadtest.scenarios.layers import Takes, make_layer, named_in, read_file, stack
 from loadtest.scenarios.settings import Settings
 
 
@@ -119,6 +118,12 @@ def test_a_file_has_the_flags_as_keys(scene: Path) -> None:
     assert parse("--scenario", str(scene), "--rate-each", "2", "--label", "a=b").labels == {"a": "b"}
 
 
+def test_a_file_may_begin_as_editors_begin_it(scene: Path) -> None:
+    scene.write_bytes('clients = 5\r\n[header]\r\nlang = "兎"\r\nx = 5\r\n'.encode("utf-8-sig"))
+    settings = parse("--scenario", str(scene))
+    assert (settings.clients, settings.headers) == (5, {"lang": "兎", "x": 5})
+
+
 def test_a_file_has_faults_as_tables_or_texts(scene: Path) -> None:
     scene.write_text(
         'reconnect = true\n[[fault]]\nat = 1\naction = "stop 1s"\n[[fault]]\nat = "3s"\naction = "restart"'
@@ -159,7 +164,22 @@ def test_a_file_has_several_workloads(scene: Path) -> None:
         ("clients = ", "it is no TOML"),
         ('clients = "many"', "argument --clients: 'many' is no number"),
         ("clients = {a = 1}", "'clients' takes no table"),
-        ("clients = [[1]]", "'clients' takes a number, a text, or a list of them"),
+        ("clients = [[1]]", "'clients' takes one number or text"),
+        ("require = [[1]]", "'require' takes a number, a text, or a list of them"),
+        ("rate = [1, 2]", "'rate' takes one number or text"),
+        ("duration = true", "'duration' takes one number or text"),
+        ("duration = false", "'duration' takes one number or text"),
+        ("duration = 12:00:00", "'duration' takes one number or text"),
+        ("transient = 'yes'", "'transient' takes true or false"),
+        ("transient = 1", "'transient' takes true or false"),
+        ("no-reconnect = []", "'no-reconnect' takes true or false"),
+        ("rate_each = 5\n'rate-each' = 6", "'rate_each' and 'rate-each' are the same flag"),
+        ("rate = inf", "argument --rate: 'inf' is no rate"),
+        ("duration = nan", "argument --duration: 'nan' is no duration"),
+        ("scenario = 5", "--scenario 5 is none"),
+        ("scenario = ['publish']", "--scenario ['publish'] is none"),
+        ("scenario = {a = 1}", "--scenario {'a': 1} is none"),
+        ("require = ['confirm.p99 < fast']", "argument --require: 'confirm.p99 < fast': 'fast' is no duration"),
         ('scenario = "publis"', "is it publish?"),
         ("[[workload]]\nname = 'a'\nproducers = 1\n[[workload]]\nname = 'a'", "two workloads are called 'a'"),
         ("[[workload]]\nname = 'a/b'", "name 'a/b': letters"),
@@ -187,13 +207,18 @@ def test_no_password_of_a_file_is_told(scene: Path, capsys: pytest.CaptureFixtur
 
 
 def test_every_flag_is_known() -> None:
-    flags = flags_of(make_parser())
-    assert {"--clients", "--rate-each", "--fault", "--no-reconnect", "--reconnect", "--scenario", "--json"} <= flags
+    flags = make_parser().flags
+    assert {"--clients", "--rate-each", "--fault", "--no-reconnect", "--reconnect", "--scenario", "--json"} <= set(
+        flags
+    )
+    assert (flags["--quiet"], flags["--no-reconnect"], flags["--list-drivers"]) == (Takes.NOTHING,) * 3
+    assert (flags["--url"], flags["--fault"], flags["--queue-arg"]) == (Takes.SEVERAL,) * 3
+    assert (flags["--rate"], flags["--scenario"], flags["--output"]) == (Takes.ONE,) * 3
     assert make_parser().format_usage().startswith("usage: python -m loadtest [options]")
 
 
 def test_higher_layers_replace_lower_ones() -> None:
-    known = {"--clients", "--producers", "--rate", "--rate-each", "--url"}
+    known = dict.fromkeys(("--clients", "--producers", "--rate", "--rate-each"), Takes.ONE) | {"--url": Takes.SEVERAL}
     low = make_layer({"clients": 5, "rate": 3, "url": ["a", "b"]}, known)
     high = make_layer({"producers": 2, "url": "c"}, known)
     assert stack([low, high], ["--rate-each=1"]) == ["--producers=2", "--url=c", "--rate-each=1"]

@@ -45,6 +45,9 @@ def test_each_round_has_every_cell_once_in_an_order_of_its_own() -> None:
 def test_a_cell_as_words() -> None:
     cell = (("queue-type", "quorum"), ("transient", "yes"), ("mandatory", "no"))
     assert write_cell(cell, {"transient", "mandatory"}) == ["--queue-type", "quorum", "--transient"]
+    both = {"reconnect", "no-reconnect"}
+    assert write_cell((("reconnect", "yes"),), both) == ["--reconnect"]
+    assert write_cell((("reconnect", "no"),), both) == ["--no-reconnect"]
     with pytest.raises(ValueError, match="transient=yes,no"):
         write_cell((("transient", "1"),), {"transient"})
 
