@@ -38,6 +38,8 @@ class AsyncioPump:
         self._loop = asyncio.get_running_loop()
         self._monotonic = clock().monotonic
         self._context = _context()
+        # An event loop of our own may say whether it has anything to call: if not, nobody was woken by what was read.
+        self._has_work: Callable[[], bool] | None = getattr(self._loop, "has_work", None)
         self._spins = 0
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +69,7 @@ class AsyncioPump:
                     handle.cancel()
 
     def _on_readable(self) -> None:
-        if self._poller.poll():
+        if self._poller.poll() and (self._has_work is None or self._has_work()):
             self._spins = SPINS
             self.wake()
 

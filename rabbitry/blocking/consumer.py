@@ -23,7 +23,7 @@ from rabbitry._values.options import checked_prefetch
 from rabbitry.blocking.block import Block
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Deadline, Portal, Timeout
-from rabbitry.blocking.turns import Waiter
+from rabbitry.blocking.waiter import Waiter
 
 __all__ = ["Batches", "Consumer"]
 

@@ -16,7 +16,8 @@ import anyio
 
 from rabbitry import NotConnected
 from rabbitry._values.durations import seconds
-from rabbitry.blocking.turns import Turns, Waiter
+from rabbitry.blocking.turns import Turns
+from rabbitry.blocking.waiter import Waiter
 
 __all__ = ["Deadline", "Operation", "Timeout"]
 
@@ -79,8 +80,6 @@ class Operation(Waiter, Generic[T]):
         self._function: Callable[[], Awaitable[T]] | None = function
         self.deadline = deadline
         self._context = copy_context()
-        if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
-            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
         self._scope: anyio.CancelScope | None = None
         self._undo: Callable[[T], object] | None = None
         self._value: T | None = None
@@ -114,6 +113,8 @@ class Operation(Waiter, Generic[T]):
             self._start()
 
     def _start(self) -> None:
+        if sniffio is not None:  # what it tells AnyIO is another event loop where the caller runs in a trio task
+            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
         self._turns.start(self, self._run(), self._context)
 
     def give_up(self) -> None:

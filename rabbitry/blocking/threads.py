@@ -30,7 +30,7 @@ from rabbitry._values.stopping import Stop, told
 from rabbitry.blocking.ahead import Ahead
 from rabbitry.blocking.delivery import Delivery
 from rabbitry.blocking.portal import Portal
-from rabbitry.blocking.turns import Waiter
+from rabbitry.blocking.waiter import Waiter
 
 __all__ = ["Handler", "OnError", "Threads", "caught", "on_the_loop"]
 

@@ -3,7 +3,7 @@ the others that wait meanwhile (they follow) are woken when theirs has come, or 
 
 A thread that is alone so never hands anything over to another: to wake one and be woken by it costs twice what a
 confirmed publish does. What runs the loop while nobody waits is a spare thread, which begins when something is to be
-done that nobody waits for, or when nobody has led for `UNATTENDED` seconds, and makes way for whoever comes to wait.
+done that nobody waits for, or when nobody has led for a moment (see `spare`), and makes way for whoever comes to wait.
 
 What must stay true: one thread at a time runs the loop; while somebody waits, somebody leads; a wait that has ended is
 left at once; what a signal handler raises is raised in no code of the loop (see `signals`); nothing that may raise so
@@ -14,76 +14,36 @@ follower as it is told to lead, the spare thread finds nobody leading.
 from __future__ import annotations
 
 import asyncio
-import selectors
 import sys
 import threading
 import time
-from asyncio.events import _get_running_loop, _set_running_loop
+from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+from typing import Any
 
 from rabbitry.blocking.log_thread import LogThread, write_here
+from rabbitry.blocking.shared_loop import SharedLoop
 from rabbitry.blocking.signals import Guard, is_main
-
-if TYPE_CHECKING or sys.platform != "win32":
-    from asyncio import SelectorEventLoop as PlainLoop
-else:
-    from asyncio import ProactorEventLoop as PlainLoop
+from rabbitry.blocking.spare import Spare
+from rabbitry.blocking.waiter import Waiter
 
 try:
     import sniffio
 except ModuleNotFoundError:  # a newer AnyIO can do without
     sniffio = None  # type: ignore[assignment]  # asked for before each use
 
-__all__ = ["Turns", "Waiter"]
-
-Arguments = TypeVarTuple("Arguments")
-
-UNATTENDED = 0.05
-"""Seconds for which nobody needs to run the loop: heartbeats and the like take longer."""
+__all__ = ["Turns"]
 
 LAST_STEPS = 3
-"""Steps of the loop, at most, that who leaves it takes so that nothing is left half done: what was written is sent."""
+"""Steps of the loop, at most, that who leaves it takes so that nothing is left half done (what was written is sent), or
+late.
+"""
 
 STACK_ROOM = 300
 """Frames that must be left of Python's recursion limit in a thread that runs the loop."""
-
-
-class Waiter:
-    """What a thread waits for, in `Turns.wait`; `Turns.end` ends it."""
-
-    __slots__ = ("_awake", "is_begun", "is_done")
-
-    def __init__(self) -> None:
-        self.is_done = self.is_begun = False
-        self._awake = threading.Lock()
-        self._awake.acquire()
-
-    def begin(self) -> None:
-        """What is to be done on the loop, first of all, or as who is about to run it."""
-
-    def give_up(self) -> None:
-        """The loop has ended, and nothing will come."""
-        self.is_done = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Have its thread look again. Harmless when done twice."""
-        try:
-            self._awake.release()
-        except RuntimeError:
-            pass
-
-    def sleep(self, seconds: float | None) -> None:
-        """Return once it is woken, or so many seconds have passed (None: whenever that is)."""
-        self._awake.acquire(timeout=-1 if seconds is None else min(max(seconds, 0.0), threading.TIMEOUT_MAX))
-
-
-SPARED = 3
-"""Looks at the sockets in a row that the loop goes without while it has something to call."""
 
 
 class Turns:
@@ -95,14 +55,12 @@ class Turns:
         self._log_thread = log_thread
         self._settlements = settlements
         self._settle_now = settle_now
-        self._settle_within = settle_within
         self.loop: SharedLoop
         self.main: asyncio.Task[Any]  # with which all ends
         self.context: Context  # of what is called on the loop for nobody's operation
         self.leader = 0  # the thread that runs the loop, by its identity
         self._turn = threading.Lock()
         self._leading: Waiter | None = None  # whom the leader waits for
-        self._led = 0  # how often somebody did
         self._followers: deque[Waiter] = deque()
         self._onlookers: set[Waiter] = set()  # who waits and can't lead
         self._patient: set[Waiter] = set()  # who waits and needs nobody to
@@ -110,15 +68,14 @@ class Turns:
         self.has_ended = False
         self._calls: deque[Callable[[], object]] = deque()
         self._is_told = False  # the loop, that there are calls
-        self._spare = Waiter()
-        self._is_wanted = self._spare_leads = self._sleeps_long = self._is_alert = False  # the spare thread
-        self._is_over = False
+        self._spare = Spare(self._turn, self._has_something, settle_within)
+        self._spare_leads = self._is_over = False
         self._death: BaseException | None = None
         self._guard = Guard(self._interrupt)
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """The loop, made."""
-        self.loop = SharedLoop(self)
+        self.loop = SharedLoop(self.keep, self.attend)
         return self.loop
 
     def begin(self) -> None:
@@ -182,13 +139,11 @@ class Turns:
     def attend(self) -> None:
         """See to it that a thread runs the loop, now."""
         if not self._turn.locked():
-            self._want_spare()
+            self._spare.want()
 
     def attend_soon(self) -> None:
         """See to it that a thread runs the loop within the time that settlements have."""
-        if not self._is_alert:
-            self._is_alert = True
-            self._spare.wake()
+        self._spare.alert()
 
     def wait(self, waiter: Waiter, seconds: float | None = None, *, is_patient: bool = False) -> bool:
         """Return whether it has ended, at the latest after so many seconds (None: when it has). A signal handler may
@@ -272,25 +227,23 @@ class Turns:
 
     def _run(self, waiter: Waiter, end: float | None) -> None:
         loop = self.loop
-        timer: asyncio.TimerHandle | None = None
         self.leader, self._leading = get_ident(), waiter
         self._log_thread.begin()
         try:
-            if end is not None:
-                timer = loop.call_later(max(0.0, end - time.monotonic()), loop.stop, context=self.context)
             if not (waiter.is_begun or self._calls or self._settlements):
                 waiter.is_begun = True
                 loop.call_now(waiter.begin)
+                if not waiter.is_done:
+                    loop.watch(end)
             else:
                 self._begin(waiter)
                 self._take_along()
-            loop.run()
-            if timer is not None:
-                timer.cancel()
+            if not waiter.is_done:
+                self._run_until(end)
             for _ in range(LAST_STEPS):
                 if self._settlements:
                     loop.call_soon(self._settle_now, context=self.context)
-                elif not loop.has_work:
+                elif not (loop.has_work() or loop.is_due()):
                     break
                 loop.call_soon(loop.stop, context=self.context)
                 loop.run()
@@ -298,8 +251,18 @@ class Turns:
             self._death = error
         finally:
             self.leader, self._leading = 0, None
-            self._led += 1
+            self._spare.led += 1
             write_here()
+
+    def _run_until(self, end: float | None) -> None:
+        """Run the loop until it is stopped, or this time has come."""
+        loop = self.loop
+        if end is None:
+            loop.run()
+            return
+        timer = loop.call_later(max(0.0, end - time.monotonic()), loop.stop, context=self.context)
+        loop.run()
+        timer.cancel()
 
     def _take_along(self) -> None:
         """Have the loop do first what was given to it while nobody led."""
@@ -309,8 +272,7 @@ class Turns:
 
     def _find_leader(self) -> None:
         """Nobody leads any more: see to it that somebody does who waits, or the spare thread where it has to."""
-        if self._sleeps_long:  # it is to look after this from now on, in case a wake is lost, too
-            self._spare.wake()
+        self._spare.look_after()  # in case a wake is lost, too
         if self._may_lead():
             while self._followers:
                 try:
@@ -319,9 +281,9 @@ class Turns:
                     break
                 follower.wake()
                 return
-            if not (self._onlookers or self._calls or self._settlements or self.loop.has_work):
+            if not (self._onlookers or self._calls or self._settlements or self.loop.has_work()):
                 return
-        self._want_spare()
+        self._spare.want()
 
     def _interrupt(self) -> None:
         """A signal was noted."""
@@ -342,18 +304,18 @@ class Turns:
         """What it waits for has come."""
         self._running.pop(waiter, None)
         waiter.is_done = True
-        if self._leading is waiter:
-            self.loop.stop()
-        else:
+        if self._leading is not waiter:
             waiter.wake()
+        elif self.loop.is_running():
+            self.loop.stop()
 
     def end_while_reading(self, waiter: Waiter) -> None:
         """As `end`, called while a socket is read: the turn of the loop that follows is taken along."""
         waiter.is_done = True
-        if self._leading is waiter:
-            self.loop.call_soon(self.loop.stop, context=self.context)
-        else:
+        if self._leading is not waiter:
             waiter.wake()
+        elif self.loop.is_running():
+            self.loop.call_soon(self.loop.stop, context=self.context)
 
     def _make_calls(self) -> None:
         self._is_told = False
@@ -373,10 +335,6 @@ class Turns:
             self.loop.stop()
 
     # --- the spare thread ---------------------------------------------------------------------------------------------
-
-    def _want_spare(self) -> None:
-        self._is_wanted = True
-        self._spare.wake()
 
     def close(self) -> None:
         """The loop has ended: tell those who wait."""
@@ -405,7 +363,7 @@ class Turns:
 
     def _lead_once(self, run: Callable[[], None]) -> bool:
         """Run the loop until somebody comes to wait; True where all is over."""
-        self._is_wanted = False
+        self._spare.begin()
         self._spare_leads, self.leader = True, get_ident()
         self._take_along()
         run()
@@ -418,89 +376,11 @@ class Turns:
             if not self._may_lead():
                 self._turn.acquire()  # who has it leaves
                 return
-            if self._is_due() and self._turn.acquire(blocking=False):
+            if self._spare.is_due() and self._turn.acquire(blocking=False):
                 return
 
-    def _is_due(self) -> bool:
-        """Sleep, and then say whether to lead, if nobody else does."""
-        led, seconds = self._led, self._settle_within if self._is_alert else UNATTENDED
-        if not self._is_wanted:
-            self._spare.sleep(seconds)
-        if self._is_wanted:
-            self._is_wanted = False
-            return True
-        if self._is_alert:
-            if self._settlements or self._calls:
-                return True
-            self._is_alert = False
-            return bool(self._settlements or self._calls)
-        if led != self._led:
-            return False
-        if self._turn.locked():
-            self._sleeps_long = True
-            if self._turn.locked() and not (self._is_wanted or self._is_alert):
-                self._spare.sleep(None)
-            self._sleeps_long = False
-            return False
-        return True
-
-
-class SparingSelector(selectors.DefaultSelector):
-    """hot: does not look at the sockets each time that the loop has something to call at once, but every fourth time.
-    A publish goes through four steps of the loop, and waits in one of them; each other look takes 4 us.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._spared = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready, after `timeout` seconds at the most; without a look where there is no time to wait."""
-        if timeout is not None and timeout <= 0 and self._spared < SPARED:
-            self._spared += 1
-            return []
-        self._spared = 0
-        return super().select(timeout)
-
-
-class SharedLoop(PlainLoop):
-    """An event loop that several threads run in turn."""
-
-    def __init__(self, turns: Turns) -> None:
-        if sys.platform == "win32":
-            super().__init__()
-        else:
-            super().__init__(SparingSelector())
-        self._turns = turns
-
-    def run_forever(self) -> None:
-        """What the spare thread does."""
-        self._turns.keep(super().run_forever)
-
-    def call_now(self, callback: Callable[[], object]) -> None:
-        """Call it, by who is about to run the loop: as if it was run already."""
-        _set_running_loop(self)
-        try:
-            callback()
-        finally:
-            _set_running_loop(None)
-
-    def run(self) -> None:
-        """Run until it is stopped."""
-        super().run_forever()
-
-    @property
-    def has_work(self) -> bool:
-        """Whether something is to be called at once."""
-        return bool(getattr(self, "_ready", True))
-
-    def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[Arguments]], object], *args: *Arguments, context: Context | None = None
-    ) -> asyncio.Handle:
-        """Have it called, by whoever runs the loop."""
-        handle = super().call_soon_threadsafe(callback, *args, context=context)
-        self._turns.attend()
-        return handle
+    def _has_something(self) -> bool:
+        return bool(self._settlements or self._calls)
 
 
 def _is_free() -> bool:

@@ -22,15 +22,17 @@ def press_ctrl_c(
     times: int = 1, first: Callable[[], object] | None = None, then: Callable[[], object] | None = None
 ) -> threading.Thread:
     """Once `first` has returned and the main thread waits, and again once it waits for what was interrupted to end."""
+    has_started = threading.Event()  # else it may be waiting for just that
 
     def press() -> None:
+        has_started.wait()
         if first is not None:
             first()
         for _ in range(times):
             frame, told = None, 0
             while told < 3:  # looks thrice, so that it does not catch it in passing
                 frame = sys._current_frames()[threading.main_thread().ident or 0]
-                told = told + 1 if frame.f_code.co_name in ("wait", "_wait", "sleep", "select") else 0
+                told = told + 1 if frame.f_code.co_name in ("wait", "_wait", "sleep", "select", "watch") else 0
                 time.sleep(0.005)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.02)
@@ -39,6 +41,7 @@ def press_ctrl_c(
 
     thread = threading.Thread(target=press)
     thread.start()
+    has_started.set()
     return thread
 
 

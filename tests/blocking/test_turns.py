@@ -18,7 +18,9 @@ import rabbitry
 from rabbitry import blocking
 from rabbitry.blocking import signals
 from rabbitry.blocking.signals import Guard, Note
-from rabbitry.blocking.turns import UNATTENDED, Turns, Waiter
+from rabbitry.blocking.spare import UNATTENDED
+from rabbitry.blocking.turns import Turns
+from rabbitry.blocking.waiter import Waiter
 from tests.blocking.test_ends import eventually
 from tests.blocking.test_interrupts import run
 
