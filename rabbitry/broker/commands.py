@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rabbitry.broker.history import Record
 from rabbitry.broker.inspection import StoredMessage, stored
 from rabbitry.broker.messages import checked_expiration, message_facts, published_message
 from rabbitry.broker.queues import Queue
@@ -29,7 +28,7 @@ def publish(
         raise ValueError(refusal.explanation) from None
     queues = vhost.route(vhost.exchanges[exchange], message)
     if world.history.most:
-        world.history.add(Record(message, "", vhost.name, tuple(queue.name for queue in queues)))
+        world.history.add(message, "", vhost.name, queues)
     return tuple([queue.name for queue in queues if queue.publish(message, now)])
 
 

@@ -96,12 +96,12 @@ class Consuming:
             consumer.unacked += 1
             self._limited += 1
             self._remember(Unsettled(tag, entry, queue, consumer, now))
-        message = entry.message
+        message, peer = entry.message, self._peer
         method = deliver_method(head, tag, entry.redelivered, message)
-        properties = delivered_properties(queue, entry, self._peer.compat)
-        self._peer.connection.send_content(self._number, method, properties, message.body)
-        self._peer.wake()
-        if self._peer.world.faults.is_armed and self._peer.world.faults.take_duplicate():
+        properties = delivered_properties(queue, entry, peer.compat) if queue.is_quorum else message.properties
+        peer.connection.send_content(self._number, method, properties, message.body)
+        peer.wake()
+        if peer.world.faults.is_armed and peer.world.faults.take_duplicate():
             self._deliver_again(consumer, entry, now)
 
     def _deliver_again(self, consumer: Consumer, entry: Entry, now: float) -> None:
@@ -117,6 +117,10 @@ class Consuming:
 
     def _remember(self, unsettled: Unsettled) -> None:
         self._unsettled.add(unsettled)
+        queue, consumer = unsettled.queue, unsettled.consumer
+        has_own = queue is None or queue.options.consumer_timeout is not None
+        if self._watched is not None and not (has_own or (consumer is not None and consumer.options.timeout)):
+            return  # hot: by the broker's measure, an older delivery is due before
         moment = self._due(unsettled)
         if moment is not None and (self._watched is None or moment < self._watched):
             self._watched = moment

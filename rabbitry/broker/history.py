@@ -6,7 +6,8 @@ What must stay true: it is bounded, in messages and in octets; the oldest are fo
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from rabbitry.broker.messages import Message
 
@@ -14,6 +15,15 @@ __all__ = ["History", "Record"]
 
 MOST_OCTETS = 16 * 1024 * 1024
 """Of the bodies that are kept."""
+
+
+class Named(Protocol):
+    """A queue."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
 
 class Record(NamedTuple):
@@ -32,20 +42,23 @@ class History:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._records: deque[Record] = deque()
+        self._records: deque[tuple[Message, str, str, Sequence[Named]]] = deque()
         self._octets = 0
 
-    def add(self, record: Record) -> None:
-        """hot: with every message."""
+    def add(self, message: Message, user: str, virtual_host: str, queues: Sequence[Named]) -> None:
+        """hot: with every message. What was told is put into words when somebody asks."""
         records = self._records
-        records.append(record)
-        self._octets += len(record.message.body)
+        records.append((message, user, virtual_host, queues))
+        self._octets += len(message.body)
         while len(records) > self.most or (self._octets > MOST_OCTETS and records):
-            self._octets -= len(records.popleft().message.body)
+            self._octets -= len(records.popleft()[0].body)
 
     def records(self) -> list[Record]:
         """The oldest first."""
-        return list(self._records)
+        return [
+            Record(message, user, virtual_host, tuple([queue.name for queue in queues]))
+            for message, user, virtual_host, queues in self._records
+        ]
 
     def clear(self) -> None:
         """Forget them all."""

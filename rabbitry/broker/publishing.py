@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from rabbitry.broker.arguments import not_here
 from rabbitry.broker.exchanges import Exchange
-from rabbitry.broker.history import Record
 from rabbitry.broker.messages import Message, checked_expiration, message_facts, published_message
 from rabbitry.broker.peer import Peer
 from rabbitry.broker.replies import REPLY_PREFIX, REPLY_TO
@@ -92,8 +91,7 @@ class Publishing:
         if not queues and mandatory:
             self._return(message)
         if world.history.most:
-            names = tuple([queue.name for queue in queues])
-            world.history.add(Record(message, peer.user.name, vhost.name, names))
+            world.history.add(message, peer.user.name, vhost.name, queues)
         accepted = True
         for queue in queues:
             accepted = queue.publish(message, now, self) and accepted

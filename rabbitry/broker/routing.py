@@ -25,9 +25,6 @@ def route(
     """The queues that get the message, each once. `exact_numbers`: whether headers tell 1 from 1.0."""
     keys = message.routing_keys
     if not exchange.name:
-        if len(keys) == 1:
-            queue = queues.get(keys[0])
-            return () if queue is None else (queue,)
         return [queues[key] for key in sorted(set(keys)) if key in queues]
     found: dict[Queue, None] = {}
     visited = {exchange}

@@ -254,6 +254,10 @@ class VirtualHost:
 
     def route(self, exchange: Exchange, message: Message) -> Sequence[Queue]:
         """The queues that get the message, each once."""
+        keys = message.routing_keys
+        if not exchange.name and len(keys) == 1:  # hot: most messages go to a queue by its name
+            queue = self.queues.get(keys[0])
+            return () if queue is None else (queue,)
         return route(exchange, message, self.queues, self.exchanges, exact_numbers=self.compat.exact_numbers)
 
 

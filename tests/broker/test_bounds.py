@@ -105,8 +105,9 @@ async def test_a_slow_consumer_keeps_nobody_waiting() -> None:
 async def test_a_hundred_thousand_messages_in_a_queue() -> None:
     async with Broker() as broker, broker.connect() as connection, connection.channel(prefetch=500) as channel:
         await channel.declare_queue("q")
+        message = rabbitry.Message(b"m")
         for _ in range(100_000):
-            broker.publish(b"m", "q")
+            broker.publish(message, "q")
         assert (await channel.declare_queue("q", passive=True)).message_count == 100_000
         async with channel.consume("q") as deliveries:
             for _ in range(2000):

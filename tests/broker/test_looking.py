@@ -8,7 +8,7 @@ import pytest
 
 import rabbitry
 from rabbitry.broker import BindingState, Broker
-from rabbitry.broker.history import MOST_OCTETS, History, Record
+from rabbitry.broker.history import MOST_OCTETS, History
 from tests.broker.test_queues import message
 from tests.support.helpers import until
 
@@ -138,16 +138,16 @@ async def test_what_is_not_there_is_told() -> None:
 def test_the_history_is_bounded() -> None:
     history = History(3)
     for index in range(10):
-        history.add(Record(message(b"%d" % index), "", "/", ()))
+        history.add(message(b"%d" % index), "", "/", ())
     assert [each.message.body for each in history.records()] == [b"7", b"8", b"9"]
     large = b"x" * (MOST_OCTETS // 2 + 1)
-    history.add(Record(message(large), "", "/", ()))
-    history.add(Record(message(large), "", "/", ()))
+    history.add(message(large), "", "/", ())
+    history.add(message(large), "", "/", ())
     assert [each.message.body for each in history.records()] == [large]
     history.clear()
-    history.add(Record(message(b"m"), "", "/", ()))
+    history.add(message(b"m"), "", "/", ())
     assert len(history.records()) == 1
-    history.add(Record(message(b"x" * (MOST_OCTETS + 1)), "", "/", ()))
+    history.add(message(b"x" * (MOST_OCTETS + 1)), "", "/", ())
     assert history.records() == []
 
 

@@ -410,14 +410,6 @@ def a_filtered_stream(c: Conversation) -> None:
 
 
 @case
-def a_stream_of_large_messages_keeps_the_last_segment(c: Conversation) -> None:
-    ch = filled_stream(c, 0, x_max_length_bytes=100, x_stream_max_segment_size_bytes=1000)
-    ch.publish_all(b"%d" % index * 1500 for index in range(4))
-    wait_for_retention(c, 6)
-    read(c, 1, "first").silent()
-
-
-@case
 def a_streams_message_with_nested_headers(c: Conversation) -> None:
     ch = filled_stream(c, 0)
     ch.publish(b"m", headers={"array": [1, "two"], "table": {"a": 1}})
