@@ -2,18 +2,33 @@
 
     async with Broker(compat="4.0") as broker, broker.connect() as connection, connection.channel() as channel:
         queue = await channel.declare_queue(exclusive=True)
+        ...
+        assert broker.queue(queue.name).bodies == [b"job"]
 
 It is a test double and never a replacement for RabbitMQ: nothing outlives it, and figures measured with it are its own.
 It behaves as RabbitMQ does where a test would notice: replies, their codes and texts, order, flags, counts, headers;
 `tests/broker/conformance` compares the two. What it can't do it refuses aloud (540, "not implemented by the embedded
-broker"): so far streams, `reject-publish` of quorum queues, at-least-once dead-lettering, consumer timeouts, exchange
-types that plugins bring. Not there yet either: TLS and Unix sockets, alarms, topic permissions, policies, operators'
-limits, priorities of quorum queues.
+broker"): so far at-least-once dead-lettering, delayed retries and priorities of quorum queues, exchange types that
+plugins bring. Not there yet either: topic permissions, policies, operators' limits.
+
+A test looks (`queue`, `published`, `connections`), helps itself (`publish`, `drain`) and breaks: `refuse_connections`,
+`nack_publishes`, `raise_alarm`, `connections[0].drop()` and more.
 """
 
 from __future__ import annotations
 
 from rabbitry.broker.broker import Broker
 from rabbitry.broker.compat import Version
+from rabbitry.broker.inspection import BindingState, ConsumerState, Published, QueueState, StoredMessage
+from rabbitry.broker.served import ServedConnection
 
-__all__ = ["Broker", "Version"]
+__all__ = [
+    "BindingState",
+    "Broker",
+    "ConsumerState",
+    "Published",
+    "QueueState",
+    "ServedConnection",
+    "StoredMessage",
+    "Version",
+]

@@ -1,4 +1,4 @@
-"""What the arguments of a queue and of a consumer mean: each checked as RabbitMQ checks it, with its texts.
+"""What the arguments of a queue mean: each checked as RabbitMQ checks it, with its texts.
 
 What must stay true: an argument that RabbitMQ acts upon is acted upon here, or refused aloud (540), never passed over.
 One that RabbitMQ doesn't know it passes over, and so does this.
@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rabbitry.broker import checks
+from rabbitry.broker.compat import Compat
 from rabbitry.broker.fields import type_name
-from rabbitry.broker.messages import LONGEST_DELAY
 from rabbitry.protocol.server.refusals import Refusal
 
-__all__ = ["QUEUE_ARGUMENTS", "QueueOptions", "check_consumer_arguments", "not_here", "queue_options"]
+__all__ = ["QueueOptions", "compared_arguments", "not_here", "queue_options", "with_plain_age"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,84 +33,34 @@ class QueueOptions:
     max_priority: int = 0
     single_active: bool = False
     delivery_limit: int | None = None
+    consumer_timeout: int | None = None
+    max_age: int | None = None
+    segment_bytes: int = 500_000_000
+
+
+def compared_arguments(compat: Compat) -> Sequence[str]:
+    """The arguments that must be equal when a queue is declared again, in RabbitMQ's order."""
+    left_out: set[str] = set()
+    if not compat.has_queue_modes:
+        left_out.add("x-queue-mode")
+    if not compat.has_stream_filters:
+        left_out.add("x-stream-filter-size-bytes")
+    if compat.consumer_timeout != "quorum":
+        left_out |= {"x-consumer-timeout", "x-consumer-disconnected-timeout"}
+    return [name for name in _CHECKS if name not in left_out]
+
+
+def with_plain_age(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments with the largest age of a stream in milliseconds, as far as it is one."""
+    try:
+        return {**arguments, "x-max-age": str(checks.age(arguments["x-max-age"], arguments))}
+    except (KeyError, checks.Invalid, ValueError):
+        return arguments
 
 
 def not_here(what: str) -> Refusal:
     """The refusal of what RabbitMQ can do and this broker can't."""
     return Refusal(540, f"{what} not implemented by the embedded broker")
-
-
-class _Invalid(Exception):
-    """Why an argument is none, as an Erlang term."""
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _Invalid(f'"expected integer, got {type_name(value)}"')
-    return value
-
-
-def _at_least_zero(value: Any, arguments: Mapping[str, Any]) -> int:
-    number = _integer(value)
-    if number < 0:
-        raise _Invalid(f"{{value_negative,{number}}}")
-    return number
-
-
-def _delay(value: Any, arguments: Mapping[str, Any]) -> int:
-    number = _at_least_zero(value, arguments)
-    if number > LONGEST_DELAY:
-        raise _Invalid(f"{{value_too_large,{number}}}")
-    return number
-
-
-def _positive_delay(value: Any, arguments: Mapping[str, Any]) -> int:
-    number = _integer(value)
-    if number == 0:
-        raise _Invalid("{value_zero,0}")
-    return _delay(number, arguments)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Invalid(f"{{unacceptable_type,{type_name(value)}}}")
-    return value
-
-
-def _exchange(value: Any, arguments: Mapping[str, Any]) -> str:
-    return _text(value)
-
-
-def _routing_key(value: Any, arguments: Mapping[str, Any]) -> str:
-    key = _text(value)
-    if "x-dead-letter-exchange" not in arguments:
-        raise _Invalid("routing_key_but_no_dlx_defined")
-    return key
-
-
-def _priority(value: Any, arguments: Mapping[str, Any]) -> int:
-    number = _at_least_zero(value, arguments)
-    if number > 255:
-        raise _Invalid(f"{{max_value_exceeded,{number}}}")
-    return number
-
-
-def _overflow(value: Any, arguments: Mapping[str, Any]) -> str:
-    if _text(value) not in ("drop-head", "reject-publish", "reject-publish-dlx"):
-        raise _Invalid("invalid_overflow")
-    return str(value)
-
-
-def _mode(value: Any, arguments: Mapping[str, Any]) -> str:
-    if _text(value) not in ("default", "lazy"):
-        raise _Invalid("invalid_queue_mode")
-    return str(value)
-
-
-def _kind(value: Any, arguments: Mapping[str, Any]) -> str:
-    if _text(value) not in ("classic", "quorum", "stream"):
-        raise _Invalid(f"\"unsupported queue type '{value}'\"")
-    return str(value)
 
 
 def _limit(value: Any, arguments: Mapping[str, Any]) -> int:
@@ -119,88 +70,134 @@ def _limit(value: Any, arguments: Mapping[str, Any]) -> int:
     return value
 
 
-def _flag(value: Any, arguments: Mapping[str, Any]) -> bool:
-    if not isinstance(value, bool):
-        raise _Invalid(f"{{unacceptable_type,{type_name(value)}}}")
-    return value
-
-
 _Check = Callable[[Any, Mapping[str, Any]], Any]
 
-# Each argument: how it is checked, and the field that it becomes; "" where nothing can be seen of it.
+# Each argument, in RabbitMQ's order: how it is checked, and the field that it becomes; "" where nothing can be seen.
 _CHECKS: dict[str, tuple[_Check, str]] = {
-    "x-expires": (_positive_delay, "expires"),
-    "x-message-ttl": (_delay, "ttl"),
-    "x-dead-letter-exchange": (_exchange, "dead_letter_exchange"),
-    "x-dead-letter-routing-key": (_routing_key, "dead_letter_routing_key"),
-    "x-max-length": (_at_least_zero, "max_length"),
-    "x-max-length-bytes": (_at_least_zero, "max_bytes"),
-    "x-max-priority": (_priority, "max_priority"),
-    "x-overflow": (_overflow, "overflow"),
-    "x-queue-mode": (_mode, ""),
-    "x-single-active-consumer": (_flag, "single_active"),
-    "x-queue-type": (_kind, "kind"),
+    "x-expires": (checks.positive_delay, "expires"),
+    "x-message-ttl": (checks.delay, "ttl"),
+    "x-dead-letter-exchange": (checks.text, "dead_letter_exchange"),
+    "x-dead-letter-routing-key": (checks.dead_letter_key, "dead_letter_routing_key"),
+    "x-dead-letter-strategy": (checks.choice("invalid_dlx_strategy", "at-most-once", "at-least-once"), ""),
+    "x-max-length": (checks.at_least_zero, "max_length"),
+    "x-max-length-bytes": (checks.at_least_zero, "max_bytes"),
+    "x-max-in-memory-length": (checks.at_least_zero, ""),
+    "x-max-in-memory-bytes": (checks.at_least_zero, ""),
+    "x-max-priority": (checks.priority, "max_priority"),
+    "x-overflow": (checks.choice("invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx"), "overflow"),
+    "x-queue-mode": (checks.choice("\"unsupported queue mode '{}'\"", "default", "lazy"), ""),
+    "x-single-active-consumer": (checks.flag, "single_active"),
+    "x-consumer-timeout": (checks.at_least_zero, "consumer_timeout"),
+    "x-consumer-disconnected-timeout": (checks.at_least_zero, ""),
+    "x-queue-type": (checks.choice("\"unsupported queue type '{}'\"", "classic", "quorum", "stream"), "kind"),
+    "x-quorum-initial-group-size": (checks.at_least_one, ""),
+    "x-max-age": (checks.age, "max_age"),
+    "x-stream-max-segment-size-bytes": (checks.at_least_zero, "segment_bytes"),
+    "x-stream-filter-size-bytes": (checks.at_least_zero, ""),
+    "x-initial-cluster-size": (checks.at_least_one, ""),
+    "x-queue-leader-locator": (
+        checks.choice("invalid_queue_locator_arg", "client-local", "balanced", "random", "least-leaders"),
+        "",
+    ),
     "x-delivery-limit": (_limit, "delivery_limit"),
 }
-QUEUE_ARGUMENTS = tuple(_CHECKS)
-"""The arguments that must be equal when a queue is declared again, in RabbitMQ's order."""
 
-_CLASSIC_ONLY = ("x-max-priority", "x-queue-mode")
-_QUORUM_ONLY = ("x-delivery-limit",)
+_DEAD_LETTERS = ("x-dead-letter-exchange", "x-dead-letter-routing-key")
+_LENGTHS = ("x-max-length", "x-max-length-bytes", "x-overflow")
+_COMMON = ("x-expires", "x-message-ttl", *_DEAD_LETTERS, *_LENGTHS, "x-single-active-consumer", "x-queue-type")
+_KNOWN: dict[str, frozenset[str]] = {
+    "classic": frozenset((*_COMMON, "x-max-priority", "x-queue-mode", "x-queue-version", "x-queue-master-locator")),
+    "quorum": frozenset(
+        (
+            *_COMMON,
+            "x-dead-letter-strategy",
+            "x-delivery-limit",
+            "x-max-in-memory-bytes",
+            "x-max-in-memory-length",
+            "x-queue-leader-locator",
+            "x-quorum-initial-group-size",
+        )
+    ),
+    "stream": frozenset(
+        (
+            "x-initial-cluster-size",
+            "x-max-age",
+            "x-max-length-bytes",
+            "x-queue-leader-locator",
+            "x-queue-type",
+            "x-stream-max-segment-size-bytes",
+        )
+    ),
+}
 
-_NOT_HERE = (
-    "x-dead-letter-strategy",
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    "x-stream-filter-size-bytes",
-    "x-max-in-memory-length",
-    "x-max-in-memory-bytes",
-    "x-consumer-timeout",
-    "x-consumer-disconnected-timeout",
-    "x-delayed-retry-type",
-    "x-delayed-retry-min",
-    "x-delayed-retry-max",
-)
+_NOT_HERE = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
+
+LARGEST_SEGMENT = 3_000_000_000
+"""Octets."""
 
 
-def queue_options(resource: str, arguments: Mapping[str, Any], versions: Sequence[int]) -> QueueOptions:
-    """The options of a queue to be declared; `resource` is the queue in RabbitMQ's words, `versions` are those that
-    classic queues can have. Raises `Refusal`."""
+def queue_options(resource: str, arguments: Mapping[str, Any], compat: Compat) -> QueueOptions:
+    """The options of a queue to be declared; `resource` is the queue in RabbitMQ's words. Raises `Refusal`."""
+    kind = _checked(resource, "x-queue-type", arguments, compat) or "classic"
+    known = {each: names | compat.queue_arguments.get(each, frozenset()) for each, names in _KNOWN.items()}
     fields: dict[str, Any] = {}
-    for name, (check, field) in _CHECKS.items():
-        if name in arguments:
-            try:
-                value = check(arguments[name], arguments)
-            except _Invalid as invalid:
-                raise Refusal(406, f"invalid arg '{name}' for {resource}: {invalid}") from None
-            if field:
-                fields[field] = value
-    version = arguments.get("x-queue-version", versions[-1])
-    if version not in versions:
+    for name, (_, field) in _CHECKS.items():
+        if name not in arguments or name not in known[kind]:
+            continue
+        if name == "x-queue-mode" and not compat.has_queue_modes:
+            continue
+        value = _checked(resource, name, arguments, compat)
+        if field:
+            fields[field] = value
+    if kind == "classic":
+        _check_version(resource, arguments, compat)
+    foreign = frozenset().union(*known.values()) - known[kind]
+    for name in arguments:
+        if name in foreign:
+            raise Refusal(406, f"invalid arg '{name}' for {resource} of queue type rabbit_{kind}_queue")
+    if kind == "stream":
+        _check_stream(arguments, compat)
+    if compat.consumer_timeout == "queue" and "x-consumer-timeout" in arguments:
+        fields["consumer_timeout"] = _checked(resource, "x-consumer-timeout", arguments, compat)
+    if compat.consumer_timeout == "quorum":
+        for name in _NOT_HERE:
+            if name in arguments:
+                raise not_here(f"the queue argument {name} is")
+    if arguments.get("x-dead-letter-strategy") == "at-least-once":
+        raise not_here("dead-lettering at least once is")
+    if kind == "quorum" and fields.get("overflow") == "reject-publish-dlx":
+        fields["overflow"] = "drop-head"  # with a warning in its log
+    return QueueOptions(**fields)
+
+
+def _checked(resource: str, name: str, arguments: Mapping[str, Any], compat: Compat) -> Any:
+    if name not in arguments:
+        return None
+    try:
+        return _CHECKS[name][0](arguments[name], arguments)
+    except checks.Invalid as invalid:
+        raise Refusal(406, f"invalid arg '{name}' for {resource}: {invalid}") from None
+    except ValueError:
+        if compat.stumbles_over_ages:
+            raise Refusal(541, "", (0, 0)) from None
+        raise Refusal(406, f"invalid arg '{name}' for {resource}: invalid_max_age") from None
+
+
+def _check_version(resource: str, arguments: Mapping[str, Any], compat: Compat) -> None:
+    version = arguments.get("x-queue-version", compat.queue_versions[-1])
+    if version not in compat.queue_versions:
         text = f"invalid arg 'x-queue-version' for {resource}: \"unsupported queue version '{version}'\""
         raise Refusal(406, text)
-    kind = fields.get("kind", "classic")
-    if kind == "stream":
-        raise not_here("streams are")
-    foreign = _QUORUM_ONLY if kind == "classic" else _CLASSIC_ONLY
-    for name in foreign:
-        if name in arguments:
-            raise Refusal(406, f"invalid arg '{name}' for {resource} of queue type rabbit_{kind}_queue")
-    for name in _NOT_HERE:
-        if name in arguments:
-            raise not_here(f"the queue argument {name} is")
-    options = QueueOptions(**fields)
-    if kind == "quorum" and options.overflow != "drop-head":
-        raise not_here(f"x-overflow={options.overflow} of quorum queues is")
-    return options
 
 
-def check_consumer_arguments(resource: str, arguments: Mapping[str, Any]) -> int:
-    """A consumer's priority, from its arguments. Raises `Refusal`."""
-    for name in arguments:
-        if name in ("x-stream-offset", "x-stream-filter", "x-stream-match-unfiltered", "x-consumer-timeout"):
-            raise not_here(f"the consumer argument {name} is")
-    try:
-        return _integer(arguments.get("x-priority", 0))
-    except _Invalid as invalid:
-        raise Refusal(406, f"invalid arg 'x-priority' for {resource}: {invalid}") from None
+def _check_stream(arguments: Mapping[str, Any], compat: Compat) -> None:
+    if arguments.get("x-stream-max-segment-size-bytes", 0) > LARGEST_SEGMENT:
+        raise Refusal(406, "Exceeded max value for x-stream-max-segment-size-bytes")
+    name = "x-stream-filter-size-bytes"
+    if name in arguments and compat.has_stream_filters:
+        size = arguments[name]
+        is_number = isinstance(size, int) and not isinstance(size, bool)
+        if not is_number and compat.checks_filter_types:
+            raise Refusal(406, f"Invalid type for {name}")
+        if not is_number or not 16 <= size <= 255:
+            raise Refusal(406, f"Invalid value for {'' if compat.checks_filter_types else ' '}{name}")

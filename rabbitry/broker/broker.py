@@ -7,22 +7,22 @@ is touched: no file, no process, no port but the one asked for.
 from __future__ import annotations
 
 import logging
-import socket
+import ssl
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
-from anyio.streams.stapled import MultiListener
+from anyio.abc import ByteStream, TaskGroup
 
 from rabbitry import Client, Connection, LocalProtocolError, connect, open_client, start_client
 from rabbitry._concurrency.clock import monotonic, wall_time
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.virtual import refuse_real_sockets
-from rabbitry._transport import Poller, StreamTransport, make_poller
-from rabbitry._transport.addresses import peer_name
+from rabbitry._transport import StreamTransport
 from rabbitry.broker.compat import Version
+from rabbitry.broker.controls import Controls
+from rabbitry.broker.listening import listen
 from rabbitry.broker.memory import memory_streams
 from rabbitry.broker.session import Session
 from rabbitry.broker.users import Permissions
@@ -33,11 +33,8 @@ __all__ = ["Broker"]
 
 logger = logging.getLogger("rabbitry")
 
-ACCEPTED_AT_ONCE = 64
-"""Connections that are accepted before others get their turn."""
 
-
-class Broker:
+class Broker(Controls):
     """A broker in this process, for tests and for learning. It is not RabbitMQ, nor a replacement for it.
 
         async with Broker() as broker, broker.connect() as connection:
@@ -47,16 +44,42 @@ class Broker:
     block is left: durable queues and persistent messages, too. Each broker is a world of its own. What it can't do is
     refused with 540 and "not implemented by the embedded broker".
 
-    Leaving the block ends all connections at once. It raises nothing of its own.
+    What it holds is bounded. Above `memory_limit` octets in its queues and in its clients' hands it raises an alarm, as
+    RabbitMQ does: publishers wait until there is less. More than `max_connections` are refused. The last `history`
+    publishes are kept for `published`. `consumer_timeout` is the number of seconds for which a delivery may be held
+    (RabbitMQ's own; None for ever).
+
+    Leaving the block ends all connections at once. It raises nothing of its own. `ValueError` for a limit below 1, or a
+    version that it doesn't know.
     """
 
-    def __init__(self, *, compat: Version = "3.10") -> None:
-        self._world = World(compat)
-        self._sessions: set[Session] = set()
+    def __init__(
+        self,
+        *,
+        compat: Version = "3.10",
+        consumer_timeout: float | None = 1800.0,
+        history: int = 1000,
+        max_connections: int = 20_000,
+        memory_limit: int = 1024**3,
+    ) -> None:
+        if history < 0:
+            raise ValueError(f"history must be 0 or more, not {history}")
+        if consumer_timeout is not None and not consumer_timeout > 0:
+            raise ValueError(f"consumer_timeout must be more than 0 seconds, or None, not {consumer_timeout}")
+        for name, value in (("max_connections", max_connections), ("memory_limit", memory_limit)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        world = World(
+            compat,
+            consumer_timeout=consumer_timeout,
+            memory_limit=memory_limit,
+            history=history,
+        )
+        super().__init__(world)
+        self._max_connections = max_connections
         self._exit: AsyncExitStack | None = None
         self._tg: TaskGroup | None = None
         self._earlier: anyio.Event | None = None
-        self._poller: Poller | None = None
         self._url = ""
 
     def __repr__(self) -> str:
@@ -67,7 +90,7 @@ class Broker:
             raise LocalProtocolError("a Broker is entered once; make another")
         async with AsyncExitStack() as stack:
             self._tg = await stack.enter_async_context(background())
-            self._world.tell_time_of_day(wall_time() - monotonic())
+            self._world.timers.wall_offset = wall_time() - monotonic()
             stack.callback(self._tg.cancel_scope.cancel)
             stack.callback(self._drop_all)
             self._world.timers.on_earlier = self._wake
@@ -107,11 +130,16 @@ class Broker:
     async def dial(self, host: str, port: int) -> ByteStream:
         """A connection's stream in memory, for the `dial` of `rabbitry.connect`; host and port mean nothing.
 
-        Cancelled, it leaves nothing behind.
+        Cancelled, it leaves nothing behind. `ConnectionRefusedError` by command, or where there are too many.
         """
+        running = self._running()
+        session = self._new_session()
+        if session is None:
+            raise ConnectionRefusedError("the embedded broker refuses connections")
         theirs, ours = memory_streams()
-        transport = self._adopt(ours)
-        self._running().start_soon(transport.run)
+        transport = StreamTransport(ours, session)
+        session.start(transport, monotonic())
+        running.start_soon(transport.run)
         return theirs
 
     def connect(self, url: str = "amqp://guest:guest@embedded", **options: Any) -> Connection:
@@ -133,32 +161,36 @@ class Broker:
     def drop_connections(self) -> None:
         """End all connections at once, without a word, as a network does that fails. Clients may connect again."""
         for session in list(self._sessions):
-            if session.transport is not None:
-                session.transport.abort()
-                session.connection_lost(None)
+            session.drop()
 
-    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    async def listen(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+        unix_path: str | None = None,
+    ) -> None:
         """Accept connections on a port, one that is free by default; `url` is known, and answers, when this returns.
 
-        `OSError` where the port can't be had, `LocalProtocolError` where time is virtual.
+        `tls` is a server's context; clients whose certificate it verifies may log in by EXTERNAL, as the user of the
+        certificate's distinguished name. `unix_path` is for a Unix socket instead of a port: the file goes with the
+        broker. `OSError` where the port or the path can't be had, `ValueError` for both TLS and a path, `LocalProtocolError` where
+        time is virtual.
         """
         running = self._running()
         refuse_real_sockets("a broker on a port")
         if self._url:
             raise LocalProtocolError(f"the broker listens already, at {self._url}")
-        listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-        address = listener.extra(SocketAttribute.local_address)
-        self._url = f"amqp://guest:guest@{peer_name(address)}"
-        poller = make_poller()
-        if isinstance(poller, Poller):
-            self._poller = poller
-            running.start_soon(self._accept, listener, poller)
-        else:
-            running.start_soon(self._listen, listener)
+        if tls is not None and unix_path is not None:
+            raise ValueError("tls is for a port: a Unix socket needs none")
+        listening = await listen(host, port, tls=tls, path=unix_path, new_session=self._new_session)
+        self._url = listening.url
+        await running.start(listening.run)
 
     @property
     def url(self) -> str:
-        """Where it listens, with guest's credentials: `amqp://guest:guest@127.0.0.1:40001`."""
+        """Where it listens, with guest's credentials: `amqp://guest:guest@127.0.0.1:40001`, say."""
         if not self._url:
             raise LocalProtocolError("the broker has no port: await broker.listen() first, or use broker.connect()")
         return self._url
@@ -170,59 +202,22 @@ class Broker:
             raise LocalProtocolError("the broker runs within its 'async with' block only")
         return self._tg
 
-    def _adopt(self, stream: ByteStream) -> StreamTransport:
-        session = self._new_session()
-        transport = StreamTransport(stream, session)
-        session.start(transport, monotonic())
-        return transport
-
-    def _new_session(self) -> Session:
+    def _new_session(self, *, is_tls: bool = False, certificate: str | None = None) -> Session | None:
+        """For somebody who has connected; None if that is refused."""
         self._running()
-        session = Session(self._world, self._sessions.discard)
-        self._sessions.add(session)
+        if self._world.faults.refuses_connections or len(self._sessions) >= self._max_connections:
+            return None
+        session = Session(self._world, self._forget, is_tls=is_tls, certificate=certificate)
+        self._sessions[session] = None
         return session
 
-    async def _accept(self, listener: MultiListener[SocketStream], poller: Poller) -> None:
-        """One task for all connections of the port, which the poller serves."""
-        try:
-            async with listener, anyio.create_task_group() as tg:
-                await tg.start(poller.run)
-                for each in listener.listeners:
-                    tg.start_soon(self._accept_at, each.extra(SocketAttribute.raw_socket), poller)
-        finally:
-            poller.close()
-
-    async def _accept_at(self, sock: socket.socket, poller: Poller) -> None:
-        while True:
-            await anyio.wait_readable(sock)
-            for _ in range(ACCEPTED_AT_ONCE):
-                try:
-                    accepted, address = sock.accept()
-                except BlockingIOError:
-                    break
-                except OSError as error:  # the client has left, or there are too many descriptors
-                    logger.warning("the embedded broker could not accept a connection: %s", error)
-                    await anyio.sleep(0.1)
-                    break
-                accepted.setblocking(False)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                session = self._new_session()
-                session.start(poller.adopt(accepted, session, peer_name(address)), monotonic())
-
-    async def _listen(self, listener: MultiListener[SocketStream]) -> None:
-        async with listener:
-            await listener.serve(self._serve)
-
-    async def _serve(self, stream: SocketStream) -> None:
-        await self._adopt(stream).run()
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session, None)
 
     def _drop_all(self) -> None:
         for session in list(self._sessions):
-            if session.transport is not None:
-                session.transport.abort()
+            session.drop()
         self._sessions.clear()
-        if self._poller is not None:
-            self._poller.stop()
 
     def _wake(self) -> None:
         if self._earlier is not None:

@@ -5,6 +5,7 @@ What must stay true: nothing else asks for a version. `tests/broker/conformance`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -35,6 +36,31 @@ class Compat:
     """Whether a queue declared without `x-queue-type` has one: classic."""
     queue_versions: tuple[int, ...]
     """What `x-queue-version` may be."""
+    has_queue_modes: bool
+    """Whether `x-queue-mode` is looked at."""
+    queue_arguments: Mapping[str, frozenset[str]]
+    """The arguments of each type of queue that not all versions know."""
+    consumer_arguments: Mapping[str, frozenset[str]]
+    """Those of consumers."""
+    has_stream_filters: bool
+    """Whether streams can be filtered."""
+    checks_filter_types: bool
+    """Whether the size of a stream's filter must be a number, by a text of its own."""
+    compares_ages: bool
+    """Whether a text that tells two ages apart has them in milliseconds."""
+    stumbles_over_ages: bool
+    """Whether it ends the connection (541) over an age or an interval that doesn't begin with a digit."""
+    stream_words: str
+    """What its texts call a stream."""
+    streams_set_delivery_mode: bool
+    """Whether a message without a delivery mode is transient once it was in a stream."""
+    streams_lose_dead_letters: bool
+    """Whether what is dead-lettered to a stream never gets there."""
+    streams_refuse_nacks: bool
+    """Whether a stream's message can be acknowledged only."""
+    consumer_timeout: Literal["channel", "queue", "quorum"]
+    """What may be held for too long: the oldest delivery of a channel, by the broker's measure; the same, by its
+    queue's; or any of a quorum queue."""
     most_wildcards: int | None
     """How many "#" a topic binding may have."""
     exact_numbers: bool
@@ -78,6 +104,18 @@ _3_10 = Compat(
     checks_user_id_first=True,
     default_queue_type=False,
     queue_versions=(1, 2),
+    has_queue_modes=True,
+    queue_arguments={},
+    consumer_arguments={},
+    has_stream_filters=False,
+    checks_filter_types=False,
+    compares_ages=False,
+    stumbles_over_ages=True,
+    stream_words="stream queues",
+    streams_set_delivery_mode=False,
+    streams_lose_dead_letters=True,
+    streams_refuse_nacks=True,
+    consumer_timeout="channel",
     most_wildcards=None,
     exact_numbers=False,
     delivery_limit=None,
@@ -102,6 +140,14 @@ _4_0 = replace(
     names_access=True,
     checks_user_id_first=False,
     default_queue_type=True,
+    queue_arguments={"classic": frozenset({"x-queue-leader-locator"})},
+    consumer_arguments={"stream": frozenset({"x-stream-filter", "x-stream-match-unfiltered"})},
+    has_stream_filters=True,
+    stream_words="stream",
+    streams_set_delivery_mode=True,
+    streams_lose_dead_letters=False,
+    streams_refuse_nacks=False,
+    consumer_timeout="queue",
     exact_numbers=True,
     delivery_limit=20,
     delivery_count="returned",
@@ -112,10 +158,22 @@ _4_0 = replace(
     keeps_copies=True,
     stumbles_over="malformed",
 )
+_DELAYED_RETRY = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
 _4_3 = replace(
     _4_0,
     version="4.3.0",
     queue_versions=(2,),
+    has_queue_modes=False,
+    queue_arguments={
+        "classic": frozenset({"x-queue-leader-locator"}),
+        "quorum": frozenset({"x-consumer-timeout", "x-consumer-disconnected-timeout", *_DELAYED_RETRY}),
+        "stream": frozenset({"x-stream-filter-size-bytes"}),
+    },
+    consumer_arguments={**_4_0.consumer_arguments, "quorum": frozenset({"x-consumer-timeout"})},
+    checks_filter_types=True,
+    compares_ages=True,
+    stumbles_over_ages=False,
+    consumer_timeout="quorum",
     most_wildcards=2,
     checks_passive_declare=True,
     delivery_count="acquired",

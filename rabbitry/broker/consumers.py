@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from rabbitry.broker.consumer_arguments import ConsumerOptions
     from rabbitry.broker.entries import Entry
 
 __all__ = ["Consumer", "Consumers", "Receiver"]
@@ -28,30 +29,51 @@ class Receiver(Protocol):
         """Whether its channel-wide prefetch is reached."""
         ...
 
-    def deliver(self, consumer: Consumer, entry: Entry) -> None:
+    def deliver(self, consumer: Consumer, entry: Entry, now: float) -> None:
         """Send it to the client, and remember it until it is settled (unless the consumer needs no ack)."""
         ...
 
     def lose_consumer(self, consumer: Consumer) -> None:
-        """Its queue was deleted."""
+        """It is one no more, by no wish of the client's: its queue was deleted, say."""
         ...
 
 
 class Consumer:
     """One consumer. `prefetch` 0 is no limit."""
 
-    __slots__ = ("channel", "exclusive", "is_waiting", "no_ack", "prefetch", "priority", "tag", "unacked")
+    __slots__ = (
+        "channel",
+        "exclusive",
+        "is_waiting",
+        "no_ack",
+        "options",
+        "overdue",
+        "prefetch",
+        "priority",
+        "tag",
+        "unacked",
+    )
 
     def __init__(
-        self, channel: Receiver, tag: str, *, no_ack: bool, prefetch: int, priority: int, exclusive: bool
+        self,
+        channel: Receiver,
+        tag: str,
+        *,
+        no_ack: bool,
+        prefetch: int,
+        exclusive: bool,
+        options: ConsumerOptions,
     ) -> None:
         self.channel = channel
         self.tag = tag
         self.no_ack = no_ack
         self.prefetch = prefetch
-        self.priority = priority
+        self.options = options
+        self.priority = options.priority
         self.exclusive = exclusive
         self.unacked = 0
+        self.overdue = 0
+        """Deliveries that went back as it had them for too long: it gets nothing before it has settled these."""
         self.is_waiting = False
         """It has left the turn, as it could take nothing."""
 
@@ -59,7 +81,7 @@ class Consumer:
     def can_take(self) -> bool:
         """Whether a message may be delivered to it now."""
         channel = self.channel
-        if not channel.has_room:
+        if self.overdue or not channel.has_room:
             return False
         if self.no_ack:
             return True
@@ -130,5 +152,5 @@ class Consumers:
 
     @property
     def active(self) -> Consumer | None:
-        """The one that gets messages where only one does: the first that came."""
-        return next(iter(self._all), None)
+        """The one that gets messages where only one does: the first that came, and is not out of the turn by itself."""
+        return next((consumer for consumer in self._all if not consumer.overdue), None)

@@ -7,15 +7,14 @@ from typing import Any, TypeAlias
 
 from rabbitry.broker.exchanges import Destination
 from rabbitry.broker.fields import type_name
+from rabbitry.broker.names import check_name, generated_name, without_line_breaks
 from rabbitry.broker.peer import Peer
-from rabbitry.broker.vhost import generated_name, without_line_breaks
+from rabbitry.broker.replies import REPLY_TO
 from rabbitry.protocol.server.refusals import Refusal
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
 
 __all__ = ["DECLARING", "declare"]
-
-_REPLY_TO = "amq.rabbitmq.reply-to"
 
 _Answer: TypeAlias = tuple[Method, str]
 """The reply, and the queue that was declared last."""
@@ -31,7 +30,9 @@ def declare(peer: Peer, last_queue: str, method: Method, now: float) -> _Answer:
         case methods.QueuePurge():
             name = _named(method.queue, last_queue)
             peer.check("read", "queue", name)
-            return methods.QueuePurgeOk(message_count=peer.vhost.queue(name, peer).purge()), last_queue
+            queue = peer.vhost.queue(name, peer)
+            queue.check_purge(peer.vhost.called("queue", name))
+            return methods.QueuePurgeOk(message_count=queue.purge()), last_queue
         case methods.QueueBind():
             key = _routing_key(method.queue, method.routing_key, last_queue)
             name = _named(method.queue, last_queue)
@@ -93,8 +94,8 @@ def _routing_key(name: str, key: str, last_queue: str) -> str:
 def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, now: float) -> _Answer:
     vhost = peer.vhost
     name = without_line_breaks(method.queue)
-    if name.startswith(_REPLY_TO):
-        if name != _REPLY_TO and name not in vhost.reply_consumers:
+    if name.startswith(REPLY_TO):
+        if name != REPLY_TO and name not in vhost.replies:
             raise Refusal(404, f"no {vhost.called('queue', name)}")
         return methods.QueueDeclareOk(queue=name, message_count=0, consumer_count=1), name
     if method.passive:
@@ -109,7 +110,7 @@ def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, no
                 raise Refusal(406, f"Cannot declare a server-named queue for type rabbit_{kind}_queue")
             name = generated_name("amq.gen")
         else:
-            vhost.check_name("queue", name)
+            check_name("queue", name)
         peer.check("configure", "queue", name)
         queue = vhost.declare_queue(
             name,
@@ -121,7 +122,7 @@ def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, no
             check_new=lambda: _check_dead_letters(peer, name, method.arguments),
         )
     queue.expire(now)
-    ok = methods.QueueDeclareOk(queue=queue.name, message_count=queue.count, consumer_count=len(queue.consumers))
+    ok = methods.QueueDeclareOk(queue=queue.name, message_count=queue.count, consumer_count=queue.consumer_count)
     return ok, queue.name
 
 
@@ -166,7 +167,7 @@ def _declare_exchange(peer: Peer, method: methods.ExchangeDeclare) -> None:
     _check_not_default(name)
     peer.check("configure", "exchange", name)
     if name not in vhost.exchanges:
-        vhost.check_name("exchange", name)
+        check_name("exchange", name)
         key = "alternate-exchange"
         if key in method.arguments:
             alternate = method.arguments[key]

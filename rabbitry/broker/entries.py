@@ -69,6 +69,11 @@ class InPlace:
         """Each sequence whose head may expire."""
         return iter(self._levels)
 
+    def __iter__(self) -> Iterator[Entry]:
+        """In the order in which they leave."""
+        for level in reversed(self._levels):
+            yield from level
+
     def clear(self) -> None:
         """Forget them all."""
         for level in self._levels:
@@ -101,6 +106,11 @@ class ReturnsFirst:
     def heads(self) -> Iterator[deque[Entry]]:
         """The sequence whose head may expire."""
         yield self._returned if self._returned else self._new
+
+    def __iter__(self) -> Iterator[Entry]:
+        """In the order in which they leave."""
+        yield from self._returned
+        yield from self._new
 
     def clear(self) -> None:
         """Forget them all."""

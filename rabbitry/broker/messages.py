@@ -109,7 +109,13 @@ def _keys_in(headers: Mapping[str, Any], name: str) -> Sequence[str]:
     return [each for each in value if isinstance(each, str)]
 
 
-def with_headers(properties: bytes, headers: Mapping[str, Any], *, drop_expiration: bool = False) -> bytes:
+def with_headers(
+    properties: bytes,
+    headers: Mapping[str, Any],
+    *,
+    drop_expiration: bool = False,
+    default_delivery_mode: int | None = None,
+) -> bytes:
     """The properties with other headers; as they are where those they have can't be decoded."""
     try:
         decoded: Properties = decode_properties(properties)
@@ -118,6 +124,8 @@ def with_headers(properties: bytes, headers: Mapping[str, Any], *, drop_expirati
     decoded.headers = dict(headers) or None
     if drop_expiration:
         decoded.expiration = None
+    if decoded.delivery_mode is None:
+        decoded.delivery_mode = default_delivery_mode
     return encode_properties(decoded)
 
 

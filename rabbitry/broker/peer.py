@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rabbitry.broker.compat import Compat
 from rabbitry.broker.users import Access, User
 from rabbitry.broker.vhost import VirtualHost
+from rabbitry.broker.world import World
 from rabbitry.protocol.server.connection import ServerConnection
 
 __all__ = ["ROOM", "Peer"]
@@ -18,17 +18,27 @@ ROOM = 4 * 1024 * 1024
 class Peer:
     """One client. An exclusive queue's owner is compared with it."""
 
-    __slots__ = ("compat", "connection", "user", "vhost", "wake", "was_full")
+    __slots__ = ("compat", "connection", "user", "vhost", "wake", "was_full", "watch", "world")
 
     def __init__(
-        self, connection: ServerConnection, user: User, vhost: VirtualHost, compat: Compat, wake: Callable[[], None]
+        self,
+        connection: ServerConnection,
+        user: User,
+        vhost: VirtualHost,
+        world: World,
+        *,
+        wake: Callable[[], None],
+        watch: Callable[[float], None],
     ) -> None:
         self.connection = connection
         self.user = user
         self.vhost = vhost
-        self.compat = compat
+        self.world = world
+        self.compat = world.compat
         self.wake = wake
         """Has what is queued sent."""
+        self.watch = watch
+        """Has the channels looked at, at that time or before: somebody may hold a delivery for too long."""
         self.was_full = False
         """Whether a consumer was passed over as too much waits to be sent."""
 

@@ -7,15 +7,19 @@ is due later is left with the timers. Knows channels as receivers, and the virtu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from rabbitry.broker.admission import Admission
 from rabbitry.broker.arguments import QueueOptions
+from rabbitry.broker.compat import Compat
+from rabbitry.broker.consumer_arguments import ConsumerOptions
 from rabbitry.broker.consumers import Consumer, Consumers
 from rabbitry.broker.entries import Entry, InPlace, ReturnsFirst
 from rabbitry.broker.exchanges import Binding
 from rabbitry.broker.messages import Message
 from rabbitry.broker.timers import Timers
+from rabbitry.protocol.server.refusals import Refusal
 
 __all__ = ["Bury", "Queue"]
 
@@ -29,6 +33,7 @@ class Queue:
     """One queue. `owner` is the connection that alone may use it, if any."""
 
     __slots__ = (
+        "_admission",
         "_bury",
         "_bytes",
         "_expiring",
@@ -46,6 +51,7 @@ class Queue:
         "incoming",
         "is_limited",
         "is_quorum",
+        "kind",
         "name",
         "on_unused",
         "options",
@@ -75,6 +81,7 @@ class Queue:
         self.arguments = arguments or {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
         self.consumers = Consumers(options.single_active)
+        self.kind = options.kind
         self.is_quorum = options.kind == "quorum"
         self.is_limited = options.max_length is not None or options.max_bytes is not None
         self.on_unused = on_unused
@@ -85,6 +92,9 @@ class Queue:
         self._ready: InPlace | ReturnsFirst = ReturnsFirst() if self.is_quorum else InPlace(options.max_priority)
         self._places = 0
         self._expiring = 0  # of those that are ready
+        self._admission: Admission | None = None
+        if self.is_quorum and self.is_limited and options.overflow == "reject-publish":
+            self._admission = Admission(options.max_length, options.max_bytes)
         self._bury = bury
         self._timers = timers
         self._wakes_at: float | None = None
@@ -95,12 +105,15 @@ class Queue:
 
     # --- messages in -----------------------------------------------------------------------------------------------
 
-    def publish(self, message: Message, now: float) -> bool:
-        """Take a message. False if it is rejected, as the queue is full."""
+    def publish(self, message: Message, now: float, publisher: object = None) -> bool:
+        """Take a message. False if it is rejected, as the queue is full. A quorum queue tells publishers apart."""
         options = self.options
         if self.is_limited and options.overflow != "drop-head":
             self.expire(now)
-            if self._is_over(self.count + 1, self._bytes + len(message.body)):
+            if self._admission is not None:
+                if publisher is not None and not self._admission.admits(publisher, self.count, self._bytes):
+                    return False
+            elif self._is_over(self.count + 1, self._bytes + len(message.body)):
                 if options.overflow == "reject-publish-dlx":
                     self._bury(message, self, "maxlen", now, False)
                 return False
@@ -130,6 +143,8 @@ class Queue:
         self._bytes -= len(entry.message.body)
         if entry.expires is not None:
             self._expiring -= 1
+        if self._admission is not None:
+            self._admission.shrink(self.count, self._bytes)
 
     def _after(self, now: float) -> None:
         """What limits say, once nobody takes more: first of length, then of time."""
@@ -141,6 +156,8 @@ class Queue:
                 self._bury(entry.message, self, "maxlen", now, entry.redelivered)
         if self._expiring:
             self.expire(now)
+        if self._admission is not None:
+            self._admission.grow(self.count, self._bytes)
 
     def _is_over(self, count: int, octets: int) -> bool:
         options = self.options
@@ -159,7 +176,7 @@ class Queue:
             entry = self._take(now)
             if entry is None:
                 return
-            consumer.channel.deliver(consumer, entry)
+            consumer.channel.deliver(consumer, entry, now)
 
     def get(self, now: float) -> Entry | None:
         """Take the next message."""
@@ -207,7 +224,61 @@ class Queue:
         """Drop what is ready; how many that were."""
         count, self.count, self._bytes, self._expiring = self.count, 0, 0, 0
         self._ready.clear()
+        if self._admission is not None:
+            self._admission.shrink(0, 0)
         return count
+
+    def ready(self) -> Iterable[Entry]:
+        """The messages that are ready, in the order in which they are delivered."""
+        return self._ready
+
+    # --- what a client may ask of it -------------------------------------------------------------------------------
+
+    def check_consumer(
+        self,
+        resource: str,
+        options: ConsumerOptions,
+        *,
+        no_ack: bool,
+        exclusive: bool,
+        prefetch: int,
+        is_limited: bool,
+    ) -> None:
+        """Raise the `Refusal` of a consumer that can't be; `resource` is the queue in RabbitMQ's words, `is_limited`
+        whether its channel has a prefetch of its own."""
+        if self.is_quorum and is_limited:
+            raise Refusal(540, f"{resource} does not support global qos")
+        if self.has_exclusive_consumer or (exclusive and (len(self.consumers) or self.options.single_active)):
+            raise Refusal(403, f"{resource} in exclusive use")
+
+    def check_get(self, resource: str, compat: Compat) -> None:
+        """Raise the `Refusal` of a get."""
+        if self.is_quorum and self.options.single_active:
+            raise Refusal(
+                405,
+                f"cannot obtain access to locked {resource}. basic.get operations are not supported by "
+                f"{compat.get_from_single_active} with single active consumer",
+            )
+
+    def check_purge(self, resource: str) -> None:
+        """Raise the `Refusal` of a purge."""
+
+    def check_delete(self, resource: str, *, if_unused: bool, if_empty: bool) -> None:
+        """Raise the `Refusal` of a deletion."""
+        for is_set, name in ((if_unused, "if-unused"), (if_empty, "if-empty")):
+            if is_set and self.is_quorum:
+                raise Refusal(
+                    540,
+                    f"cannot delete {resource}. queue.delete operations with {name} flag set are not supported by "
+                    "quorum queues",
+                )
+        if if_empty and self.count:
+            raise Refusal(406, f"{resource} not empty")
+        if if_unused and len(self.consumers):
+            raise Refusal(406, f"{resource} in use")
+
+    def check_settlement(self, resource: str) -> None:
+        """Raise the `Refusal` of a settlement that is no acknowledgement."""
 
     # --- consumers -------------------------------------------------------------------------------------------------
 
@@ -225,6 +296,27 @@ class Queue:
         self.touch(now)
         if self.auto_delete and not len(self.consumers):
             self.on_unused(self, now)
+
+    def drop_consumers(self) -> list[Consumer]:
+        """All go, as the queue does; who they were."""
+        gone = list(self.consumers)
+        for consumer in gone:
+            self.consumers.remove(consumer)
+        return gone
+
+    def unblock(self, consumer: Consumer) -> bool:
+        """Let a consumer back into the turn if it can take a message again. True if it came back: see `dispatch`."""
+        return self.consumers.unblock(consumer)
+
+    @property
+    def consumer_count(self) -> int:
+        """How many consumers clients are told of."""
+        return len(self.consumers)
+
+    @property
+    def octets(self) -> int:
+        """Of the bodies that are ready."""
+        return self._bytes
 
     @property
     def has_exclusive_consumer(self) -> bool:

@@ -12,13 +12,15 @@ __all__ = ["Timers"]
 class Timers:
     """Callbacks by the moment at which they are due. A callback gets the time, and may find nothing left to do."""
 
-    __slots__ = ("_heap", "_order", "on_earlier")
+    __slots__ = ("_heap", "_order", "on_earlier", "wall_offset")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
         self.on_earlier: Callable[[], None] | None = None
         """Called when the next moment has become an earlier one."""
+        self.wall_offset = 0.0
+        """What is to be added to a moment for the time of day."""
 
     def schedule(self, when: float, callback: Callable[[float], None]) -> None:
         """Have `callback` called at `when` or after."""

@@ -6,7 +6,7 @@ What must stay true: settling one, or all up to one, costs what is settled and n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rabbitry.broker.consumers import Consumer
@@ -18,12 +18,14 @@ __all__ = ["Unsettled", "UnsettledDeliveries", "by_queue"]
 
 
 class Unsettled(NamedTuple):
-    """A delivery: `consumer` is None for one that was got."""
+    """A delivery: `consumer` is None for one that was got, `queue` for one that has gone back already (its consumer had
+    it for too long) or never counted; `since` is when it was made."""
 
     tag: int
     entry: Entry
-    queue: Queue
+    queue: Queue | None
     consumer: Consumer | None
+    since: float
 
 
 class UnsettledDeliveries:
@@ -37,6 +39,16 @@ class UnsettledDeliveries:
 
     def __len__(self) -> int:
         return len(self._by_tag)
+
+    def __iter__(self) -> Iterator[Unsettled]:
+        """The oldest first."""
+        return iter(self._by_tag.values())
+
+    def detach(self, unsettled: Unsettled) -> None:
+        """This delivery's message has gone back; settling it has no effect."""
+        self._by_tag[unsettled.tag] = Unsettled(
+            unsettled.tag, unsettled.entry, None, unsettled.consumer, unsettled.since
+        )
 
     def add(self, unsettled: Unsettled) -> None:
         """A delivery with a tag above all others."""
@@ -80,5 +92,6 @@ def by_queue(unsettled: Iterable[Unsettled]) -> dict[Queue, list[Entry]]:
     """Their entries, for each queue in their order."""
     grouped: dict[Queue, list[Entry]] = {}
     for each in unsettled:
-        grouped.setdefault(each.queue, []).append(each.entry)
+        if each.queue is not None:
+            grouped.setdefault(each.queue, []).append(each.entry)
     return grouped

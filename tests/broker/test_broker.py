@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ssl
 from typing import Any
 
 import anyio
@@ -20,7 +21,7 @@ from tests.support.helpers import check_channel, until
 from tests.support.protocol_broker import method_frame
 
 
-def sessions(broker: Broker) -> set[Session]:
+def sessions(broker: Broker) -> dict[Session, None]:
     return broker._sessions
 
 
@@ -129,6 +130,9 @@ async def test_cancelling_leaves_nothing() -> None:
 async def test_wrong_orders_and_arguments() -> None:
     with pytest.raises(ValueError, match=r"3\.10, 4\.0, 4\.3"):
         Broker(compat="3.9")  # type: ignore[arg-type]
+    for wrong in ({"history": -1}, {"max_connections": 0}, {"memory_limit": 0}, {"consumer_timeout": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Broker(**wrong)  # type: ignore[arg-type]
     broker = Broker()
     with pytest.raises(rabbitry.LocalProtocolError, match="listen"):
         broker.url
@@ -137,6 +141,8 @@ async def test_wrong_orders_and_arguments() -> None:
     with pytest.raises(rabbitry.LocalProtocolError, match="within"):
         await broker.dial("", 0)
     async with broker:
+        with pytest.raises(ValueError, match="Unix socket"):
+            await broker.listen(tls=ssl.create_default_context(), unix_path="/nowhere")
         await broker.listen()
         with pytest.raises(rabbitry.LocalProtocolError, match="already"):
             await broker.listen()
@@ -168,13 +174,13 @@ async def test_users_and_virtual_hosts() -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"x-queue-type": "stream"}, "streams are"),
-        ({"x-queue-type": "quorum", "x-overflow": "reject-publish"}, "x-overflow=reject-publish of quorum queues is"),
-        ({"x-consumer-timeout": 5}, "the queue argument x-consumer-timeout is"),
+        ({"x-dead-letter-strategy": "at-least-once"}, "dead-lettering at least once is"),
+        ({"x-delayed-retry-type": "all"}, "the queue argument x-delayed-retry-type is"),
     ],
 )
 async def test_what_it_can_not_do_is_refused_aloud(options: dict[str, Any], what: str) -> None:
-    async with Broker() as broker, broker.connect() as connection:
+    options = {"x-queue-type": "quorum", **options}
+    async with Broker(compat="4.3") as broker, broker.connect() as connection:
         with pytest.raises(rabbitry.ConnectionClosed, match=f"{what} not implemented by the embedded broker") as caught:
             async with connection.channel() as channel:
                 await channel.declare_queue("q", durable=True, arguments=options)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rabbitry.broker.arguments import QueueOptions
+from rabbitry.broker.consumer_arguments import ConsumerOptions
 from rabbitry.broker.consumers import Consumer
 from rabbitry.broker.entries import Entry
 from rabbitry.broker.messages import Facts, Message, checked_expiration
@@ -41,7 +42,7 @@ class Receiver:
         self.is_full = False
         self.held: list[tuple[Consumer, Entry]] = []
 
-    def deliver(self, consumer: Consumer, entry: Entry) -> None:
+    def deliver(self, consumer: Consumer, entry: Entry, now: float) -> None:
         consumer.unacked += not consumer.no_ack
         self.held.append((consumer, entry))
 
@@ -55,8 +56,9 @@ def made(grave: Grave | None = None, timers: Timers | None = None, **options: An
     return Queue("q", QueueOptions(**options), bury=grave or Grave(), timers=timers or Timers(), now=0.0)
 
 
-def consumer(receiver: Receiver, tag: str = "c", **fields: Any) -> Consumer:
-    return Consumer(receiver, tag, **{"no_ack": False, "prefetch": 0, "priority": 0, "exclusive": False, **fields})
+def consumer(receiver: Receiver, tag: str = "c", *, priority: int = 0, offset: Any = "next", **fields: Any) -> Consumer:
+    options = ConsumerOptions(priority=priority, offset=offset)
+    return Consumer(receiver, tag, **{"no_ack": False, "prefetch": 0, "exclusive": False, "options": options, **fields})
 
 
 def test_time_is_an_argument() -> None:

@@ -65,7 +65,7 @@ def test_protocol_does_no_io(module: str) -> None:
     assert not {name.partition(".")[0] for name in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL
 
 
-BROKERS_THIN_PARTS = ("broker", "memory", "session")
+BROKERS_THIN_PARTS = ("broker", "controls", "listening", "memory", "served", "session")
 
 
 def test_the_brokers_core_is_pure() -> None:

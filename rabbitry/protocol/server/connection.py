@@ -519,6 +519,10 @@ class ServerConnection:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
+    def forgive_silence(self) -> None:
+        """As if something had come: the client is not read from on purpose."""
+        self._received = True
+
     def handle_timer(self, now: float) -> tuple[float | None, bool]:
         """When to be called next, absolute (None: never), and whether the client is to be given up: no handshake, no
         heartbeat, no answer to a close. Call it once at the beginning."""

@@ -259,7 +259,7 @@ class Channel:
         self._replies: list[list[Any]] = []
         self._awaits = False
         self._confirms = 0
-        self._settled: dict[int, str] = {}
+        self.settled: dict[int, str] = {}
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -278,9 +278,9 @@ class Channel:
             self.connection.send_method(self.number, methods.ChannelCloseOk())
         elif isinstance(method, methods.BasicAck | methods.BasicNack):
             outcome = "acked" if isinstance(method, methods.BasicAck) else "nacked"
-            first = min(set(range(1, method.delivery_tag + 1)) - set(self._settled)) if method.multiple else 0
+            first = min(set(range(1, method.delivery_tag + 1)) - set(self.settled)) if method.multiple else 0
             for tag in range(first or method.delivery_tag, method.delivery_tag + 1):
-                self._settled.setdefault(tag, outcome)
+                self.settled.setdefault(tag, outcome)
         elif isinstance(method, methods.BasicDeliver | methods.BasicReturn | methods.BasicCancel | methods.ChannelFlow):
             self.line.append(conversation.plain(entry))
         elif self._awaits:
@@ -360,6 +360,9 @@ class Channel:
     def quorum(self, queue: str = "q", arguments: dict[str, Any] | None = None) -> str:
         return self.declare(queue, {"x-queue-type": "quorum", **(arguments or {})}, durable=True)
 
+    def stream(self, queue: str = "q", arguments: dict[str, Any] | None = None) -> str:
+        return self.declare(queue, {"x-queue-type": "stream", **(arguments or {})}, durable=True)
+
     def count(self, queue: str = "q") -> None:
         """How many messages are ready, and consumers there."""
         self.conversation.pause()
@@ -426,8 +429,8 @@ class Channel:
         if self._confirms:
             tag = self._confirms
             self._confirms += 1
-            self.connection.wait(lambda: tag in self._settled or not self.is_open)
-            self.conversation.say(self._settled.get(tag, "no outcome"))
+            self.connection.wait(lambda: tag in self.settled or not self.is_open)
+            self.conversation.say(self.settled.get(tag, "no outcome"))
 
     def content(self, method: Method, body: bytes, **properties: Any) -> None:
         if not self.is_open:
@@ -500,3 +503,14 @@ class Channel:
 
 def _fields(method: Method) -> list[Any]:
     return [method.name, {field.name: getattr(method, field.name) for field in method.fields if field.name != "ticket"}]
+
+
+def transcript(case: Case, url: str, *, is_embedded: bool = False) -> list[object]:
+    """What a case writes down with the broker at `url`."""
+    host, port = url.rpartition("@")[2].partition("/")[0].rsplit(":", 1)
+    conversation = Conversation(host, int(port), is_embedded=is_embedded)
+    try:
+        case(conversation)
+    finally:
+        conversation.close()
+    return conversation.transcript

@@ -8,6 +8,5 @@ DIFFERENCES: dict[tuple[str, str], str] = {
         "channel's limit; why is not known"
         for version in ("3.10", "4.0")
     },
-    ("what_a_quorum_queue_may_overflow_into", ""): "overflow of quorum queues other than drop-head is not implemented",
     ("direct_reply_to_is_declared", "4.3"): "RabbitMQ 4.3 crashes (541) at a reply name that it has not made up",
 }

@@ -76,7 +76,7 @@ def test_no_password_is_shown() -> None:
         ("AMQPLAIN", b"\x05LOGINS\0\0\0\x01u\x08PASSWORDS\0\0\0\x01p", ("u", b"p")),
         ("AMQPLAIN", b"\x05LOGINS\0\0\0\x01u", None),
         ("AMQPLAIN", b"\x05LOGINS\0\0", None),
-        ("EXTERNAL", b"u", ("u", b"")),
+        ("EXTERNAL", b"u", None),
         ("OTHER", b"u", None),
     ],
 )

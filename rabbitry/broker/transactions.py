@@ -1,0 +1,39 @@
+"""A transaction: what a channel has published and settled, kept until it commits.
+
+What must stay true: RabbitMQ's order: messages first, settlements after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rabbitry.broker.consuming import Outcome
+from rabbitry.broker.exchanges import Exchange
+from rabbitry.broker.messages import Message
+from rabbitry.broker.unsettled import Unsettled
+
+__all__ = ["Publish", "Transaction"]
+
+
+class Publish(NamedTuple):
+    """A message that is checked, and waits."""
+
+    exchange: Exchange
+    message: Message
+    mandatory: bool
+
+
+class Transaction:
+    """What waits for the next commit."""
+
+    __slots__ = ("publishes", "settlements")
+
+    def __init__(self) -> None:
+        self.publishes: list[Publish] = []
+        self.settlements: list[tuple[Outcome, list[Unsettled]]] = []
+
+    def held(self) -> Iterator[Unsettled]:
+        """The deliveries in it."""
+        for _, taken in self.settlements:
+            yield from taken
