@@ -175,8 +175,8 @@ class Broker(Controls):
 
         `tls` is a server's context; clients whose certificate it verifies may log in by EXTERNAL, as the user of the
         certificate's distinguished name. `unix_path` is for a Unix socket instead of a port: the file goes with the
-        broker. `OSError` where the port or the path can't be had, `ValueError` for both TLS and a path, `LocalProtocolError` where
-        time is virtual.
+        broker. `OSError` where the port or the path can't be had, `ValueError` for both TLS and a path,
+        `LocalProtocolError` where time is virtual.
         """
         running = self._running()
         refuse_real_sockets("a broker on a port")

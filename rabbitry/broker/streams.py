@@ -53,7 +53,7 @@ class _Stored(NamedTuple):
     """A message, and when it came: a time of day. None is what RabbitMQ begins a segment with: it takes an offset."""
 
     message: Message | None
-    time: float
+    stored_at: float
 
 
 class Stream(Queue):
@@ -138,7 +138,7 @@ class Stream(Queue):
         end = self._first + len(self._stored)
         if isinstance(offset, (datetime, timedelta)):
             since = offset.timestamp() if isinstance(offset, datetime) else time - offset.total_seconds()
-            return self._first + bisect_left(self._stored, since, key=lambda each: each.time)
+            return self._first + bisect_left(self._stored, since, key=lambda each: each.stored_at)
         if isinstance(offset, int):
             return max(offset, self._first)
         return {"first": self._first, "last": max(self._first, end - 1), "next": end}[offset]

@@ -35,8 +35,8 @@ def fork() -> None:
     if pid == 0:
         child(writing)
     os.read(ready, 1)
-    # Under CPython 3.13.0, and no other, the first signal is not always noticed, though the system has delivered it; the
-    # next one is. Why is not known.
+    # Under CPython 3.13.0 the first signal is not always noticed, though the system has delivered it; the next one is.
+    # Why is not known.
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         os.kill(pid, signal.SIGINT)
         time.sleep(0.5)
