@@ -182,13 +182,13 @@ async def _look(connection: rabbitry.Connection, name: str) -> Found | None:
 
 
 async def _remove(connection: rabbitry.Connection, found: Found) -> bool:
-    """Whether it is gone: whoever began to consume it since it was looked at keeps it."""
+    """Whether it is gone: whoever began to consume it since it was looked at keeps it, and so does who may."""
     try:
         async with connection.channel(confirm=False) as channel:
             if found.kind == "queue":
                 await channel.delete_queue(found.name, if_unused=True)
             else:
                 await channel.delete_exchange(found.name)
-    except rabbitry.PreconditionFailed:
+    except (rabbitry.PreconditionFailed, rabbitry.AccessRefused, rabbitry.ResourceLocked):
         return False
     return True

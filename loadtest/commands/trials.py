@@ -1,7 +1,8 @@
 """`--repeat` and `--vary`: the same load test several times, each in a process of its own, in turns.
 
 All trials meet the same broker: the one that was named, or one private node, where each has a virtual host of its own.
-Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result.
+Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result, as it is where
+a trial can't run any more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any
 
 from loadtest.analysis.failures import failures
 from loadtest.analysis.trials import join_trials, keep
-from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
+from loadtest.analysis.workloads import with_failures
+from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
 from loadtest.commands.flags import make_parser, parse_settings
 from loadtest.commands.sweeping import Performed
 from loadtest.machine.preflight import ADMINISTRATION
@@ -38,7 +39,7 @@ from loadtest.scenarios.variations import (
     write_cell,
 )
 from loadtest.urls import redact, with_vhost
-from rabbitry.testing import PrivateNode
+from rabbitry.testing import NodeError, PrivateNode
 
 FIXED = {
     "abort-on", "consume-url", "help", "json", "label", "management", "metrics", "output", "publish-url", "quiet",
@@ -47,7 +48,7 @@ FIXED = {
 """What is the same in all trials: where they run and what becomes of the result."""
 _OURS = {"json", "output", "quiet", "repeat", "seed", "vary"}
 """What a trial's own command line is without."""
-_GOES_ON = (0, FAILED, NOT_REACHED)
+_GOES_ON = (0, FAILED, NOT_REACHED, INCOMPLETE)
 """A trial's exit codes after which the next one may run."""
 
 
@@ -88,38 +89,39 @@ def _flags() -> tuple[set[str], set[str]]:
 
 
 def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Settings], console: Speaker) -> Performed:
-    """Runs all trials. TrialEnded if one can't run; KeyboardInterrupt if it was interrupted before one had measured."""
+    """Runs all trials. TrialEnded if the first can't run; KeyboardInterrupt if none had measured when it was stopped.
+
+    A later one that can't run ends and fails the whole, with the trials before it.
+    """
     trials = order_trials(list(cells), settings.repeat, settings.seed)
     switches = _flags()[1]
     plain = drop_flags(words, _OURS, switches)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    is_interrupted = False
+    is_interrupted, troubles = False, list[str]()
     try:
-        with _interruptible(), _broker(settings, cells.values(), console) as node:
+        with _broker(settings, cells.values(), console) as node:
             for number, trial in enumerate(trials, 1):
                 if not settings.quiet:
                     what = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
                     console.print(f"trial {number} of {len(trials)}: {what}", markup=False, soft_wrap=True)
                 with _place(node, number) as place:
-                    own = [
-                        *plain,
-                        *write_cell(trial.cell, switches),
-                        *place,
-                        "--seed",
-                        str(settings.seed + trial.round),
-                    ]
-                    result, is_interrupted = _run(own)
-                if result is not None:
-                    if node is not None:
-                        result["environment"]["broker"]["private_node"] = True
-                    _save(result, settings.output)
-                    done.append((keep(trial, result, failures(result)), result))
-                    if not settings.quiet:
-                        console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
+                    seed = ["--seed", str(settings.seed + trial.round)]
+                    result, is_interrupted = _run([*plain, *write_cell(trial.cell, switches), *place, *seed])
+                    if result is not None:  # kept before anything else can fail, or be interrupted
+                        if node is not None:
+                            result["environment"]["broker"]["private_node"] = True
+                        done.append((keep(trial, result, failures(result)), result))
+                        troubles += _save(result, settings.output)
+                        if not settings.quiet:
+                            console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
                 if is_interrupted:
                     break
     except KeyboardInterrupt:  # between two trials: what was measured until then is the result
         is_interrupted = True
+    except (TrialEnded, NodeError, subprocess.TimeoutExpired) as error:
+        if not done:
+            raise
+        troubles.append(f"only {len(done)} of {len(trials)} trials ran, as the next one could not: {error}")
     if not done:
         raise KeyboardInterrupt
     order = list(cells)
@@ -129,22 +131,10 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
         "vary": list(settings.vary),
         "command": shlex.join(["python", "-m", "loadtest", *map(redact, words)]),
     }
-    joined = join_trials(done, asked, interrupted=is_interrupted)
+    joined = with_failures(join_trials(done, asked, interrupted=is_interrupted), troubles)
+    joined["incomplete"] = [each for _, result in done for each in result["incomplete"]]
     found = [f"{name_cell(tuple(each['cell'].items()))}: {text}" for each, _ in done for text in each["failures"]]
-    return Performed(joined, list(dict.fromkeys(found)), is_interrupted)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does: no trial is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
+    return Performed(joined, list(dict.fromkeys([*troubles, *found])), is_interrupted)
 
 
 @contextmanager
@@ -178,7 +168,7 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
     """One trial's result, None if it was interrupted too early, and whether it was interrupted."""
     with tempfile.TemporaryDirectory(prefix="loadtest-trial-") as folder:
         file = Path(folder, "result.json")
-        ours = ["--json", str(file), "--quiet"]
+        ours = ["--json", str(file), "--quiet", "--yes"]  # who had to be asked was
         child = subprocess.Popen(  # in a session of its own: what the terminal tells all at once reaches it but once
             [sys.executable, "-m", "loadtest", *words, *ours],
             stdin=subprocess.DEVNULL,
@@ -196,17 +186,25 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
                 child.send_signal(signal.SIGINT)
                 is_interrupted = True
         is_interrupted |= child.returncode == INTERRUPTED
-        if not is_interrupted and child.returncode not in _GOES_ON:
-            code = child.returncode if child.returncode in (USAGE, NO_BROKER) else FAILED
+        has_ended = child.returncode not in _GOES_ON or not file.exists()
+        if not is_interrupted and has_ended:
+            code = child.returncode if child.returncode in (USAGE, NO_BROKER, INCOMPLETE) else FAILED
             raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
         result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         return result, is_interrupted
 
 
-def _save(result: Mapping[str, Any], folder: Path | None) -> None:
-    """A trial's whole result, beside that of all: its timeline and histograms are in none other."""
-    if folder is not None:
+def _save(result: Mapping[str, Any], folder: Path | None) -> list[str]:
+    """Writes a trial's whole result beside that of all: its timeline and histograms are in none other. Why it could not
+    be written, if it could not.
+    """
+    if folder is None:
+        return []
+    try:
         Path(folder, f"{result['run_id']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        return [f"the whole result of a trial could not be written: {error}"]
+    return []
 
 
 def _short(result: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -98,7 +99,7 @@ class Management:
         try:
             with self._opener.open(self._prometheus, timeout=TIMEOUT) as answer:
                 found = _RUNTIME.search(answer.read(LARGEST).decode("utf-8", "replace"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             return None
         return None if found is None else float(found[1]) / 1000
 
@@ -113,7 +114,7 @@ class Management:
             raise ManagementFailed(f"{self.name} answers {error.code} {error.reason}{refused}") from None
         except json.JSONDecodeError:
             raise ManagementFailed(f"{self.name} answers no JSON: is this RabbitMQ's management API?") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:  # the latter of what speaks no HTTP
             reason = getattr(error, "reason", error)
             raise ManagementFailed(f"{self.name} doesn't answer: {reason}") from None
 

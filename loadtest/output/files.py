@@ -61,8 +61,8 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
         write(settings.output / f"{result['run_id']}.json", text)
         picture = f"{result['run_id']}.svg" if can_draw() else None
         write(settings.output / f"{result['run_id']}.md", render_markdown([result], picture))
-        if (log := settings.output / f"{result['run_id']}.hlog").exists():  # written while the run went on
-            written.append(log)
+        # written while the run went on: one, or one for each workload
+        written += sorted(settings.output.glob(f"{result['run_id']}*.hlog"))
     if settings.json == "-":
         try:
             sys.stdout.write(_encodable(text, result))

@@ -68,12 +68,13 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         if not layers.workloads:
             return _complete(parser, layers.words(arguments), environment)
         refuse(layers.name == "sweep", "--scenario: a sweep takes no [[workload]]")
-        return join_workloads(
-            [
-                replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
-                for name in layers.workloads
-            ]
-        )
+        workloads = [
+            replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
+            for name in layers.workloads
+        ]
+        refuse(workloads[0].abort_on, "--abort-on with [[workload]]s: it looks at one, and the others would go on")
+        refuse(workloads[0].calibrate, "--calibrate with [[workload]]s: each is a load of its own; calibrate one alone")
+        return join_workloads(workloads)
     except ValueError as error:
         parser.error(str(error))
 
