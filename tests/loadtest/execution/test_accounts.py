@@ -116,13 +116,13 @@ async def test_a_run_of_so_many_messages_ends_when_nobody_can_send_the_rest() ->
 
 
 async def test_a_backlog_is_none_of_the_messages_asked_for() -> None:
-    words = "--producers 2 --consumers 2 --messages 100 --backlog 150 --warmup 0 --duration 30"
+    words = "--producers 2 --consumers 2 --messages 1000 --backlog 1500 --warmup 0 --duration 30"
     result = await conduct(Broker(), words)
     publish, consume, backlog = result["publish"], result["consume"], result["backlog"]
     assert result["complete"] and failures(result) == []
-    assert (publish["sent"], publish["confirmed"], backlog["built"]) == (100, 100, 150)
+    assert (publish["sent"], publish["confirmed"], backlog["built"]) == (1000, 1000, 1500)
     # what was put there beforehand arrives, and was not published by those who are measured
-    assert publish["confirmed"] + backlog["built"] == consume["unique"] + consume["lost"] + consume["backlog"] == 250
+    assert publish["confirmed"] + backlog["built"] == consume["unique"] + consume["lost"] + consume["backlog"] == 2500
 
 
 async def test_what_could_not_be_put_there_was_published_by_no_producer() -> None:
