@@ -50,7 +50,7 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
     def write(path: Path, content: str) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # a word that was no text at all
             written.append(path)
         except OSError as error:
             errors.append(error)
