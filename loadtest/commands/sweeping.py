@@ -7,6 +7,7 @@ also between two steps, and a broker that is gone end it with the steps that the
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -117,9 +118,12 @@ def _a_broker(settings: Settings, progress: Progress) -> Iterator[tuple[str, ...
 
 
 def make_vhost(node: PrivateNode, vhost: str) -> None:
-    """Makes a virtual host of our own broker."""
-    node.rabbitmqctl("add_vhost", vhost)
-    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    """Makes a virtual host of our own broker. NodeError if it doesn't."""
+    try:
+        node.rabbitmqctl("add_vhost", vhost)
+        node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    except subprocess.TimeoutExpired as error:
+        raise NodeError(f"the virtual host {vhost!r} could not be made within {error.timeout:g} s") from None
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from loadtest.analysis.trials import join_trials, keep
 from loadtest.analysis.workloads import with_failures
 from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
 from loadtest.commands.flags import make_parser, parse_settings
-from loadtest.commands.sweeping import Performed
+from loadtest.commands.sweeping import Performed, make_vhost
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
 from loadtest.scenarios.completing import refuse
@@ -156,8 +156,7 @@ def _place(node: PrivateNode | None, number: int) -> Iterator[list[str]]:
         yield []
         return
     vhost = f"trial-{number}"
-    node.rabbitmqctl("add_vhost", vhost)
-    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    make_vhost(node, vhost)
     try:
         yield ["--url", with_vhost(node.url, vhost)]
     finally:

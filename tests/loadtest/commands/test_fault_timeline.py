@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from typing import Any
 
@@ -60,12 +61,15 @@ CAUGHT_UP = 12.0
 
 def is_all_right(code: int, result: Result) -> bool:
     """Nothing failed; but that a plan was not met is no matter where the machine took so long over a fault that there
-    was no time left to.
+    was no time left to, or over each confirm that a producer, who waits for it, could not keep up.
     """
+    producers, service = result["scenario"]["producers"], result["publish"]["confirm_service_ms"]["mean"]
+    is_slow = service / 1000 * result["scenario"]["rate"] / producers > 0.5
     failed = [text for text in result["verdict"]["evidence"] if text.startswith("failed")]
     longest = max(fault["confirm_outage_seconds"] for fault in result["faults"])
     assert (code == 0) == (not failed), result["verdict"]
-    assert not failed or (longest > CAUGHT_UP and all("put on" in text for text in failed)), (longest, failed)
+    assert all("put on" in text for text in failed), failed
+    assert not failed or longest > CAUGHT_UP or is_slow, (longest, service, failed)
     return True
 
 
@@ -106,7 +110,9 @@ def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.
     code, result = run(capsys, ["1s restart"], words, "--backend", backend)
     assert code == 0, result["verdict"]
     assert closes(result)
-    assert 8 <= result["faults"][0]["reconnected"] <= 16  # (a broker that starts may end what it has just let in)
+    restarted = result["faults"][0]
+    # (a broker that starts may end what it has just let in; one that takes long leaves consumers no time to be back)
+    assert (8 if restarted["confirm_outage_seconds"] < 6 else 4) <= restarted["reconnected"] <= 16
 
 
 def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +137,8 @@ def test_consumers_are_paused_and_slowed(backend: str, amqp_url: str, capsys: py
     assert 0.8 < paused["delivery_outage_seconds"] < 2.5
     assert paused["confirm_outage_seconds"] < 0.8  # publishing went on
     assert slowed["delivery_outage_seconds"] < 0.8
-    assert paused["delivery_recovery_seconds"] > 0.8
+    recovery = paused["delivery_recovery_seconds"]  # (there are two seconds for it until the next fault)
+    assert recovery > 0.8 if recovery is not None else code == 1
 
 
 def test_sockets_that_nobody_reopens_are_gone(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,18 +152,31 @@ def test_sockets_that_nobody_reopens_are_gone(amqp_url: str, capsys: pytest.Capt
     assert result["consume"]["lost"] == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (NodeError("the node does not run\nits log"), "the node does not run"),
+        (subprocess.TimeoutExpired("rabbitmqctl", 60), "Command 'rabbitmqctl' timed out after 60 seconds"),
+    ],
+)
 def test_a_fault_that_fails_is_told(
-    amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    text: str,
+    amqp_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever it fails with: what was measured is not lost over it."""
+
     def fail(*_: object) -> int:
-        raise NodeError("the node does not run\nits log")
+        raise error
 
     monkeypatch.setattr(faults_module, "kill_sockets", fail)
     words = "--producers 2 --consumers 2 --rate 20 --duration 1.5"
     code, result = run(capsys, ["0.5s kill-sockets 20%"], words, "--url", amqp_url)
     assert code == 1
-    assert result["faults"][0]["error"] == "the node does not run"
-    assert "failed: the fault '0.5s kill-sockets 20%' failed: the node does not run" in result["verdict"]["evidence"]
+    assert result["faults"][0]["error"] == text
+    assert f"failed: the fault '0.5s kill-sockets 20%' failed: {text}" in result["verdict"]["evidence"]
 
 
 @pytest.mark.parametrize("fault", ["1s stop 50s", "1s restart 50s"])
