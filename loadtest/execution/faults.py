@@ -131,6 +131,10 @@ class Faults:
         except Exception as error:  # the node's own, and whatever its tools end with: the run goes on, and tells of it
             entry["error"] = str(error).partition("\n")[0]
             self._run.record.errors.note(error, f" ({fault.action})")
+        except BaseException:  # cancelled: its effects, if it had any, are not those of a whole one
+            if not self._run.record.is_interrupted and self._run.record.aborted is None:
+                entry["error"] = "it was not over when the run ended"
+            raise
 
     # --- what comes of it -------------------------------------------------------------------------------------------
 
