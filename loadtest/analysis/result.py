@@ -2,13 +2,14 @@
 
 Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed +
 unconfirmed + nacked + returned + unknown`, `received = requeued + unique + duplicates`, and `(confirmed +
-unconfirmed) × copies_per_message + resurrected = unique + lost + backlog`, but for what connections lost left behind:
-`backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and processor time
-are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received, or one RPC
-replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a reply, a
-publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`; where the
-rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent` is of
-all. What was put into the queues beforehand is in `backlog.built`, and not among what was published.
+unconfirmed) × copies_per_message + backlog.built + resurrected = unique + lost + backlog`, but for what connections
+lost left behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and
+processor time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received,
+or one RPC replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a
+reply, a publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`;
+where the rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent`
+is of all. What was put into the queues beforehand is in the section `backlog` and among what was received, and not
+among what was published, nor is what could not be put there; the timeline's rows of that phase, `fill`, have all of it.
 """
 
 from __future__ import annotations
@@ -139,15 +140,15 @@ def _publish(settings: Settings, record: Record) -> dict[str, Any] | None:
         return None
     tally, latencies, blocked = record.tally, record.latencies, record.blocked_seconds
     is_open = settings.loop == "open"
-    built = record.scene.counts["backlog.built"]
+    filled = {name: record.scene.counts[f"backlog.{name}"] for name in ("built", "nacked", "returned", "unknown")}
     fairness = record.ledger.fairness(settings.producers)
     return {
         **_as_planned(record.published_as_planned),
-        "sent": tally.sent - built,
-        "confirmed": tally.confirmed - built,
-        "nacked": tally.nacked,
-        "returned": tally.returned,
-        "unknown": tally.unknown,
+        "sent": tally.sent - sum(filled.values()),
+        "confirmed": tally.confirmed - filled["built"],
+        "nacked": tally.nacked - filled["nacked"],
+        "returned": tally.returned - filled["returned"],
+        "unknown": tally.unknown - filled["unknown"],
         "rate": _rate(record, "confirmed"),
         "confirm_latency_ms": _latency(record, latencies.confirm),
         # in a closed loop a message leaves when it is intended to: one latency is the other, and there is no lag

@@ -119,7 +119,8 @@ def _find_all(result: Mapping[str, Any]) -> Iterator[str]:
         here = [row for row in table if row["clients"] == clients]
         done = sorted((row for row in here if row["gave_up"] is None), key=lambda row: -row["rate"])
         if not done:
-            yield f"{clients:,} clients: no strategy got through."
+            was_tried = any(row["trials"] for row in here)
+            yield f"{clients:,} clients: {'no strategy got through' if was_tried else 'nothing was tried'}."
             continue
         best, worst = done[0], done[-1]
         yield f"{clients:,} clients: {len(done)} of {len(here)} strategies got through."

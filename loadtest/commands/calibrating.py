@@ -17,6 +17,7 @@ from loadtest.commands.exits import Unreachable
 from loadtest.commands.performing import perform
 from loadtest.output.console import Speaker
 from loadtest.output.progress import Progress
+from loadtest.scenarios.catalogue import DEFAULT
 from loadtest.scenarios.settings import Settings
 
 SECONDS = 5.0
@@ -77,6 +78,8 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
     """The same load, as fast as it goes, for a short time; and nothing is written or required."""
     return replace(
         settings,
+        scenario=DEFAULT,
+        faults=(),
         urls=(url,),
         publish_urls=(),
         consume_urls=(),
@@ -109,7 +112,9 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
 def open_sink() -> Iterator[str]:
     """The URL of a sink that runs for as long as the block."""
     command = [sys.executable, "-m", "loadtest.machine.sink"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(  # in a session of its own: Ctrl-C is for us, who then end it
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             url = process.stdout.readline().strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from loadtest.analysis.result import build_result
 from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.fleeting import perform_fleet
+from loadtest.commands.interrupts import Hold, held
 from loadtest.commands.sweeping import Performed, make_vhost, sweep
 from loadtest.commands.watching import exported, watched
 from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
@@ -31,7 +32,6 @@ from loadtest.machine.environment import describe_environment
 from loadtest.machine.management import Management
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
-from loadtest.metrics.timeline import Row
 from loadtest.output.exporter import MetricsRefused
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
@@ -66,13 +66,15 @@ def _perform(
     runs = start_workloads(settings) if settings.workloads else [start_run(settings)]
     for run in runs:
         run.record.calibration = None if calibration is None else dict(calibration)
-    with progress:
-        anyio.run(_execute, settings, runs, driver, progress, **event_loop(settings.backend))
-    if settings.workloads:
-        result = join_results(settings, [run.record for run in runs], environment, words)
-    else:
-        result = build_result(settings, runs[0].record, environment, words)
-    return Performed(result, failures(result), any(run.record.is_interrupted for run in runs))
+    with held() as hold:
+        with progress:
+            anyio.run(_execute, settings, runs, driver, progress, hold, **event_loop(settings.backend))
+        if settings.workloads:
+            result = join_results(settings, [run.record for run in runs], environment, words)
+        else:
+            result = build_result(settings, runs[0].record, environment, words)
+        found = failures(result)
+    return Performed(result, found, hold.came or any(run.record.is_interrupted for run in runs))
 
 
 def _demand(settings: Settings, library: Library) -> Demand:
@@ -86,8 +88,11 @@ def _demand(settings: Settings, library: Library) -> Demand:
     )
 
 
-async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, progress: Progress) -> None:
-    """The run inside its event loop; the records are complete then. KeyboardInterrupt if it ended before it began."""
+async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, progress: Progress, hold: Hold) -> None:
+    """The run inside its event loop; the records are complete then, and `hold` has begun, lest they be lost.
+
+    KeyboardInterrupt if it ended before it began.
+    """
     failure: Exception | None = None
     async with anyio.create_task_group() as tg:
         await tg.start(_heed_signals, runs, tg.cancel_scope)
@@ -106,6 +111,7 @@ async def _execute(settings: Settings, runs: Sequence[Run], driver: Driver, prog
         except (NodeError, QueueRefused, MetricsRefused) as error:
             failure = error
         tg.cancel_scope.cancel()
+    hold.begin()
     if failure is not None:  # raised here, it is in no group
         raise failure
     if not any(run.record.phases for run in runs):
@@ -117,9 +123,9 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
     failures: list[Exception] = []
 
     async def conduct(run: Run) -> None:
-        meter = Meter(broker.process)
+        meter = Meter(broker.process, broker.pid)
         try:
-            with watched(run, progress if run is runs[0] else _Nobody(), runs) as display:
+            with watched(run, progress if run is runs[0] else None, runs) as display:
                 conductor = Conductor(
                     run, session, broker.urls, meter, display, node=broker.node, is_private=broker.is_private
                 )
@@ -133,13 +139,6 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
             workloads.start_soon(conduct, run)
     if failures:
         raise failures[0]
-
-
-class _Nobody:
-    """Shows nothing: of several workloads the first is shown."""
-
-    def update(self, run: Run, row: Row | None, now: float) -> None:
-        """Does nothing."""
 
 
 async def _heed_signals(runs: Sequence[Run], scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
@@ -160,6 +159,12 @@ class Broker:
     process: psutil.Process | None
     is_private: bool
     node: PrivateNode | None = None
+
+    @property
+    def pid(self) -> Callable[[], int] | None:
+        """Tells the process id that a node of our own has now; None if the broker is not ours."""
+        node = self.node
+        return None if node is None else lambda: node.pid
 
 
 @asynccontextmanager

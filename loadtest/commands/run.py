@@ -3,7 +3,7 @@
 0 all well, 1 messages lost, connections failed or a load that was not put on, 2 wrong usage, 3 a requirement not
 reached, 4 no broker, 5 incomplete (a worker was lost, trials could not run), 130 interrupted. The first Ctrl-C or
 SIGTERM ends the run in order and reports what was measured; the second drops everything. Results are written before
-anything is said of them.
+anything is said of them, and no further interrupt keeps them from it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from loadtest.commands.exits import (
     Unwritable,
 )
 from loadtest.commands.flags import parse_settings
+from loadtest.commands.interrupts import held, interruptible
 from loadtest.commands.performing import perform
 from loadtest.commands.target import TargetRefused, check_target, describe_target
 from loadtest.commands.trials import TrialEnded, VariationRefused, plan_trials, try_all
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         if settings.urls and not settings.quiet:
             console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
-        return _run(settings, words, console)
+        with interruptible():
+            return _run(settings, words, console)
     except (
         DriverMissing,
         Refused,
@@ -101,15 +103,17 @@ def _run(settings: Settings, words: list[str], console: Speaker) -> int:
         calibration = calibrate(settings, words, console) if settings.calibrate else None
         performed = perform(settings, words, Progress(console, quiet=settings.quiet), calibration)
     result, written, unwritten = performed.result, list[Path](), ""
-    try:
-        written = write_result(result, settings)
-    except OSError as error:
-        unwritten = f"the result could not be written: {error}; {save_elsewhere(result, result['run_id'])}"
-    if not settings.quiet:
-        render = render_summary if result["trials"] is None else render_trials
-        console.print(render(result, performed.failures))
-        for path in written:
-            console.print(f"written   {path}", markup=False, soft_wrap=True)
+    with held() as hold:
+        hold.begin()
+        try:
+            written = write_result(result, settings)
+        except OSError as error:
+            unwritten = f"the result could not be written: {error}; {save_elsewhere(result, result['run_id'])}"
+        if not settings.quiet:
+            render = render_summary if result["trials"] is None else render_trials
+            console.print(render(result, performed.failures))
+            for path in written:
+                console.print(f"written   {path}", markup=False, soft_wrap=True)
     if unwritten:
         raise Unwritable(unwritten)
     _draw(result, settings, console)

@@ -1,7 +1,9 @@
-"""`strategies`: the ways in which programs answer the C10K question, compared on a private node.
+"""`strategies`: the ways in which programs answer the C10K question, compared on a private node, or on a broker that is
+there already.
 
 Exit codes: 0 all cells are done (a strategy that was given up is a finding), 1 the result could not be written, 2 wrong
-usage, 4 no broker, 130 interrupted, with what there was by then. The result is written before its findings are said.
+usage, 4 no broker, or none any more, 130 interrupted; the latter two with what there was by then. The result is written
+before its findings are said.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,11 @@ import psutil
 import rabbitry
 from loadtest import units
 from loadtest.analysis.strategies import build_strategies_result
-from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Unwritable
+from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Unreachable, Unwritable
+from loadtest.commands.interrupts import held, interruptible
 from loadtest.commands.parsing import Parser, duration, number, typed
 from loadtest.drivers import LIBRARIES, DriverMissing, load_driver
+from loadtest.execution.state import name_run
 from loadtest.machine.environment import describe_broker, describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, Demand, Refused, prepare
 from loadtest.output.console import Speaker, make_console, silence
@@ -32,8 +37,10 @@ from loadtest.output.files import DestinationRefused, check_destinations, save_e
 from loadtest.output.strategies import render_page
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.settings import STAMP_BYTES
+from loadtest.strategies.ground import GivenGround, Ground, PrivateGround
 from loadtest.strategies.table import STRATEGIES, describe_rule
 from loadtest.strategies.tournament import Plan, Tournament
+from loadtest.urls import is_amqp_url, redact, redact_in
 from rabbitry.testing import NodeError, PrivateNode, RabbitMQNotFound
 
 CLIENTS = "10,100,1000,10000"
@@ -54,15 +61,26 @@ def main(arguments: Sequence[str]) -> int:
             load_driver(STRATEGIES[name].driver)  # what is missing is said before all else
         check_destinations(asked.output, asked.json)
         most = max(asked.clients)
-        prepare(Demand(connections=most, destinations=1, client_bytes=20_000, clients=most, has_private_node=True))
-        return _run(asked, console)
+        prepare(
+            Demand(
+                connections=most,
+                destinations=1,
+                client_bytes=20_000,
+                clients=most,
+                has_private_node=asked.url is None,
+            )
+        )
+        with interruptible():
+            return _run(asked, console, errors)
     except (DriverMissing, Refused, DestinationRefused) as error:
         code, text = USAGE, str(error)
-    except (NodeError, RabbitMQNotFound) as error:
+    except (NodeError, RabbitMQNotFound, Unreachable) as error:
         code, text = NO_BROKER, str(error)
     except Unwritable as error:
         code, text = FAILED, str(error)
-    errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        code, text = INTERRUPTED, "interrupted before anything was measured"
+    errors.print(f"loadtest strategies: {redact_in(text, arguments)}", markup=False, soft_wrap=True)
     return code
 
 
@@ -72,7 +90,7 @@ def make_parser() -> Parser:
         prog="loadtest strategies",
         usage="python -m loadtest strategies [options]",
         description="Ways in which programs serve many clients, on the same work: rate, latency, memory, processor "
-        "time of both ends, and where each of them can't go on. It starts a private RabbitMQ node.",
+        "time of both ends, and where each of them can't go on.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -80,6 +98,9 @@ def make_parser() -> Parser:
     add("--clients", type=typed(_numbers), default=CLIENTS, metavar="N,N…", help=text)
     text = "some strategies only, by their names (--list-strategies)"
     add("--strategies", type=typed(_names), default=",".join(STRATEGIES), metavar="A,B…", help=text)
+    text = "a running broker, on whose virtual host each trial has queues of its own, which are deleted afterwards "
+    text += "(default: a private node, started for it, with a virtual host for each trial)"
+    add("--url", help=text)
     add("--list-strategies", action="store_true", help="say what strategies there are, and end")
     add("--repeat", **number(), default=3, help="trials of each (default %(default)s)")
     add("--duration", **duration("how long to measure each", 6.0, positive=True))
@@ -107,6 +128,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     try:
         refuse(asked.size < STAMP_BYTES, f"--size {asked.size}: each message carries {STAMP_BYTES} bytes of its own")
         refuse(asked.json == "", "--json is empty")
+        refuse(
+            asked.url is not None and not is_amqp_url(asked.url),
+            f"{redact(asked.url or '')!r} is no AMQP URL (amqp://user:password@host:port/vhost)",
+        )
     except ValueError as error:
         parser.error(str(error))
     if asked.seed is None:
@@ -129,7 +154,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _run(asked: argparse.Namespace, console: Speaker) -> int:
+def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
     plan = Plan(
         strategies=asked.strategies,
         clients=asked.clients,
@@ -149,15 +174,22 @@ def _run(asked: argparse.Namespace, console: Speaker) -> int:
     cells = sum(map(len, plan.orders()))
     say(f"{cells} cells, about {units.format_duration(plan.estimate())}. {rule}")
     packages = [package for name in plan.strategies for package in LIBRARIES[STRATEGIES[name].driver].packages]
-    environment, broker = describe_environment(packages, "asyncio"), dict[str, Any]()
-    is_finished = False
-    say("starting a private RabbitMQ node")
-    with PrivateNode(connections=max(plan.clients) + SPARE + ADMINISTRATION) as node:
-        tournament = Tournament(plan, node, say)
-        with suppress(KeyboardInterrupt):
-            broker = describe_broker(anyio.run(_ask_broker, node.url), is_private=True)
+    environment = describe_environment(packages, "asyncio")
+    with _open_ground(asked, plan, started, say) as ground:
+        tournament = Tournament(plan, ground, say)
+        code, ended_by = OK, None
+        try:
+            broker = describe_broker(anyio.run(_ask_broker, ground.url), is_private=asked.url is None)
+        except (rabbitry.RabbitryError, OSError) as error:
+            raise Unreachable(f"no broker to test: {error}") from error
+        try:
             tournament.run()
-            is_finished = True
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except (rabbitry.RabbitryError, OSError, NodeError, subprocess.TimeoutExpired) as error:
+            code, ended_by = NO_BROKER, redact_in(str(error) or repr(error), (ground.url,))
+    if not tournament.cells and ended_by is not None:
+        raise Unreachable(ended_by)
     result = build_strategies_result(
         started_at=started.isoformat(timespec="seconds"),
         plan={
@@ -176,17 +208,37 @@ def _run(asked: argparse.Namespace, console: Speaker) -> int:
         broker=broker,
         cells=tournament.cells,
         not_tried=tournament.not_tried,
-        is_finished=is_finished,
+        is_finished=code == OK,
     )
-    name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
-    written, error = _write(result, asked, name)
-    for path in written:
-        say(f"written   {path}")
+    with held() as hold:
+        hold.begin()
+        name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
+        written, error = _write(result, asked, name)
+        for path in written:
+            say(f"written   {path}")
+        elsewhere = "" if error is None else save_elsewhere(result, name)
     for finding in result["findings"]:
         say(finding)
+    if ended_by is not None:
+        text = f"only {len(tournament.cells)} of {cells} cells were done, as the broker does not go on: {ended_by}"
+        errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
     if error is not None:
-        raise Unwritable(f"the result could not be written: {error}; {save_elsewhere(result, name)}")
-    return OK if is_finished else INTERRUPTED
+        raise Unwritable(f"the result could not be written: {error}; {elsewhere}")
+    return code
+
+
+@contextmanager
+def _open_ground(
+    asked: argparse.Namespace, plan: Plan, started: datetime, say: Callable[[str], None]
+) -> Iterator[Ground]:
+    """The broker that was named, or a private node for as long as the block lasts."""
+    if asked.url is not None:
+        say(f"target    {redact(asked.url)}")
+        yield GivenGround(asked.url, name_run(started))
+        return
+    say("starting a private RabbitMQ node")
+    with PrivateNode(connections=max(plan.clients) + SPARE + ADMINISTRATION) as node:
+        yield PrivateGround(node)
 
 
 def _describe(name: str) -> dict[str, str]:

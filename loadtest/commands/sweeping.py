@@ -1,11 +1,13 @@
 """The scenario `sweep`: a closed loop tells the capacity, then open-loop runs at rising shares of it make the curve.
 
 Each step is a run of its own, on one broker for all, so that no step inherits the backlog of the one before. It ends
-after two steps that did not put their rate on. The result's sections are those of the step at the knee.
+after two steps that did not put their rate on. The result's sections are those of the step at the knee. An interrupt,
+also between two steps, and a broker that is gone end it with the steps that there were.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,11 +17,13 @@ from loadtest.analysis.knee import find_knees
 from loadtest.analysis.result import describe_scenario
 from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.workloads import with_failures
+from loadtest.commands.exits import Unreachable
+from loadtest.execution.queues import QueueRefused
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import with_vhost
-from rabbitry.testing import PrivateNode
+from rabbitry.testing import NodeError, PrivateNode
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Of what the closed loop got through."""
@@ -27,6 +31,8 @@ PUT_ON = 0.97
 """Share of a step's rate that must have been answered for it to count as put on."""
 KNEE_OF = "p90"
 """The percentile of the response whose curve is looked at: a short step has too few samples for a steady p99."""
+BEYOND = "the load was not put on"
+"""What a step beyond the capacity fails by."""
 OVERLOADED = 2
 """Steps in a row that were not put on, after which no higher one is tried."""
 
@@ -53,16 +59,49 @@ def sweep(settings: Settings, words: Sequence[str], progress: Progress, perform:
         progress.say("sweep: a closed loop tells the capacity")
         closed = perform(base)
         capacity = _section(closed.result)["rate"]
-        runs, steps = list[Performed](), list[dict[str, Any]]()
-        for share in SHARES if capacity and not closed.failures else ():
-            is_over = [step["put_on"] for step in steps[-OVERLOADED:]] == [False] * OVERLOADED
-            if is_over or [closed, *runs][-1].is_interrupted:
-                break
-            rate = round(share * capacity, 1)
-            progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
-            runs.append(perform(replace(base, mode="paced", rate=rate)))
-            steps.append(_describe_step(share, rate, runs[-1].result))
-    return _join(settings, words, closed, runs, steps)
+        curve = _Curve(closed)
+        try:
+            for share in SHARES if capacity and not closed.failures else ():
+                if curve.is_over:
+                    break
+                rate = round(share * capacity, 1)
+                progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
+                curve.add(share, rate, perform(replace(base, mode="paced", rate=rate)))
+        except KeyboardInterrupt:  # what was measured until then is the result
+            curve.is_interrupted = True
+        except (Unreachable, NodeError, QueueRefused) as error:
+            curve.ended_by = f"the sweep ended after {len(curve.steps)} steps: {error}"
+    return _join(settings, words, curve)
+
+
+class _Curve:
+    """The steps so far, and what ended them."""
+
+    def __init__(self, closed: Performed) -> None:
+        self.closed = closed
+        self.runs: list[Performed] = []
+        self.steps: list[dict[str, Any]] = []
+        self.is_interrupted = closed.is_interrupted
+        self.ended_by: str | None = None
+        """Why no further step could be made, if that is so."""
+
+    def add(self, share: float, rate: float, step: Performed) -> None:
+        """A step was made."""
+        self.runs.append(step)
+        self.steps.append(_describe_step(share, rate, step.result))
+        self.is_interrupted |= step.is_interrupted
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a higher rate is no use."""
+        missed = [step["put_on"] for step in self.steps[-OVERLOADED:]] == [False] * OVERLOADED
+        return missed or self.is_interrupted
+
+    @property
+    def failures(self) -> list[str]:
+        """Why it was not all right: that a step's rate was too much for the broker is what a sweep is to find."""
+        of_steps = [text for run in self.runs for text in run.failures if BEYOND not in text]
+        return list(dict.fromkeys([*self.closed.failures, *of_steps, *filter(None, (self.ended_by,))]))
 
 
 @contextmanager
@@ -79,9 +118,12 @@ def _a_broker(settings: Settings, progress: Progress) -> Iterator[tuple[str, ...
 
 
 def make_vhost(node: PrivateNode, vhost: str) -> None:
-    """Makes a virtual host of our own broker."""
-    node.rabbitmqctl("add_vhost", vhost)
-    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    """Makes a virtual host of our own broker. NodeError if it doesn't."""
+    try:
+        node.rabbitmqctl("add_vhost", vhost)
+        node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    except subprocess.TimeoutExpired as error:
+        raise NodeError(f"the virtual host {vhost!r} could not be made within {error.timeout:g} s") from None
 
 
 # --- what came of it ----------------------------------------------------------------------------------------------
@@ -114,10 +156,9 @@ def _describe_step(share: float, rate: float, result: Result) -> dict[str, Any]:
     }
 
 
-def _join(
-    settings: Settings, words: Sequence[str], closed: Performed, runs: list[Performed], steps: list[dict[str, Any]]
-) -> Performed:
+def _join(settings: Settings, words: Sequence[str], curve: _Curve) -> Performed:
     """The result of the step at the knee, or of the highest that was put on, with the `sweep` section."""
+    closed, runs, steps = curve.closed, curve.runs, curve.steps
     points = [(step["rate"], step["response_ms"].get(KNEE_OF)) for step in steps]
     knees = find_knees([(rate, latency) for rate, latency in points if latency is not None])
     put_on = [number for number, step in enumerate(steps) if step["put_on"]]
@@ -128,6 +169,7 @@ def _join(
     found = [asdict(check) for check in check_thresholds(result, [parse_threshold(text) for text in settings.require])]
     result |= {
         "scenario": describe_scenario(settings, words),
+        "interrupted": curve.is_interrupted,
         "requirements": found,
         "sweep": {
             "closed_rate": _section(closed.result)["rate"],
@@ -137,5 +179,4 @@ def _join(
             "shown_rate": None if chosen is None else steps[chosen]["rate"],
         },
     }
-    failed = [*closed.failures, *(text for run in runs for text in run.failures if "lost" in text or "dropped" in text)]
-    return Performed(with_failures(result, failed), failed, any(run.is_interrupted for run in (closed, *runs)))
+    return Performed(with_failures(result, curve.failures), curve.failures, curve.is_interrupted)

@@ -1,7 +1,8 @@
 """`--repeat` and `--vary`: the same load test several times, each in a process of its own, in turns.
 
 All trials meet the same broker: the one that was named, or one private node, where each has a virtual host of its own.
-Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result.
+Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result, as it is where
+a trial can't run any more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -22,9 +22,10 @@ from typing import Any
 
 from loadtest.analysis.failures import failures
 from loadtest.analysis.trials import join_trials, keep
+from loadtest.analysis.workloads import with_failures
 from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, NOT_REACHED, USAGE
 from loadtest.commands.flags import make_parser, parse_settings
-from loadtest.commands.sweeping import Performed
+from loadtest.commands.sweeping import Performed, make_vhost
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
 from loadtest.scenarios.completing import refuse
@@ -111,9 +112,9 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
     """
     trials = order_trials(list(cells), settings.repeat, settings.seed)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    is_interrupted, ended = False, ""
+    is_interrupted, ended, unsaved = False, "", list[str]()
     try:
-        with _interruptible(), _broker(settings, cells.values(), console) as node:
+        with _broker(settings, cells.values(), console) as node:
             for number, trial in enumerate(trials, 1):
                 what = f"trial {number} of {len(trials)}"
                 if not settings.quiet:
@@ -122,18 +123,18 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
                 with _place(node, number) as place:
                     own = [*_words_of(trial.cell, words), *place, "--seed", str(settings.seed + trial.round)]
                     result, is_interrupted = _run(own)
-                if result is not None:
-                    if node is not None:
-                        result["environment"]["broker"]["private_node"] = True
-                    done.append((keep(trial, result, failures(result)), result))
-                    _save(result, settings.output)
-                    if not settings.quiet:
-                        console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
+                    if result is not None:  # kept before anything else can fail, or be interrupted
+                        if node is not None:
+                            result["environment"]["broker"]["private_node"] = True
+                        done.append((keep(trial, result, failures(result)), result))
+                        unsaved += _save(result, settings.output)
+                        if not settings.quiet:
+                            console.print(f"          {_short(result)}", markup=False, soft_wrap=True)
                 if is_interrupted:
                     break
     except KeyboardInterrupt:  # between two trials
         is_interrupted = True
-    except (TrialEnded, NodeError, OSError) as error:
+    except (TrialEnded, NodeError, OSError, subprocess.TimeoutExpired) as error:
         if not done:
             raise
         ended = f"the trials ended after {len(done)} of {len(trials)}: {redact_in(str(error), words)}"
@@ -146,22 +147,9 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
         "vary": list(settings.vary),
         "command": shlex.join(["python", "-m", "loadtest", *map(redact, words)]),
     }
-    joined = join_trials(done, asked, interrupted=is_interrupted, ended=ended)
+    joined = with_failures(join_trials(done, asked, interrupted=is_interrupted, ended=ended), unsaved)
     found = [f"{name_cell(tuple(each['cell'].items()))}: {text}" for each, _ in done for text in each["failures"]]
-    return Performed(joined, list(dict.fromkeys(found)), is_interrupted)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does: no trial is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
+    return Performed(joined, list(dict.fromkeys([*unsaved, *found])), is_interrupted)
 
 
 @contextmanager
@@ -183,8 +171,7 @@ def _place(node: PrivateNode | None, number: int) -> Iterator[list[str]]:
         yield []
         return
     vhost = f"trial-{number}"
-    node.rabbitmqctl("add_vhost", vhost)
-    node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    make_vhost(node, vhost)
     try:
         yield ["--url", with_vhost(node.url, vhost)]
     finally:
@@ -195,7 +182,7 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
     """One trial's result, None if it was interrupted too early, and whether it was interrupted."""
     with tempfile.TemporaryDirectory(prefix="loadtest-trial-") as folder:
         file = Path(folder, "result.json")
-        ours = ["--json", str(file), "--quiet"]
+        ours = ["--json", str(file), "--quiet", "--yes"]  # who had to be asked was
         child = subprocess.Popen(  # in a session of its own: what the terminal tells all at once reaches it but once
             [sys.executable, "-m", "loadtest", *words, *ours],
             stdin=subprocess.DEVNULL,
@@ -213,8 +200,9 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
                 child.send_signal(signal.SIGINT)
                 is_interrupted = True
         is_interrupted |= child.returncode == INTERRUPTED
-        if not is_interrupted and child.returncode not in _GOES_ON:
-            code = child.returncode if child.returncode in (USAGE, NO_BROKER) else FAILED
+        has_ended = child.returncode not in _GOES_ON or not file.exists()
+        if not is_interrupted and has_ended:
+            code = child.returncode if child.returncode in (USAGE, NO_BROKER, INCOMPLETE) else FAILED
             raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
         result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         if result is None and not is_interrupted:
@@ -222,10 +210,17 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
         return result, is_interrupted
 
 
-def _save(result: Mapping[str, Any], folder: Path | None) -> None:
-    """A trial's whole result, beside that of all: its timeline and histograms are in none other."""
-    if folder is not None:
+def _save(result: Mapping[str, Any], folder: Path | None) -> list[str]:
+    """Writes a trial's whole result beside that of all: its timeline and histograms are in none other. Why it could not
+    be written, if it could not.
+    """
+    if folder is None:
+        return []
+    try:
         Path(folder, f"{result['run_id']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        return [f"the whole result of a trial could not be written: {error}"]
+    return []
 
 
 def _short(result: Mapping[str, Any]) -> str:

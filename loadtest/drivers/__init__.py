@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from loadtest.drivers.base import Driver
-from loadtest.drivers.threads import Connect
+from loadtest.drivers.blocking import Connect
 
 EVERYTHING = frozenset(
     {

@@ -23,6 +23,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from loadtest.drivers.aiormq import own_cancellation
 from loadtest.drivers.base import (
     Answer,
+    ConnectionLost,
     Consumer,
     ConsumerCancelled,
     ConsumerOptions,
@@ -33,7 +34,7 @@ from loadtest.drivers.base import (
     Settled,
 )
 from loadtest.drivers.tls import read_target
-from loadtest.drivers.window import ConnectionLost, Windowed
+from loadtest.drivers.window import Windowed
 
 CLOSE_BOUND = 5.0
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
@@ -178,6 +179,7 @@ class _Consumer:
         self._channel = channel
         self._options = options
         self._working = asyncio.Lock()
+        self._acknowledging = asyncio.Lock()
         self._held = 0
         self._last: AbstractIncomingMessage | None = None
         self._stopped = asyncio.Event()
@@ -242,9 +244,14 @@ class _Consumer:
         else:
             self._held += 1
             self._last = message
-            if self._held == self._options.ack_every:
-                self._held = 0
-                await message.ack(multiple=self._options.ack_every > 1)
+            if self._held < self._options.ack_every:
+                return
+            self._held = 0
+            if self._options.ack_every == 1:
+                await message.ack()
+                return
+            async with self._acknowledging:  # or a later one might overtake it, after which its tag is unknown
+                await message.ack(multiple=True)
 
     def _on_cancel(self, _: object) -> None:
         self._is_cancelled = True

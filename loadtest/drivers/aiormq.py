@@ -22,6 +22,7 @@ from aiormq.channel import Channel
 
 from loadtest.drivers.base import (
     Answer,
+    ConnectionLost,
     ConsumerCancelled,
     ConsumerOptions,
     Driver,
@@ -31,7 +32,7 @@ from loadtest.drivers.base import (
     Settled,
 )
 from loadtest.drivers.tls import read_target
-from loadtest.drivers.window import ConnectionLost, Windowed
+from loadtest.drivers.window import Windowed
 
 CLOSE_BOUND = 5.0
 

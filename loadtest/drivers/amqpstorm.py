@@ -18,11 +18,27 @@ from uuid import uuid4
 
 import amqpstorm
 
-from loadtest.drivers.base import Answer, ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Settled
-from loadtest.drivers.threads import ConnectionLost, Handle, ThreadsDriver, Told, properties_of
+from loadtest.drivers.base import (
+    Answer,
+    ConnectionLost,
+    ConsumerCancelled,
+    ConsumerOptions,
+    Driver,
+    Outcome,
+    ProducerOptions,
+    Settled,
+)
+from loadtest.drivers.blocking import (
+    DIRECT_REPLY_TO,
+    Handle,
+    OneByOne,
+    Parts,
+    PlainConnection,
+    Told,
+    properties_of,
+)
+from loadtest.drivers.threads import ThreadsDriver
 from loadtest.drivers.tls import read_target
-
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 _library: Any = amqpstorm  # its annotations export none of its names
 logging.getLogger("amqpstorm").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises besides
@@ -45,44 +61,9 @@ def connect(url: str, name: str) -> _Connection:
 DRIVER: Driver = ThreadsDriver(connect)
 
 
-class _Connection:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    @property
-    def server_properties(self) -> Mapping[str, Any]:
-        properties: Mapping[str, Any] = self._connection.server_properties
-        return properties
-
-    @property
-    def is_blocked(self) -> bool | None:
-        blocked: bool = self._connection.is_blocked
-        return blocked
-
-    def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> _Producer:
-        return _Producer(self._connection.channel(), queue, options)
-
-    def consumer(self, queue: str, options: ConsumerOptions) -> _Consumer:
-        return _Consumer(self._connection, queue, options)
-
-    def caller(self) -> _Caller:
-        return _Caller(self._connection)
-
-    def administrator(self) -> _Administrator:
-        return _Administrator(self._connection)
-
-    def server(self, queue: str) -> _Server:
-        return _Server(self._connection, queue)
-
-    def rest(self) -> None:
-        self._connection.check_for_errors()
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class _Producer:
-    def __init__(self, channel: Any, queue: str, options: ProducerOptions) -> None:
+class _Producer(OneByOne):
+    def __init__(self, channel: Any, queue: str, options: ProducerOptions, settled: Settled) -> None:
+        super().__init__(settled)
         self._channel = channel
         self._queue = queue
         self._exchange = options.exchange
@@ -112,12 +93,6 @@ class _Producer:
         if not self._confirms:
             return Outcome.SENT
         return Outcome.CONFIRMED if is_taken else Outcome.NACKED
-
-    def submit(self, body: bytes, token: object, key: str | None) -> None:
-        raise NotImplementedError  # the table of drivers says so
-
-    def flush(self) -> None:
-        return
 
 
 class _Consumer:
@@ -188,7 +163,7 @@ class _Caller:
         self._reply: bytes | None = None
         self._channel.basic.consume(self._on_reply, DIRECT_REPLY_TO, no_ack=True)
 
-    def call(self, queue: str, body: bytes, is_given_up: Callable[[], bool]) -> bytes:
+    def call(self, queue: str, body: bytes, is_given_up: Callable[[], bool], seconds: float) -> bytes:
         self._awaited, self._reply = uuid4().hex, None
         request = {"delivery_mode": 1, "reply_to": DIRECT_REPLY_TO, "correlation_id": self._awaited}
         self._channel.basic.publish(body, queue, properties=request)
@@ -236,6 +211,23 @@ class _Administrator:
 
     def delete_queue(self, name: str) -> None:
         self._channel.queue.delete(name)
+
+
+class _Connection(PlainConnection):
+    parts = Parts(producer=_Producer, consumer=_Consumer, caller=_Caller, administrator=_Administrator, server=_Server)
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        properties: Mapping[str, Any] = self._connection.server_properties
+        return properties
+
+    @property
+    def is_blocked(self) -> bool | None:
+        blocked: bool = self._connection.is_blocked
+        return blocked
+
+    def rest(self) -> None:
+        self._connection.check_for_errors()
 
 
 def _bytes(message: Any) -> bytes:

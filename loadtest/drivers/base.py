@@ -38,6 +38,10 @@ class Answer(Enum):
     """basic.reject without requeue: it is dead-lettered where the queue says so, and otherwise dropped."""
 
 
+class ConnectionLost(ConnectionError):
+    """The broker, or the library, ended a channel or the connection: it is of no more use."""
+
+
 class ConsumerCancelled(Exception):
     """The broker ended a subscription, and nothing else: the connection goes on."""
 

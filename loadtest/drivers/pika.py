@@ -21,11 +21,28 @@ from uuid import uuid4
 import pika
 import pika.exceptions
 
-from loadtest.drivers.base import Answer, ConsumerCancelled, ConsumerOptions, Driver, Outcome, ProducerOptions, Settled
-from loadtest.drivers.threads import ConnectionLost, Handle, ThreadsDriver, Told, properties_of
+from loadtest.drivers.base import (
+    Answer,
+    ConnectionLost,
+    ConsumerCancelled,
+    ConsumerOptions,
+    Driver,
+    Outcome,
+    ProducerOptions,
+    Settled,
+)
+from loadtest.drivers.blocking import (
+    DIRECT_REPLY_TO,
+    Handle,
+    OneByOne,
+    Parts,
+    PlainConnection,
+    Told,
+    properties_of,
+)
+from loadtest.drivers.threads import ThreadsDriver
 from loadtest.drivers.tls import read_target
 
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 LOOK = 0.25
 """Seconds between looks whether anybody still waits for a reply."""
 
@@ -45,48 +62,14 @@ def connect(url: str, name: str) -> _Connection:
 DRIVER: Driver = ThreadsDriver(connect)
 
 
-class _Connection:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    @property
-    def server_properties(self) -> Mapping[str, Any]:
-        properties: Mapping[str, Any] = self._connection._impl.server_properties  # nothing public tells them
-        return properties
-
-    @property
-    def is_blocked(self) -> bool | None:
-        return None  # it hears of it only between publishes, and one that is blocked doesn't return
-
-    def producer(self, queue: str, options: ProducerOptions, settled: Settled) -> _Producer:
-        return _Producer(self._connection.channel(), queue, options)
-
-    def consumer(self, queue: str, options: ConsumerOptions) -> _Consumer:
-        return _Consumer(self._connection, queue, options)
-
-    def caller(self) -> _Caller:
-        return _Caller(self._connection)
-
-    def administrator(self) -> _Administrator:
-        return _Administrator(self._connection)
-
-    def server(self, queue: str) -> _Server:
-        return _Server(self._connection, queue)
-
-    def rest(self) -> None:
-        self._connection.process_data_events(0)
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class _Producer:
-    def __init__(self, channel: Any, queue: str, options: ProducerOptions) -> None:
+class _Producer(OneByOne):
+    def __init__(self, channel: Any, queue: str, options: ProducerOptions, settled: Settled) -> None:
+        super().__init__(settled)
         self._channel = channel
         self._queue = queue
         self._exchange = options.exchange
         self._mandatory = options.mandatory
-        self._settled = Outcome.CONFIRMED if options.confirms else Outcome.SENT
+        self._done = Outcome.CONFIRMED if options.confirms else Outcome.SENT
         self._fixed = properties_of(options)
         self._properties = pika.BasicProperties(**self._fixed)
         self._priority = options.priority
@@ -109,13 +92,7 @@ class _Producer:
             return Outcome.NACKED
         except Exception:  # pika doesn't tell whether the message had left
             return Outcome.UNKNOWN
-        return self._settled
-
-    def submit(self, body: bytes, token: object, key: str | None) -> None:
-        raise NotImplementedError  # the table of drivers says so
-
-    def flush(self) -> None:
-        return
+        return self._done
 
 
 class _Consumer:
@@ -198,7 +175,7 @@ class _Caller:
         self._reply: bytes | None = None
         self._channel.basic_consume(DIRECT_REPLY_TO, self._on_reply, auto_ack=True)
 
-    def call(self, queue: str, body: bytes, is_given_up: Callable[[], bool]) -> bytes:
+    def call(self, queue: str, body: bytes, is_given_up: Callable[[], bool], seconds: float) -> bytes:
         self._awaited, self._reply = uuid4().hex, None
         request = pika.BasicProperties(delivery_mode=1, reply_to=DIRECT_REPLY_TO, correlation_id=self._awaited)
         self._channel.basic_publish("", queue, body, request)
@@ -245,3 +222,19 @@ class _Administrator:
 
     def delete_queue(self, name: str) -> None:
         self._channel.queue_delete(name)
+
+
+class _Connection(PlainConnection):
+    parts = Parts(producer=_Producer, consumer=_Consumer, caller=_Caller, administrator=_Administrator, server=_Server)
+
+    @property
+    def server_properties(self) -> Mapping[str, Any]:
+        properties: Mapping[str, Any] = self._connection._impl.server_properties  # nothing public tells them
+        return properties
+
+    @property
+    def is_blocked(self) -> bool | None:
+        return None  # it hears of it only between publishes, and one that is blocked doesn't return
+
+    def rest(self) -> None:
+        self._connection.process_data_events(0)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 
-from loadtest.drivers.base import Outcome, Settled
-
-
-class ConnectionLost(ConnectionError):
-    """The broker, or the library, ended a channel or the connection."""
+from loadtest.drivers.base import ConnectionLost, Outcome, Settled
 
 
 class Windowed(ABC):

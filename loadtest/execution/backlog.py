@@ -63,11 +63,14 @@ class Backlog:
         in_flight = set[int]()
 
         def settle(token: int, outcome: Outcome) -> None:
-            in_flight.discard(token)
+            if token not in in_flight:
+                return  # it was given up, and counted so
+            in_flight.remove(token)
             tally.count_outcome(outcome)
             if outcome is Outcome.CONFIRMED:
                 self._scene.counts["backlog.built"] += 1
             else:
+                self._scene.counts[f"backlog.{outcome.value}"] += 1
                 account.disown(token)
 
         options = ProducerOptions(window=WINDOW, persistent=not settings.transient, mandatory=True)
@@ -84,8 +87,10 @@ class Backlog:
             self._run.record.errors.note(error, " (filling)")
         finally:
             tally.unknown += len(in_flight)
+            self._scene.counts["backlog.unknown"] += len(in_flight)
             for token in in_flight:
                 account.disown(token)
+            in_flight.clear()
 
     async def watch(self) -> None:
         """Notes when consumers have all of it, counted from when they began; ends the run if nobody sends more."""

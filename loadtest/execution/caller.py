@@ -1,8 +1,9 @@
 """A caller: one RPC in flight, over direct reply-to, to one of a few servers; and the servers, which echo.
 
 In a closed loop the next call leaves with the reply, in an open one when the schedule says so. A call that gets no
-reply in time counts as a timeout, one that the run cut off too; neither ends the caller, and both count among the
-latencies with the time they waited: a percentile of the survivors alone would hide the worst.
+reply in time counts as a timeout, one that the run cut off too; neither ends the caller. All that was called counts
+among the latencies with the time it waited, a call that failed with its connection too: a percentile of the survivors
+alone would hide the worst.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from loadtest.scenarios.plan import Place
 async def call(run: Run, place: Place, connection: Connection, attendance: Attendance) -> None:
     """Calls from the begin until the run stops, then stays connected until it is over."""
     pace = Pace(run, place)
-    calls_made = run.record.calls_made
     async with connection.caller() as caller:
         attendance.arrive()
         run.at_work += 1
@@ -29,8 +29,7 @@ async def call(run: Run, place: Place, connection: Connection, attendance: Atten
             await pace.begin()
             payload = bytes(run.settings.size)
             while (intended := await pace.next()) is not None:
-                calls_made[place.index] += 1
-                await _call_once(run, caller, place.queue, payload, intended)
+                await _call_once(run, place, caller, payload, intended)
         finally:
             run.at_work -= 1
         await attendance.leave()
@@ -38,35 +37,36 @@ async def call(run: Run, place: Place, connection: Connection, attendance: Atten
 
 async def call_once(run: Run, place: Place, connection: Connection, intended: int) -> None:
     """Opens what a caller needs, makes one call, and closes it."""
-    run.record.calls_made[place.index] += 1
     async with connection.caller() as caller:
-        await _call_once(run, caller, place.queue, bytes(run.settings.size), intended)
+        await _call_once(run, place, caller, bytes(run.settings.size), intended)
 
 
-async def _call_once(run: Run, caller: Caller, queue: str, payload: bytes, intended: int) -> None:
+async def _call_once(run: Run, place: Place, caller: Caller, payload: bytes, intended: int) -> None:
     tally = run.record.tally
     sent = monotonic_ns()
     tally.calls += 1
+    run.record.calls_made[place.index] += 1
     reply = None
     try:
         with anyio.move_on_after(run.settings.rpc_timeout):
-            reply = await caller.call(queue, payload)
+            reply = await caller.call(place.queue, payload)
     except Exception:
         tally.rpc_errors += 1
         raise
     except BaseException:
         tally.rpc_timeouts += 1
         tally.rpc_unanswered += 1
-        _time_call(run, intended, sent)
         raise
-    if reply is None:
-        tally.rpc_timeouts += 1
-    elif reply != payload:
-        tally.rpc_errors += 1
-        return run.record.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
     else:
-        tally.replies += 1
-    _time_call(run, intended, sent)
+        if reply is None:
+            tally.rpc_timeouts += 1
+        elif reply != payload:
+            tally.rpc_errors += 1
+            run.record.errors.note_name("WrongReply", f"{len(payload)} bytes were echoed as {len(reply)}")
+        else:
+            tally.replies += 1
+    finally:
+        _time_call(run, intended, sent)
 
 
 def _time_call(run: Run, intended: int, sent: int) -> None:

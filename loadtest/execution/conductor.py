@@ -84,7 +84,7 @@ class Conductor:
         longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
         self._crowd = (Churn if settings.churn else Crowd)(run, session, urls)
         self._backlog = Backlog(run, self._open_connection)
-        self._faults = Faults(run, node, urls, partial(count_reconnects, run, session))
+        self._faults = Faults(run, node, urls, partial(count_reconnects, run, session), meter.sample)
         self._queues = Queues(run, self._open_connection, longest=longest)
         self._leftovers = Leftovers(run, self._open_connection)
         self._sampler = Sampler(run, meter, display)
@@ -114,9 +114,8 @@ class Conductor:
                 # (those of several processes are left to whoever leads)
                 if self._company is None:
                     await self._take_stock()
-                is_asked = not self._is_private or self._run.settings.scenario == "queues"  # or they go with the node
-                if self._company is None and is_asked and not self._leftovers.is_silent:  # or they expire
-                    await self._queues.delete()
+                if self._company is None and not self._leftovers.is_silent:  # or they expire
+                    await self._delete_queues()
             self._close_the_books()
         return self._run.record
 
@@ -271,24 +270,40 @@ class Conductor:
     def _is_drained(self) -> bool:
         """Whether nothing is in flight, and everything confirmed has arrived, or nobody is there to take it."""
         run, record = self._run, self._run.record
-        return self._is_settled() and (record.ledger.unique >= run.expected or not run.consumers)
+        if not self._is_settled():
+            return False
+        if not run.consumers:
+            return True
+        if record.tally.unknown and run.settings.copies == 1:  # which may arrive in the place of what was confirmed
+            return not record.ledger.balance().missing
+        return record.ledger.unique >= run.expected
 
     # --- the broker -------------------------------------------------------------------------------------------------
 
     async def _declare(self) -> Mapping[str, Any]:
         """Declares the queues, and notes what they cost; returns what the broker says of itself."""
         scene, before, rss = self._run.record.scene, self._meter.read(), self._meter.broker_rss()
-        server_properties = await self._queues.declare()
+        try:
+            server_properties = await self._queues.declare()
+        except BaseException:  # refused, unreachable, interrupted: what is there by then is not left behind
+            with anyio.move_on_after(ABANDONED_BOUND, shield=True):
+                await self._delete_queues()
+            raise
         note_cost(scene, "queues", before, self._meter.read())
         if rss is not None:
             scene.counts["queues.broker_bytes"] = (self._meter.broker_rss() or rss) - rss
         return server_properties
+
+    async def _delete_queues(self) -> None:
+        if not self._is_private or self._run.settings.scenario == "queues":  # else they go with the node
+            await self._queues.delete()
 
     def _open_connection(self) -> AbstractAsyncContextManager[Connection]:
         """Opens another connection than the clients': it must work when theirs don't."""
         return self._session.connect(self._urls[0], f"{self._run.plan.prefix} administrator")
 
     async def _take_stock(self) -> None:
+        self._count_reconnects()
         if self._run.settings.copies > 1:
             self._run.record.ledger.spread(self._run.settings.producers)
         try:
@@ -300,9 +315,12 @@ class Conductor:
         """Enters into the record what can be told only at the end."""
         self._run.compare_with_plan()
         self._faults.close()
-        self._run.record.tally.reconnected = count_reconnects(self._run, self._session)
+        self._count_reconnects()
         before, after = self._measured or (None, None)
         self._run.record.costs = [self._meter.cost(before, after, self._pauses)]
+
+    def _count_reconnects(self) -> None:
+        self._run.record.tally.reconnected = count_reconnects(self._run, self._session)
 
     # --- time -------------------------------------------------------------------------------------------------------
 

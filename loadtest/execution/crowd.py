@@ -59,14 +59,16 @@ class Crowd:
             self._run.record.errors.note_name("ConnectTimeout", "the connection was not ready in time")
         self.everyone_arrived.set()
 
-    def let_in(self, has_arrived: bool) -> None:
-        """A handshake is over."""
+    def let_in(self, has_arrived: bool) -> bool:
+        """A handshake is over. Whether that counts: who comes after it was given up has been counted as failed."""
         self._opening.release()
-        if not self.everyone_arrived.is_set():
-            self._tally.connected += has_arrived
-            self._tally.failed += not has_arrived
-            self.last_arrival = monotonic_ns()
-            self._note_arrival()
+        if self.everyone_arrived.is_set():
+            return False
+        self._tally.connected += has_arrived
+        self._tally.failed += not has_arrived
+        self.last_arrival = monotonic_ns()
+        self._note_arrival()
+        return True
 
     @property
     def arrived(self) -> int:
@@ -120,20 +122,21 @@ def name_of(run: Run, places: tuple[Place, ...]) -> str:
 class Socket:
     """One socket's attendance: it has a turn while it opens, until all its clients are ready, and another to close."""
 
-    __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_run", "_turn")
+    __slots__ = ("_awaited", "_crowd", "_has_failed", "_has_turn", "_is_counted", "_run", "_turn")
 
     def __init__(self, run: Run, crowd: Crowd, clients: int) -> None:
         self._run = run
         self._crowd = crowd
         self._awaited = clients
         self._has_failed = False
+        self._is_counted = False
         self._has_turn = False
         self._turn: anyio.Event | None = None  # set once the socket may close
 
     def arrive(self) -> None:
         self._awaited -= 1
         if not self._awaited and not self._has_failed:
-            self._crowd.let_in(has_arrived=True)
+            self._is_counted = self._crowd.let_in(has_arrived=True)
 
     async def leave(self) -> None:
         await self._run.over.wait()
@@ -160,5 +163,5 @@ class Socket:
         self._has_failed = True
         if self._awaited:
             self._crowd.let_in(has_arrived=False)
-        else:
+        elif self._is_counted:
             self._run.record.tally.dropped += 1

@@ -1,4 +1,5 @@
-"""Ends a run before its time: when all messages were sent that it was asked for, or when nothing happens any more.
+"""Ends a run before its time: when all messages were sent that it was asked for, when nobody is left who would send the
+rest of them, or when nothing happens any more.
 
 It is looked at ten times a second, from when the measuring began; nothing of it costs a message anything.
 """
@@ -19,16 +20,15 @@ INTERVAL = 0.1
 async def watch_for_end(run: Run) -> None:
     """Returns when the run has been told to end; soon, if it was asked for neither."""
     settings, tally = run.settings, run.record.tally
-    wanted = None if run.plan.quotas is None else sum(run.plan.quotas[one] for one in run.plan.placed(Role.PRODUCER))
     if settings.messages is None and not settings.until_idle:
         return
-    seen, idle_at = -1, 0.0
+    producers, seen, idle_at = run.plan.placed(Role.PRODUCER), -1, 0.0
     while not run.enough.is_set():
         await anyio.sleep(min(INTERVAL, settings.until_idle or INTERVAL))
         if run.measurement.start == NEVER:
             continue
-        if wanted is not None and tally.sent >= wanted and tally.settled >= tally.sent:
-            run.record.is_complete = True
+        if settings.messages is not None and not any(map(run.may_send, producers)) and tally.settled >= tally.sent:
+            run.record.is_complete = all(not run.left_to_send(producer) for producer in producers)
             return run.enough.set()
         happened = tally.sent + tally.received + tally.foreign + tally.copies + tally.calls + tally.replies
         if happened != seen:

@@ -2,7 +2,8 @@
 was.
 
 It alone changes the broker or the clients' sockets while they work. A fault's effects are what is counted from its
-begin until the next one begins, or until the run is over. Outages are told to `LOOK`, the time between two looks.
+begin until the next one begins, or until the run is over. Outages are told to `LOOK`, the time between two looks. Of
+several workloads at once, each tells what became of itself, and the first one does what concerns all.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ import anyio.to_thread
 import psutil
 
 from loadtest.execution.state import Run
-from loadtest.scenarios.faults import Fault
+from loadtest.scenarios.faults import OF_CONSUMERS, Fault
 from loadtest.urls import find_address
-from rabbitry.testing import NodeError
 
 LOOK = 0.02
 """Seconds between two looks at the counters."""
@@ -55,11 +55,19 @@ class Node(Protocol):
 class Faults:
     """The timeline of one run."""
 
-    def __init__(self, run: Run, node: Node | None, urls: Sequence[str], reconnects: Callable[[], int]) -> None:
-        """`node` is there if the broker is ours."""
+    def __init__(
+        self,
+        run: Run,
+        node: Node | None,
+        urls: Sequence[str],
+        reconnects: Callable[[], int],
+        look_at_broker: Callable[[], object],
+    ) -> None:
+        """`node` is there if the broker is ours; `look_at_broker` notes what it has used, before it may be killed."""
         self._run = run
         self._node = node
-        self._ports = frozenset(find_address(url)[1] for url in urls)
+        self._look_at_broker = look_at_broker
+        self._ports = frozenset(find_address(url)[1] for url in (*urls, *run.settings.all_urls))
         self._reconnects = reconnects
         self._random = Random(run.settings.seed)
         self._watches = {name: _Watch() for name in _watched(run)}
@@ -98,6 +106,8 @@ class Faults:
     def _begin(self, fault: Fault, at: float) -> dict[str, Any]:
         self.close()
         entry: dict[str, Any] = {"fault": str(fault), "action": fault.action, "at_seconds": round(at, 3), "error": None}
+        if self._run.settings.workload:
+            entry["workload"] = self._run.settings.workload
         self._run.record.scene.faults.append(entry)
         self._latest = entry, self._counts()
         for watch in self._watches.values():
@@ -105,6 +115,8 @@ class Faults:
         return entry
 
     async def _do(self, fault: Fault, entry: dict[str, Any]) -> None:
+        if fault.action not in OF_CONSUMERS and not self._run.is_first:
+            return
         try:
             if fault.action == "kill-sockets":
                 assert fault.share is not None
@@ -114,10 +126,15 @@ class Faults:
                 self._run.hindrance.begin(fault)
             else:
                 assert self._node is not None
+                self._look_at_broker()
                 await _do_to_broker(fault, self._node)
-        except NodeError as error:
+        except Exception as error:  # the node's own, and whatever its tools end with: the run goes on, and tells of it
             entry["error"] = str(error).partition("\n")[0]
             self._run.record.errors.note(error, f" ({fault.action})")
+        except BaseException:  # cancelled: its effects, if it had any, are not those of a whole one
+            if not self._run.record.is_interrupted and self._run.record.aborted is None:
+                entry["error"] = "it was not over when the run ended"
+            raise
 
     # --- what comes of it -------------------------------------------------------------------------------------------
 

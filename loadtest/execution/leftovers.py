@@ -133,9 +133,12 @@ class Leftovers:
         stock.lost = self._record.ledger.balance().missing - self._record.ledger.found
 
     def _explains(self, stock: Stock, missing: int) -> bool:
-        """The count is what is missing, and no other messages can be in the queues."""
+        """The count is what is missing, and no other messages can be in the queues: none of unknown outcome, none that
+        had arrived before a connection was lost, and none of another party.
+        """
         tally = self._record.tally
-        return stock.backlog == missing and not tally.unknown and not tally.dropped
+        is_doubtful = tally.unknown or tally.dropped or tally.reconnected or tally.foreign
+        return stock.backlog == missing and not is_doubtful
 
     async def _look_through(self, queues: Sequence[str]) -> bool:
         """Empties these queues; False, and an error noted, if that failed."""

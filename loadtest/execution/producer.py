@@ -116,8 +116,8 @@ class _Production:
             silence.last = now
         else:
             self._tally.count_outcome(outcome)
-            if outcome is Outcome.SENT:
-                return  # nothing more will be known of it: it counts as if it had been confirmed, and has no latency
+            if outcome is Outcome.SENT:  # nothing more will be known of it: it counts as if it had been confirmed
+                return self._time_lag(token, now)
             self._account.disown(number)
             if outcome is not Outcome.UNKNOWN:
                 return
@@ -131,6 +131,12 @@ class _Production:
             latencies.service.record(now - sent)
             latencies.lag.record(sent - intended)
 
+    def _time_lag(self, token: Token, now: int) -> None:
+        """Of a message that nobody confirms, how late it left is all that can be told."""
+        _, intended, sent = token
+        if self._is_paced:
+            self._measurement.latencies(intended, now).lag.record(sent - intended)
+
     def abandon(self) -> None:
         """The producer ends: of what is still in flight the outcome stays unknown."""
         for number, token in self._in_flight.items():
@@ -143,9 +149,10 @@ class _Production:
 async def produce_once(run: Run, place: Place, connection: Connection, intended: int) -> None:
     """Opens a channel, publishes one message, and closes the channel."""
     production, keys = _Production(run, place.index), run.plan.keys
+    sent = run.record.ledger.accounts[place.index].sent
     try:
         async with connection.producer(place.queue, _options(run, place), production.settle) as producer:
-            sender = producer if keys is None else RoutedProducer(producer, keys, place.index)
+            sender = producer if keys is None else RoutedProducer(producer, keys, place.index, sent)
             await production.publish(sender, intended)
     finally:
         production.abandon()

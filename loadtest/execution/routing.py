@@ -16,10 +16,11 @@ class RoutedProducer:
 
     __slots__ = ("_keys", "_next", "_producer")
 
-    def __init__(self, producer: Producer, keys: Sequence[str], index: int) -> None:
+    def __init__(self, producer: Producer, keys: Sequence[str], index: int, sent: int = 0) -> None:
+        """`sent` is how many messages the producer of that index has sent already."""
         self._producer = producer
         self._keys = keys
-        self._next = index * 97 % len(keys)
+        self._next = (index * 97 + sent) % len(keys)
 
     async def publish(self, body: bytes, key: str | None = None) -> Outcome:
         """Publishes to the next queue, unless to `key`."""
@@ -66,9 +67,10 @@ def make_pace(run: Run, place: Place) -> Pace:
 
 
 def make_priority(run: Run, place: Place) -> Callable[[], int] | None:
-    """What draws each message's priority, from 1 to the highest; None if messages have none."""
+    """What draws each further message's priority, from 1 to the highest; None if messages have none."""
     highest = run.settings.priorities
     if not highest:
         return None
-    randrange = Random(f"{run.settings.seed} priorities {place.index}").randrange
+    sent = run.record.ledger.accounts[place.index].sent
+    randrange = Random(f"{run.settings.seed} priorities {place.index} {sent}").randrange
     return lambda: randrange(highest) + 1

@@ -88,6 +88,8 @@ class Run:
         """Set when everybody is to leave."""
         self.measuring = anyio.Event()
         """Set once the measurement has begun."""
+        self.is_first = True
+        """Whether it does what is to be done once for all workloads: faults to the broker and to sockets."""
         self.barrier: Barrier | None = None
         """What this run waits at, once everyone is there, until the other workloads are ready, too."""
         hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
@@ -147,6 +149,15 @@ class Run:
     def expected(self) -> int:
         """How many deliveries there are to be of what was taken: each queue's copy is one."""
         return self.record.tally.taken * self.settings.copies
+
+    def left_to_send(self, producer: int) -> int | None:
+        """How many messages that producer has yet to send; None if it sends until the run ends."""
+        quota = self.plan.quota(producer)
+        return None if quota is None else quota - self.record.ledger.accounts[producer].sent
+
+    def may_send(self, producer: int) -> bool:
+        """Whether that producer is connected, and has something left to send."""
+        return producer in self.publishing and self.left_to_send(producer) != 0
 
     def ledger_shift(self, queue: int) -> int:
         """How much further on than a producer's own account that of its messages' copies in the k-th queue is."""
@@ -236,7 +247,7 @@ def start_workloads(settings: Settings) -> list[Run]:
     name, barrier = name_run(now), Barrier(len(settings.workloads))
     runs = [Run(each, make_plan(each, f"{name}.{each.workload}"), now) for each in settings.workloads]
     for run in runs:
-        run.barrier = barrier
+        run.barrier, run.is_first = barrier, run is runs[0]
     return runs
 
 

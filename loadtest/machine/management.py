@@ -7,13 +7,13 @@ proxies), and no error shows them. Every question has a time-out: a broker under
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -117,7 +117,7 @@ class Management:
         try:
             with self._opener.open(self._prometheus, timeout=TIMEOUT) as answer:
                 found = _RUNTIME.search(answer.read(LARGEST).decode("utf-8", "replace"))
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError, HTTPException):
             return None
         return None if found is None else float(found[1]) / 1000
 
@@ -135,7 +135,7 @@ class Management:
             raise ManagementFailed(f"{self.name} answers {error.code} {error.reason}{refused}") from None
         except json.JSONDecodeError:
             raise ManagementFailed(f"{self.name} answers no JSON: is this RabbitMQ's management API?") from None
-        except http.client.HTTPException:  # such as an AMQP port's answer
+        except HTTPException:  # such as an AMQP port's answer
             raise ManagementFailed(f"{self.name} answers no HTTP: is this RabbitMQ's management API?") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)

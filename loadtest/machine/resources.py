@@ -1,7 +1,8 @@
 """What a run costs: processor time and memory of this process, and of the broker's where it runs on this machine.
 
 The broker is found by its process id (a private node) or by the port it listens on (a loopback URL); a broker
-elsewhere has no figures, and None says so.
+elsewhere has no figures, and None says so. A node of our own is the same broker when it was killed and started again:
+what its processes used adds up, starting included.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ipaddress
 import resource
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,9 +39,10 @@ def find_broker(urls: Sequence[str]) -> psutil.Process | None:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, ValueError):
         return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def _find_cores(client: psutil.Process, broker: psutil.Process | None) -> Cores:
@@ -77,28 +79,48 @@ class Cores:
 class Meter:
     """Reads this process and the broker's."""
 
-    def __init__(self, broker: psutil.Process | None) -> None:
+    def __init__(self, broker: psutil.Process | None, pid: Callable[[], int] | None = None) -> None:
+        """`pid` tells the process id of a broker of our own, which may be started anew: 0 while it does not run."""
         self._client = psutil.Process()
         self._broker = broker
+        self._pid = pid
+        self._former_cpu = self._latest_cpu = 0.0
+        """What the broker's former processes had used, and what the latest one has, as far as it was read."""
         self.broker_rss_peak: int | None = None
         self.cores = _find_cores(self._client, broker)
 
     def read(self) -> Usage:
         """What was used so far."""
-        broker_cpu = None
-        if self._broker is not None:
-            with suppress(psutil.Error):
-                times = self._broker.cpu_times()
-                broker_cpu = times.user + times.system
         machine = psutil.cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         return Usage(
-            time.monotonic(), time.process_time(), broker_cpu, sum(machine[:8]) - idle, getattr(machine, "steal", 0.0)
+            time.monotonic(),
+            time.process_time(),
+            self._broker_cpu(),
+            sum(machine[:8]) - idle,
+            getattr(machine, "steal", 0.0),
         )
 
+    def _broker_cpu(self) -> float | None:
+        """What the broker has used in all its lives; None if it isn't known. One that is down uses no more."""
+        pid = 0 if self._pid is None else self._pid()
+        with suppress(psutil.Error):
+            if self._broker is not None and pid not in (0, self._broker.pid):
+                self._broker = psutil.Process(pid)
+                self._former_cpu, self._latest_cpu = self._former_cpu + self._latest_cpu, 0.0
+        if self._broker is None:
+            return None
+        try:
+            times = self._broker.cpu_times()
+        except psutil.Error:
+            return None if self._pid is None else self._former_cpu + self._latest_cpu
+        self._latest_cpu = times.user + times.system
+        return self._former_cpu + self._latest_cpu
+
     def sample(self) -> None:
-        """Notes the broker's memory if it is larger than ever."""
+        """Notes what the broker has used, and its memory if it is larger than ever."""
         if self._broker is not None:
+            self._broker_cpu()
             with suppress(psutil.Error):
                 self.broker_rss_peak = max(self.broker_rss_peak or 0, self._broker.memory_info().rss)
 

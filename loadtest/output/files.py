@@ -50,7 +50,7 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
     def write(path: Path, content: str) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8")
+            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # a word that was no text at all
             written.append(path)
         except OSError as error:
             errors.append(error)
@@ -61,7 +61,8 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
         write(settings.output / f"{result['run_id']}.json", text)
         picture = f"{result['run_id']}.svg" if can_draw() else None
         write(settings.output / f"{result['run_id']}.md", render_markdown([result], picture))
-        written += sorted(settings.output.glob(f"{result['run_id']}*.hlog"))  # written while the run went on
+        # written while the run went on: one, or one for each workload
+        written += sorted(settings.output.glob(f"{result['run_id']}*.hlog"))
     if settings.json == "-":
         try:
             sys.stdout.write(_encodable(text, result))

@@ -82,7 +82,8 @@ def _faults(faults: list[Result]) -> Iterator[Entry]:
             for name in ("killed", "reconnected", "dropped", "unknown", "redelivered", "duplicates")
             if fault.get(name)
         ]
-        yield "fault", f"{escape(fault['fault'])}: {', '.join([*told, *counts])}"
+        whose = f" ({fault['workload']})" if fault.get("workload") else ""
+        yield "fault", f"{escape(fault['fault'])}{whose}: {', '.join([*told, *counts])}"
 
 
 def _gap(fault: Result, name: str) -> str | None:

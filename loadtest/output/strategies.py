@@ -27,6 +27,10 @@ def render_page(result: Mapping[str, Any]) -> str:
     return "\n".join(_lines(result)) + "\n"
 
 
+def _place(result: Mapping[str, Any]) -> str:
+    return "a virtual host" if result["broker"].get("private_node", True) else "queues"
+
+
 def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     plan, environment = result["plan"], result["environment"]
     yield "# Ways to serve many clients"
@@ -35,13 +39,13 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
         f"The same work for each strategy: half of the clients publish persistent messages of {plan['size']} bytes, "
         f"one at a time, each confirmed; half consume with a prefetch of {plan['prefetch']} and acknowledge each. For "
         f"each number of clients there are trials of {plan['seconds']:g} s, {plan['trials']} of each strategy, in an "
-        f"order drawn from seed {plan['seed']}, each in a process and on a virtual host of its own. {result['rule']}"
+        f"order drawn from seed {plan['seed']}, each in a process and on {_place(result)} of its own. {result['rule']}"
     )
     yield ""
     yield (
         f"{result['broker'].get('product', 'RabbitMQ')} {result['broker'].get('version', '')}, "
         f"Python {environment.get('python', '')}, {environment.get('cores', '')} cores; {result['started_at']}"
-        + ("." if result["finished"] else ". It was interrupted: what was not tried is missing.")
+        + ("." if result["finished"] else ". It was not finished: what was not tried is missing.")
     )
     yield ""
     yield "## What was found"

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT = "c10k"
+COMMAND = "strategies"
+"""The scenario that is a command: what it runs is no run of these flags, and so it has flags of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,8 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             flags={"churn": True, "clients": 100, "consumers": 10, "warmup": "2s"},
         ),
         "backlog": Scenario(
-            question="Consumers were away: how long until they have caught up while publishing goes on?",
+            question="Consumers were away: how long until they have taken all that was left for them, while publishing "
+            "goes on?",
             flags={"clients": 100, "callers": 0, "backlog": "100k", "rate": 1000, "warmup": 0, "duration": "30s"},
         ),
         "queues": Scenario(
@@ -75,7 +78,8 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             },
         ),
         "soak": Scenario(
-            question="Does it stay right for hours, across killed sockets and restarts of the broker?",
+            question="Does it stay right for as long as --duration says, across killed sockets and consumers that "
+            "pause?",
             flags={
                 "reconnect": True,
                 "clients": 100,
@@ -90,4 +94,9 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             flags={"clients": 100, "callers": 0, "warmup": "1s", "duration": "4s", "drain": "10s"},
         ),
     }
+)
+QUESTION_OF_COMMAND = (
+    "Of the ways in which programs serve so many clients (a thread, a channel, a connection for each), which gets "
+    "through how much, at what cost, and where can't it go on? It has flags of its own: python -m loadtest strategies "
+    "--help"
 )

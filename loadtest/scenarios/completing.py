@@ -15,6 +15,7 @@ from loadtest import units
 from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
+from loadtest.scenarios.shares import choose_queues, choose_servers, share_clients
 from loadtest.scenarios.traffic import Wanted, refusals, why_not_sought
 from loadtest.urls import is_amqp_url, redact, with_vhost
 
@@ -56,7 +57,9 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     _check_load(asked, shares)
     for refusal in refusals(asked, shares, queues):
         raise ValueError(refusal)
+    _check_use(asked, shares)
     urls = _find_urls(asked, environment)
+    refuse(asked.wait_broker and not urls, "--wait-broker without --url would do nothing: a private node is awaited")
     each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
@@ -84,7 +87,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         urls=urls,
         confirmed=bool(asked.urls or asked.publish_url or asked.consume_url) or asked.yes,
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
-        backlog=complete_scene(asked, shares[Role.CONSUMER], urls),
+        backlog=complete_scene(asked, shares, urls),
     )
 
 
@@ -118,26 +121,6 @@ def _share_out(asked: Asked) -> dict[Role, int]:
     return shares
 
 
-def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, int]:
-    """Shares the clients out among the roles for which no number was asked: 45 % produce, 45 % consume, 10 % call.
-
-    A single one produces. ValueError if the numbers that were asked for don't fit.
-    """
-    weights = {Role.PRODUCER: 45, Role.CONSUMER: 45, Role.CALLER: 10}
-    shares = {role: number for role, number in asked.items() if number is not None}
-    left = clients - sum(shares.values())
-    open_roles = [role for role in Role if role not in shares]
-    if left < 0 or (left and not open_roles):
-        parts = " + ".join(f"{number} {role.value}s" for role, number in shares.items())
-        raise ValueError(f"{parts} don't make {clients} clients")
-    while open_roles:  # each share is rounded, the last role takes what remains
-        role = open_roles.pop(0)
-        total = weights[role] + sum(weights[other] for other in open_roles)
-        shares[role] = round(left * weights[role] / total) or int(role is Role.PRODUCER and left == 1)
-        left -= shares[role]
-    return {role: shares[role] for role in Role}
-
-
 def _choose_queues_and_servers(asked: Asked, shares: dict[Role, int]) -> tuple[int, int]:
     producers, consumers, callers = (shares[role] for role in Role)
     queues = asked.queues or asked.fanout or asked.topic or len(asked.queue)
@@ -149,19 +132,6 @@ def _choose_queues_and_servers(asked: Asked, shares: dict[Role, int]) -> tuple[i
     refuse(asked.servers and not callers, "--servers without callers would do nothing")
     refuse(servers > callers, f"{servers} servers for {callers} callers: some would be idle")
     return queues, servers
-
-
-def choose_queues(producers: int, consumers: int) -> int:
-    """One queue for each hundred producers, never more than there are consumers; none if there are neither."""
-    if not producers and not consumers:
-        return 0
-    wanted = max(1, -(-producers // 100))
-    return min(wanted, consumers) if consumers else wanted
-
-
-def choose_servers(callers: int) -> int:
-    """A few servers: one for each 250 callers, at most 8."""
-    return min(8, -(-callers // 250))
 
 
 # --- load ---------------------------------------------------------------------------------------------------------
@@ -181,6 +151,39 @@ def _check_load(asked: Asked, shares: dict[Role, int]) -> None:
         f"--ack-every {asked.ack_every} with --prefetch {asked.prefetch}: the consumer would wait for ever",
     )
     refuse("x-queue-type" in asked.queue_arguments, "--queue-arg x-queue-type: use --queue-type")
+
+
+_OF_ROLES = {
+    Role.PRODUCER: ("window", "mandatory", "transient", "sizes"),
+    Role.CONSUMER: ("prefetch", "ack_every"),
+    Role.CALLER: ("rpc_timeout",),
+}
+"""What only clients of one role heed, by the names of the settings."""
+
+
+def _check_use(asked: Asked, shares: Mapping[Role, int]) -> None:
+    """Refuses what nobody would heed."""
+    for role, names in _OF_ROLES.items():
+        is_there = shares[role] or (role is Role.PRODUCER and asked.backlog is not None)
+        for name in names:
+            flag = {"sizes": "--size with several"}.get(name, f"--{name.replace('_', '-')}")
+            is_given = getattr(asked, name) != getattr(Asked, name)
+            refuse(is_given and not is_there, f"{flag} without {role.value}s would do nothing")
+    has_queues = shares[Role.PRODUCER] + shares[Role.CONSUMER]
+    for flag, is_given in {
+        "--queue-type": asked.queue_type != Asked.queue_type,
+        "--queue-arg": asked.queue_arguments,
+    }.items():
+        refuse(is_given and not has_queues, f"{flag} without producers and consumers would do nothing")
+    refuse(
+        asked.ramp and not shares[Role.PRODUCER] + shares[Role.CALLER],
+        "--ramp without producers and callers would do nothing",
+    )
+    duration = _choose_time(asked).get("duration", asked.duration)
+    refuse(
+        asked.until_idle >= duration,
+        f"--until-idle {asked.until_idle:g}s is not within --duration {duration:g}s: it would do nothing",
+    )
 
 
 def _choose_mode(asked: Asked, shares: Mapping[Role, int]) -> str:
@@ -224,9 +227,18 @@ def _why_not_sought_either(asked: Asked) -> str | None:
 # --- scenario ------------------------------------------------------------------------------------------------------
 
 
-def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
+def complete_scene(asked: Asked, shares: Mapping[Role, int], urls: Sequence[str]) -> int:
     """The backlog's messages; refuses what does not go together with it, with faults and with churn."""
+    consumers, senders = shares[Role.CONSUMER], shares[Role.PRODUCER] + shares[Role.CALLER]
     refuse(asked.churn and asked.connections, "--churn has a connection for each client: leave out --connections")
+    refuse(
+        asked.churn and (asked.channels_per_connection or 1) > 1,
+        "--churn has a connection for each client: leave out --channels-per-connection",
+    )
+    refuse(
+        asked.churn and asked.handshakes != Asked.handshakes,
+        "--churn: each client connects when it is its turn to, however many do; leave out --handshakes",
+    )
     refuse(asked.churn and asked.reconnect, "--churn closes its connections itself: leave out --reconnect")
     refuse(asked.churn and asked.window > 1, "--churn publishes one message on each connection: leave out --window")
     refuse(asked.churn and asked.messages, "--churn with --messages: it goes on for its --duration")
@@ -234,6 +246,9 @@ def complete_scene(asked: Asked, consumers: int, urls: Sequence[str]) -> int:
     is_sweep = asked.scenario == "sweep"
     refuse(is_sweep and (asked.rate or asked.rate_each), "--scenario sweep finds its rates itself: leave out --rate")
     refuse(is_sweep and asked.faults, "--scenario sweep takes no --fault: each of its steps is a run")
+    refuse(is_sweep and asked.messages, "--scenario sweep takes no --messages: each of its steps lasts its --duration")
+    refuse(is_sweep and asked.until_idle, "--scenario sweep takes no --until-idle: each of its steps lasts")
+    refuse(is_sweep and not senders, "--scenario sweep without producers and callers: nobody's rate can rise")
     refuse(is_sweep and asked.backlog, "--scenario sweep takes no --backlog: each of its steps is a run")
     for fault in asked.faults:
         ends = fault.at + fault.seconds

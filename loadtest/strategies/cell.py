@@ -2,7 +2,7 @@
 writes what it found as JSON.
 
 It ends without closing anything: closing ten thousand connections takes some libraries longer than opening them, and
-the virtual host goes with all that is on it. It ends in its time whatever happens: an alarm sees to it.
+the queues go with all that is in them. It ends in its time whatever happens: an alarm sees to it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def perform(cell: Cell, tell: Callable[[dict[str, Any]], None]) -> None:
     """Performs a cell, and tells its result while everything is still open."""
     strategy, window = STRATEGIES[cell.strategy], Window()
     bodies = BodyMaker(secrets.randbits(32), cell.size)
-    meter = Meter(psutil.Process(cell.broker_pid))
+    meter = Meter(None if cell.broker_pid is None else psutil.Process(cell.broker_pid))
     course = Course(cell, window, meter)
     if strategy.way is Way.THREADS:
         tell(_perform_threads(Threads(cell, strategy, window, bodies), course))

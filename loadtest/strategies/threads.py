@@ -12,7 +12,7 @@ from time import sleep
 
 from loadtest.drivers import load_blocking
 from loadtest.drivers.base import Outcome
-from loadtest.drivers.threads import Connect
+from loadtest.drivers.blocking import Connect
 from loadtest.execution.body import BodyMaker
 from loadtest.strategies.table import Strategy
 from loadtest.strategies.work import TOGETHER, Book, Cell, Window

@@ -1,4 +1,4 @@
-"""All cells, one after the other: the order, a fresh virtual host and a process for each, and who is given up.
+"""All cells, one after the other: the order, fresh queues and a process for each, and who is given up.
 
 Numbers of clients ascend, so that a strategy given up with fewer clients is not tried with more. Within one number all
 trials of all strategies are in an order drawn from the seed: what drifts on the machine meets all of them alike.
@@ -13,19 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import anyio
 import psutil
 
-import rabbitry
+from loadtest.strategies.ground import Ground, count_messages
 from loadtest.strategies.table import CONNECT_BOUND
 from loadtest.strategies.work import Cell
-from loadtest.urls import with_vhost
-from rabbitry.testing import NodeError, PrivateNode
 
 MARGIN = 30.0
 """Seconds that a cell's process may take beside its connecting, its work and its drain."""
@@ -80,13 +77,16 @@ class Tournament:
     """The cells done so far."""
 
     plan: Plan
-    node: PrivateNode
+    ground: Ground
     say: Callable[[str], None]
     cells: list[dict[str, Any]] = field(default_factory=list)
     not_tried: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> None:
-        """Performs all cells. Interrupted, what was done by then stays in `cells`."""
+        """Performs all cells. Interrupted, or where the broker is gone, what was done by then stays in `cells`.
+
+        RabbitryError, OSError or NodeError if the broker doesn't go on.
+        """
         orders = self.plan.orders()
         number, total = 0, sum(map(len, orders))
         given_up: dict[str, dict[str, Any]] = {}
@@ -120,34 +120,30 @@ class Tournament:
         return found
 
     def _perform(self, strategy: str, clients: int, trial: int) -> dict[str, Any]:
-        plan, vhost = self.plan, f"strategies.{len(self.cells)}"
-        self.node.rabbitmqctl("add_vhost", vhost)
+        plan, number = self.plan, len(self.cells)
+        cell = Cell(
+            strategy=strategy,
+            clients=clients,
+            trial=trial,
+            url=self.ground.url,
+            prefix=self.ground.prefix_of(number),
+            broker_pid=self.ground.pid,
+            seconds=plan.seconds,
+            warmup=plan.warmup,
+            size=plan.size,
+            prefetch=plan.prefetch,
+            memory_bound=plan.memory_bound,
+            bound=plan.bound(),
+        )
         try:
-            self.node.rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
-            url = with_vhost(self.node.url, vhost)
-            cell = Cell(
-                strategy=strategy,
-                clients=clients,
-                trial=trial,
-                url=url,
-                broker_pid=self.node.pid,
-                seconds=plan.seconds,
-                warmup=plan.warmup,
-                size=plan.size,
-                prefetch=plan.prefetch,
-                memory_bound=plan.memory_bound,
-                bound=plan.bound(),
-            )
-            declare_queues(url, cell.queues)
-            result = run_process(cell)
-            result["consume"]["lost"] = self._find_lost(result, url, cell.queues)
-            if result["consume"]["lost"]:
-                lost = result["consume"]["lost"]
-                result["gave_up"] = {"reason": "lost", "text": f"{lost:,} messages were lost", "number": lost}
-            return result
+            with self.ground.lay(number, cell.queues, cell.bound) as url:
+                result = run_process(replace(cell, url=url))
+                result["consume"]["lost"] = self._find_lost(result, url, cell.queues)
+                if result["consume"]["lost"]:
+                    lost = result["consume"]["lost"]
+                    result["gave_up"] = {"reason": "lost", "text": f"{lost:,} messages were lost", "number": lost}
+                return result
         finally:
-            with suppress(NodeError, subprocess.TimeoutExpired):
-                self.node.rabbitmqctl("delete_vhost", vhost)
             self._rest()
 
     def _find_lost(self, result: Mapping[str, Any], url: str, queues: Sequence[str]) -> int | None:
@@ -161,13 +157,16 @@ class Tournament:
         return max(0, missing - left)
 
     def _rest(self) -> None:
-        """Returns when the broker is at rest, or after a bound."""
-        broker, end = psutil.Process(self.node.pid), time.monotonic() + REST_BOUND
-        broker.cpu_percent()
-        while time.monotonic() < end:
-            time.sleep(0.25)
-            if broker.cpu_percent() < RESTS_BELOW * 100:
-                return
+        """Returns when the broker is at rest, or after a bound; at once if it can't be seen."""
+        if (pid := self.ground.pid) is None:
+            return
+        with suppress(psutil.Error):
+            broker, end = psutil.Process(pid), time.monotonic() + REST_BOUND
+            broker.cpu_percent()
+            while time.monotonic() < end:
+                time.sleep(0.25)
+                if broker.cpu_percent() < RESTS_BELOW * 100:
+                    return
 
 
 def run_process(cell: Cell) -> dict[str, Any]:
@@ -227,24 +226,3 @@ def describe_cell(cell: Mapping[str, Any]) -> str:
     told = "–" if p50 is None else f"{p50:,.1f} ms"
     rss = resources["client_rss_bytes"] / 2**20
     return f"{name}  {publish['rate']:>8,.0f}/s confirmed, p50 {told}, {rss:,.0f} MiB"
-
-
-def declare_queues(url: str, queues: Sequence[str]) -> None:
-    """Declares them, durable."""
-
-    async def declare() -> None:
-        async with rabbitry.connect(url) as connection, connection.channel() as channel:
-            for queue in queues:
-                await channel.declare_queue(queue)
-
-    anyio.run(declare)
-
-
-def count_messages(url: str, queues: Sequence[str]) -> int:
-    """How many messages are ready in them."""
-
-    async def count() -> int:
-        async with rabbitry.connect(url) as connection, connection.channel() as channel:
-            return sum([(await channel.declare_queue(queue, passive=True)).message_count for queue in queues])
-
-    return anyio.run(count)

@@ -18,7 +18,7 @@ from loadtest.execution.body import BodyMaker
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.latencies import NEVER
 from loadtest.metrics.ledger import Account, Balance, Ledger
-from loadtest.scenarios.completing import choose_queues
+from loadtest.scenarios.shares import choose_queues
 
 TOGETHER = 200
 """Connections being opened at a time."""
@@ -36,7 +36,8 @@ class Cell:
     clients: int
     trial: int
     url: str
-    broker_pid: int
+    broker_pid: int | None
+    """The broker's process; None if it isn't known, so that nothing is told of what it uses."""
     seconds: float
     warmup: float
     size: int
@@ -44,6 +45,8 @@ class Cell:
     memory_bound: int
     bound: float
     """Seconds after which the process is over, whatever it does."""
+    prefix: str = "strategies"
+    """What the names of the queues begin with."""
 
     @property
     def producers(self) -> int:
@@ -58,7 +61,7 @@ class Cell:
     @property
     def queues(self) -> tuple[str, ...]:
         """The names of the queues."""
-        return tuple(f"strategies.{number}" for number in range(choose_queues(self.producers, self.consumers)))
+        return tuple(f"{self.prefix}.{number}" for number in range(choose_queues(self.producers, self.consumers)))
 
     def queue_of(self, number: int) -> str:
         """The queue of the client of that number among those of its role."""

@@ -11,7 +11,7 @@ from textwrap import fill
 from typing import Any
 
 from loadtest.commands.parsing import typed
-from loadtest.scenarios.catalogue import DEFAULT, SCENARIOS
+from loadtest.scenarios.catalogue import COMMAND, DEFAULT, QUESTION_OF_COMMAND, SCENARIOS
 from loadtest.scenarios.completing import parse_backlog, refuse
 from loadtest.scenarios.faults import parse_fault
 from loadtest.scenarios.layers import Known, Layer, make_layer, named_in, read_file, stack
@@ -56,9 +56,9 @@ class _ListScenarios(argparse.Action):
 def list_scenarios() -> str:
     """Each scenario with its question."""
     indent = 12
+    questions = {name: scenario.question for name, scenario in SCENARIOS.items()} | {COMMAND: QUESTION_OF_COMMAND}
     return "\n".join(
-        fill(f"{name:<{indent}}{scenario.question}", 100, subsequent_indent=" " * indent)
-        for name, scenario in SCENARIOS.items()
+        fill(f"{name:<{indent}}{question}", 100, subsequent_indent=" " * indent) for name, question in questions.items()
     )
 
 
@@ -124,6 +124,7 @@ def _scenario_named(arguments: Sequence[str]) -> str:
 
 
 def _check_name(name: object) -> None:
+    refuse(name == COMMAND, f"--scenario {name} has flags of its own: python -m loadtest {name} --help")
     near = get_close_matches(str(name), SCENARIOS, 1)
     hint = f" (is it {near[0]}?)" if near else ""
     refuse(

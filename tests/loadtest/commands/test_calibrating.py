@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
+import psutil
 import pytest
 
-from loadtest.commands.calibrating import for_the_sink, tell
+from loadtest.commands.calibrating import for_the_sink, open_sink, tell
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.run import main
 from loadtest.scenarios.plan import make_plan
@@ -36,6 +38,23 @@ def test_what_only_the_broker_has_is_not_asked_of_the_sink() -> None:
     assert (settings.exchange, settings.queues, settings.faults) == (None, 1, ())
     assert (settings.metrics, settings.management) == (None, None)
     assert make_plan(settings, "run").sockets
+
+
+def test_the_sink_is_no_broker_to_do_anything_else_to() -> None:
+    line = ["--fault", "1s stop 5s", "--fault", "2s kill-sockets 5%", "--calibrate", "--metrics", ":0"]
+    settings = for_the_sink(parse_settings([*line, "--management", "http://there:15672"], {}), "amqp://sink")
+    assert (settings.faults, settings.management, settings.metrics) == ((), None, None)
+    sweep = parse_settings(["--scenario", "sweep", "--calibrate"], {})
+    assert for_the_sink(sweep, "amqp://sink").scenario != "sweep", "one run, not all of its steps"
+
+
+def test_ctrl_c_is_not_for_the_sink() -> None:
+    """A terminal tells all of its group: the sink would end before the run that it is for, and complain."""
+    before = set(psutil.Process().children())
+    with open_sink():
+        (sink,) = set(psutil.Process().children()) - before
+        assert os.getpgid(sink.pid) != os.getpgid(0)
+    assert not sink.is_running()
 
 
 def test_in_a_line() -> None:

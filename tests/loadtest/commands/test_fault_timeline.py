@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 from typing import Any
 
@@ -54,19 +55,36 @@ def closes(result: Result, *, is_drained: bool = True) -> bool:
     return True
 
 
+CAUGHT_UP = 12.0
+"""Seconds of outage that leave a run of this file the time to catch up with its plan, and to be told that it has."""
+
+
+def is_all_right(code: int, result: Result) -> bool:
+    """Nothing failed; but that a plan was not met is no matter where the machine took so long over a fault that there
+    was no time left to, or over each confirm that a producer, who waits for it, could not keep up.
+    """
+    producers, service = result["scenario"]["producers"], result["publish"]["confirm_service_ms"]["mean"]
+    is_slow = service / 1000 * result["scenario"]["rate"] / producers > 0.5
+    failed = [text for text in result["verdict"]["evidence"] if text.startswith("failed")]
+    longest = max(fault["confirm_outage_seconds"] for fault in result["faults"])
+    assert (code == 0) == (not failed), result["verdict"]
+    assert all("put on" in text for text in failed), failed
+    assert not failed or longest > CAUGHT_UP or is_slow, (longest, service, failed)
+    return True
+
+
 def test_a_run_goes_on_across_killed_sockets_a_pause_and_a_kill_of_the_broker(
     backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faults = ["1s kill-sockets 50%", "3s stop 1s", "6s restart 1s"]
     words = "--reconnect --clients 20 --rate-each 20 --duration 26 --mode paced"
     code, result = run(capsys, faults, words, "--backend", backend)
-    assert code in (0, 1)  # a plan that a busy machine can't catch up with
-    assert all("put on" in text for text in result["verdict"]["evidence"] if text.startswith("failed")), result
+    assert is_all_right(code, result)
     assert closes(result)
     killed, stopped, restarted = result["faults"]
     assert [fault["fault"] for fault in result["faults"]] == faults
     assert [fault["error"] for fault in result["faults"]] == [None] * 3
-    assert killed["killed"] in (10, 11)  # of 20 clients and a server, which replies on a connection of its own
+    assert killed["killed"] == 11  # of 20 clients and a server, which replies on a connection of its own
     assert killed["reconnected"] == killed["killed"]
     assert killed["confirm_outage_seconds"] < 1
     assert 0.9 < stopped["confirm_outage_seconds"] < 3
@@ -74,8 +92,11 @@ def test_a_run_goes_on_across_killed_sockets_a_pause_and_a_kill_of_the_broker(
     assert stopped["reconnected"] == stopped["redelivered"] == 0
     assert restarted["confirm_outage_seconds"] > 1
     assert restarted["reconnected"] >= 20
-    recovery = restarted["confirm_recovery_seconds"]  # (a busy machine may take longer than the run lasts)
-    assert recovery is None or recovery >= restarted["confirm_outage_seconds"]
+    outage, recovery = restarted["confirm_outage_seconds"], restarted["confirm_recovery_seconds"]
+    assert recovery >= outage if recovery is not None else outage > CAUGHT_UP
+    # what both of the broker's lives used, which includes its start
+    assert result["resources"]["broker_cpu_seconds"] > 1
+    assert result["resources"]["broker_rss_peak_bytes"] > 2**20
     connect = result["connect"]
     assert (connect["connections"], connect["failed"], connect["dropped"]) == (20, 0, 0)
     assert connect["latency_ms"]["count"] == 20
@@ -89,16 +110,22 @@ def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.
     code, result = run(capsys, ["1s restart"], words, "--backend", backend)
     assert code == 0, result["verdict"]
     assert closes(result)
-    assert result["faults"][0]["reconnected"] >= 8
+    restarted = result["faults"][0]
+    # (a broker that starts may end what it has just let in; one that takes long leaves consumers no time to be back)
+    assert (8 if restarted["confirm_outage_seconds"] < 6 else 4) <= restarted["reconnected"] <= 16
 
 
 def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> None:
     words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 25"
-    _, result = run(capsys, ["2s alarm 2s"], words)
+    code, result = run(capsys, ["2s alarm 2s"], words)
     assert closes(result)
     alarm = result["faults"][0]
+    if alarm["error"] == "it was not over when the run ended":
+        pytest.skip("rabbitmqctl, which takes half a second as a rule, took ten here")
+    assert is_all_right(code, result)
     assert alarm["error"] is None
     assert alarm["confirm_outage_seconds"] > 1.5
+    assert result["publish"]["blocked_seconds"] > 1
     assert alarm["reconnected"] == 0
 
 
@@ -106,13 +133,14 @@ def test_consumers_are_paused_and_slowed(backend: str, amqp_url: str, capsys: py
     faults = ["1s pause-consumers 1s", "4s slow-consumers 1s 5ms"]
     words = "--producers 4 --consumers 4 --rate 200 --duration 7 --prefetch 10"
     code, result = run(capsys, faults, words, "--backend", backend, "--url", amqp_url)
-    assert code in (0, 1)
+    assert is_all_right(code, result)
     assert closes(result)
     paused, slowed = result["faults"]
     assert 0.8 < paused["delivery_outage_seconds"] < 2.5
     assert paused["confirm_outage_seconds"] < 0.8  # publishing went on
     assert slowed["delivery_outage_seconds"] < 0.8
-    assert paused["delivery_recovery_seconds"] is None or paused["delivery_recovery_seconds"] > 0.8
+    recovery = paused["delivery_recovery_seconds"]  # (there are two seconds for it until the next fault)
+    assert recovery > 0.8 if recovery is not None else code == 1
 
 
 def test_sockets_that_nobody_reopens_are_gone(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,18 +154,31 @@ def test_sockets_that_nobody_reopens_are_gone(amqp_url: str, capsys: pytest.Capt
     assert result["consume"]["lost"] == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (NodeError("the node does not run\nits log"), "the node does not run"),
+        (subprocess.TimeoutExpired("rabbitmqctl", 60), "Command 'rabbitmqctl' timed out after 60 seconds"),
+    ],
+)
 def test_a_fault_that_fails_is_told(
-    amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    text: str,
+    amqp_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever it fails with: what was measured is not lost over it."""
+
     def fail(*_: object) -> int:
-        raise NodeError("the node does not run\nits log")
+        raise error
 
     monkeypatch.setattr(faults_module, "kill_sockets", fail)
     words = "--producers 2 --consumers 2 --rate 20 --duration 1.5"
     code, result = run(capsys, ["0.5s kill-sockets 20%"], words, "--url", amqp_url)
     assert code == 1
-    assert result["faults"][0]["error"] == "the node does not run"
-    assert "failed: the fault '0.5s kill-sockets 20%' failed: the node does not run" in result["verdict"]["evidence"]
+    assert result["faults"][0]["error"] == text
+    assert f"failed: the fault '0.5s kill-sockets 20%' failed: {text}" in result["verdict"]["evidence"]
 
 
 @pytest.mark.parametrize("fault", ["1s stop 50s", "1s restart 50s"])

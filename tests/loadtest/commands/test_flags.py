@@ -163,6 +163,27 @@ def test_queue_arguments_and_labels() -> None:
         ("--driver kafka", "invalid choice"),
         ("--queue-type stream --prefetch 0", "a stream's consumers need a limit"),
         ("--queue-type streams", "invalid choice"),
+        ("--callers 2 --window 5", "--window without producers would do nothing"),
+        ("--callers 2 --mandatory", "--mandatory without producers would do nothing"),
+        ("--callers 2 --transient", "--transient without producers would do nothing"),
+        ("--callers 2 --size 10,100", "--size with several without producers would do nothing"),
+        ("--producers 2 --prefetch 5", "--prefetch without consumers would do nothing"),
+        ("--producers 2 --ack-every 5", "--ack-every without consumers would do nothing"),
+        ("--producers 2 --rpc-timeout 5s", "--rpc-timeout without callers would do nothing"),
+        ("--callers 2 --queue-type quorum", "--queue-type without producers and consumers would do nothing"),
+        ("--callers 2 --queue-arg x-max-length=5", "--queue-arg without producers and consumers would do nothing"),
+        ("--scenario consume --ramp 2s --warmup 3s", "--ramp without producers and callers would do nothing"),
+        ("--duration 5s --until-idle 5s", "--until-idle 5s is not within --duration 5s"),
+        ("--wait-broker 5s", "--wait-broker without --url would do nothing"),
+        ("--churn --channels-per-connection 5", "leave out --channels-per-connection"),
+        ("--churn --handshakes 5", "leave out --handshakes"),
+        ("--scenario sweep --messages 500", "--scenario sweep takes no --messages"),
+        ("--scenario sweep --until-idle 1s", "--scenario sweep takes no --until-idle"),
+        (
+            "--scenario sweep --producers 0 --callers 0 --consumers 2 --queue q --consume-foreign --url amqp://localhost",
+            "--scenario sweep without producers and callers",
+        ),
+        ("--scenario strategies", "has flags of its own: python -m loadtest strategies --help"),
         ("--queue-arg x", "write it as key=value"),
         ("--url http://guest:secret@host", "no AMQP URL"),
         ("--url amqpfoo://guest:secret@host", "no AMQP URL"),
@@ -201,6 +222,11 @@ def test_no_password_of_the_environment_is_told(url: str, capsys: pytest.Capture
     told = capsys.readouterr().err
     assert "no AMQP URL" in told
     assert "secret" not in told
+
+
+@pytest.mark.parametrize("line", ["--scenario consume --transient", "--scenario backlog --size 20,200"])
+def test_what_fills_the_queues_beforehand_heeds_what_is_said_of_messages(line: str) -> None:
+    assert parse(*line.split()).backlog
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,17 @@ def test_a_backlog_is_drained_while_publishing_goes_on(
     assert publish["fairness"] > 0.9  # who filled the queues is no producer
 
 
+@pytest.mark.parametrize("driver", ["pika", "amqpstorm", "aio-pika", "rabbitry-blocking"])
+def test_every_driver_puts_a_backlog_there(driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those that have no window."""
+    words = "--producers 1 --consumers 2 --backlog 40 --duration 1 --warmup 0 --mode closed"
+    code, result = run(capsys, *words.split(), "--url", amqp_url, "--driver", driver)
+    assert is_all_right(code, result)
+    assert result["backlog"]["built"] == 40
+    assert result["publish"]["confirmed"] + 40 == result["consume"]["unique"]
+    assert result["publish"]["sent"] == result["publish"]["confirmed"]
+
+
 def test_a_backlog_that_does_not_fit_fails_the_run(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 2 --backlog 100 --duration 1 --queue-arg x-max-length=10 --queue-arg x-overflow=reject-publish"
     code, result = run(capsys, "--scenario", "consume", *words.split(), "--url", amqp_url)
@@ -244,6 +255,47 @@ def test_workloads_begin_to_work_together(amqp_url: str, tmp_path: Path, capsys:
     ]
     assert abs(begins[0] - begins[1]) < 0.15
     assert all(own["publish"]["confirmed"] for own in result["workloads"])
+
+
+def test_what_concerns_all_workloads_is_done_once(
+    amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sockets are killed once, and each workload tells what became of itself."""
+    scene = tmp_path / "two.toml"
+    scene.write_text(
+        """
+        duration = 3
+        warmup = 0.2
+        fault = ["1s kill-sockets 50%"]
+        [[workload]]
+        name = "one"
+        producers = 5
+        consumers = 5
+        rate = 100
+        [[workload]]
+        name = "other"
+        producers = 5
+        consumers = 5
+        rate = 100
+        """
+    )
+    code, result = run(capsys, "--scenario", str(scene), "--url", amqp_url)
+    assert code == 1
+    one, other = result["faults"]
+    assert (one["workload"], other["workload"]) == ("one", "other")
+    assert (one["killed"], other.get("killed")) == (10, None)
+    assert one["dropped"] + other["dropped"] == result["connect"]["dropped"] == 10
+    assert one["dropped"] == result["workloads"][0]["connect"]["dropped"]
+
+
+def test_workloads_take_nothing_that_is_of_one_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = tmp_path / "two.toml"
+    scene.write_text("[[workload]]\nproducers = 1\n[[workload]]\nproducers = 1")
+    for words in (["--abort-on", "confirm.p99 > 1s"], ["--calibrate"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["--scenario", str(scene), *words])
+        assert ended.value.code == 2
+        assert f"{words[0]} with [[workload]]s" in capsys.readouterr().err
 
 
 def test_a_workload_that_fails_fails_the_run(amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtest.analysis.strategies import SCHEMA, rows
 from loadtest.commands import strategies
 from loadtest.commands.program import main
+from loadtest.strategies.tournament import Tournament
+from rabbitry.testing import PrivateNode
 
 TINY = ["--clients", "4", "--repeat", "1", "--duration", "0.5", "--warmup", "0.1"]
 
@@ -55,9 +58,54 @@ def test_interrupted_it_writes_what_there_is(tmp_path: Path) -> None:
     assert 1 <= len(result["cells"]) < 50
 
 
+@pytest.mark.parametrize("words", [["strategies"], ["--scenario", "strategies"], ["--scenario=strategies"]])
+def test_a_broker_that_is_there_has_queues_for_each_cell_which_are_gone_afterwards(
+    words: list[str], node: PrivateNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a command and as a scenario."""
+    before = node.rabbitmqctl("list_queues", "name")
+    line = [*words, *TINY, "--strategies", "connection-per-client,threads-pika", "--url", node.url, "--json", "-"]
+    assert main(line) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["broker"]["private_node"] is False
+    assert [cell["gave_up"] for cell in result["cells"]] == [None, None]
+    assert all(cell["consume"]["lost"] == 0 for cell in result["cells"])
+    assert all(cell["resources"]["broker_cpu_seconds"] is not None for cell in result["cells"]), "it is on this machine"
+    assert "starting a private" not in captured.err and "guest:guest" not in captured.err + captured.out
+    assert node.rabbitmqctl("list_queues", "name") == before
+
+
+def test_a_broker_that_is_not_there_is_code_4(capsys: pytest.CaptureFixture[str]) -> None:
+    assert strategies.main([*TINY, "--url", "amqp://me:sesame@127.0.0.1:1"]) == 4
+    said = capsys.readouterr().err
+    assert "no broker to test" in said and "sesame" not in said
+
+
+def test_a_broker_that_goes_leaves_what_was_measured(
+    tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform = Tournament._perform
+
+    def perform_once(tournament: Tournament, strategy: str, clients: int, trial: int) -> Any:
+        if tournament.cells:
+            raise ConnectionRefusedError("it is gone")
+        return perform(tournament, strategy, clients, trial)
+
+    monkeypatch.setattr(Tournament, "_perform", perform_once)
+    file = tmp_path / "result.json"
+    words = [*TINY, "--repeat", "3", "--strategies", "connection-per-client", "--url", amqp_url, "--json", str(file)]
+    assert strategies.main(words) == 4
+    assert "only 1 of 3 cells were done, as the broker does not go on: it is gone" in capsys.readouterr().err
+    result = json.loads(file.read_text())
+    assert result["finished"] is False
+    assert len(result["cells"]) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("--url http://guest:secret@host", "is no AMQP URL"),
         ("--clients 1", "less than 2"),
         ("--clients 10,x", "is no number"),
         ("--strategies nonsense", "is none of connection-per-message"),
@@ -109,6 +157,12 @@ def test_the_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         strategies.main(["--list-strategies"])
     assert ended.value.code == 0
     assert "connection-per-message" in capsys.readouterr().out
+
+
+def test_the_scenarios_list_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--list-scenarios"])
+    assert "strategies  Of the ways" in capsys.readouterr().out
 
 
 def test_the_drivers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,12 @@ import jsonschema
 import pytest
 
 import loadtest
+from loadtest.commands import trials
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import main
 from loadtest.commands.trials import plan_trials
+from rabbitry.testing import NodeError
+from rabbitry.testing.rabbitmq.setup import free_ports
 
 SMALL = ("--clients", "6", "--duration", "0.5", "--warmup", "0.2", "--drain", "5", "--seed", "11")
 
@@ -183,25 +191,116 @@ def test_cells_have_a_report(tmp_path: Path, amqp_url: str, capsys: pytest.Captu
     assert "window 2 (1)" in (tmp_path / "all.html").read_text()
 
 
+def _confirmed(port: int) -> float:
+    """How many messages a run says were confirmed; none before it answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return 0.0
+    return sum(float(value) for value in re.findall(r"^loadtest_messages_confirmed_total\S* (\S+)$", text, re.M))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_trial_in_order(number: int, tmp_path: Path, amqp_url: str) -> None:
     file = tmp_path / "result.json"
+    (port,) = free_ports(1)
     words = ["--clients", "6", "--warmup", "0.2", "--duration", "60", "--repeat", "3", "--url", amqp_url]
+    words += ["--metrics", f"127.0.0.1:{port}"]
     command = [sys.executable, "-m", "loadtest", *words, "--json", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("trial 1"):
                 break
-        # the trial tells nothing until it ends: it has to be given time to measure something
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(6)
+        # the trial says nothing until it ends, but whoever asks it
+        until = time.monotonic() + 60
+        while not _confirmed(port) and time.monotonic() < until:
+            time.sleep(0.1)
         process.send_signal(number)
         process.stdout.read()
         assert process.wait(30) == 130
     result: dict[str, Any] = json.loads(file.read_text())
     assert result["interrupted"] and len(result["trials"]) == 1
     assert result["trials"][0]["publish"]["confirmed"] > 0 and result["trials"][0]["consume"]["lost"] == 0
+
+
+Ended = trials.TrialEnded("no broker to test: it is gone", 4)
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 130), (Ended, 1), (NodeError("it is gone"), 1)])
+def test_what_ends_the_whole_between_two_trials_loses_none_that_ran(
+    end: BaseException, code: int, tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt, a broker that is gone: the trials that ran are the result, which says how many there are not."""
+    run, file = trials._run, tmp_path / "result.json"
+    calls = 0
+
+    def run_one(words: list[str]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise end
+        return run(words)
+
+    monkeypatch.setattr(trials, "_run", run_one)
+    assert main([*SMALL, "--repeat", "3", "--url", amqp_url, "--json", str(file), "--quiet"]) == code
+    result: dict[str, Any] = json.loads(file.read_text())
+    assert len(result["trials"]) == 1 and result["trials"][0]["publish"]["confirmed"] > 0
+    assert result["interrupted"] is (code == 130)
+    if code == 1:
+        assert result["verdict"]["status"] == "failed"
+        assert result["verdict"]["evidence"][0].startswith("failed: only 1 of 3 trials ran, as the next one could not")
+        assert "it is gone" in result["verdict"]["evidence"][0]
+
+
+def test_a_trial_asks_nobody_for_what_was_agreed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no terminal: a broker that only the environment names would be refused."""
+    began: list[list[str]] = []
+
+    def start(command: list[str], **_: object) -> None:
+        began.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials.subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        trials._run(["--clients", "2"])
+    assert "--yes" in began[0]
+
+
+def test_an_interrupt_while_a_virtual_host_is_removed_loses_no_trial(
+    tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def place(*_: object) -> Iterator[list[str]]:
+        yield []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "_place", place)
+    file = tmp_path / "result.json"
+    assert main([*SMALL, "--repeat", "2", "--url", amqp_url, "--json", str(file), "--quiet"]) == 130
+    assert len(json.loads(file.read_text())["trials"]) == 1
+
+
+def test_a_trial_that_can_not_be_written_fails_the_whole_and_is_in_it(
+    tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, file = Path.write_text, tmp_path / "result.json"
+    tried: list[Path] = []
+
+    def fill_up(path: Path, text: str, **options: Any) -> int:
+        if path.parent.name == "out" and not tried:
+            tried.append(path)
+            raise OSError(28, "No space left on device")
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", fill_up)
+    monkeypatch.setattr("loadtest.output.files.draw", lambda *_: [])
+    words = [*SMALL, "--repeat", "2", "--url", amqp_url, "--output", str(tmp_path / "out"), "--json", str(file)]
+    assert main([*words, "--quiet"]) == 1
+    result = json.loads(file.read_text())
+    assert len(result["trials"]) == 2
+    assert "failed: the whole result of a trial could not be written" in result["verdict"]["evidence"][0]
 
 
 @pytest.mark.parametrize(

@@ -235,9 +235,8 @@ async def test_a_call_is_answered_and_one_given_up_harms_none_after_it(
         session.connect(amqp_url, "caller") as calling,
         calling.caller() as caller,
     ):
-        if driver != "rabbitry-blocking":  # a thread of its can't be told, and waits until its own bound
-            with anyio.move_on_after(0.1):
-                await caller.call(queue, b"nobody answers yet")
+        with anyio.move_on_after(0.1):
+            await caller.call(queue, b"nobody answers yet")
         with anyio.fail_after(BOUND):
             async with anyio.create_task_group() as tg:
                 tg.start_soon(serving.serve, queue)

@@ -288,3 +288,30 @@ async def test_a_later_acknowledgement_never_overtakes_an_earlier_one(anyio_back
             await asyncio.sleep(0)
         room.set()
     assert sent == [2, 4, 6]
+
+
+async def test_neither_does_one_of_aio_pikas(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("aio-pika doesn't run on trio")
+    from loadtest.drivers.aio_pika import _Consumer
+
+    sent: list[int] = []
+    room = asyncio.Event()
+
+    def message(tag: int) -> SimpleNamespace:
+        async def ack(multiple: bool = False) -> None:
+            assert multiple
+            if tag == 2:
+                await room.wait()
+            sent.append(tag)
+
+        return SimpleNamespace(body=b"", redelivered=False, delivery_tag=tag, ack=ack)
+
+    consumer = _Consumer(SimpleNamespace(), ConsumerOptions(prefetch=9, ack_every=2))  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as tg:
+        for tag in range(1, 7):
+            tg.create_task(consumer._answer(message(tag), lambda body, redelivered: Answer.ACK))  # type: ignore[arg-type]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        room.set()
+    assert sent == [2, 4, 6]

@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.drivers import load_driver
 from loadtest.drivers.base import Outcome, ProducerOptions
-from loadtest.drivers.threads import Handover
+from loadtest.drivers.worker import Handover
 from tests.support.helpers import unique, until
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)

@@ -18,18 +18,14 @@ from loadtest.execution.state import start_run
 from loadtest.machine.resources import Meter
 from loadtest.scenarios.plan import Place
 from loadtest.scenarios.settings import Role
-from tests.loadtest.execution.test_conductor import Broker, Connection, conduct
+from tests.loadtest.execution.fake_broker import Broker, Connection, conduct
 from tests.support.helpers import until
 
 PHASES = ["connect", "warmup", "closed", "search", "settle", "measure", "drain", "close"]
 SEEKING = "--mode both --search 2.5 --duration 0.6"
 
 
-@pytest.fixture(autouse=True)
-def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker in memory is never slow."""
-    monkeypatch.setattr(leftovers, "STALL", 0.1)
-    monkeypatch.setattr(leftovers, "RECOUNT_INTERVAL", 0.05)
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def add_up(result: dict[str, Any]) -> None:

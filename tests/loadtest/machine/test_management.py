@@ -129,6 +129,25 @@ def test_strange_answers(api: str, answer: tuple[int, str], text: str) -> None:
     assert "sesame" not in str(raised.value)
 
 
+@pytest.mark.parametrize("greeting", [b"AMQP\x00\x00\x09\x01", b""])
+def test_what_speaks_no_http(greeting: bytes) -> None:
+    """Such as the broker's AMQP port: a slip that must not end a run."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(greeting)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(ManagementFailed, match="doesn't answer") as raised:
+            Management(f"http://me:sesame@127.0.0.1:{listener.getsockname()[1]}").read()
+        thread.join()
+    assert "sesame" not in str(raised.value)
+
+
 def test_nobody_answers() -> None:
     with pytest.raises(ManagementFailed, match=r"http://127\.0\.0\.1:1 doesn't answer"):
         Management("http://me:sesame@127.0.0.1:1").read()

@@ -29,6 +29,15 @@ def test_a_result_on_a_terminal_does_not_steer_it(result: dict[str, Any], capsys
     assert json.loads(text)["environment"]["broker"]["product"] == "é\x9b31m\u202e\udcff"
 
 
+def test_words_that_are_no_text_lose_nothing(result: dict[str, Any], tmp_path: Path) -> None:
+    """A command line's words may be any bytes: what is no UTF-8 of them has no UTF-8 either."""
+    result["scenario"] |= {"labels": {"why": "\udcff"}, "command": "python -m loadtest --label why=\udcff"}
+    result["environment"]["broker"]["product"] = "\udcff"
+    written = write_result(result, parse_settings(["--output", str(tmp_path), "--json", str(tmp_path / "x.json")], {}))
+    assert {path.suffix for path in written} == {".json", ".md"}
+    assert json.loads((tmp_path / "x.json").read_text())["scenario"]["labels"] == {"why": "\udcff"}
+
+
 class Pipe(io.TextIOWrapper):
     """A standard output whose reader is gone, or whose encoding knows few letters."""
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.scenarios.completing import Asked, choose_queues, choose_servers, complete, share_clients
+from loadtest.scenarios.completing import Asked, complete
 from loadtest.scenarios.settings import Role
+from loadtest.scenarios.shares import choose_queues, choose_servers, share_clients
 
 
 @given(st.integers(0, 20_000), st.sets(st.sampled_from(Role)))

@@ -97,8 +97,8 @@ def test_a_file_has_the_flags_as_keys(scene: Path) -> None:
         """
         scenario = "publish"
         clients = 30
-        ack_every = 2
-        "rpc-timeout" = "2s"
+        queue_type = "quorum"
+        "until-idle" = "2s"
         transient = true
         mandatory = false
         reconnect = false
@@ -110,7 +110,7 @@ def test_a_file_has_the_flags_as_keys(scene: Path) -> None:
     )
     settings = parse("--scenario", str(scene), "--size", "64")
     assert (settings.scenario, settings.producers, settings.consumers) == ("publish", 30, 0)
-    assert (settings.ack_every, settings.rpc_timeout, settings.rate, settings.size) == (2, 2.0, 200, 64)
+    assert (settings.queue_type, settings.until_idle, settings.rate, settings.size) == ("quorum", 2.0, 200, 64)
     assert (settings.transient, settings.mandatory, settings.reconnect) == (True, False, False)
     assert settings.labels == {"why": "file"}
     assert settings.queue_arguments == {"x-max-length": 7, "x-overflow": "5"}

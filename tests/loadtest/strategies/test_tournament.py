@@ -13,8 +13,9 @@ import pytest
 from loadtest.machine.resources import Meter
 from loadtest.strategies import course, tournament
 from loadtest.strategies.course import Course
+from loadtest.strategies.ground import PrivateGround, declare_queues
 from loadtest.strategies.table import STRATEGIES
-from loadtest.strategies.tournament import Plan, Tournament, declare_queues, run_process
+from loadtest.strategies.tournament import Plan, Tournament, run_process
 from loadtest.strategies.work import Cell, Window
 from loadtest.urls import with_vhost
 from rabbitry.testing import PrivateNode
@@ -56,7 +57,7 @@ class Scripted(Tournament):
 
 def scripted(outcome: Callable[[str, int, int], dict[str, Any] | None], clients: tuple[int, ...]) -> Scripted:
     plan = replace(PLAN, strategies=("aiormq", "threads-pika"), clients=clients)
-    done = Scripted(plan, PrivateNode(), lambda text: None)
+    done = Scripted(plan, PrivateGround(PrivateNode()), lambda text: None)
     done.outcome = outcome
     done.run()
     return done
@@ -177,7 +178,7 @@ def test_a_process_that_fails_says_why(cell: Cell) -> None:
 def test_confirmed_messages_that_are_nowhere_are_lost(node: PrivateNode, cell: Cell, monkeypatch: Any) -> None:
     monkeypatch.setattr(tournament, "REST_BOUND", 1.0)
     declare_queues(node.url, ["test.strategies.lost"])
-    done = Tournament(PLAN, node, lambda text: None)
+    done = Tournament(PLAN, PrivateGround(node), lambda text: None)
     found = {"consume": {"missing": 2}}
     assert done._find_lost(found, node.url, ["test.strategies.lost"]) == 2
     assert done._find_lost({"consume": {"missing": 0}}, node.url, []) == 0
