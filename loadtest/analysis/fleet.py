@@ -29,6 +29,7 @@ def add_fleet(result: dict[str, Any], settings: Settings, pooled: Pooled) -> dic
     result["control"] = pooled.control
     if result["consume"] is not None:
         result["consume"]["end_to_end_crossing"] = _crossing(pooled)
+        result["consume"]["from_lost_workers"] = pooled.of_lost_workers
     result["verdict"]["evidence"] += _evidence(result)
     return result
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
@@ -20,26 +21,34 @@ from anyio.abc import TaskStatus
 
 from loadtest.analysis.fleet import add_fleet
 from loadtest.analysis.result import build_result
+from loadtest.commands.aborting import AbortWatch
 from loadtest.commands.exits import Incomplete, Unreachable
 from loadtest.commands.joining import CONTROL, TARGETS, TOKEN, make_seal, make_token, read_token
-from loadtest.drivers import LIBRARIES, load_driver
+from loadtest.commands.watching import Watchers, exported
+from loadtest.drivers import LIBRARIES, event_loop, load_driver
 from loadtest.drivers.base import Connection, Driver, Session
-from loadtest.execution.conductor import CONNECT_PATIENCE, STOCK_BOUND
+from loadtest.execution.conductor import ABANDONED_BOUND, CONNECT_PATIENCE, STOCK_BOUND
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.queues import QueueRefused, Queues
+from loadtest.execution.remote import watch_broker
+from loadtest.execution.sampler import Display
 from loadtest.execution.state import start_run
 from loadtest.execution.waiting import wait_for_brokers
-from loadtest.fleet.bus import COORDINATOR, Bus, BusLost, PlaceTaken, coordinators_address, open_bus
-from loadtest.fleet.coordinator import BrokenOff, Coordinator, Interrupted, Refused
+from loadtest.fleet.bus import COORDINATOR, Bus, BusLost, NoBus, PlaceTaken, coordinators_address, open_bus
+from loadtest.fleet.coordinator import Coordinator
+from loadtest.fleet.crew import BrokenOff, Interrupted, Refused
 from loadtest.fleet.messages import FROM_WORKERS, Hello
 from loadtest.fleet.parts import CoordinatorPart, Part, WorkerPart, write_part
 from loadtest.fleet.pooling import pool
 from loadtest.fleet.processes import Processes
 from loadtest.fleet.seal import Seal
 from loadtest.fleet.seeking import LedRun
+from loadtest.fleet.segments import find_idle
 from loadtest.machine.environment import describe_broker, describe_environment
+from loadtest.machine.management import Management
 from loadtest.machine.preflight import Refused as MachineRefused
 from loadtest.machine.resources import Meter
+from loadtest.output.exporter import MetricsRefused
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
 from rabbitry.broker import Broker
@@ -84,14 +93,20 @@ def perform_fleet(settings: Settings, words: Sequence[str], progress: Progress, 
     environment = describe_environment(LIBRARIES[settings.driver].packages, settings.backend)
     leader = _Leader(_start(settings), driver, progress, token, words, environment)
     with progress:
-        anyio.run(leader.lead, provide, backend=settings.backend)
+        anyio.run(leader.lead, provide, **event_loop(settings.backend))
+    if leader.unwritten:
+        progress.say(f"the parts could not be written: {leader.unwritten}")
     assert leader.own is not None
     return fleet_result(settings, leader.workers, leader.own)
 
 
 def _start(settings: Settings) -> LedRun:
-    """A run that stands for all workers, with a name of its own."""
+    """A run that stands for all workers, with a name of its own. Refused if some of them had nothing to do."""
     alone = start_run(settings)
+    count = settings.workers or settings.processes
+    if idle := find_idle(alone.plan, count):
+        text = ", ".join(map(str, idle))
+        raise MachineRefused(f"{count} workers for these clients: there would be nothing to do for worker {text}")
     return LedRun(settings, alone.plan, datetime.fromisoformat(alone.record.started_at))
 
 
@@ -132,6 +147,8 @@ class _Leader:
     ) -> None:
         self.own: CoordinatorPart | None = None
         self.workers: list[WorkerPart] = []
+        self.unwritten = ""
+        """Why the parts are in no files, where they were to be."""
         self._run = run
         self._driver = driver
         self._progress = progress
@@ -157,7 +174,10 @@ class _Leader:
                     self._driver.open() as session,
                     self._open_control(broker) as control,
                 ):
-                    await self._lead(broker, session, control)
+                    with exported([self._run], self._progress):
+                        if (url := self._run.settings.management) is not None:
+                            tg.start_soon(watch_broker, [self._run], Management(url))
+                        await self._lead(broker, session, control)
             except Interrupted:
                 failure = KeyboardInterrupt()
             except Refused as error:
@@ -166,9 +186,11 @@ class _Leader:
                 failure = MachineRefused("another coordinator with this join token is at work: use another token")
             except (BrokenOff, BusLost) as error:
                 failure = Incomplete(f"nothing was measured: {error}")
+            except NoBus as error:
+                failure = Unreachable(f"no control broker: {error}")
             except OSError as error:
                 failure = Unreachable(f"no broker to test: {error}")
-            except (NodeError, QueueRefused) as error:
+            except (NodeError, QueueRefused, MetricsRefused) as error:
                 failure = error
             tg.cancel_scope.cancel()
         if failure is None and self.own is None:
@@ -187,13 +209,16 @@ class _Leader:
 
     async def _lead(self, broker: Provided, session: Session, control: _Control) -> None:
         run, settings = self._run, self._run.settings
+        displays: list[Display] = [self._progress]
+        if settings.abort_on:
+            displays.append(AbortWatch(settings.abort_on, settings.abort_after))
         coordinator = self._coordinator = Coordinator(
             run,
             control.bus,
             control.seal,
             workers=settings.workers or settings.processes,
             address=control.address,
-            display=self._progress,
+            display=Watchers(displays),
             meter=Meter(broker.process),
         )
 
@@ -202,7 +227,7 @@ class _Leader:
 
         longest = CONNECT_PATIENCE + settings.warmup + 4 * settings.search + settings.duration + settings.drain
         queues = Queues(run, connect, longest=longest)
-        has_queues = False
+        has_queues, bound = False, STOCK_BOUND
         try:
             async with coordinator.staffed(control.processes):
                 await coordinator.assemble(settings.join_timeout)
@@ -211,18 +236,23 @@ class _Leader:
                 has_queues = True
                 self._broker = describe_broker(await queues.declare(), broker.is_private)
                 await coordinator.conduct(Leftovers(run, connect))
+        except BusLost as error:
+            coordinator.crew.lose_all(f"the control connection was lost ({error}); it keeps what it measured in a file")
+            if not coordinator.crew.has_begun:
+                raise
         except BaseException as error:
-            with anyio.move_on_after(DISMISSAL, shield=True):
+            bound = STOCK_BOUND if isinstance(error, Exception) else ABANDONED_BOUND
+            with anyio.move_on_after(DISMISSAL, shield=True), suppress(BusLost):
                 await coordinator.dismiss(str(error) or "it was interrupted")
             raise
         finally:
-            with anyio.move_on_after(STOCK_BOUND, shield=True):
-                if coordinator.began_at is not None:
+            with anyio.move_on_after(bound, shield=True):
+                if coordinator.crew.has_begun:
                     await self._take_stock(coordinator, connect)
                 if has_queues and not broker.is_private and not self._is_silent:
                     await queues.delete()
-                if coordinator.began_at is not None:
-                    self._close_the_books(coordinator)
+            if coordinator.crew.has_begun:
+                self._close_the_books(coordinator)
 
     async def _take_stock(
         self, coordinator: Coordinator, connect: Callable[[], AbstractAsyncContextManager[Connection]]
@@ -241,18 +271,25 @@ class _Leader:
         stock = run.record.stock
         if stock is not None and len(self.workers) < coordinator.roster.expected:
             # what the lost one received nobody knows: then only nothing missing says that nothing is lost
-            stock.lost = None if missing else 0
+            stock.lost = None if missing or not self.workers else 0
 
     def _close_the_books(self, coordinator: Coordinator) -> None:
-        record = self._run.record
-        own = coordinator.part(self._words, self._environment, self._broker)
-        own.errors = record.errors.to_plain()
-        own.stock = None if record.stock is None else {"backlog": record.stock.backlog, "lost": record.stock.lost}
-        self.own = own
-        if (directory := self._run.settings.output) is not None:
-            parts: list[Part] = [own, *self.workers]
+        """What is known in the end, here and in files: these may be lost, and the result is not."""
+        own = self.own = coordinator.part(self._words, self._environment, self._broker)
+        if (directory := self._parts_directory) is None:
+            return
+        parts: list[Part] = [own, *self.workers]
+        try:
             for part in parts:
-                write_part(part, directory / f"{own.run_id}.parts")
+                write_part(part, directory)
+        except OSError as error:
+            self.unwritten = f"{directory}: {error.strerror or error}"
+
+    @property
+    def _parts_directory(self) -> Path | None:
+        """Where the parts of the run are written: by each process of this machine, and by this one those of all."""
+        output = self._run.settings.output
+        return None if output is None else output / f"{self._run.plan.run_id}.parts"
 
     @asynccontextmanager
     async def _open_control(self, broker: Provided) -> AsyncIterator[_Control]:
@@ -292,7 +329,10 @@ class _Leader:
     def _make_processes(self, control_url: str, urls: Sequence[str]) -> Processes:
         settings = self._run.settings
         environment = {TOKEN: self._token, CONTROL: control_url, TARGETS: " ".join(urls)}
-        return Processes(settings.processes, ["--backend", settings.backend, "--quiet"], environment)
+        words = ["--backend", settings.backend, "--quiet"]
+        if self._parts_directory is not None:
+            words += ["--output", str(self._parts_directory)]
+        return Processes(settings.processes, words, environment)
 
     def _invitation(self, settings: Settings) -> str:
         """How a worker joins."""

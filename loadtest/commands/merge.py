@@ -15,6 +15,7 @@ from loadtest.fleet.sharing import read_shared
 from loadtest.output.console import make_console
 from loadtest.output.files import write_result
 from loadtest.output.summary import render_summary
+from loadtest.units import format_text
 
 
 def make_parser() -> Parser:
@@ -27,7 +28,8 @@ def make_parser() -> Parser:
         epilog="Exit codes are those of a run: 5 if a worker's part is missing or the worker was lost.",
         allow_abbrev=False,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the parts, as workers and --output write")
+    text = "the parts, as workers and --output write; of a directory all *.part in it"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=text)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write DIR/RUN_ID.json and what goes with it")
     parser.add_argument("--json", metavar="FILE", help="write the result there; - for the standard output")
     parser.add_argument("--quiet", action="store_true", help="no summary")
@@ -40,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     errors = make_console(stderr=True)
     console = errors if given.json == "-" else make_console()
     try:
-        parts = [read_part(path) for path in given.files]
+        parts = [read_part(path) for path in _files(given.files)]
         workers = [part for part in parts if isinstance(part, WorkerPart)]
         own = [part for part in parts if isinstance(part, CoordinatorPart)]
-        if len(own) > 1:
+        if any(part != own[0] for part in own):
             raise PartRefused("there are parts of two coordinators")
         if not workers:
             raise PartRefused("there is no worker's part among the files")
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         asked = read_shared((leader or workers[0]).settings)
         result = fleet_result(asked, workers, leader)
     except (PartRefused, ValueError) as error:
-        errors.print(f"loadtest merge: {error}", markup=False, soft_wrap=True)
+        errors.print(f"loadtest merge: {format_text(str(error))}", markup=False, soft_wrap=True)
         return USAGE
     found = failures(result)
     destinations = replace(asked, output=given.output, json=given.json)
@@ -71,3 +73,14 @@ def main(arguments: Sequence[str]) -> int:
     if found:
         return FAILED
     return OK if all(each["holds"] for each in result["requirements"]) else NOT_REACHED
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves. PartRefused for a directory that has no part."""
+    found = list[Path]()
+    for path in paths:
+        inside = sorted(path.glob("*.part")) if path.is_dir() else [path]
+        if not inside:
+            raise PartRefused(f"{path}: there is no *.part in it")
+        found += inside
+    return found

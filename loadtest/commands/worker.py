@@ -15,14 +15,15 @@ import anyio
 from anyio.abc import TaskStatus
 
 from loadtest import units
-from loadtest.commands.exits import INCOMPLETE, INTERRUPTED, NO_BROKER, OK, USAGE
+from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, OK, USAGE
 from loadtest.commands.joining import CONTROL, TARGETS, TOKEN, make_seal, read_token
 from loadtest.commands.parsing import Parser, duration, typed
-from loadtest.drivers import BACKENDS, DriverMissing
-from loadtest.fleet.bus import coordinators_address, open_bus
+from loadtest.drivers import BACKENDS, DriverMissing, event_loop
+from loadtest.fleet.bus import NoBus, coordinators_address, open_bus
+from loadtest.fleet.leadership import CoordinatorGone, TurnedDown
 from loadtest.fleet.messages import FROM_COORDINATOR, Challenge
 from loadtest.fleet.seal import Seal
-from loadtest.fleet.worker import CoordinatorGone, Terms, TurnedDown, Worker
+from loadtest.fleet.worker import Terms, Worker
 from loadtest.output.console import make_console
 from loadtest.units import format_text
 from loadtest.urls import is_amqp_url, redact, redact_in
@@ -45,8 +46,9 @@ def make_parser() -> Parser:
         usage="python -m loadtest worker --url URL [options]",
         description="Joins a coordinator (python -m loadtest --workers N) and makes its share of the load. It loads "
         "the brokers named here and no others.",
-        epilog="Exit codes: 0 the run is over, 2 wrong usage, or there was no run with this worker, 4 no broker, 5 "
-        "the coordinator is gone (what was measured is in a file: python -m loadtest merge), 130 interrupted.",
+        epilog="Exit codes: 0 the run is over, 1 this worker failed in it, 2 wrong usage, or there was no run with it, "
+        "4 no broker, 5 the coordinator is gone (what was measured is in a file: python -m loadtest merge), 130 "
+        "interrupted.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -80,12 +82,12 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"loadtest worker: {text}", markup=False, soft_wrap=True)
 
     try:
-        return anyio.run(_work, options, say, backend=options.terms.backend)
+        return anyio.run(_work, options, say, **event_loop(options.terms.backend))
     except (TurnedDown, DriverMissing) as error:
         code, text = USAGE, str(error)
     except CoordinatorGone as error:
         code, text = INCOMPLETE, str(error)
-    except OSError as error:
+    except NoBus as error:
         code, text = NO_BROKER, f"no control broker: {error}"
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -143,27 +145,35 @@ async def _work(options: _Options, say: Callable[[str], None]) -> int:
             ) as bus:
                 worker = Worker(options.terms, bus, seal, address, say)
                 await tg.start(_heed_signals, worker, tg.cancel_scope)
-                tg.start_soon(worker.listen)
+                tg.start_soon(worker.lead.listen)
                 tg.start_soon(worker.keep_in_touch)
-                tg.start_soon(worker.keep_watch, tg.cancel_scope.cancel)
+                tg.start_soon(worker.lead.keep_watch, tg.cancel_scope.cancel)
                 say("waiting for a coordinator")
                 await worker.work(leader)
-        except (TurnedDown, CoordinatorGone, DriverMissing, OSError) as error:
+        except (TurnedDown, CoordinatorGone, NoBus) as error:
             failure = error
         tg.cancel_scope.cancel()
-    if worker is not None and worker.written is not None:
+    if worker is None:
+        assert failure is not None
+        raise failure
+    if failure is None and worker.lead.gone and not worker.is_done:
+        failure = CoordinatorGone(worker.lead.gone)  # (it was ended at the deadline, by force)
+        worker.keep()
+    if worker.written is not None:
         say(f"what was measured here is in {worker.written}")
-    if worker is not None and worker.status == "left":
+    if worker.unwritten:
+        say(f"what was measured here could not be written: {worker.unwritten}")
+    if worker.is_interrupted:
         return INTERRUPTED
     if failure is not None:
         raise failure
-    return OK
+    return OK if not worker.lead.leaving else FAILED
 
 
 async def _heed_signals(worker: Worker, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
-            if worker.status == "left":
+            if worker.is_interrupted:
                 scope.cancel()
-            worker.leave("it was interrupted at its own end")
+            worker.interrupt()

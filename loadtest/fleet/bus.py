@@ -7,7 +7,7 @@ the other end hears of a death at once. A bus that is lost is not opened again; 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ class BusLost(Exception):
 
 class Gone(Exception):
     """The recipient's queue is no more: he is dead, or was never there."""
+
+
+class NoBus(Exception):
+    """The control broker can't be reached, or doesn't take us."""
 
 
 class PlaceTaken(Exception):
@@ -110,24 +114,29 @@ class Bus:
         self._sending.deadline = anyio.current_time() + SEND_BOUND
         return True
 
-    async def receive(self) -> AsyncIterator[Mail]:
+    def __aiter__(self) -> AsyncIterator[Mail]:
         """What comes for this end and is to be heeded. Ends by BusLost."""
-        try:
-            async for delivery in self._deliveries:
+        return self
+
+    async def __anext__(self) -> Mail:
+        while True:
+            try:
+                delivery = await anext(self._deliveries)
                 delivery.ack()
-                letter = self.guard.admit(delivery.body)
-                if letter is None:
-                    continue
-                try:
-                    message = unpack(letter.kind, letter.content, self._kinds)
-                except ValueError:
-                    self.guard.turn_away("malformed")
-                    continue
-                self.received += 1
-                yield Mail(letter.sender, letter.session, message)
-        except (rabbitry.RabbitryError, OSError) as error:
-            raise BusLost(str(error) or repr(error)) from error
-        raise BusLost("the subscription ended")
+            except StopAsyncIteration:
+                raise BusLost("the subscription ended") from None
+            except (rabbitry.RabbitryError, OSError) as error:
+                raise BusLost(str(error) or repr(error)) from error
+            letter = self.guard.admit(delivery.body)
+            if letter is None:
+                continue
+            try:
+                message = unpack(letter.kind, letter.content, self._kinds)
+            except ValueError:
+                self.guard.turn_away("malformed")
+                continue
+            self.received += 1
+            return Mail(letter.sender, letter.session, message)
 
 
 def coordinators_address(seal: Seal) -> str:
@@ -147,19 +156,20 @@ async def open_bus(
     kinds: Sequence[type[Any]],
     name: str,
 ) -> AsyncIterator[Bus]:
-    """Connects, as `me`, and has a queue of that address until the block's end. OSError, or PlaceTaken if somebody has
+    """Connects, as `me`, and has a queue of that address until the block's end. NoBus, or PlaceTaken if somebody has
     it.
 
     `greeting` is the kind of letter that is heeded whatever its session.
     """
     guard = Guard(seal, me, session, greeting.__name__)
-    async with (
-        rabbitry.connect(url, name=name, heartbeat=10) as connection,
-        connection.channel(confirm=True, prefetch=PREFETCH) as channel,
-    ):
+    async with AsyncExitStack() as stack:
         try:
+            connection = await stack.enter_async_context(rabbitry.connect(url, name=name, heartbeat=10))
+            channel = await stack.enter_async_context(connection.channel(confirm=True, prefetch=PREFETCH))
             await channel.declare_queue(address, durable=False, exclusive=True)
+            deliveries = await stack.enter_async_context(channel.consume(address))
         except rabbitry.ResourceLocked:
             raise PlaceTaken(address) from None
-        async with channel.consume(address) as deliveries:
-            yield Bus(connection, channel, deliveries, seal, guard, kinds)
+        except (rabbitry.RabbitryError, OSError) as error:
+            raise NoBus(str(error) or repr(error)) from error
+        yield Bus(connection, channel, deliveries, seal, guard, kinds)

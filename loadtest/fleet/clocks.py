@@ -52,6 +52,11 @@ def estimate(exchanges: Iterable[Exchange]) -> Offset | None:
     return Offset(offset, -(-best.on_the_way // 2), best.returned)
 
 
+def are_one(one: Offset, other: Offset) -> bool:
+    """Whether two readings may be of the same clock."""
+    return abs(one.offset - other.offset) <= one.bound + other.bound
+
+
 def known_as_equal(offset: Offset) -> Offset:
     """The offset of a worker that says it is on this host: none, if that agrees with what was measured."""
     return Offset(0, 0, offset.at) if abs(offset.offset) <= offset.bound else offset

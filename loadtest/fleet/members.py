@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from loadtest.fleet.clocks import Exchange, Offset, drift_ppm, widen
-from loadtest.fleet.messages import Beat, Chunk, Join
-from loadtest.fleet.parts import MemberPart, PartRefused, WorkerPart, decode
+from loadtest.fleet.clocks import Offset, are_one, drift_ppm, widen
+from loadtest.fleet.messages import Beat, Chunk, Join, Leaving, Prepared, Ready, Refusal
+from loadtest.fleet.parts import MemberPart, PartRefused, WorkerPart, decode, record_of
 from loadtest.metrics.tally import Tally
 
 MOST_CHUNKS = 4096
+MOST_TOLD = 5
 PRESENT = ("joined", "prepared", "connecting", "ready", "working")
 """What a member is that still takes part."""
+STEPS: Mapping[type[Any], Mapping[str, str]] = {
+    Prepared: {"joined": "prepared"},
+    Refusal: {"joined": "refused", "prepared": "refused"},
+    Ready: {"connecting": "ready"},
+    Leaving: {"connecting": "left", "ready": "left", "working": "left"},
+    Chunk: {"working": "working", "left": "left"},
+}
+"""What a member's word makes of what it is; where nothing is said it is out of order. Whatever else a member says may
+come at any time, and changes nothing of it."""
 
 
 @dataclass(slots=True)
@@ -38,9 +49,10 @@ class Member:
     beat: Beat = field(default_factory=Beat)
     before: Offset | None = None
     after: Offset | None = None
-    exchanges: list[Exchange] = field(default_factory=list)
     part: WorkerPart | None = None
     chunks: dict[int, bytes] = field(default_factory=dict)
+    promised: tuple[int, str] | None = None
+    """Of how many pieces its result is, and with which digest."""
     is_suspect: bool = False
 
     @property
@@ -49,19 +61,43 @@ class Member:
         return self.status in PRESENT
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether its result is to come yet: it takes part, or has left and owes it."""
+        return self.part is None and (self.is_present or self.status == "left")
+
+    @property
     def name(self) -> str:
         """How it is called where people read."""
         return f"worker {self.number} ({self.join.name})"
+
+    def there(self, at: int) -> int:
+        """A moment of the coordinator's clock on this member's."""
+        return at if self.before is None else self.before.there(at)
+
+    def step(self, kind: type[Any]) -> bool:
+        """It has said something of that kind; False if that was out of order, and nothing is to come of it."""
+        steps = STEPS.get(kind)
+        if steps is None:
+            return True
+        if self.status not in steps:
+            return False
+        self.status = steps[self.status]
+        return True
 
     def lose(self, reason: str, now: float, began_at: float | None) -> None:
         """It is not there any more."""
         self.status, self.reason = "lost", reason
         self.at_seconds = None if began_at is None else now - began_at
-        self.silent_seconds = now - self.heard_at
+        self.silent_seconds, self.is_suspect = now - self.heard_at, False
 
-    def take(self, chunk: Chunk) -> bool:
-        """Takes a piece of the result, once; True if it is whole now. ValueError for a piece that can't be one."""
-        if not (0 <= chunk.number < chunk.of <= MOST_CHUNKS):
+    def take(self, chunk: Chunk, run_id: str) -> bool:
+        """Takes a piece of the result, once; True if it is whole now. ValueError for a piece that can't be one, and for
+        a whole that is none of this run.
+        """
+        if self.part is not None:
+            return False
+        self.promised = self.promised or (chunk.of, chunk.digest)
+        if not (0 <= chunk.number < chunk.of <= MOST_CHUNKS) or (chunk.of, chunk.digest) != self.promised:
             raise ValueError(f"piece {chunk.number} of {chunk.of}")
         self.chunks.setdefault(chunk.number, chunk.data)
         if len(self.chunks) < chunk.of:
@@ -72,10 +108,11 @@ class Member:
             raise ValueError("its pieces don't make what was promised")
         try:
             part = decode(data)
+            if not isinstance(part, WorkerPart) or (part.number, part.run_id) != (self.number, run_id):
+                raise ValueError("it is another's")
+            record_of(part)  # what can't be read is known now, and not when all are added up
         except PartRefused as error:
             raise ValueError(str(error)) from None
-        if not isinstance(part, WorkerPart) or part.number != self.number:
-            raise ValueError("it is another's")
         self.part = part
         return True
 
@@ -108,6 +145,8 @@ class Roster:
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.members: dict[str, Member] = {}
+        self.turned_away: list[str] = []
+        """Who couldn't take part, and why."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self.members.values(), key=lambda member: member.number))
@@ -128,6 +167,11 @@ class Roster:
         self.members[instance] = member
         return member
 
+    def note_turned_away(self, name: str, reason: str) -> None:
+        """Somebody couldn't take part; of many the first are told of."""
+        if len(self.turned_away) < MOST_TOLD:
+            self.turned_away.append(f"{name}: {reason}")
+
     def sum_tally(self) -> Tally:
         """What all have told of their counters, those who are lost included."""
         counts: Counter[str] = Counter()
@@ -135,6 +179,13 @@ class Roster:
             counts.update(member.beat.counts)
         known = Tally().to_plain()
         return Tally.from_plain({name: counts[name] for name in known})
+
+    def sum_errors(self) -> Counter[str]:
+        """What all have told of their errors."""
+        counts: Counter[str] = Counter()
+        for member in self:
+            counts.update(member.beat.errors)
+        return counts
 
     def is_settled(self) -> bool:
         """Whether none of those present sends anything more, or waits for an answer."""
@@ -155,5 +206,19 @@ class Roster:
         if join.backend != backend:
             return f"the run is on {backend}: start the worker with --backend {backend}"
         if self.is_full:
-            return f"all {self.expected} workers are there already"
+            return f"all {self.expected} workers have joined already, and one that is lost is not replaced"
         return None
+
+    def offsets_for(self, member: Member) -> dict[int, int]:
+        """What makes another worker's moments this one's, in nanoseconds. Those of one host have one clock, unless what
+        was read of it tells otherwise, as where one virtual machine is another's copy.
+        """
+        mine = member.before
+        return {
+            other.number: mine.offset - other.before.offset
+            for other in self
+            if mine is not None
+            and other.before is not None
+            and other is not member
+            and not (other.join.host == member.join.host and are_one(mine, other.before))
+        }

@@ -12,7 +12,7 @@ from typing import Any
 
 from loadtest.fleet.plain import from_plain, to_plain
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both ends must speak the same."""
 
 
@@ -88,13 +88,15 @@ class Beat:
     counts: Mapping[str, int] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     """Processor time that its process has used."""
-    late_ms: float = 0.0
-    """How late this beat is."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """The most frequent errors so far, by their name."""
+    is_blocked: bool = False
+    """Whether the broker under test blocks publishers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """The worker ends before the run does, in order; its result follows."""
+    """The worker ends before the run does, told to by its own user or because something failed; its result follows."""
 
     reason: str
 
@@ -137,7 +139,7 @@ class TurnedAway:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What time is it at your end?"""
+    """What time is it at your end? Each second, it is a sign of life."""
 
     number: int
 
@@ -189,11 +191,6 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lead:
-    """A sign of life."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Stop:
     """End early, in order."""
 
@@ -215,7 +212,7 @@ class Goodbye:
 
 FROM_WORKERS: Sequence[type[Any]] = (Hello, Join, Echo, Prepared, Refusal, Ready, Beat, Leaving, Chunk)
 FROM_COORDINATOR: Sequence[type[Any]] = (
-    Challenge, Welcome, TurnedAway, Probe, Prepare, Connect, Begin, Pace, Measure, Lead, Stop, Close, Received, Goodbye
+    Challenge, Welcome, TurnedAway, Probe, Prepare, Connect, Begin, Pace, Measure, Stop, Close, Received, Goodbye
 )  # fmt: skip
 _KINDS = {kind.__name__: kind for kind in (*FROM_WORKERS, *FROM_COORDINATOR)}
 

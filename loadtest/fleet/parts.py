@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 
 from loadtest.fleet.plain import from_plain, packed, to_plain
+from loadtest.metrics.record import Record
 
 FORMAT = 1
 LARGEST_PART = 512 * 2**20
@@ -34,7 +35,9 @@ class WorkerPart:
     name: str
     host: str
     status: str
-    """`finished`; `left` if it was told to end by its own user, `abandoned` if the coordinator was gone."""
+    """`finished`; `left` if it was told to end by its own user, or something failed in it; `abandoned` if the
+    coordinator was gone.
+    """
     reason: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +87,10 @@ class CoordinatorPart:
     broker: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, Any] | None = None
     """What the search for the rate came to, if there was one."""
+    management: Mapping[str, Any] | None = None
+    """What the broker's management API said, if it was asked."""
+    aborted: Mapping[str, Any] | None = None
+    """What ended the run before its time."""
     stock: Mapping[str, Any] | None = None
     errors: Mapping[str, Any] = field(default_factory=dict)
     is_interrupted: bool = False
@@ -117,6 +124,16 @@ def decode(data: bytes) -> Part:
     except Exception as error:  # whatever it is that can't be read
         raise PartRefused(str(error) or repr(error)) from None
     return part
+
+
+def record_of(part: WorkerPart) -> Record:
+    """What a worker measured. PartRefused if that can't be read."""
+    try:
+        record = Record.from_plain(dict(part.record))
+        Record(run_id=part.run_id, started_at=record.started_at).merge(Record.from_plain(dict(part.record)))
+    except Exception as error:  # whatever it is that can't be read
+        raise PartRefused(f"the record of worker {part.number}: {error}") from None
+    return record
 
 
 def write_part(part: Part, directory: Path) -> Path:

@@ -6,14 +6,16 @@ their messages. It is the same function for what comes over the bus and for file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from loadtest.fleet.crossing import Crossing
-from loadtest.fleet.parts import CoordinatorPart, MemberPart, PartRefused, WorkerPart
+from loadtest.fleet.parts import CoordinatorPart, MemberPart, PartRefused, WorkerPart, record_of
 from loadtest.metrics.record import Record, Stock
 from loadtest.metrics.tally import Errors
+
+MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,18 @@ class Pooled:
     control: dict[str, Any] | None
 
     @property
+    def of_lost_workers(self) -> int:
+        """How many messages arrived at the workers whose parts are here, from producers of those whose are not."""
+        return sum(len(account.arrived) for account in self.record.ledger.accounts if not account.sent)
+
+    @property
     def is_complete(self) -> bool:
         """Whether all workers were there to the end."""
         return all(member.status == "finished" for member in self.members)
 
 
 def pool(workers: Sequence[WorkerPart], own: CoordinatorPart | None) -> Pooled:
-    """Adds up the parts of one run. PartRefused if they are of several, or one of them comes twice."""
+    """Adds up the parts of one run. PartRefused if they are of several, or two of them are one worker's."""
     if not workers and own is None:
         raise PartRefused("there is nothing to put together")
     parts = _by_number(workers)
@@ -55,30 +62,43 @@ def pool(workers: Sequence[WorkerPart], own: CoordinatorPart | None) -> Pooled:
     settings = own.settings if own is not None else workers[0].settings
     whole.ledger.spread(settings["producers"])
     if own is not None:
+        _tell_of_the_whole(whole, own, parts)
+    members = own.members if own is not None else _members_of(workers)
+    return Pooled(whole, crossing, members, records, parts, None if own is None else dict(own.control))
+
+
+def _tell_of_the_whole(whole: Record, own: CoordinatorPart, parts: Mapping[int, WorkerPart]) -> None:
+    """What the coordinator alone knows. PartRefused if that can't be read."""
+    try:
         whole.broker = dict(own.broker)
         whole.is_interrupted = own.is_interrupted
         whole.capacity = None if own.capacity is None else dict(own.capacity)
+        whole.management = None if own.management is None else dict(own.management)
+        whole.aborted = None if own.aborted is None else dict(own.aborted)
         whole.stock = None if own.stock is None else Stock(**own.stock)
         if own.errors:
             whole.errors.merge(Errors.from_plain(dict(own.errors)))
-    members = own.members if own is not None else _members_of(workers)
-    return Pooled(whole, crossing, members, records, parts, None if own is None else dict(own.control))
+    except (ValueError, TypeError, KeyError) as error:
+        raise PartRefused(f"the coordinator's part: {error!r}") from None
+    came_later = any(member.status == "lost" and member.number in parts for member in own.members)
+    if whole.stock is not None and came_later:
+        # it was counted without what such a one knows: then only nothing missing says that nothing is lost
+        whole.stock.lost = None if whole.ledger.balance().missing else 0
 
 
 def _by_number(workers: Sequence[WorkerPart]) -> dict[int, WorkerPart]:
     parts: dict[int, WorkerPart] = {}
     for part in sorted(workers, key=lambda part: part.number):
-        if part.number in parts:
-            raise PartRefused(f"the part of worker {part.number} is there twice")
-        parts[part.number] = part
+        if not 0 <= part.number < part.of <= MOST_WORKERS or part.of != workers[0].of:
+            raise PartRefused(f"there is no worker {part.number} of {part.of} beside one of {workers[0].of}")
+        if parts.get(part.number, part) != part:
+            raise PartRefused(f"there are two parts of worker {part.number}, and they are not the same")
+        parts[part.number] = part  # (who has it twice, from the worker and from the coordinator, counts it once)
     return parts
 
 
 def _own_record(part: WorkerPart) -> Record:
-    try:
-        record = Record.from_plain(dict(part.record))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PartRefused(f"the record of worker {part.number}: {error}") from None
+    record = record_of(part)
     record.is_interrupted &= part.status == "finished"  # who left has not interrupted the others
     return record
 

@@ -27,7 +27,8 @@ MOST_SENDERS: Final = 4096
 MOST_LOGGED: Final = 10
 """How many refusals of each kind are logged; all are counted."""
 _MAC = hashlib.sha256().digest_size
-_NO_VALUE_LARGER = {"max_str_len": LARGEST, "max_bin_len": LARGEST, "max_array_len": LARGEST, "max_map_len": 65536}
+_LIMITS = {"max_str_len": LARGEST, "max_bin_len": LARGEST, "max_array_len": LARGEST, "max_map_len": 65536}
+_LIMITS["strict_map_key"] = False  # keys may be numbers, those of workers
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Seal:
         if not hmac.compare_digest(mac, hmac.digest(self._key, words, "sha256")):
             raise Rejected("forged")
         try:
-            session, sender, recipient, number, kind, content = msgpack.unpackb(words, **_NO_VALUE_LARGER)
+            session, sender, recipient, number, kind, content = msgpack.unpackb(words, **_LIMITS)
         except Exception:  # whatever it is that can't be read
             raise Rejected("malformed") from None
         texts = (session, sender, recipient, kind)

@@ -34,10 +34,10 @@ def producers_by_worker(plan: Plan, of: int) -> dict[int, int]:
     }
 
 
-def share_of(count: int, number: int, of: int) -> int:
-    """How many of `count` a worker has where each one's turn comes in order."""
-    _check(number, of)
-    return len(range(number, count, of))
+def find_idle(plan: Plan, of: int) -> list[int]:
+    """Which workers would have no socket at all."""
+    busy = {_owner(socket, places, of) for socket, places in enumerate(plan.sockets)}
+    return [number for number in range(of) if number not in busy]
 
 
 def _owner(socket: int, places: Sequence[Place], of: int) -> int:

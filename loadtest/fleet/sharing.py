@@ -11,10 +11,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from loadtest.fleet.limits import find_limits
 from loadtest.fleet.plain import from_plain, packed, to_plain
 from loadtest.scenarios.settings import Settings
+from loadtest.scenarios.shapes import parse_shape
 from loadtest.urls import find_address, redact
 
+MOST_CLIENTS = 1_000_000
+"""Clients of a run, at most: a plan of them takes a gigabyte."""
 FILLINGS = (None, "zeros", "random", "text")
 """What bodies are made of without reading a file."""
 
@@ -39,6 +43,8 @@ def share(settings: Settings, urls: Sequence[str]) -> dict[str, Any]:
         json=None,
         control_url=None,
         token_file=None,
+        management=None,
+        metrics=None,
         quiet=True,
         confirmed=True,
     )
@@ -62,21 +68,43 @@ def _sorted(value: Any) -> Any:
     return [_sorted(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def allow(settings: Settings, allowed: Sequence[str], *, load: float | None, max_rate: float | None) -> Settings:
-    """The same settings with the allowed URLs in place of the addresses. NotAllowed if a broker isn't among them, or
-    this worker's `load` (messages and calls a second; None in a closed loop) is more than `max_rate`.
-    """
-    ways = {target_of(url): url for url in reversed(allowed)}
+def check_allowed(settings: Settings, allowed: Sequence[str]) -> None:
+    """NotAllowed if a broker isn't among those URLs, or the run asks for what a worker doesn't do for others."""
+    known = {target_of(url) for url in allowed}
     names = ", ".join(redact(url) for url in allowed)
     for url in settings.all_urls:
-        if target_of(url) not in ways:
+        if target_of(url) not in known:
             raise NotAllowed(f"it loads {names} and nothing else, not {redact(url)}: allow it by --allow-target")
-    if max_rate is not None and load is None:
-        raise NotAllowed(f"it sends at most {max_rate:,g} messages/s, and a closed loop has no rate: use --rate")
-    if max_rate is not None and load is not None and load > max_rate:
-        raise NotAllowed(f"its share is {load:,.1f} messages/s, and it sends at most {max_rate:,g} (--max-rate)")
     if settings.body not in FILLINGS:
         raise NotAllowed("it reads no file for the bodies' content")
+    for flag, reason in find_limits(settings):
+        raise NotAllowed(f"{flag}: {reason}")
+    if settings.clients + settings.servers > MOST_CLIENTS:
+        raise NotAllowed(f"a run of {settings.clients + settings.servers:,} clients, and {MOST_CLIENTS:,} are the most")
+
+
+def check_rate(settings: Settings, senders: int, most: float | None) -> None:
+    """NotAllowed if so many of a run's producers and callers may send more than so many messages and calls a second."""
+    if most is None:
+        return
+    if settings.rate_each is None:
+        raise NotAllowed(f"it sends at most {most:,g} messages/s, and a closed loop has no rate: use --rate")
+    load = peak_each(settings) * senders
+    if load > most:
+        raise NotAllowed(f"its share is {load:,.1f} messages/s, and it sends at most {most:,g} (--max-rate)")
+
+
+def peak_each(settings: Settings) -> float:
+    """What each producer sends a second, and each caller calls, at the highest."""
+    assert settings.rate_each is not None
+    if settings.shape is None:
+        return settings.rate_each
+    return parse_shape(settings.shape).peak / (settings.producers or settings.callers)
+
+
+def with_ways(settings: Settings, allowed: Sequence[str]) -> Settings:
+    """The same settings with the URLs that lead to their brokers in place of the addresses."""
+    ways = {target_of(url): url for url in reversed(allowed)}
 
     def found(urls: Sequence[str]) -> tuple[str, ...]:
         return tuple(ways[target_of(url)] for url in urls)

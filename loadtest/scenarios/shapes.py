@@ -50,6 +50,11 @@ class Segment:
             return self.begin + self.swing * sin(2 * pi * t / self.seconds)
         return self.begin + self._slope * t
 
+    @property
+    def peak(self) -> float:
+        """The highest of its rates."""
+        return max(self.begin + abs(self.swing), self.end)
+
     def count(self, t: float) -> float:
         """How many messages are due within that time."""
         if self.swing:
@@ -94,6 +99,11 @@ class Shape:
     def mean(self) -> float:
         """Messages per second over the whole row; of a row that ends in one that lasts, that one's."""
         return self._cycle / self._times[-1] if self.is_repeated else self.segments[-1].begin
+
+    @property
+    def peak(self) -> float:
+        """Messages per second, at the most."""
+        return max(each.peak for each in self.segments)
 
     def times(self, factor: float) -> Shape:
         """The same shape at so many times the rate."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
+from loadtest.analysis.thresholds import parse_abort
 from loadtest.commands.parsing import duration, number
+from loadtest.fleet.limits import find_limits, is_counted
 from loadtest.fleet.sharing import FILLINGS
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import STAMP_BYTES, Settings
@@ -49,23 +50,14 @@ def check_fleet(settings: Settings) -> None:
         is_several and settings.body not in FILLINGS,
         f"--body {settings.body!r}: several processes read no file for it",
     )
-    for flag, is_asked in _of_one_process(settings):
-        refuse(is_several and is_asked, f"{flag} is for one process yet: leave out --processes and --workers")
-    refuse(is_several and settings.abort_on, "--abort-on is for one process: no percentile is known of all together")
-    refuse(is_several and settings.calibrate, "--calibrate is for one process: it is one generator's")
+    for flag, reason in find_limits(settings):
+        refuse(is_several, f"{flag} is for one process: {reason}")
+    for text in settings.abort_on:
+        refuse(
+            is_several and not is_counted(parse_abort(text).path),
+            f"--abort-on {text!r}: of several processes only counts are known while they are at work: use --require",
+        )
     refuse(
         is_several and settings.producers and settings.consumers and settings.size < STAMP_BYTES,
         f"--size {settings.size}: between processes each message carries {STAMP_BYTES} bytes, so no less",
     )
-
-
-def _of_one_process(settings: Settings) -> Iterator[tuple[str, bool]]:
-    """What conducts a run in a way of its own, which several processes don't share."""
-    yield "--scenario FILE with [[workload]]s", bool(settings.workload or settings.workloads)
-    yield f"--scenario {settings.scenario}", settings.scenario in ("queues", "sweep")
-    yield "--churn", settings.churn
-    yield "--backlog", bool(settings.backlog)
-    yield "--fault", bool(settings.faults)
-    yield "--reconnect", settings.reconnect
-    yield "--metrics", settings.metrics is not None
-    yield "--management", settings.management is not None

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.fleet.clocks import Exchange, Offset, drift_ppm, estimate, known_as_equal, widen
+from loadtest.fleet.clocks import Exchange, Offset, are_one, drift_ppm, estimate, known_as_equal, widen
 
 MS = 1_000_000
 
@@ -51,6 +51,12 @@ def test_a_worker_on_this_host_has_this_clock() -> None:
     assert known_as_equal(Offset(30_000, 40_000, 7)) == Offset(0, 0, 7)
     other = Offset(5 * MS, 40_000, 7)
     assert known_as_equal(other) == other, "it says that it is on this host, and its clock says otherwise"
+
+
+def test_two_readings_are_of_one_clock_if_their_errors_allow_it() -> None:
+    assert are_one(Offset(MS, 100, 0), Offset(MS + 300, 200, 0))
+    assert not are_one(Offset(MS, 100, 0), Offset(MS + 301, 200, 0))
+    assert not are_one(Offset(-(10**15), 100, 0), Offset(10**15, 100, 0))
 
 
 def test_the_bound_grows_by_what_the_clocks_drifted() -> None:

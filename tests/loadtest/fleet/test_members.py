@@ -38,7 +38,7 @@ def test_no_more_join_than_are_expected() -> None:
     roster = Roster(2)
     assert [roster.add(str(number), JOIN, 0.0).number for number in range(2)] == [0, 1]
     assert roster.is_full
-    assert "are there already" in (roster.find_disagreement(JOIN, "1", 1, "asyncio") or "")
+    assert "have joined already" in (roster.find_disagreement(JOIN, "1", 1, "asyncio") or "")
 
 
 def test_all_is_drained_when_all_together_have_received_what_all_have_confirmed() -> None:

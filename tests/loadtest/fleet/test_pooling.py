@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from random import Random
@@ -179,14 +180,59 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
     stranger.run_id = "another run"
     with pytest.raises(PartRefused, match="several runs"):
         pool([part(0, record(0)), part(1, stranger)], None)
-    with pytest.raises(PartRefused, match="twice"):
-        pool([part(0, record(0)), part(0, record(0))], None)
+    with pytest.raises(PartRefused, match="two parts of worker 0"):
+        pool([part(0, record(0)), part(0, record(0, sends=11))], None)
+    for number, of in ((2, 2), (-1, 2), (0, 10**9), (0, 3)):
+        with pytest.raises(PartRefused, match="there is no worker"):
+            pool([part(0, record(0)), part(number, record(0), of=of)], None)
     with pytest.raises(PartRefused, match="nothing"):
         pool([], None)
     broken = part(0, record(0))
     broken.record = {**broken.record, "format": 1}
     with pytest.raises(PartRefused, match="worker 0"):
         pool([broken], None)
+
+
+def test_the_same_part_from_the_worker_and_from_the_coordinator_counts_once() -> None:
+    pooled = pool([part(0, record(0)), part(1, record(1)), part(0, record(0))], own(member(0), member(1)))
+    assert pooled.record.tally.sent == 20
+    assert pooled.is_complete
+
+
+def test_a_part_that_came_later_changes_what_can_be_said_of_losses() -> None:
+    """The coordinator has counted without what a lost worker knows; its file says more, and that it was lost stays."""
+    lost = member(1, "lost", "silence")
+    found = fleet_result(SETTINGS, [part(0, record(0, takes={0: [*range(10)]}))], own(member(0), lost))
+    assert found["consume"]["lost"] == 0
+    late = record(1, takes={1: [*range(8)]})
+    found = fleet_result(SETTINGS, [part(0, record(0, takes={0: [*range(10)]})), part(1, late)], own(member(0), lost))
+    assert found["consume"]["lost"] is None, "two of its messages may be in a queue, or lost"
+    assert [(each["status"], each["counted"]) for each in found["workers"]] == [("finished", True), ("lost", True)]
+    assert found["publish"]["sent"] == 20
+
+
+def test_what_lost_workers_producers_sent_and_others_took_is_told() -> None:
+    taken = record(0, takes={0: list(range(10)), 1: [0, 1, 2]})
+    found = fleet_result(SETTINGS, [part(0, taken)], own(member(0), member(1, "lost")))
+    assert found["consume"]["from_lost_workers"] == 3
+    both = [part(0, taken), part(1, record(1))]
+    assert fleet_result(SETTINGS, both, own(member(0), member(1)))["consume"]["from_lost_workers"] == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"tally": {"sent": "many"}}, {"ledger": [[1, "x", None, None]]}, {"phases": [{"name": 5}]}, {"costs": 3}]
+)
+def test_a_record_that_can_not_be_added_up_is_refused(change: dict[str, object]) -> None:
+    broken = part(0, record(0))
+    broken.record = {**broken.record, **change}
+    with pytest.raises(PartRefused, match="the record of worker 0"):
+        pool([broken], None)
+
+
+def test_a_coordinators_part_that_makes_no_sense_is_refused() -> None:
+    for change in ({"stock": {"left": 5}}, {"errors": {"numbers": {}}}):
+        with pytest.raises(PartRefused, match="the coordinator's part"):
+            pool([part(0, record(0))], dataclasses.replace(own(member(0)), **change))
 
 
 def test_parts_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -251,7 +297,7 @@ def test_a_result_comes_in_pieces_some_of_them_twice() -> None:
     one, sent = make_member(), part(0, record(0))
     chunks = pieces(encode(sent))
     assert len(chunks) > 3
-    assert [one.take(chunk) for chunk in [chunks[1], chunks[1], *chunks]].count(True) == 1
+    assert [one.take(chunk, "run") for chunk in [chunks[1], chunks[1], *chunks]].count(True) == 1
     assert one.part == sent
 
 
@@ -268,7 +314,7 @@ def test_pieces_that_make_something_else_are_refused() -> None:
         one = make_member()
         with pytest.raises(ValueError, match=r"."):
             for chunk in wrong:
-                one.take(chunk)
+                one.take(chunk, "run")
         assert one.part is None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from loadtest.fleet import messages as said
 from loadtest.fleet.messages import FROM_COORDINATOR, FROM_WORKERS, Beat, Chunk, Hello, Stop, pack, unpack
 from loadtest.fleet.seal import LARGEST, MOST_LOGGED, MOST_SENDERS, Guard, Letter, Rejected, Seal
 
@@ -173,3 +174,43 @@ def test_each_end_takes_only_what_the_other_says() -> None:
         unpack("Beat", {"phase": "measure", "counts": {"sent": "many"}}, FROM_WORKERS)
     assert unpack("Beat", {}, FROM_WORKERS) == Beat()
     assert unpack("Hello", {"address": "q"}, FROM_WORKERS) == Hello(address="q")
+
+
+SAID = (
+    said.Hello(address="q"),
+    said.Join(address="q", protocol=2, version="1", name="n", host="h", pid=1, cores=2, backend="trio"),
+    said.Echo(number=3, received=2**61, sent=2**61 + 1),
+    said.Prepared(digest="d", sockets=3, clients=4),
+    said.Refusal(reason="no"),
+    said.Ready(connected=3, failed=1),
+    said.Beat(phase="measure", is_settled=True, counts={"sent": 5}, cpu_seconds=0.5, errors={"E": 1}, is_blocked=True),
+    said.Leaving(reason="enough"),
+    said.Chunk(number=0, of=2, digest="d", data=bytes(range(256))),
+    said.Challenge(address="q"),
+    said.Welcome(number=0, of=2),
+    said.TurnedAway(reason="no"),
+    said.Probe(number=3),
+    said.Prepare(run_id="run", settings={"clients": 5, "urls": ["amqp://h"]}, offsets={0: -(2**61), 7: 2**61}),
+    said.Connect(at=-5),
+    said.Begin(at=2**61),
+    said.Pace(phase="search", number=2, rate=0.5, start=7, is_paused=False, is_planned=True),
+    said.Measure(at=5),
+    said.Stop(),
+    said.Close(),
+    said.Received(),
+    said.Goodbye(),
+)
+
+
+@pytest.mark.parametrize("message", SAID, ids=lambda message: type(message).__name__)
+def test_whatever_is_said_arrives_as_it_was_said(message: Any) -> None:
+    """Sealed, sent as bytes, opened, read: with keys that are numbers, too, as those of other hosts' clocks are."""
+    kind, content = pack(message)
+    sent = Letter(session="run", sender="one", recipient="me", number=1, kind=kind, content=content)
+    arrived = guard().admit(SEAL.close(sent))
+    assert arrived is not None
+    assert unpack(arrived.kind, arrived.content, (*FROM_COORDINATOR, *FROM_WORKERS)) == message
+
+
+def test_none_of_what_is_said_was_forgotten_here() -> None:
+    assert {type(message) for message in SAID} == {*FROM_COORDINATOR, *FROM_WORKERS}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.commands.flags import parse_settings
-from loadtest.fleet.segments import producers_by_worker, share_of, take_segment
+from loadtest.fleet.segments import find_idle, producers_by_worker, take_segment
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.settings import Role
 
@@ -38,7 +38,13 @@ def test_the_parts_are_even(of: int) -> None:
     whole = plan("--clients", "1000")
     sizes = [len(take_segment(whole, number, of).sockets) for number in range(of)]
     assert max(sizes) - min(sizes) <= len(Role)
-    assert sum(share_of(1000, number, of) for number in range(of)) == 1000
+    assert find_idle(whole, of) == []
+
+
+def test_who_would_be_idle_is_known() -> None:
+    """A client goes where its queue's others are, so that few of them may leave a worker without any."""
+    assert find_idle(plan("--producers", "2", "--consumers", "2"), 4) == [2, 3]
+    assert find_idle(plan("--producers", "1", "--consumers", "1"), 2) == [1]
 
 
 def test_consumers_read_what_their_own_workers_producers_write() -> None:

@@ -6,7 +6,17 @@ import msgpack
 import pytest
 
 from loadtest.commands.flags import parse_settings
-from loadtest.fleet.sharing import NotAllowed, allow, digest_of, read_shared, share, target_of
+from loadtest.fleet.sharing import (
+    MOST_CLIENTS,
+    NotAllowed,
+    check_allowed,
+    check_rate,
+    digest_of,
+    read_shared,
+    share,
+    target_of,
+    with_ways,
+)
 from loadtest.scenarios.settings import Settings
 
 URL = "amqps://user:secret1@broker:5671/a%2Fb?password=secret2&heartbeat=5"
@@ -29,6 +39,7 @@ def test_no_password_is_sent() -> None:
             "/secret5",
         ),
         *("--label", "url=amqp://me:secret6@x", "--queue-arg", 'x="amqp://me:secret7@x"'),
+        *("--management", "http://me:secret8@broker:15672"),
     )
     packed = msgpack.packb(share(asked, asked.urls))
     assert packed is not None
@@ -54,8 +65,8 @@ def test_what_this_version_does_not_know_is_refused() -> None:
 
 def test_a_worker_goes_its_own_way_to_the_broker() -> None:
     read = read_shared(share(settings(), [URL]))
-    allowed = allow(read, [URL], load=None, max_rate=None)
-    assert allowed.urls == (URL,)
+    check_allowed(read, [URL])
+    assert with_ways(read, [URL]).urls == (URL,)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +80,44 @@ def test_a_worker_goes_its_own_way_to_the_broker() -> None:
 )
 def test_another_broker_is_not_loaded(other: str) -> None:
     with pytest.raises(NotAllowed, match="--allow-target") as refused:
-        allow(read_shared(share(settings(), [URL])), [other], load=None, max_rate=None)
+        check_allowed(read_shared(share(settings(), [URL])), [other])
     assert "secret" not in str(refused.value)
-    assert allow(read_shared(share(settings(), [URL])), [other, URL], load=None, max_rate=None).urls == (URL,)
+    check_allowed(read_shared(share(settings(), [URL])), [other, URL])
+    assert with_ways(read_shared(share(settings(), [URL])), [other, URL]).urls == (URL,)
 
 
 def test_the_rate_is_bounded() -> None:
-    read = read_shared(share(settings("--rate", "100"), [URL]))
-    assert allow(read, [URL], load=50.0, max_rate=50.0)
+    read = read_shared(share(settings("--producers", "10", "--rate", "100"), [URL]))
+    check_rate(read, 5, 50.0)
+    check_rate(read, 10, None)
     with pytest.raises(NotAllowed, match="at most 50"):
-        allow(read, [URL], load=50.1, max_rate=50.0)
+        check_rate(read, 6, 50.0)
     with pytest.raises(NotAllowed, match="closed loop"):
-        allow(read, [URL], load=None, max_rate=50.0)
+        check_rate(read_shared(share(settings("--mode", "closed"), [URL])), 1, 50.0)
+
+
+@pytest.mark.parametrize("rate", ["10:60,500:1", "0..500:10", "250+-250:10"])
+def test_of_a_rate_that_changes_the_highest_counts(rate: str) -> None:
+    read = read_shared(share(settings("--producers", "10", "--consumers", "1", "--rate", rate), [URL]))
+    check_rate(read, 10, 500.0)
+    with pytest.raises(NotAllowed, match=r"its share is 500\.0"):
+        check_rate(read, 10, 499.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"body": "/etc/passwd"}, "reads no file"),
+        ({"clients": MOST_CLIENTS + 1}, "are the most"),
+        ({"backlog": 5}, "--backlog"),
+        ({"scenario": "queues"}, "--scenario queues"),
+        ({"calibrate": True}, "--calibrate"),
+    ],
+)
+def test_a_worker_does_for_nobody_what_it_does_not_do(change: dict[str, object], why: str) -> None:
+    """Whoever asks: the coordinator's command line would have refused it, and this one may be another's."""
+    with pytest.raises(NotAllowed, match=why):
+        check_allowed(read_shared({**share(settings(), [URL]), **change}), [URL])
 
 
 @pytest.mark.parametrize(
