@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,6 @@ from loadtest.machine.environment import describe_environment
 from loadtest.machine.management import Management
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
-from loadtest.metrics.timeline import Row
 from loadtest.output.exporter import MetricsRefused
 from loadtest.output.progress import Progress
 from loadtest.scenarios.settings import Settings
@@ -119,7 +118,7 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
     async def conduct(run: Run) -> None:
         meter = Meter(broker.process)
         try:
-            with watched(run, progress) if run is runs[0] else nullcontext(_Nobody()) as display:
+            with watched(run, progress, runs) as display:
                 conductor = Conductor(
                     run, session, broker.urls, meter, display, node=broker.node, is_private=broker.is_private
                 )
@@ -133,13 +132,6 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
             workloads.start_soon(conduct, run)
     if failures:
         raise failures[0]
-
-
-class _Nobody:
-    """Shows nothing: of several workloads the first is shown."""
-
-    def update(self, run: Run, row: Row | None, now: float) -> None:
-        """Does nothing."""
 
 
 async def _heed_signals(runs: Sequence[Run], scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

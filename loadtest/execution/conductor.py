@@ -147,6 +147,7 @@ class Conductor:
                         staff.start_soon(self._faults.run)
                     async with anyio.create_task_group() as crowd:
                         await self._connect(crowd)
+                        await self._look_around()
                         await self._work()
                         await self._drain()
                         self._close(crowd)
@@ -194,7 +195,6 @@ class Conductor:
         self._begin_phase("warmup")
         run.work_begun_at = begun_at
         run.begin.set()
-        await self._look_around()
         if run.settings.mode == "both":
             await self._seek()
         else:
@@ -202,10 +202,11 @@ class Conductor:
         if not self._run.enough.is_set():
             await self._measure()
         run.stop()
-        await self._look_around()
 
     async def _look_around(self) -> None:
-        """Sees who else uses the processors. (One of several processes would take the others for neighbours.)"""
+        """Sees who else uses the processors: before the work and after it, as it may take a tenth of a second on a busy
+        machine. (One of several processes would take the others for neighbours.)
+        """
         if self._company is None:
             self._seen.append(await anyio.to_thread.run_sync(look))
 
@@ -246,6 +247,7 @@ class Conductor:
         self._begin_phase("drain")
         if self._company is not None:
             return await self._company.may_close(self._is_settled)
+        await self._look_around()
         began = monotonic()
         received, stalled_at = -1, began + STALL
         while not self._is_drained():
