@@ -20,7 +20,7 @@ from loadtest.commands.merge import main as merge
 
 Result = dict[str, Any]
 TOKEN = "a token for these tests alone"
-SHORT = ("--clients", "40", "--mode", "closed", "--duration", "2", "--warmup", "0.5", "--drain", "10")
+SHORT = ("--clients", "40", "--mode", "closed", "--duration", "1", "--warmup", "0.3", "--drain", "10")
 LONG = ("--clients", "40", "--mode", "closed", "--duration", "30", "--warmup", "0.5", "--drain", "10")
 BACKENDS = ("asyncio", "trio")
 
@@ -150,7 +150,7 @@ def test_two_processes_make_one_run(programs: Programs, backend: str) -> None:
 
 
 def test_the_rate_is_sought_by_all_together(programs: Programs, backend: str) -> None:
-    words = ("--clients", "40", "--duration", "2", "--search", "4", "--drain", "10", "--backend", backend)
+    words = ("--clients", "40", "--duration", "1", "--search", "3", "--drain", "10", "--backend", backend)
     lead = programs.lead("--processes", "2", *words)
     assert lead.wait(90) in (0, 1), lead.said  # 1: what was kept up a moment ago is too much on a machine that is busy
     result = lead.result()
@@ -204,7 +204,7 @@ def measuring(program: Program) -> Callable[[], bool]:
 
 
 def test_a_worker_that_is_killed_is_listed(programs: Programs, backend: str) -> None:
-    words = ("--clients", "40", "--mode", "closed", "--duration", "5", "--warmup", "0.5", "--drain", "5")
+    words = ("--clients", "40", "--mode", "closed", "--duration", "3", "--warmup", "0.5", "--drain", "5")
     lead = programs.lead("--processes", "2", *words, "--backend", backend)
     until(measuring(lead), program=lead)
     victim = lead.workers()[0]
@@ -284,7 +284,7 @@ def test_a_second_interrupt_drops_everything_and_leaves_nobody(programs: Program
 
 
 def test_a_worker_that_is_interrupted_leaves_in_order(programs: Programs, backend: str) -> None:
-    words = ("--clients", "40", "--mode", "closed", "--duration", "6", "--warmup", "0.5", "--drain", "10")
+    words = ("--clients", "40", "--mode", "closed", "--duration", "4", "--warmup", "0.5", "--drain", "10")
     workers = [programs.work("--backend", backend) for _ in range(2)]
     lead = programs.lead("--workers", "2", *words, "--backend", backend, LOADTEST_TOKEN=TOKEN)
     until(measuring(lead), program=lead)
