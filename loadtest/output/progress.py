@@ -31,8 +31,8 @@ ERRORS_SHOWN = 3
 """Kinds of errors that are shown, the most frequent first."""
 _BARS = "▁▂▃▄▅▆▇█"
 _LINES_OF_ONE = 10
-"""Lines that a workload's part of a picture may take: where the terminal has too few for all, only its figures are
-shown.
+"""Lines that a workload's part of a picture takes, without errors and alarms: where the terminal has too few for all,
+only its figures are shown.
 """
 
 
@@ -96,7 +96,9 @@ class Progress:
 
     def _picture(self, console: Console) -> RenderableType:
         looks, is_ascii = list(self._looks.values()), not console.encoding.startswith("utf")
-        is_short = len(looks) > 1 and len(looks) * _LINES_OF_ONE > console.height
+        wanted = [len(look.run.record.errors.counts) for look in looks]
+        lines = sum(_LINES_OF_ONE + min(errors, ERRORS_SHOWN + 1) for errors in wanted)
+        is_short = len(looks) > 1 and lines + sum(look.run.is_blocked for look in looks) > console.height
         parts: list[RenderableType] = []
         for look in looks:
             parts += [Text()] if parts and not is_short else []
