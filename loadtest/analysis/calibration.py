@@ -21,13 +21,18 @@ def reached_rate(work: Work | None) -> float:
     return sum(work.counts[name] for name in DONE) / work.seconds if work and work.seconds > 0 else 0.0
 
 
+def highest_rate(record: Record) -> float:
+    """The most that was done each second of anything that was tried: where a rate was sought, more than measured."""
+    capacity = record.capacity or {}
+    steps = [*([capacity["closed"]] if capacity else []), *capacity.get("steps", ())]
+    return max([reached_rate(record.work), *map(rate_of_step, steps)])
+
+
 def describe_calibration(record: Record) -> dict[str, Any] | None:
     """The result's section; None if nobody asked for it."""
     if record.calibration is None:
         return None
-    reached = reached_rate(record.work)
-    if record.capacity is not None:  # then it is below what was reached that was measured
-        reached = max(reached, rate_of_step(record.capacity["closed"]))
+    reached = highest_rate(record)
     ratio = record.calibration["rate"] / reached if reached else None
     return {
         **record.calibration,

@@ -13,7 +13,17 @@ from typing import Any
 
 from loadtest.analysis.calibration import find_nearness, rate_of_step, tell_calibration
 from loadtest.analysis.facts import Facts
-from loadtest.analysis.verdict import FULL, Verdict, find_broker_limits, find_doubts, find_generator_limits
+from loadtest.analysis.limits import (
+    find_broker_limits,
+    find_doubts,
+    find_generator_limits,
+    find_shared_limits,
+    is_squeezed,
+)
+from loadtest.analysis.verdict import ALONE, UNKNOWN, Verdict, judge_limits_of_both
+
+FREE = 2.0
+"""By how many times what round trips allow must exceed what was done before they are no longer called the limit."""
 
 Capacity = Mapping[str, Any]
 Step = Mapping[str, Any]
@@ -39,18 +49,24 @@ def judge_capacity(capacity: Capacity, facts: Facts | None) -> Verdict:
         )
     at, step = limit
     seen = _facts_at(facts, step)
-    generator, broker, doubts = (list(find(seen)) for find in (find_generator_limits, find_broker_limits, find_doubts))
-    evidence.append(at)
-    evidence += [*generator, *broker, *doubts, *tell_calibration(facts.alone_rate, rate_of_step(step))]
+    generator, broker, shared, doubts = (
+        list(find(seen)) for find in (find_generator_limits, find_broker_limits, find_shared_limits, find_doubts)
+    )
+    reached = max(rate_of_step(step), facts.reached_rate)
+    evidence += [at, *generator, *broker, *shared, *doubts, *tell_calibration(facts.alone_rate, reached)]
     if doubts:
-        return Verdict("inconclusive", [*evidence, "what would help: the same run on a machine with nothing beside it"])
-    if (generator and broker and facts.broker_share is not None) or _is_full(seen, generator, broker):
-        used = f"{seen.machine_share * seen.cores:.2f} of the machine's {seen.cores} cores were in use"
-        return Verdict("machine-bound", [*evidence, f"both ends share these cores, and {used}"])
-    if broker and not generator and (near := list(find_nearness(facts.alone_rate, rate_of_step(step)))):
+        return Verdict("inconclusive", [*evidence, ALONE])
+    if step.get("stalled"):
+        pause = "hardly anything was done in it for a while: the broker, or this machine, stood still"
+        return Verdict("inconclusive", [*evidence, f"{pause}; {ALONE}"])
+    if generator and (broker or is_squeezed(seen)):
+        return judge_limits_of_both(seen, evidence)
+    if broker and not generator and (near := list(find_nearness(facts.alone_rate, reached))):
         return Verdict("inconclusive", [*evidence, *near])
     if generator or broker:
         return Verdict("generator-bound" if generator else "broker-bound", evidence)
+    if shared:
+        return Verdict("machine-bound", evidence)
     return Verdict("inconclusive", [*evidence, *_idle(step, facts)])
 
 
@@ -73,8 +89,8 @@ def find_limit(capacity: Capacity) -> tuple[str, Step] | None:
     """Where a limit shows: the lowest step above the rate that was kept up and not held; or the closed loop."""
     rate = capacity["sustainable_rate"] or 0.0
     failed = [step for step in capacity["steps"] if not step["held"] and step["rate"] > rate]
-    if failed:
-        step = min(failed, key=lambda each: each["rate"])
+    if failed:  # (a step in which all stood still for a while shows it only where there is no other)
+        step = min(failed, key=lambda each: (bool(each.get("stalled")), each["rate"]))
         return f"{step['rate']:,.0f}/s could not be kept up: {step['reason']}", step
     closed = capacity["closed"]
     if closed["confirmed_rate"] or closed["reply_rate"]:
@@ -116,18 +132,30 @@ def _facts_at(facts: Facts, step: Step) -> Facts:
     )
 
 
-def _is_full(seen: Facts, generator: list[str], broker: list[str]) -> bool:
-    """Whether the machine was used up by both ends, though neither is at the limit of its own."""
-    ours = seen.client_share + seen.others_share + (seen.broker_share or 0.0)
-    return not (generator or broker) and ours > FULL * 0.95 * seen.cores and seen.machine_share > FULL
-
-
 def _idle(step: Step, facts: Facts) -> Iterator[str]:
     """Neither end was at its limit: what then was, as far as it can be told, and what would help."""
-    broker = "" if step["broker_cores"] is None else f", the broker {step['broker_cores']:.2f}"
-    used = f"neither end was at its limit (this program used {step['client_cores']:.2f} cores{broker})"
+    is_known = step["broker_cores"] is not None
+    used = f"this program used {step['client_cores']:.2f} cores"
+    used += f", the broker {step['broker_cores']:.2f}" if is_known else f"; {UNKNOWN}"
+    used = f"{'neither end was' if is_known else 'this program was not'} at its limit ({used})"
     if step["consumed_rate"] and step["consumed_rate"] < step["confirmed_rate"] * 0.95:
         yield f"{used}: consumers were; what would help: more of them, more queues or a larger --prefetch"
-    elif facts.all_in_flight:
-        in_flight = f"at most {facts.all_in_flight:,} are in flight, and each takes its round trip"
+    elif (trips := _round_trips(facts)) is not None and trips < FREE * _rate_of_sends(step):
+        in_flight = f"with {facts.all_in_flight:,} in flight at most, round trips allow about {trips:,.0f} each second"
         yield f"{used}: {in_flight}; what would help for more: more clients or a larger --window"
+    else:
+        elsewhere, help_ = "it may be the broker, or the way to it", "--management URL tells what the broker uses"
+        if is_known:
+            elsewhere, help_ = "what held it up may be the broker's disk, or one of its processes", "more queues"
+        yield f"{used}: {elsewhere}; what would help: {help_}, and a longer --search"
+
+
+def _round_trips(facts: Facts) -> float | None:
+    """How many messages and calls could be sent each second if each took what it took at the rate that was measured."""
+    took = facts.service_p50_ms or facts.responses.get("p50")
+    return facts.all_in_flight / took * 1000 if facts.all_in_flight and took else None
+
+
+def _rate_of_sends(step: Step) -> float:
+    """How many messages and calls were answered each second of a step."""
+    return (step["confirmed_rate"] or 0.0) + (step["reply_rate"] or 0.0)

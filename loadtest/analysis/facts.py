@@ -7,9 +7,9 @@ the broker's machine has to share.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from loadtest.analysis.calibration import reached_rate
+from loadtest.analysis.calibration import highest_rate
 from loadtest.metrics.histogram import Histogram
 from loadtest.metrics.record import Cost, Record, Work
 from loadtest.metrics.timeline import STUB
@@ -84,9 +84,11 @@ class Facts:
     alone_rate: float | None = None
     """What the generator reaches against a sink that does nothing, in messages per second; None if nobody asked."""
     reached_rate: float = 0.0
-    """The same against the broker."""
+    """The most that it reached against the broker."""
     slowed_by: Sequence[str] = ()
     """What makes the generator slower than it needs to be."""
+    neighbours: Mapping[str, float] = field(default_factory=dict)
+    """The cores that the busiest of the other processes used, by their names."""
 
 
 def gather_facts(settings: Settings, record: Record) -> Facts | None:
@@ -141,8 +143,9 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         queues=settings.queues,
         prefetch=settings.prefetch,
         alone_rate=None if record.calibration is None else record.calibration["rate"],
-        reached_rate=reached_rate(work),
+        reached_rate=highest_rate(record),
         slowed_by=list(dict.fromkeys(name for cost in costs for name in cost.slowed_by)),
+        neighbours=costs[0].neighbours,
         shared_cores=max(cost.shared_cores for cost in costs),
         all_in_flight=_in_flight(settings),
     )

@@ -24,12 +24,12 @@ INTERVAL = 0.95
 class AbortWatch:
     """A display that shows nothing: it looks, and may end the run."""
 
-    def __init__(self, expressions: Sequence[str], after: float, company: Sequence[Run] = ()) -> None:
-        """`company` are runs that go on beside it, and end with it."""
-        self._company = company
+    def __init__(self, expressions: Sequence[str], after: float, everybody: Sequence[Run] = ()) -> None:
+        """`everybody` are the workloads that end together with the one that is looked at."""
         self._thresholds = [parse_abort(text) for text in expressions]
         self._sections = {threshold.path[0] for threshold in self._thresholds}
         self._after = after
+        self._everybody = everybody
         self._looked_at = 0.0
         self._began: tuple[float, dict[str, int]] | None = None
         """When measuring was first seen, and what had been counted then."""
@@ -47,9 +47,15 @@ class AbortWatch:
         self._looked_at = now
         record.aborted = self._find(run, seconds, now)
         if record.aborted is not None:
-            for each in (run, *self._company):
-                each.record.aborted = record.aborted
-                each.enough.set()
+            self._end(run, record.aborted)
+
+    def _end(self, run: Run, why: dict[str, Any]) -> None:
+        run.enough.set()
+        for other in self._everybody:
+            if other is not run and other.record.aborted is None:
+                note = f"in the workload {run.settings.workload}: {why['note']}"
+                other.record.aborted = {**why, "note": note}
+                other.enough.set()
 
     def _find(self, run: Run, seconds: float, now: float) -> dict[str, Any] | None:
         """The first expression that is true of what was measured until now."""

@@ -79,7 +79,6 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
     return replace(
         settings,
         scenario=DEFAULT,
-        faults=(),
         urls=(url,),
         publish_urls=(),
         consume_urls=(),

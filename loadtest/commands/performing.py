@@ -125,7 +125,7 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
     async def conduct(run: Run) -> None:
         meter = Meter(broker.process, broker.pid)
         try:
-            with watched(run, progress if run is runs[0] else None, runs) as display:
+            with watched(run, progress, runs) as display:
                 conductor = Conductor(
                     run, session, broker.urls, meter, display, node=broker.node, is_private=broker.is_private
                 )

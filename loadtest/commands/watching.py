@@ -63,16 +63,14 @@ class Watchers:
 
 
 @contextmanager
-def watched(run: Run, progress: Display | None, company: Sequence[Run] = ()) -> Iterator[Display]:
-    """The progress, if this run's is to be shown, and what its settings ask for besides; to the end of the block, when
-    logs are closed.
-
-    `company` are the runs beside it.
+def watched(run: Run, progress: Display, everybody: Sequence[Run] = ()) -> Iterator[Display]:
+    """The progress, and what the run's settings ask for besides; to the end of the block, when logs are closed. Of
+    several workloads each is watched, and what ends one of them ends everybody.
     """
     settings = run.settings
-    displays: list[Display] = [] if progress is None else [progress]
+    displays: list[Display] = [progress]
     if settings.abort_on:
-        displays.append(AbortWatch(settings.abort_on, settings.abort_after, company))
+        displays.append(AbortWatch(settings.abort_on, settings.abort_after, everybody))
     if settings.output is None:
         yield Watchers(displays)
         return

@@ -14,6 +14,7 @@ from time import monotonic, monotonic_ns
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from loadtest.drivers.base import Connection, Session
@@ -31,6 +32,7 @@ from loadtest.execution.sampler import Display, Sampler
 from loadtest.execution.seeking import Seeker
 from loadtest.execution.state import Run
 from loadtest.machine.environment import describe_broker
+from loadtest.machine.neighbours import Seen, look
 from loadtest.machine.probe import CollectorPauses, LoopProbe
 from loadtest.machine.resources import Meter, Usage, note_cost
 from loadtest.metrics.record import Record, Weighed, Work
@@ -90,6 +92,8 @@ class Conductor:
         self._sampler = Sampler(run, meter, display)
         self._probe = LoopProbe(covers, run.record.loop_lateness)
         self._pauses = CollectorPauses(covers)
+        self._seen: list[Seen] = []
+        """All processes, when the work began and when it had been measured."""
         self._measured: tuple[Usage, Usage] | None = None
         """What had been used when the measurement began, and when it ended."""
 
@@ -142,6 +146,7 @@ class Conductor:
                         staff.start_soon(self._faults.run)
                     async with anyio.create_task_group() as crowd:
                         await self._connect(crowd)
+                        await self._look_around()
                         await self._work()
                         await self._drain()
                         self._close(crowd)
@@ -197,6 +202,13 @@ class Conductor:
             await self._measure()
         run.stop()
 
+    async def _look_around(self) -> None:
+        """Sees who else uses the processors: before the work and after it, as it may take a tenth of a second on a busy
+        machine. (One of several processes would take the others for neighbours.)
+        """
+        if self._company is None:
+            self._seen.append(await anyio.to_thread.run_sync(look))
+
     async def _seek(self) -> None:
         """Finds the rate that can be kept up, and lets all pace at the share of it that is to be measured."""
         if self._company is not None:
@@ -234,6 +246,7 @@ class Conductor:
         self._begin_phase("drain")
         if self._company is not None:
             return await self._company.may_close(self._is_settled)
+        await self._look_around()
         began = monotonic()
         received, stalled_at = -1, began + STALL
         while not self._is_drained():
@@ -317,7 +330,7 @@ class Conductor:
         self._faults.close()
         self._count_reconnects()
         before, after = self._measured or (None, None)
-        self._run.record.costs = [self._meter.cost(before, after, self._pauses)]
+        self._run.record.costs = [self._meter.cost(before, after, self._pauses, self._seen)]
 
     def _count_reconnects(self) -> None:
         self._run.record.tally.reconnected = count_reconnects(self._run, self._session)

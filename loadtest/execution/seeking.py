@@ -197,6 +197,7 @@ class Seeker:
         )
         growth = round(finding.growth * probe.rate, 1)
         verdict = {"is_verification": probe.is_verifying, "held": finding.is_held, "reason": finding.reason}
+        verdict["stalled"] = finding.is_doubtful
         self._steps.append({"rate": round(probe.rate, 1), **told, "backlog_growth": growth, **verdict})
         return finding
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import psutil
 
+from loadtest.machine.neighbours import Seen, find_busiest
 from loadtest.machine.probe import CollectorPauses
 from loadtest.machine.selfcheck import find_slowdowns
 from loadtest.metrics.record import Cost
@@ -124,8 +125,16 @@ class Meter:
             with suppress(psutil.Error):
                 self.broker_rss_peak = max(self.broker_rss_peak or 0, self._broker.memory_info().rss)
 
-    def cost(self, before: Usage | None, after: Usage | None, pauses: CollectorPauses) -> Cost:
-        """What the run cost between two readings, if there are any, as the record has it."""
+    def cost(
+        self,
+        before: Usage | None,
+        after: Usage | None,
+        pauses: CollectorPauses,
+        seen: Sequence[Seen] = (),
+    ) -> Cost:
+        """What the run cost between two readings, if there are any, as the record has it. `seen` are the looks at all
+        processes, of which the first and the last count.
+        """
 
         def used(name: str) -> float | None:
             one, other = getattr(before, name, None), getattr(after, name, None)
@@ -144,7 +153,12 @@ class Meter:
             collector_longest_ms=pauses.longest / 1e6,
             collector_total_ms=pauses.total / 1e6,
             slowed_by=find_slowdowns(),
+            neighbours=find_busiest(seen[0], seen[-1], self._ends()) if len(seen) > 1 else {},
         )
+
+    def _ends(self) -> set[int]:
+        """The processes that are known: this one and the broker's."""
+        return {self._client.pid, *([self._broker.pid] if self._broker is not None else [])}
 
     def broker_rss(self) -> int | None:
         """The broker's memory now, in bytes; None if it isn't known."""

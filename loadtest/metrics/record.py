@@ -91,6 +91,8 @@ class Cost:
     collector_total_ms: float
     slowed_by: list[str] = field(default_factory=list)
     """What makes this process slower than it needs to be: see `loadtest.machine.selfcheck`."""
+    neighbours: dict[str, float] = field(default_factory=dict)
+    """The cores that the busiest of the other processes used, by ``name (pid)``: see `loadtest.machine.neighbours`."""
 
 
 @dataclass(slots=True, kw_only=True)

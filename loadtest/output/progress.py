@@ -3,12 +3,13 @@
 At a terminal it is a picture, drawn anew twice a second on a screen of its own, so that no line of another width stays
 behind when the window is resized. Elsewhere it is a line for each phase, and one every ten seconds, each with the same
 fields. It draws only when told and never by a thread of its own: drawing takes a few milliseconds, which every client
-feels.
+feels. Of several workloads each has its part of the picture, and lines of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,21 @@ NARROW, WIDE = 78, 120
 ERRORS_SHOWN = 3
 """Kinds of errors that are shown, the most frequent first."""
 _BARS = "▁▂▃▄▅▆▇█"
+_LINES_OF_ONE = 10
+"""Lines that a workload's part of a picture takes, without errors and alarms: where the terminal has too few for all,
+only its figures are shown.
+"""
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one run looked like when it was last seen."""
+
+    run: Run
+    row: Row | None
+    now: float
+    phase: str = ""
+    line_due: float = 0.0
 
 
 class Progress:
@@ -38,10 +54,11 @@ class Progress:
         is_picture = console.is_terminal and not console.is_dumb_terminal and not quiet
         self._live = Live(console=console, auto_refresh=False, screen=True) if is_picture else None
         self._lines = None if is_picture or quiet else console
-        self._phase = ""
-        self._line_due = 0.0
+        self._looks: dict[str, _Look] = {}
+        """At each run, by its name: one, or that of each workload."""
 
     def __enter__(self) -> Self:
+        self._looks.clear()  # one display may show several runs, one after the other
         if self._live is not None:
             self._live.start()
         return self
@@ -61,26 +78,62 @@ class Progress:
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
         """Draws a look at the run, as `loadtest.execution.sampler.Display` says."""
-        if self._live is not None:
-            console = self._live.console
-            picture = render_progress(run, row, now, console.width, is_ascii=not console.encoding.startswith("utf"))
-            self._live.update(picture, refresh=True)
+        look = self._looks.setdefault(run.record.run_id, _Look(run, row, now))
+        look.row, look.now = row, now
+        if self._live is not None and look is self._leader():
+            self._live.update(self._picture(self._live.console), refresh=True)
         elif self._lines is not None:
             phase = _phase(run)
-            if phase != self._phase or now >= self._line_due:
-                self._phase, self._line_due = phase, now + LINE_EVERY
-                self._lines.print("  ".join(_line(run, row, now)), markup=False, soft_wrap=True)
+            if phase != look.phase or now >= look.line_due:
+                look.phase, look.line_due = phase, now + LINE_EVERY
+                names = max(len(each.run.settings.workload) for each in self._looks.values())
+                self._lines.print("  ".join(_line(run, row, now, names)), markup=False, soft_wrap=True)
+
+    def _leader(self) -> _Look:
+        """At whose looks the picture of all is drawn: the first workload that is not over."""
+        looks = list(self._looks.values())
+        return next((look for look in looks if not look.run.over.is_set()), looks[-1])
+
+    def _picture(self, console: Console) -> RenderableType:
+        looks, is_ascii = list(self._looks.values()), not console.encoding.startswith("utf")
+        wanted = [len(look.run.record.errors.counts) for look in looks]
+        lines = sum(_LINES_OF_ONE + min(errors, ERRORS_SHOWN + 1) for errors in wanted)
+        is_short = len(looks) > 1 and lines + sum(look.run.is_blocked for look in looks) > console.height
+        parts: list[RenderableType] = []
+        for look in looks:
+            parts += [Text()] if parts and not is_short else []
+            parts.append(
+                render_progress(look.run, look.row, look.now, console.width, is_ascii=is_ascii, is_short=is_short)
+            )
+        return Group(*parts)
 
 
 def render_progress(
-    run: Run, row: Row | None, now: float, width: int = 80, *, is_ascii: bool = False
+    run: Run, row: Row | None, now: float, width: int = 80, *, is_ascii: bool = False, is_short: bool = False
 ) -> RenderableType:
-    """One picture of a run, ``now`` seconds after it began. No word of it is broken where there are 40 columns."""
+    """One picture of a run, ``now`` seconds after it began. No word of it is broken where there are 40 columns.
+
+    A short one, of one workload beside others, has its figures, and only how many errors there were.
+    """
+    if is_short:
+        return Group(
+            _render_name(run), *_render_phase(run, now, width), _render_figures(run, row, width, is_ascii=is_ascii)
+        )
+    heading = [Text(run.settings.workload, style="bold underline")] if run.settings.workload else []
     return Group(
+        *heading,
         *_render_phase(run, now, width),
         _render_numbers(run, row, width, is_ascii=is_ascii),
         *_render_errors(run, width),
     )
+
+
+def _render_name(run: Run) -> Text:
+    """A workload's name, and what must be told of it in few words."""
+    text = Text(run.settings.workload, style="bold underline", no_wrap=True, overflow="ellipsis")
+    errors = sum(run.record.errors.counts.values())
+    told = [*(["blocked"] if run.is_blocked else []), *([f"{format_count(errors)} errors"] if errors else [])]
+    return Text("  ").join([text, *(Text(each, style="bold red") for each in told)])
 
 
 def _render_phase(run: Run, now: float, width: int) -> Iterator[RenderableType]:
@@ -121,7 +174,6 @@ def _left(run: Run, now: float) -> float | None:
 
 
 def _render_numbers(run: Run, row: Row | None, width: int, *, is_ascii: bool) -> RenderableType:
-    is_narrow = width < NARROW
     state = Table.grid(padding=(0, 2))
     state.add_column(no_wrap=True)
     state.add_row("connections", _connections(run))
@@ -129,6 +181,11 @@ def _render_numbers(run: Run, row: Row | None, width: int, *, is_ascii: bool) ->
         state.add_row(Text("blocked", style="bold red"), Text("by the broker: an alarm", style="bold red"))
     if run.settings.producers and row is not None and row["phase"] != "connect":
         state.add_row("unreceived", _waiting(run))
+    return Group(state, Text(), _render_figures(run, row, width, is_ascii=is_ascii))
+
+
+def _render_figures(run: Run, row: Row | None, width: int, *, is_ascii: bool) -> RenderableType:
+    is_narrow = width < NARROW
     numbers = Table.grid(padding=(0, 2))
     numbers.add_column(no_wrap=True)
     for _ in range(6):
@@ -142,7 +199,7 @@ def _render_numbers(run: Run, row: Row | None, width: int, *, is_ascii: bool) ->
         )
         told = [f"{format_count(total)} in all"] if width >= WIDE else []
         numbers.add_row(label, rate, *history, *(f"{p} {format_milliseconds(latency[p])}" for p in shown), *told)
-    return Group(state, Text(), numbers)
+    return numbers
 
 
 def _sparkline(rows: Sequence[Row], name: str, width: int) -> str:
@@ -162,9 +219,13 @@ def _render_errors(run: Run, width: int) -> Iterator[RenderableType]:
         yield Text(f"and {others} other kind{'s' * (others > 1)} of error", style="red")
 
 
-def _line(run: Run, row: Row | None, now: float) -> Iterator[str]:
-    """A line's fields: for one run always the same ones, each as wide as its neighbours above and below."""
+def _line(run: Run, row: Row | None, now: float, names: int) -> Iterator[str]:
+    """A line's fields: for one run always the same ones, each as wide as its neighbours above and below. A workload's
+    begins with its name, in so many columns.
+    """
     yield f"{format_duration(now):>9}"
+    if names:
+        yield f"{run.settings.workload:<{names}}"
     yield f"{_phase(run):<8}"
     yield f"connections {_connections(run)}"
     for label, _, rate, _, latency in _figures(run, row, always=True):

@@ -73,14 +73,15 @@ def capacity_of(*steps: dict[str, Any], rate: float | None = 900.0, **others: An
     ("used", "status", "told"),
     [
         ({"client_cores": 0.97}, "generator-bound", "97% of a core"),
-        ({"broker_cores": 1.45}, "broker-bound", "1.45 of the 1.50 cores"),
+        ({"client_cores": 0.15, "broker_cores": 1.75}, "broker-bound", "1.75 of the 1.85 cores"),
+        ({"broker_cores": 1.45}, "machine-bound", "this program 0.50, the broker 1.45"),
         (
             {"client_cores": 0.97, "broker_cores": 1.0, "machine_cores": 1.99},
             "machine-bound",
-            "1.99 of the machine's 2",
+            "on cores that they share",
         ),
         ({"client_cores": 0.89, "broker_cores": 0.99, "machine_cores": 1.97}, "machine-bound", "both ends share"),
-        ({}, "inconclusive", "more clients or a larger --window"),
+        ({}, "inconclusive", "the broker's disk, or one of its processes"),
         ({"consumed_rate": 500.0}, "inconclusive", "consumers were; what would help: more of them"),
         ({"client_cores": 0.8, "broker_cores": 0.7, "machine_cores": 2.0}, "inconclusive", "other processes used 0.50"),
         ({"stolen_cores": 0.2}, "inconclusive", "the hypervisor took 10.0%"),
@@ -129,7 +130,8 @@ def test_a_broker_elsewhere_has_no_figures() -> None:
     capacity = capacity_of(step(1000.0, held=False, broker_cores=None))
     verdict = judge_capacity(capacity, replace(FACTS, broker_share=None))
     assert verdict.status == "inconclusive"
-    assert "neither end" in verdict.evidence[-1] and "the broker" not in verdict.evidence[-1]
+    assert "neither end" not in verdict.evidence[-1]
+    assert "it may be the broker, or the way to it" in verdict.evidence[-1]
 
 
 def test_no_rate_at_all() -> None:

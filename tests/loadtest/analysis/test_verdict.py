@@ -69,14 +69,15 @@ def test_what_failed_comes_before_all_else() -> None:
         ({}, "unsteady", "a larger --prefetch than 10"),
         ({"broker_share": 1.0}, "broker-bound", "the queue is one process"),
         ({"broker_share": 1.0, "queues": 2}, "unsteady", "neither end was at its limit"),
-        ({"broker_share": 1.6}, "broker-bound", "1.60 of the 1.70 cores"),
+        ({"broker_share": 1.6}, "machine-bound", "both ends share 2 cores, and used 1.90 of them (95%, limit 85%)"),
+        ({"broker_share": 1.75, "client_share": 0.1, "broker_cores": 1.9}, "broker-bound", "1.75 of the 1.90 cores"),
         ({"client_share": 0.95}, "generator-bound", "95% of a core"),
         ({"client_share": 0.95, "broker_share": 1.6}, "machine-bound", "too small"),
     ],
 )
 def test_a_growing_backlog_is_named_and_who_is_its_limit(changes: dict[str, Any], status: str, told: str) -> None:
     for calm in (CALM, OPEN):
-        verdict = judge(replace(calm, **GROWING | changes))
+        verdict = judge(replace(calm, **GROWING | changes, planned=None))
         assert verdict.status == status
         assert verdict.evidence[0].startswith("backlog: 16,724/s were confirmed and 601/s consumed")
         assert told in "\n".join(verdict.evidence)
@@ -139,9 +140,12 @@ def test_the_timers_own_lateness_is_no_evidence() -> None:
 
 
 def test_broker_bound() -> None:
-    busy = replace(CALM, client_share=0.6, broker_share=1.35, broker_cores=1.4, machine_share=0.99)
+    busy = replace(CALM, client_share=0.15, broker_share=1.7, broker_cores=1.85, machine_share=0.95)
     assert judge(busy).status == "broker-bound"
-    assert judge(replace(busy, broker_cores=2.0, machine_share=0.9)).status == "inconclusive"  # it has cores of its own
+    assert judge(replace(busy, client_share=0.6, broker_share=1.35, broker_cores=1.4)).status == "machine-bound"
+    apart = replace(busy, shared_cores=0.0, broker_cores=2.0, broker_share=1.6, machine_share=0.9)
+    assert judge(apart).status == "inconclusive", "it has cores of its own"
+    assert judge(replace(apart, broker_share=1.85)).status == "broker-bound"
     assert judge(replace(CALM, blocked_seconds=2.0)).status == "broker-bound"
 
 
@@ -174,14 +178,15 @@ def test_drift_and_long_warmups_are_unsteady() -> None:
 
 
 def test_a_generator_that_reaches_little_more_alone_calls_no_broker_the_limit() -> None:
-    bound = replace(CALM, broker_share=1.65, reached_rate=1000.0)
+    bound = replace(CALM, client_share=0.15, broker_share=1.75, broker_cores=1.85, reached_rate=1000.0)
     assert judge(bound).status == "broker-bound"
     assert judge(replace(bound, alone_rate=1450.0)).status == "broker-bound"
     near = judge(replace(bound, alone_rate=1449.0))
     assert near.status == "inconclusive"
-    assert "calibration: this generator alone reaches 1,449 messages/s here, 1.45 × of the 1,000/s" in near.evidence[1]
+    assert "calibration: this generator alone reaches 1,449 messages/s here, 1.45 × of the 1,000/s" in near.evidence[2]
     assert "what would help: a faster machine" in near.evidence[-1]
-    assert judge(replace(bound, alone_rate=1100.0, client_share=0.95)).status == "machine-bound"
+    both = {"client_share": 0.95, "broker_share": 1.0, "broker_cores": 1.05}
+    assert judge(replace(bound, alone_rate=1100.0, **both)).status == "machine-bound"
     assert judge(replace(OPEN, alone_rate=1100.0, reached_rate=1000.0)).status == "paced", "nobody was called a limit"
 
 

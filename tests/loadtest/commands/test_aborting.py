@@ -49,6 +49,17 @@ def test_it_waits_for_so_long_before_it_looks() -> None:
     assert run.record.aborted is not None
 
 
+def test_what_ends_one_workload_ends_all_and_each_says_why() -> None:
+    run, other = measuring(), measuring()
+    watch = AbortWatch(["errors > 0"], after=0.0, everybody=[run, other])
+    run.record.errors.note_name("Some", "error")
+    watch.update(run, None, 7.0)
+    assert run.enough.is_set() and other.enough.is_set()
+    assert run.record.aborted is not None and other.record.aborted is not None
+    assert other.record.aborted["expression"] == "errors > 0"
+    assert other.record.aborted["note"].startswith("in the workload ") and "ended the run" in run.record.aborted["note"]
+
+
 def test_rates_are_of_what_is_measured() -> None:
     run, watch = measuring(), AbortWatch(["publish.rate < 100"], after=0.0)
     run.record.tally.confirmed = 1000  # while warming up

@@ -15,6 +15,7 @@ from loadtest.commands.run import main
 from loadtest.execution import conductor as conductor_module
 from loadtest.execution.conductor import Conductor
 from rabbitry.testing import PrivateNode
+from tests.measuring.coordinated_omission import BEYOND_MS, TOLERANCE, measure
 from tests.support.lines import without_search
 
 Result = dict[str, Any]
@@ -72,6 +73,7 @@ def reasons(result: Result) -> str:
     return "\n".join(text for text in result["verdict"]["evidence"] if text.startswith("failed: "))
 
 
+@pytest.mark.parametrize("backend", ["trio"])  # (one that ends is seen on asyncio: test_run)
 def test_an_alarm_from_before_the_start_to_the_end(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +157,22 @@ def test_one_second_of_pause_shows_in_the_response_as_arithmetic_says(
     assert result["publish"]["confirm_latency_ms"]["p90"] == pytest.approx(paused[0] - 400, abs=150)
     stalled = max(row["confirm_max_ms"] or 0 for row in result["timeline"])
     assert stalled == pytest.approx(paused[0], abs=200), "and in the row in which it ended"
+
+
+def test_a_second_of_pause_in_four_omits_nobody(backend: str, victim: PrivateNode) -> None:
+    """The share above x ms is (1,000 - x)/4,000, and more where the machine is busy or catching up takes long: by how
+    much less than 5 % on a quiet one, `python -m tests.measuring.coordinated_omission` tells, and in simulated time
+    execution/test_stopped_broker.py.
+    """
+    rate, seconds = 60.0, 4.0
+    shares = measure(victim, backend, rate, seconds=seconds)
+    assert [(share.kind, share.beyond_ms) for share in shares] == [
+        (kind, beyond) for kind in ("confirm", "rpc") for beyond in BEYOND_MS
+    ]
+    for share in shares:
+        assert 0.95 * rate * seconds <= share.count <= 1.2 * rate * seconds
+        chance = 1.5 / share.count  # each client is due at a moment of its own
+        assert share.seen > (1 - TOLERANCE) * share.predicted - chance, share
 
 
 def test_queues_that_refuse_nearly_all(

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from loadtest.commands.run import main
 from loadtest.execution import conductor as conductor_module
 from loadtest.execution import faults as faults_module
-from rabbitry.testing import NodeError
+from rabbitry.testing import NodeError, PrivateNode
 
 Result = dict[str, Any]
 BACKENDS = ("asyncio", "trio")
@@ -22,6 +24,25 @@ BACKENDS = ("asyncio", "trio")
 @pytest.fixture(autouse=True)
 def _no_broker_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
+
+
+@pytest.fixture(scope="module")
+def node_of_runs() -> Iterator[PrivateNode]:
+    with PrivateNode() as node:
+        yield node
+
+
+@pytest.fixture
+def _one_node_for_all(node_of_runs: PrivateNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that starts a node gets this one, which each fault leaves as it was: starting one takes longer than most of
+    them.
+    """
+
+    @asynccontextmanager
+    async def lend(connections: int) -> AsyncIterator[PrivateNode]:
+        yield node_of_runs
+
+    monkeypatch.setattr("loadtest.commands.performing.PrivateNode", lend)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -73,11 +94,12 @@ def is_all_right(code: int, result: Result) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("_one_node_for_all")
 def test_a_run_goes_on_across_killed_sockets_a_pause_and_a_kill_of_the_broker(
     backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    faults = ["1s kill-sockets 50%", "3s stop 1s", "6s restart 1s"]
-    words = "--reconnect --clients 20 --rate-each 20 --duration 26 --mode paced"
+    faults = ["0.5s kill-sockets 50%", "2s stop 1s", "4s restart 1s"]
+    words = "--reconnect --clients 20 --rate-each 20 --duration 18 --mode paced"
     code, result = run(capsys, faults, words, "--backend", backend)
     assert is_all_right(code, result)
     assert closes(result)
@@ -104,6 +126,7 @@ def test_a_run_goes_on_across_killed_sockets_a_pause_and_a_kill_of_the_broker(
     assert result["rpc"]["calls"] == result["rpc"]["replies"] + result["rpc"]["timeouts"]
 
 
+@pytest.mark.usefixtures("_one_node_for_all")
 def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Publishes in flight when the broker is killed are repeated: none is lost, some may arrive twice."""
     words = "--reconnect --producers 4 --consumers 4 --window 50 --ack-every 5 --duration 12 --mode closed --drain 30"
@@ -115,9 +138,10 @@ def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.
     assert (8 if restarted["confirm_outage_seconds"] < 6 else 4) <= restarted["reconnected"] <= 16
 
 
+@pytest.mark.usefixtures("_one_node_for_all")
 def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 25"
-    code, result = run(capsys, ["2s alarm 2s"], words)
+    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 20"
+    code, result = run(capsys, ["1s alarm 2s"], words)
     assert closes(result)
     alarm = result["faults"][0]
     if alarm["error"] == "it was not over when the run ended":
@@ -130,8 +154,8 @@ def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_consumers_are_paused_and_slowed(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    faults = ["1s pause-consumers 1s", "4s slow-consumers 1s 5ms"]
-    words = "--producers 4 --consumers 4 --rate 200 --duration 7 --prefetch 10"
+    faults = ["0.5s pause-consumers 1s", "3s slow-consumers 1s 5ms"]
+    words = "--producers 4 --consumers 4 --rate 200 --duration 5 --prefetch 10"
     code, result = run(capsys, faults, words, "--backend", backend, "--url", amqp_url)
     assert is_all_right(code, result)
     assert closes(result)
@@ -144,7 +168,7 @@ def test_consumers_are_paused_and_slowed(backend: str, amqp_url: str, capsys: py
 
 
 def test_sockets_that_nobody_reopens_are_gone(amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--producers 5 --consumers 5 --rate 50 --duration 3"
+    words = "--producers 5 --consumers 5 --rate 50 --duration 2"
     code, result = run(capsys, ["1s kill-sockets 20%"], words, "--url", amqp_url)
     assert code == 1
     fault, connect = result["faults"][0], result["connect"]
@@ -181,6 +205,7 @@ def test_a_fault_that_fails_is_told(
     assert f"failed: the fault '0.5s kill-sockets 20%' failed: {text}" in result["verdict"]["evidence"]
 
 
+@pytest.mark.usefixtures("_one_node_for_all")
 @pytest.mark.parametrize("fault", ["1s stop 50s", "1s restart 50s"])
 def test_an_interrupt_leaves_no_broker_stopped(
     fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

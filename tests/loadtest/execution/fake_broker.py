@@ -215,7 +215,7 @@ def sent_on(record: Record) -> Record:
 async def conduct(broker: Broker, line: str, *, interrupt_after: float | None = None) -> Result:
     """A whole run against the fake; also checks that nothing is left behind."""
     words = line.split()
-    settings = parse_settings(without_search("--duration", "0.6", "--warmup", "0.2", "--drain", "5", *words), {})
+    settings = parse_settings(without_search("--duration", "0.4", "--warmup", "0.1", "--drain", "5", *words), {})
     run = start_run(settings)
     conductor = Conductor(run, broker, ["amqp://fake"], Meter(None), Watcher(), is_private=False)
     records: list[Record] = []

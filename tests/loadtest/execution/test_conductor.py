@@ -36,7 +36,7 @@ async def test_all_is_well() -> None:
     assert result["rpc"]["replies"] > 10
     assert result["publish"]["fairness"] > 0.9
     assert [phase["name"] for phase in result["phases"]] == ["connect", "warmup", "measure", "drain", "close"]
-    assert result["phases"][2]["seconds"] == pytest.approx(0.6, abs=0.2)
+    assert result["phases"][2]["seconds"] == pytest.approx(0.4, abs=0.2)
 
 
 async def test_refused_connections_fail_the_run_but_not_the_others() -> None:
@@ -226,10 +226,10 @@ async def test_interrupted_at_any_time_it_ends_in_order(delay: float) -> None:
 
 async def test_a_schedule_is_kept_and_latency_counts_from_it() -> None:
     broker = Broker()
-    result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --ramp 0.2 --seed 1")
+    result = await conduct(broker, "--producers 10 --consumers 2 --rate 500 --warmup 0.2 --ramp 0.2 --seed 1")
     publish = result["publish"]
     lasted = {phase["name"]: phase["seconds"] for phase in result["phases"]}
-    # 0.2 s, of which the ramp takes half, then 0.6 s
+    # 0.2 s, of which the ramp takes half, then 0.4 s
     assert publish["planned"] == pytest.approx(500 * (lasted["warmup"] - 0.1 + lasted["measure"]), rel=0.1)
     assert publish["sent"] == broker.published <= publish["planned"] + 250
     assert publish["planned"] <= publish["sent"] + publish["skipped"]
@@ -353,5 +353,6 @@ async def test_a_backlog_that_grows_is_named() -> None:
     broker = Broker()
     broker.consume_pause = 0.2
     result = await conduct(broker, "--producers 10 --consumers 1 --prefetch 7 --duration 1 --drain 0")
-    assert result["verdict"]["status"] in ("unsteady", "generator-bound"), "the latter on a busy machine"
+    statuses = ("unsteady", "generator-bound", "inconclusive")
+    assert result["verdict"]["status"] in statuses, "the last two on a busy machine"
     assert result["verdict"]["evidence"][0].startswith("backlog: ")

@@ -1,7 +1,7 @@
 """Coordinated omission, in simulated time: a broker that stands still for one second of ten is seen for what it is.
 
 The share of responses above x ms has to be (1,000 - x) / 10,000. Time passes only while everybody waits, so that no
-other program on the machine has a part in it; the same with a real broker is in ``commands/test_coordinated_omission``.
+other program on the machine has a part in it; the same with a real broker is in ``commands/test_broker_faults``.
 """
 
 from __future__ import annotations

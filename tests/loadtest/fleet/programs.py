@@ -21,7 +21,7 @@ from rabbitry.testing import open_proxy
 
 Result = dict[str, Any]
 TOKEN = "a token for these tests alone"
-SHORT = ("--clients", "40", "--mode", "closed", "--duration", "2", "--warmup", "0.5", "--drain", "10")
+SHORT = ("--clients", "40", "--mode", "closed", "--duration", "1", "--warmup", "0.3", "--drain", "10")
 LONG = ("--clients", "40", "--mode", "closed", "--duration", "30", "--warmup", "0.5", "--drain", "10")
 PATIENCE = 120.0
 """Seconds until three interpreters have started and done their work, on a machine that has much else to do. How soon

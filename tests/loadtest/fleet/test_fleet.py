@@ -37,7 +37,7 @@ def test_two_processes_make_one_run(programs: Programs, backend: str) -> None:
 
 
 def test_the_rate_is_sought_by_all_together(programs: Programs, backend: str) -> None:
-    words = ("--clients", "40", "--duration", "2", "--search", "4", "--drain", "10", "--backend", backend)
+    words = ("--clients", "40", "--duration", "1", "--search", "3", "--drain", "10", "--backend", backend)
     lead = programs.lead("--processes", "2", *words)
     assert lead.wait() in (0, 1), lead.said  # 1: what was kept up a moment ago is too much on a machine that is busy
     result = lead.result()
@@ -163,7 +163,7 @@ def test_a_second_interrupt_drops_everything_and_leaves_nobody(programs: Program
 
 
 def test_a_worker_that_is_interrupted_leaves_in_order(programs: Programs, backend: str) -> None:
-    words = ("--clients", "40", "--mode", "closed", "--duration", "6", "--warmup", "0.5", "--drain", "10")
+    words = ("--clients", "40", "--mode", "closed", "--duration", "4", "--warmup", "0.5", "--drain", "10")
     workers = [programs.work("--backend", backend) for _ in range(2)]
     lead = programs.lead("--workers", "2", *words, "--backend", backend, LOADTEST_TOKEN=TOKEN)
     until(measuring(lead), program=lead)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -185,3 +186,84 @@ async def test_a_window_that_changes_its_size_is_filled_anew() -> None:
             assert {len(line) for line in text.split("\n")} == {width}
             assert len(text.split("\n")) == 20
             assert "\x1b[2J" not in file.getvalue(), "no flicker"
+
+
+# --- several workloads --------------------------------------------------------------------------------------------
+
+
+async def workloads(*names: str) -> list[Run]:
+    """Runs that have begun to measure, each with a rate of its own."""
+    runs = []
+    for number, name in enumerate(names, 1):
+        run = await busy_run()
+        run.settings = replace(run.settings, workload=name)
+        run.record.run_id = f"20260101T000000Z-abcdef.{name}"
+        run.record.timeline[-1]["confirmed"] = number * 1111
+        run.is_blocked = name == "loud"
+        runs.append(run)
+    return runs
+
+
+def seen(file: Any) -> str:
+    """What stands on the screen, without what moves the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+
+
+@pytest.mark.parametrize("height", [12, 60])
+async def test_every_workload_is_in_the_picture(height: int) -> None:
+    """Where there is no room for all of it, of each the figures, and whether something is wrong."""
+    runs = await workloads("quiet", "loud", "other")
+    console, file = console_of(80, is_terminal=True)
+    console.size = ConsoleDimensions(80, height)
+    with Progress(console, quiet=False) as progress:
+        for run in runs:
+            progress.update(run, run.record.timeline[-1], 30.0)
+        file.truncate(0)
+        progress.update(runs[0], runs[0].record.timeline[-1], 30.5)
+        text = seen(file)
+    for part in ("quiet", "1,111/s", "loud", "2,222/s"):
+        assert part in text, part
+    assert ("other" in text and "3,333/s" in text) or height == 12
+    assert text.count("measure") == 3
+    assert ("9,433 of 10,000" in text) == (height == 60)
+    assert "1,298 errors" in text or height == 60
+    assert "blocked" in text
+
+
+async def test_the_picture_is_drawn_once_for_all_and_goes_on_when_the_first_is_over() -> None:
+    runs = await workloads("quiet", "loud")
+    console, file = console_of(80, is_terminal=True)
+    with Progress(console, quiet=False) as progress:
+        for run in runs:
+            progress.update(run, run.record.timeline[-1], 30.0)
+        file.truncate(0)
+        file.seek(0)
+        progress.update(runs[1], runs[1].record.timeline[-1], 30.5)
+        assert file.getvalue() == "", "the first one's look draws both"
+        runs[0].over.set()
+        progress.update(runs[1], runs[1].record.timeline[-1], 31.0)
+        assert "quiet" in seen(file) and "loud" in seen(file)
+
+
+async def test_every_workload_has_lines_of_its_own() -> None:
+    runs = await workloads("quiet", "loud")
+    console, file = console_of(250, is_terminal=False)
+    progress = Progress(console, quiet=False)
+    for second in range(12):
+        for run in runs:
+            progress.update(run, run.record.timeline[-1], float(second))
+    told = [line.split()[:3] for line in file.getvalue().splitlines()]
+    assert told == [[f"{second:.1f}", "s", name] for second in (0, 10) for name in ("quiet", "loud")]
+
+
+async def test_a_display_that_shows_another_run_forgets_the_one_before() -> None:
+    console, file = console_of(80, is_terminal=True)
+    progress = Progress(console, quiet=False)
+    for name in ("first", "second"):
+        (run,) = await workloads(name)
+        with progress:
+            file.truncate(0)
+            file.seek(0)
+            progress.update(run, run.record.timeline[-1], 1.0)
+            assert name in seen(file)
+            assert "first" not in seen(file) or name == "first"
