@@ -213,17 +213,17 @@ def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
     with held() as hold:
         hold.begin()
         name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
-        written, error = _write(result, asked, name)
+        written, failure = _write(result, asked, name)
         for path in written:
             say(f"written   {path}")
-        elsewhere = "" if error is None else save_elsewhere(result, name)
+        elsewhere = "" if failure is None else save_elsewhere(result, name)
     for finding in result["findings"]:
         say(finding)
     if ended_by is not None:
         text = f"only {len(tournament.cells)} of {cells} cells were done, as the broker does not go on: {ended_by}"
         errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
-    if error is not None:
-        raise Unwritable(f"the result could not be written: {error}; {elsewhere}")
+    if failure is not None:
+        raise Unwritable(f"the result could not be written: {failure}; {elsewhere}")
     return code
 
 
