@@ -51,12 +51,11 @@ class IntervalLog:
     def close(self, run: Run, now: float) -> None:
         """Writes what has come since the last entry, and closes the file."""
         was_over, self._is_over = self._is_over, True
-        if self._file is None:
-            return
         try:
-            if not was_over:
+            if not was_over and run.record.phases:
                 self._write(run, now)
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
         except OSError as error:
             run.record.errors.note(error, " (interval log)")
 

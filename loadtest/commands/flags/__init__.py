@@ -77,12 +77,12 @@ def _parse_layers(parser: Parser, layers: Layers, arguments: Sequence[str], envi
     if not layers.workloads:
         return _complete(parser, layers.words(arguments), environment)
     refuse(layers.name == "sweep", "--scenario: a sweep takes no [[workload]]")
-    return join_workloads(
-        [
-            replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
-            for name in layers.workloads
-        ]
-    )
+    workloads = [
+        replace(_complete(parser, layers.words(arguments, name), environment), workload=name)
+        for name in layers.workloads
+    ]
+    refuse(workloads[0].calibrate, "--calibrate with [[workload]]s: each is a load of its own; calibrate one alone")
+    return join_workloads(workloads)
 
 
 def _complete(parser: Parser, words: Sequence[str], environment: Mapping[str, str]) -> Settings:

@@ -291,11 +291,10 @@ def test_what_concerns_all_workloads_is_done_once(
 def test_workloads_take_nothing_that_is_of_one_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = tmp_path / "two.toml"
     scene.write_text("[[workload]]\nproducers = 1\n[[workload]]\nproducers = 1")
-    for words in (["--abort-on", "confirm.p99 > 1s"], ["--calibrate"]):
-        with pytest.raises(SystemExit) as ended:
-            main(["--scenario", str(scene), *words])
-        assert ended.value.code == 2
-        assert f"{words[0]} with [[workload]]s" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["--scenario", str(scene), "--calibrate"])
+    assert ended.value.code == 2
+    assert "--calibrate with [[workload]]s" in capsys.readouterr().err
 
 
 def test_a_workload_that_fails_fails_the_run(amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
