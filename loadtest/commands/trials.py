@@ -200,14 +200,12 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
                 child.send_signal(signal.SIGINT)
                 is_interrupted = True
         is_interrupted |= child.returncode == INTERRUPTED
-        has_ended = child.returncode not in _GOES_ON or not file.exists()
-        if not is_interrupted and has_ended:
+        is_written = file.exists()
+        if not is_interrupted and not (is_written and child.returncode in _GOES_ON):
             code = child.returncode if child.returncode in (USAGE, NO_BROKER, INCOMPLETE) else FAILED
-            raise TrialEnded(said.strip().removeprefix("loadtest: ") or f"a trial ended with {child.returncode}", code)
-        result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if result is None and not is_interrupted:
-            raise TrialEnded(said.strip() or f"a trial ended with {child.returncode}, and without a result", FAILED)
-        return result, is_interrupted
+            ended = f"a trial ended with {child.returncode}" + ("" if is_written else ", and without a result")
+            raise TrialEnded(said.strip().removeprefix("loadtest: ") or ended, code)
+        return json.loads(file.read_text(encoding="utf-8")) if is_written else None, is_interrupted
 
 
 def _save(result: Mapping[str, Any], folder: Path | None) -> list[str]:
