@@ -8,8 +8,8 @@
 It is a test double and never a replacement for RabbitMQ: nothing outlives it, and figures measured with it are its own.
 It behaves as RabbitMQ does where a test would notice: replies, their codes and texts, order, flags, counts, headers;
 `tests/broker/conformance` compares the two. What it can't do it refuses aloud (540, "not implemented by the embedded
-broker"): so far at-least-once dead-lettering, delayed retries and priorities of quorum queues, exchange types that
-plugins bring. Not there yet either: topic permissions, policies, operators' limits.
+broker"): so far delayed retries and priorities of quorum queues, exchange types that plugins bring. Not there yet
+either: topic permissions, policies, operators' limits.
 
 A test looks (`queue`, `published`, `connections`), helps itself (`publish`, `drain`) and breaks: `refuse_connections`,
 `nack_publishes`, `raise_alarm`, `connections[0].drop()` and more.

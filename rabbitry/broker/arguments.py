@@ -30,6 +30,7 @@ class QueueOptions:
     overflow: str = "drop-head"
     dead_letter_exchange: str | None = None
     dead_letter_routing_key: str | None = None
+    at_least_once: bool = False
     max_priority: int = 0
     single_active: bool = False
     delivery_limit: int | None = None
@@ -163,10 +164,12 @@ def queue_options(resource: str, arguments: Mapping[str, Any], compat: Compat) -
         for name in _NOT_HERE:
             if name in arguments:
                 raise not_here(f"the queue argument {name} is")
-    if arguments.get("x-dead-letter-strategy") == "at-least-once":
-        raise not_here("dead-lettering at least once is")
-    if kind == "quorum" and fields.get("overflow") == "reject-publish-dlx":
-        fields["overflow"] = "drop-head"  # with a warning in its log
+    if kind == "quorum":
+        if fields.get("overflow") == "reject-publish-dlx":
+            fields["overflow"] = "drop-head"  # with a warning in its log, as where the next is passed over
+        is_asked = arguments.get("x-dead-letter-strategy") == "at-least-once"
+        can_wait = fields.get("overflow") == "reject-publish" and "dead_letter_exchange" in fields
+        fields["at_least_once"] = is_asked and can_wait
     return QueueOptions(**fields)
 
 

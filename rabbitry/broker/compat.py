@@ -55,7 +55,7 @@ class Compat:
     streams_set_delivery_mode: bool
     """Whether a message without a delivery mode is transient once it was in a stream."""
     streams_lose_dead_letters: bool
-    """Whether what is dead-lettered to a stream never gets there."""
+    """Whether what is dead-lettered to a stream never gets there, and without its x-death if it has to."""
     streams_refuse_nacks: bool
     """Whether a stream's message can be acknowledged only."""
     consumer_timeout: Literal["channel", "queue", "quorum"]
@@ -83,7 +83,12 @@ class Compat:
     keeps_copies: bool
     """Whether CC stays in the headers of what is dead-lettered with another routing key."""
     dead_are_redelivered: bool
-    """Whether what has died after a delivery is marked as redelivered in its next queue."""
+    """Whether what has died after a delivery is marked as redelivered in its next queue, unless none may be lost."""
+    carried_counts: Literal["", "rejections", "deliveries"]
+    """What quorum queues know of the counts of a message that has died elsewhere: nothing; how often quorum queues had
+    it rejected, which is shown until it fails again; or all its deliveries, which go on being counted."""
+    purges_the_dead: bool
+    """Whether purging a queue drops what it holds until its dead-letter exchange finds a queue."""
     stumbles_over: Literal["foreign", "malformed", ""]
     """Addresses of direct reply-to over which it ends the connection (541), as a defect of its own: those that it has
     not made, those that are none, or no such address."""
@@ -127,6 +132,8 @@ _3_10 = Compat(
     believes_x_death=True,
     keeps_copies=False,
     dead_are_redelivered=False,
+    carried_counts="",
+    purges_the_dead=False,
     stumbles_over="foreign",
     replies_are_routed=False,
     global_qos=True,
@@ -156,6 +163,7 @@ _4_0 = replace(
     tells_last_death=True,
     believes_x_death=False,
     keeps_copies=True,
+    carried_counts="rejections",
     stumbles_over="malformed",
 )
 _DELAYED_RETRY = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
@@ -179,6 +187,8 @@ _4_3 = replace(
     delivery_count="acquired",
     get_from_single_active='<<"quorum">> queues',
     dead_are_redelivered=True,
+    carried_counts="deliveries",
+    purges_the_dead=True,
     stumbles_over="",
     replies_are_routed=True,
     global_qos=False,

@@ -11,31 +11,34 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rabbitry.broker.compat import Compat
-from rabbitry.broker.messages import Message, message_facts, with_headers
+from rabbitry.broker.entries import Entry
+from rabbitry.broker.messages import Counts, Message, message_facts, with_headers
+from rabbitry.broker.queues import Queue
 from rabbitry.protocol.wire.tables import SIZED_INTS
 
 __all__ = ["dead_message", "goes_round"]
 
 _long = SIZED_INTS["l"]
+_NO_COUNTS = Counts(0, 0, 0)
 
 
 def dead_message(
-    message: Message,
-    queue: str,
+    entry: Entry,
+    queue: Queue,
     reason: str,
     exchange: str,
     routing_key: str | None,
     wall_time: float,
-    was_delivered: bool,
     compat: Compat,
 ) -> Message:
     """The message as it is published to a dead-letter exchange."""
+    message = entry.message
     headers = dict(message.facts.headers)
     carbon_copies = [each for each in headers.get("CC", ()) if isinstance(each, str)]
     death: dict[str, Any] = {
         "count": _long(1),
         "reason": reason,
-        "queue": queue,
+        "queue": queue.name,
         "time": datetime.fromtimestamp(int(wall_time), UTC),
         "exchange": message.exchange,
         "routing-keys": [message.routing_keys[0], *carbon_copies],
@@ -44,7 +47,7 @@ def dead_message(
         death["original-expiration"] = message.facts.expiration
     deaths = _deaths(headers) if compat.believes_x_death else list(message.deaths)
     is_first = not deaths
-    earlier = next((each for each in deaths if (each.get("queue"), each.get("reason")) == (queue, reason)), None)
+    earlier = next((each for each in deaths if (each.get("queue"), each.get("reason")) == (queue.name, reason)), None)
     if earlier is not None:
         others = [each for each in deaths if each is not earlier]
         count = earlier.get("count")
@@ -53,7 +56,7 @@ def dead_message(
     else:
         deaths = [death, *deaths]
     headers["x-death"] = deaths
-    for name, value in (("reason", reason), ("queue", queue), ("exchange", message.exchange)):
+    for name, value in (("reason", reason), ("queue", queue.name), ("exchange", message.exchange)):
         if is_first:
             headers[f"x-first-death-{name}"] = value
         if compat.tells_last_death:
@@ -69,8 +72,23 @@ def dead_message(
         message.body,
         message_facts(properties),
         deaths,
-        was_delivered and compat.dead_are_redelivered,
+        (entry.redelivered or reason == "rejected") and compat.dead_are_redelivered and not queue.options.at_least_once,
+        _counts(entry, reason, queue.is_quorum, compat),
     )
+
+
+def _counts(entry: Entry, reason: str, is_quorum: bool, compat: Compat) -> Counts | None:
+    """What it brings along."""
+    before, is_rejected = entry.message.counts or _NO_COUNTS, reason == "rejected"
+    match compat.carried_counts:
+        case "rejections":
+            failed = before.failed + (is_rejected and is_quorum)
+            return Counts(0, failed, 0) if failed else None
+        case "deliveries":
+            acquired, failed = before.acquired + entry.acquired + is_rejected, entry.count + is_rejected
+            return Counts(acquired, failed, failed) if acquired else None
+        case "":
+            return None
 
 
 def _deaths(headers: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -32,7 +32,8 @@ def declare(peer: Peer, last_queue: str, method: Method, now: float) -> _Answer:
             peer.check("read", "queue", name)
             queue = peer.vhost.queue(name, peer)
             queue.check_purge(peer.vhost.called("queue", name))
-            return methods.QueuePurgeOk(message_count=queue.purge()), last_queue
+            count = queue.purge() + (queue.purge_dead() if peer.compat.purges_the_dead else 0)
+            return methods.QueuePurgeOk(message_count=count), last_queue
         case methods.QueueBind():
             key = _routing_key(method.queue, method.routing_key, last_queue)
             name = _named(method.queue, last_queue)

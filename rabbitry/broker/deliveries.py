@@ -39,11 +39,14 @@ def delivered_properties(queue: Queue, entry: Entry, compat: Compat, *, is_got: 
     message = entry.message
     counting = compat.delivery_count
     is_counted = is_got and counting == "got"
-    if not queue.is_quorum or not (entry.acquired or is_counted):
+    if not queue.is_quorum or not (entry.acquired or is_counted or message.counts):
         return message.properties
+    acquired, count = entry.acquired, entry.count
+    if message.counts is not None:
+        acquired, count = acquired or message.counts.acquired, count or message.counts.failed
     headers = dict(message.facts.headers)
     if counting == "acquired":
-        headers["x-acquired-count"] = _long(entry.acquired)
-    if entry.count or is_counted:
-        headers["x-delivery-count"] = _long(entry.count)
+        headers["x-acquired-count"] = _long(acquired)
+    if count or is_counted:
+        headers["x-delivery-count"] = _long(count)
     return with_headers(message.properties, headers)

@@ -15,7 +15,7 @@ from rabbitry.broker.fields import type_name
 from rabbitry.protocol.server.refusals import Refusal
 from rabbitry.protocol.wire.properties import Properties, decode_all_but_headers, decode_properties, encode_properties
 
-__all__ = ["Facts", "Message", "checked_expiration", "message_facts", "published_message", "with_headers"]
+__all__ = ["Counts", "Facts", "Message", "checked_expiration", "message_facts", "published_message", "with_headers"]
 
 LONGEST_DELAY = 315_360_000_000
 """Milliseconds: ten years, the longest that RabbitMQ waits."""
@@ -31,13 +31,23 @@ class Facts(NamedTuple):
     priority: int | None
 
 
+class Counts(NamedTuple):
+    """What a dead message brings along of how often it was handed out before, and failed: as its next quorum queue
+    shows it while it has no count of its own, and where that queue's count begins."""
+
+    acquired: int
+    failed: int
+    begin: int
+
+
 class Message:
     """A message as its queues hold it. `routing_keys` begins with the publisher's, those of CC and BCC follow.
 
-    Of one that has died, `deaths` are what its x-death says, and `was_delivered` whether somebody had it before.
+    Of one that has died, `deaths` are what its x-death says, `was_delivered` is whether somebody had it before, and
+    `counts` how often, where that is told.
     """
 
-    __slots__ = ("body", "deaths", "exchange", "facts", "properties", "routing_keys", "was_delivered")
+    __slots__ = ("body", "counts", "deaths", "exchange", "facts", "properties", "routing_keys", "was_delivered")
 
     def __init__(
         self,
@@ -48,6 +58,7 @@ class Message:
         facts: Facts,
         deaths: Sequence[Mapping[str, Any]] = (),
         was_delivered: bool = False,
+        counts: Counts | None = None,
     ) -> None:
         self.exchange = exchange
         self.routing_keys = routing_keys
@@ -56,6 +67,7 @@ class Message:
         self.facts = facts
         self.deaths = deaths
         self.was_delivered = was_delivered
+        self.counts = counts
 
 
 @lru_cache(1024)

@@ -15,6 +15,7 @@ from rabbitry.broker.arguments import QueueOptions
 from rabbitry.broker.compat import Compat
 from rabbitry.broker.consumer_arguments import ConsumerOptions
 from rabbitry.broker.consumers import Consumer, Consumers
+from rabbitry.broker.discards import Discards
 from rabbitry.broker.entries import Entry, InPlace, ReturnsFirst
 from rabbitry.broker.exchanges import Binding
 from rabbitry.broker.messages import Message
@@ -23,10 +24,8 @@ from rabbitry.protocol.server.refusals import Refusal
 
 __all__ = ["Bury", "Queue"]
 
-Bury: TypeAlias = Callable[[Message, "Queue", str, float, bool], None]
-"""Takes a message that has died in a queue, the reason ("rejected", "expired", "maxlen", …), the time, and whether
-somebody had it before.
-"""
+Bury: TypeAlias = Callable[[Entry, "Queue", str, float], None]
+"""Takes a message that has died in a queue, the reason ("rejected", "expired", "maxlen", …), and the time."""
 
 
 class Queue:
@@ -47,6 +46,7 @@ class Queue:
         "auto_delete",
         "consumers",
         "count",
+        "discards",
         "durable",
         "incoming",
         "is_limited",
@@ -95,6 +95,8 @@ class Queue:
         self._admission: Admission | None = None
         if self.is_quorum and self.is_limited and options.overflow == "reject-publish":
             self._admission = Admission(options.max_length, options.max_bytes)
+        self.discards = Discards() if options.at_least_once else None
+        """The dead messages that not all of their queues have taken yet, where none may be lost."""
         self._bury = bury
         self._timers = timers
         self._wakes_at: float | None = None
@@ -111,14 +113,17 @@ class Queue:
         if self.is_limited and options.overflow != "drop-head":
             self.expire(now)
             if self._admission is not None:
-                if publisher is not None and not self._admission.admits(publisher, self.count, self._bytes):
+                if publisher is not None and not self._admission.admits(publisher, self.total, self.octets):
                     return False
             elif self._is_over(self.count + 1, self._bytes + len(message.body)):
                 if options.overflow == "reject-publish-dlx":
-                    self._bury(message, self, "maxlen", now, False)
+                    self._bury(Entry(message, 0, 0, None), self, "maxlen", now)
                 return False
         level = min(message.facts.priority or 0, options.max_priority) if options.max_priority else 0
         entry = Entry(message, self._places, level, self._expiry(message, now))
+        if message.counts is not None:
+            entry.count = message.counts.begin
+            entry.redelivered |= self.is_quorum
         self._places += 1
         self._ready.append(entry)
         self._count(entry)
@@ -144,7 +149,7 @@ class Queue:
         if entry.expires is not None:
             self._expiring -= 1
         if self._admission is not None:
-            self._admission.shrink(self.count, self._bytes)
+            self._admission.shrink(self.total, self.octets)
 
     def _after(self, now: float) -> None:
         """What limits say, once nobody takes more: first of length, then of time."""
@@ -153,11 +158,17 @@ class Queue:
                 entry = self._ready.pop()
                 assert entry is not None
                 self._discount(entry)
-                self._bury(entry.message, self, "maxlen", now, entry.redelivered)
+                self._bury(entry, self, "maxlen", now)
         if self._expiring:
             self.expire(now)
         if self._admission is not None:
-            self._admission.grow(self.count, self._bytes)
+            self._admission.grow(self.total, self.octets)
+
+    def recount(self) -> None:
+        """What is held for dead-lettering has become more, or less."""
+        if self._admission is not None:
+            self._admission.grow(self.total, self.octets)
+            self._admission.shrink(self.total, self.octets)
 
     def _is_over(self, count: int, octets: int) -> bool:
         options = self.options
@@ -191,7 +202,7 @@ class Queue:
             self._discount(entry)
             if entry.expires is None or entry.expires >= now:  # a message of no time at all may go out at once
                 return entry
-            self._bury(entry.message, self, "expired", now, entry.redelivered)
+            self._bury(entry, self, "expired", now)
         return None
 
     def requeue(self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False) -> None:
@@ -204,7 +215,7 @@ class Queue:
             entry.acquired += 1
             entry.count += failed
             if self.is_quorum and limit is not None and entry.count > limit:
-                self._bury(entry.message, self, "delivery_limit", now, True)
+                self._bury(entry, self, "delivery_limit", now)
                 continue
             returned.append(entry)
             self._count(entry)
@@ -218,14 +229,23 @@ class Queue:
     def reject(self, entries: Sequence[Entry], now: float) -> None:
         """Messages that were given out are not wanted."""
         for entry in entries:
-            self._bury(entry.message, self, "rejected", now, True)
+            self._bury(entry, self, "rejected", now)
 
     def purge(self) -> int:
         """Drop what is ready; how many that were."""
         count, self.count, self._bytes, self._expiring = self.count, 0, 0, 0
         self._ready.clear()
         if self._admission is not None:
-            self._admission.shrink(0, 0)
+            self._admission.shrink(self.total, self.octets)
+        return count
+
+    def purge_dead(self) -> int:
+        """Drop the dead that not all of their queues have taken yet; how many that were."""
+        if self.discards is None:
+            return 0
+        count = self.discards.count
+        self.discards.clear()
+        self.recount()
         return count
 
     def ready(self) -> Iterable[Entry]:
@@ -314,9 +334,14 @@ class Queue:
         return len(self.consumers)
 
     @property
+    def total(self) -> int:
+        """Messages that are ready, or dead and not yet elsewhere: what counts towards its length."""
+        return self.count if self.discards is None else self.count + self.discards.count
+
+    @property
     def octets(self) -> int:
-        """Of the bodies that are ready."""
-        return self._bytes
+        """Of the bodies of those."""
+        return self._bytes if self.discards is None else self._bytes + self.discards.octets
 
     @property
     def has_exclusive_consumer(self) -> bool:
@@ -334,7 +359,7 @@ class Queue:
             while waiting and waiting[0].expires is not None and waiting[0].expires <= now:
                 entry = waiting.popleft()
                 self._discount(entry)
-                self._bury(entry.message, self, "expired", now, entry.redelivered)
+                self._bury(entry, self, "expired", now)
             if waiting and waiting[0].expires is not None:
                 soonest = waiting[0].expires if soonest is None else min(soonest, waiting[0].expires)
         if soonest is not None and (self._wakes_at is None or soonest < self._wakes_at):

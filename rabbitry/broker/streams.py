@@ -94,11 +94,12 @@ class Stream(Queue):
 
     def _numbered(self, message: Message) -> Message:
         """The message with its offset in its headers."""
+        keeps_deaths = message.deaths and not self._compat.streams_lose_dead_letters
         headers = {
             name: value
             for name, value in message.facts.headers.items()
             # arrays and tables have no place in what RabbitMQ stores; its own account of deaths has
-            if not isinstance(value, (list, tuple, Mapping)) or (name == "x-death" and message.deaths)
+            if not isinstance(value, (list, tuple, Mapping)) or (name == "x-death" and keeps_deaths)
         }
         headers["x-stream-offset"] = _long(self._first + len(self._stored))
         properties = with_headers(

@@ -201,6 +201,7 @@ class VirtualHost:
         del self.queues[queue.name]
         self._unbind_destination(queue)
         ready = queue.purge()
+        queue.purge_dead()
         for consumer in queue.drop_consumers():
             consumer.channel.lose_consumer(consumer)
         return ready

@@ -148,7 +148,7 @@ class World:
     def used_octets(self) -> int:
         """What queues and clients hold, about."""
         queues = [queue for vhost in self.vhosts.values() for queue in vhost.queues.values()]
-        in_queues = sum(queue.octets + MESSAGE_OCTETS * queue.count for queue in queues)
+        in_queues = sum(queue.octets + MESSAGE_OCTETS * queue.total for queue in queues)
         return in_queues + sum(client.held_octets for client in self.clients)
 
 

@@ -30,8 +30,8 @@ class Grave:
     def __init__(self) -> None:
         self.dead: list[tuple[bytes, str]] = []
 
-    def __call__(self, message: Message, queue: Queue, reason: str, now: float, was_delivered: bool) -> None:
-        self.dead.append((message.body, reason))
+    def __call__(self, entry: Entry, queue: Queue, reason: str, now: float) -> None:
+        self.dead.append((entry.message.body, reason))
 
 
 class Receiver:

@@ -127,8 +127,8 @@ def test_a_client_comes_back_after_back_off(backend: str) -> None:
 
 
 def test_retries_come_after_their_delays(backend: str) -> None:
-    async def test(broker: Broker) -> list[float] | str:
-        began, times, missing = loop_time(), [], ""
+    async def test(broker: Broker) -> list[float]:
+        began, times = loop_time(), []
 
         async with broker.open_client() as client:
             await client.declare(Queue("q"), Queue("dead"))
@@ -138,27 +138,61 @@ def test_retries_come_after_their_delays(backend: str) -> None:
                 times.append(loop_time() - began)
                 raise ValueError("not yet")
 
-            async def work() -> None:
-                nonlocal missing
-                try:
-                    await client.process("q", handle, retry=Retry(delays=[60, HOUR], dead="dead"))
-                except rabbitry.ConnectionClosed as error:
-                    if error.code != 540:
-                        raise
-                    missing = str(error)
-                    tg.cancel_scope.cancel()
-
             async with anyio.create_task_group() as tg:
-                tg.start_soon(work)
+                retry = Retry(delays=[60, HOUR], dead="dead")
+                tg.start_soon(lambda: client.process("q", handle, retry=retry))
                 async with client.consume("dead") as dead:
                     await anext(dead)
                 client.stop_consuming()
-        return missing or times
+        return times
+
+    assert run(backend, test) == pytest.approx([0, 60, 60 + HOUR], abs=1)
+
+
+def test_messages_come_after_their_delays(backend: str) -> None:
+    async def test(broker: Broker) -> dict[bytes, float]:
+        times: dict[bytes, float] = {}
+        async with broker.open_client() as client:
+            await client.declare(Queue("q"))
+            began = loop_time()
+            for body, delay in ((b"soon", 1.0), (b"later", 24 * HOUR), (b"in between", 90.0)):
+                await client.publish(body, routing_key="q", delay=delay)
+            async with client.consume("q") as deliveries:
+                while len(times) < 3:
+                    delivery = await anext(deliveries)
+                    times[delivery.body] = loop_time() - began
+                    await delivery.ack()
+        return times
 
     times = run(backend, test)
-    if isinstance(times, str):
-        pytest.xfail(times)  # at-least-once dead-lettering, by which delays lose nothing
-    assert times == pytest.approx([0, 60, 60 + HOUR], abs=1)
+    assert list(times) == [b"soon", b"in between", b"later"]
+    assert list(times.values()) == pytest.approx([1, 90, 24 * HOUR], rel=0.06)
+
+
+def test_a_dead_letter_waits_for_a_queue(backend: str) -> None:
+    """At least once, it is sent again every three minutes, even after its queue had nobody to send it to for hours."""
+
+    async def test(broker: Broker) -> None:
+        arguments = {"x-dead-letter-strategy": "at-least-once", "x-max-length": 1}
+        queue = Queue("q", type="quorum", overflow="reject-publish", dead_letter_exchange="dlx", arguments=arguments)
+        async with broker.open_client() as client:
+            await client.declare(queue)
+            for body in (b"1", b"2"):
+                await client.publish(body, routing_key="q")
+                message = await client.get("q")
+                assert message is not None
+                await message.reject()
+            await anyio.sleep(HOUR)
+            with pytest.raises(rabbitry.Nacked):
+                await client.publish(b"full", routing_key="q")
+            began = loop_time()
+            await client.declare(rabbitry.Exchange("dlx", "fanout"), Queue("dead"), rabbitry.Binding("dead", "dlx"))
+            async with client.consume("dead") as dead:
+                taken = [(await anext(dead)).body, (await anext(dead)).body]
+            assert taken == [b"1", b"2"] and 0 < loop_time() - began <= 180
+            await client.publish(b"room", routing_key="q")
+
+    run(backend, test)
 
 
 def test_what_fails_again_and_again_is_held_ever_longer(backend: str) -> None:

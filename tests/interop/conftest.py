@@ -1,13 +1,36 @@
-"""A fixture for the peers: each is started once, when a test first needs it."""
+"""Fixtures for the peers and their brokers: RabbitMQ, and the embedded broker on a port. Each peer is started once for
+each, when a test first needs it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
+from rabbitry.broker import Broker
 from tests.interop.node_packages import NodeMissing
 from tests.interop.peers import PEERS, PeerProcess
+
+
+@pytest.fixture(scope="session")
+def embedded_url() -> Iterator[str]:
+    """An embedded broker on a port, in a thread of its own."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Broker()) as broker:
+        portal.call(broker.listen)
+        yield broker.url
+
+
+@pytest.fixture(scope="session", params=["rabbitmq", "embedded"])
+def amqp_url(request: pytest.FixtureRequest) -> str:
+    """Instead of the run's own: both brokers in turn. RABBITMQ_URL stands for RabbitMQ, as everywhere."""
+    if request.param == "embedded":
+        embedded: str = request.getfixturevalue("embedded_url")
+        return embedded
+    url = os.environ.get("RABBITMQ_URL")
+    return url or request.getfixturevalue("node").url
 
 
 @pytest.fixture(scope="session", params=PEERS)

@@ -11,6 +11,7 @@ from rabbitry.testing import PrivateNode
 from tests.broker.conformance import (  # noqa: F401 - they fill the catalogue
     cases_consuming,
     cases_deaths,
+    cases_discards,
     cases_entities,
     cases_overflow,
     cases_protocol,
