@@ -46,13 +46,13 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any], str]:
-    """The exit code, the result, and what was said beside it."""
+    """The exit code, the result, and what was said beside it, without its line breaks."""
     code = main([*TINY, "--json", "-", *words])
     captured = capsys.readouterr()
     result = json.loads(captured.out) if captured.out else {}
     if result:
         jsonschema.validate(result, SCHEMA, jsonschema.Draft202012Validator)
-    return code, result, captured.err
+    return code, result, " ".join(captured.err.split())
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -60,7 +60,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str,
 def test_where_no_rabbitmq_is_the_embedded_one_is_taken(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, result, said = run(capsys, "--backend", backend, "--vhost", "a b")
     assert code == 0, result
-    assert f"broker    the embedded broker, in a process of its own: {NOTICE}" in said
+    assert f"broker the embedded broker, in a process of its own: {NOTICE}" in said
     assert "RABBITRY_RABBITMQ_ROOT names" in said, "why, and what to do"
     assert "the embedded broker (like RabbitMQ 3.10.8, which it is not)" in said, "the summary's headline"
     assert said.count(NOTICE) == 2, "and its verdict"
