@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from loadtest.analysis.statistics import CONFIDENCE, correct, estimate_ratio, least_pairs, noise, signed_rank
+from loadtest.scenarios.brokers import recorded_kind
 
 Sections = Mapping[str, Any]
 """What a result, or a trial of one, says: the sections of the schema."""
@@ -99,8 +100,9 @@ def compare(
     """Compares trials in pairs, the first with the first and so on.
 
     `same` are trials of what the base is, from which the noise floor is taken; else it is taken from both sides.
-    ValueError if there is nothing to pair.
+    ValueError if there is nothing to pair, or the trials met different kinds of broker.
     """
+    _refuse_mixed_kinds(base, new, same)
     pairs = list(zip(base, new, strict=False))
     if not pairs:
         raise ValueError("there are no trials to compare: each side needs one at least")
@@ -116,6 +118,14 @@ def compare(
         for (metric, values), chance in zip(found.items(), chances, strict=True)
     ]
     return Comparison(differences, list(_remarks(base, new, len(found), gone)), broken)
+
+
+def _refuse_mixed_kinds(*sides: Sequence[Sections]) -> None:
+    brokers = [(sections.get("environment") or {}).get("broker") for side in sides for sections in side]
+    kinds = {kind for broker in brokers if (kind := recorded_kind(broker)) is not None}
+    if len(kinds) > 1:
+        met = ", ".join(sorted(kinds))
+        raise ValueError(f"the trials met different kinds of broker ({met}): what differs may be theirs alone")
 
 
 def _paired(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> list[tuple[float, float]]:

@@ -31,6 +31,7 @@ from loadtest.analysis.verdict import judge
 from loadtest.metrics.histogram import Histogram, Latency
 from loadtest.metrics.latencies import Latencies
 from loadtest.metrics.record import Planned, Record, Stock
+from loadtest.scenarios.brokers import EMBEDDED, NOTICE, recorded_kind
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import redact, redact_in
 
@@ -77,6 +78,8 @@ def build_result(
     if record.capacity is not None:
         result["capacity"], verdict = judge_both(record.capacity, facts, verdict)
     result["verdict"] = asdict(verdict)
+    if recorded_kind(record.broker) == EMBEDDED:
+        result["verdict"]["evidence"].append(f"broker: {NOTICE}")
     return result
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from loadtest.scenarios.brokers import EMBEDDED, NOTICE, recorded_kind
+
 SCHEMA = "rabbitry-loadtest-strategies"
 VERSION = 1
 """Result: {"kind": SCHEMA, "schema": VERSION, "started_at", "finished", "rule", "plan": {...}, "strategies": {name:
@@ -113,6 +115,8 @@ def findings(result: Mapping[str, Any]) -> list[str]:
 
 
 def _find_all(result: Mapping[str, Any]) -> Iterator[str]:
+    if recorded_kind(result["broker"]) == EMBEDDED:
+        yield f"These cells met {NOTICE}."
     table = medians(result)
     titles = {name: each["title"] for name, each in result["strategies"].items()}
     for clients in sorted(result["plan"]["clients"]):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.scenarios.brokers import EMBEDDED, NOTICE, recorded_kind
 from loadtest.scenarios.variations import Trial, name_cell
 
 Result = Mapping[str, Any]
@@ -97,4 +98,7 @@ def _join_verdicts(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`failed` if a trial did, else the verdict of most; and how many had which."""
     counts = Counter(str(trial["verdict"]["status"]) for trial in trials).most_common()
     status = "failed" if "failed" in dict(counts) else counts[0][0]
-    return {"status": status, "evidence": [f"{number} of {len(trials)} trials: {name}" for name, number in counts]}
+    evidence = [f"{number} of {len(trials)} trials: {name}" for name, number in counts]
+    if any(recorded_kind(trial["environment"]["broker"]) == EMBEDDED for trial in trials):
+        evidence.append(f"broker: {NOTICE}")
+    return {"status": status, "evidence": evidence}

@@ -17,6 +17,7 @@ from loadtest.commands.exits import Unreachable
 from loadtest.commands.performing import perform
 from loadtest.output.console import Speaker
 from loadtest.output.progress import Progress
+from loadtest.scenarios.brokers import AUTO
 from loadtest.scenarios.catalogue import DEFAULT
 from loadtest.scenarios.settings import Settings
 
@@ -79,6 +80,7 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
     return replace(
         settings,
         scenario=DEFAULT,
+        broker=AUTO,
         urls=(url,),
         publish_urls=(),
         consume_urls=(),

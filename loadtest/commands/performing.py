@@ -28,12 +28,14 @@ from loadtest.execution.queues import QueueRefused
 from loadtest.execution.remote import watch_broker
 from loadtest.execution.state import Run, start_run, start_workloads
 from loadtest.execution.waiting import wait_for_brokers
+from loadtest.machine.embedded import EmbeddedBroker
 from loadtest.machine.environment import describe_environment
 from loadtest.machine.management import Management
 from loadtest.machine.preflight import ADMINISTRATION, TLS_BYTES, Demand, prepare
 from loadtest.machine.resources import Meter, find_broker
 from loadtest.output.exporter import MetricsRefused
 from loadtest.output.progress import Progress
+from loadtest.scenarios.brokers import AUTO, EMBEDDED, RABBITMQ
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import is_encrypted, with_vhost
 from rabbitry.testing import NodeError, PrivateNode
@@ -83,7 +85,7 @@ def _demand(settings: Settings, library: Library) -> Demand:
         destinations=max(1, len(settings.all_urls)),
         client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=settings.clients + settings.servers,
-        has_private_node=not settings.urls,
+        own_broker=None if settings.urls else RABBITMQ if settings.broker == AUTO else settings.broker,
         processes=settings.processes,
     )
 
@@ -158,23 +160,30 @@ class Broker:
     urls: tuple[str, ...]
     process: psutil.Process | None
     is_private: bool
-    node: PrivateNode | None = None
+    node: PrivateNode | EmbeddedBroker | None = None
 
     @property
     def pid(self) -> Callable[[], int] | None:
-        """Tells the process id that a node of our own has now; None if the broker is not ours."""
+        """Tells the process id that a broker of our own has now; None if it is not ours."""
         node = self.node
         return None if node is None else lambda: node.pid
 
 
 @asynccontextmanager
 async def _broker(settings: Settings, progress: Progress) -> AsyncIterator[Broker]:
-    """The broker named in the settings, or a private node for as long as the block lasts."""
+    """The broker named in the settings, or one of our own for as long as the block lasts."""
     if settings.urls:
         yield Broker(settings.urls, find_broker(settings.urls), is_private=False)
         return
+    connections = settings.connections + settings.servers
+    if settings.broker == EMBEDDED:
+        progress.say("starting the embedded broker")
+        async with EmbeddedBroker(connections=connections, vhost=settings.vhost) as broker:
+            url = with_vhost(broker.url, settings.vhost)
+            yield Broker((url,), psutil.Process(broker.pid), is_private=True, node=broker)
+        return
     progress.say("starting a private RabbitMQ node")
-    async with PrivateNode(connections=settings.connections + settings.servers + ADMINISTRATION) as node:
+    async with PrivateNode(connections=connections + ADMINISTRATION) as node:
         if settings.vhost is not None:
             await anyio.to_thread.run_sync(make_vhost, node, settings.vhost)
         yield Broker((with_vhost(node.url, settings.vhost),), psutil.Process(node.pid), is_private=True, node=node)

@@ -30,7 +30,7 @@ from loadtest.commands.exits import (
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.interrupts import held, interruptible
 from loadtest.commands.performing import perform
-from loadtest.commands.target import TargetRefused, check_target, describe_target
+from loadtest.commands.target import TargetRefused, check_target, choose_broker, describe_target
 from loadtest.commands.trials import TrialEnded, VariationRefused, plan_trials, try_all
 from loadtest.drivers import DriverMissing, load_driver
 from loadtest.execution.queues import QueueRefused
@@ -59,6 +59,9 @@ def main(arguments: Sequence[str]) -> int:
         if settings.urls and not settings.quiet:
             console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
+        settings, told = choose_broker(settings)
+        for line in told if not settings.quiet else ():
+            console.print(line, markup=False, soft_wrap=True)
         with interruptible():
             return _run(settings, words, console)
     except (

@@ -26,15 +26,19 @@ import rabbitry
 from loadtest import units
 from loadtest.analysis.strategies import build_strategies_result
 from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Unreachable, Unwritable
+from loadtest.commands.flags.broker import BROKER_HELP
 from loadtest.commands.interrupts import held, interruptible
 from loadtest.commands.parsing import Parser, duration, number, typed
+from loadtest.commands.target import find_kind, tell_embedded
 from loadtest.drivers import LIBRARIES, DriverMissing, load_driver
 from loadtest.execution.state import name_run
+from loadtest.machine.embedded import EmbeddedBroker
 from loadtest.machine.environment import describe_broker, describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, Demand, Refused, prepare
 from loadtest.output.console import Speaker, make_console, silence
 from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere
 from loadtest.output.strategies import render_page
+from loadtest.scenarios.brokers import AUTO, CHOICES, EMBEDDED, RABBITMQ, kind_of
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.settings import STAMP_BYTES
 from loadtest.strategies.ground import GivenGround, Ground, PrivateGround
@@ -56,6 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     errors = make_console(stderr=True)
     console = errors if asked.json == "-" else make_console()
     console.quiet = asked.quiet
+    if asked.broker == AUTO and asked.url is None:
+        asked.broker, missing = find_kind()
+    else:
+        missing = ""
     try:
         for name in asked.strategies:
             load_driver(STRATEGIES[name].driver)  # what is missing is said before all else
@@ -67,9 +75,11 @@ def main(arguments: Sequence[str]) -> int:
                 destinations=1,
                 client_bytes=20_000,
                 clients=most,
-                has_private_node=asked.url is None,
+                own_broker=None if asked.url else asked.broker,
             )
         )
+        for line in tell_embedded(missing) if asked.broker == EMBEDDED else ():
+            console.print(line, markup=False, soft_wrap=True)
         with interruptible():
             return _run(asked, console, errors)
     except (DriverMissing, Refused, DestinationRefused) as error:
@@ -99,8 +109,9 @@ def make_parser() -> Parser:
     text = "some strategies only, by their names (--list-strategies)"
     add("--strategies", type=typed(_names), default=",".join(STRATEGIES), metavar="A,B…", help=text)
     text = "a running broker, on whose virtual host each trial has queues of its own, which are deleted afterwards "
-    text += "(default: a private node, started for it, with a virtual host for each trial)"
+    text += "(default: a private node, started for it, with a virtual host for each trial, or the embedded broker)"
     add("--url", help=text)
+    add("--broker", choices=CHOICES, default=AUTO, help=BROKER_HELP)
     add("--list-strategies", action="store_true", help="say what strategies there are, and end")
     add("--repeat", **number(), default=3, help="trials of each (default %(default)s)")
     add("--duration", **duration("how long to measure each", 6.0, positive=True))
@@ -128,6 +139,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     try:
         refuse(asked.size < STAMP_BYTES, f"--size {asked.size}: each message carries {STAMP_BYTES} bytes of its own")
         refuse(asked.json == "", "--json is empty")
+        refuse(
+            asked.broker == EMBEDDED and asked.url is not None,
+            "--broker embedded starts a broker of its own: leave out --url",
+        )
         refuse(
             asked.url is not None and not is_amqp_url(asked.url),
             f"{redact(asked.url or '')!r} is no AMQP URL (amqp://user:password@host:port/vhost)",
@@ -179,9 +194,12 @@ def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
         tournament = Tournament(plan, ground, say)
         code, ended_by = OK, None
         try:
-            broker = describe_broker(anyio.run(_ask_broker, ground.url), is_private=asked.url is None)
+            server_properties = anyio.run(_ask_broker, ground.url)
         except (rabbitry.RabbitryError, OSError) as error:
             raise Unreachable(f"no broker to test: {error}") from error
+        if asked.broker == RABBITMQ and kind_of(server_properties) != RABBITMQ:
+            raise Unreachable(f"--broker rabbitmq: what answers at {redact(ground.url)} is none")
+        broker = describe_broker(server_properties, is_private=asked.url is None)
         try:
             tournament.run()
         except KeyboardInterrupt:
@@ -231,10 +249,15 @@ def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
 def _open_ground(
     asked: argparse.Namespace, plan: Plan, started: datetime, say: Callable[[str], None]
 ) -> Iterator[Ground]:
-    """The broker that was named, or a private node for as long as the block lasts."""
+    """The broker that was named, or one of our own for as long as the block lasts."""
     if asked.url is not None:
         say(f"target    {redact(asked.url)}")
         yield GivenGround(asked.url, name_run(started))
+        return
+    if asked.broker == EMBEDDED:
+        say("starting the embedded broker")
+        with EmbeddedBroker(connections=max(plan.clients) + SPARE) as broker:
+            yield GivenGround(broker.url, name_run(started))
         return
     say("starting a private RabbitMQ node")
     with PrivateNode(connections=max(plan.clients) + SPARE + ADMINISTRATION) as node:

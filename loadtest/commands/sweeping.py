@@ -19,8 +19,10 @@ from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.workloads import with_failures
 from loadtest.commands.exits import Unreachable
 from loadtest.execution.queues import QueueRefused
+from loadtest.machine.embedded import EmbeddedBroker
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.progress import Progress
+from loadtest.scenarios.brokers import EMBEDDED
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import with_vhost
 from rabbitry.testing import NodeError, PrivateNode
@@ -106,12 +108,18 @@ class _Curve:
 
 @contextmanager
 def _a_broker(settings: Settings, progress: Progress) -> Iterator[tuple[str, ...]]:
-    """The broker named, or one private node for all steps."""
+    """The broker named, or one of our own for all steps."""
     if settings.urls:
         yield settings.urls
         return
+    connections = settings.connections + settings.servers
+    if settings.broker == EMBEDDED:
+        progress.say("starting the embedded broker")
+        with EmbeddedBroker(connections=connections, vhost=settings.vhost) as broker:
+            yield (with_vhost(broker.url, settings.vhost),)
+        return
     progress.say("starting a private RabbitMQ node")
-    with PrivateNode(connections=settings.connections + settings.servers + ADMINISTRATION) as node:
+    with PrivateNode(connections=connections + ADMINISTRATION) as node:
         if settings.vhost is not None:
             make_vhost(node, settings.vhost)
         yield (with_vhost(node.url, settings.vhost),)

@@ -1,6 +1,7 @@
 """`--repeat` and `--vary`: the same load test several times, each in a process of its own, in turns.
 
 All trials meet the same broker: the one that was named, or one private node, where each has a virtual host of its own.
+The embedded broker each of them starts for itself: all that it has would be as new in any case.
 Whoever interrupts the whole interrupts the trial that runs: what was measured until then is the result, as it is where
 a trial can't run any more.
 """
@@ -28,6 +29,7 @@ from loadtest.commands.flags import make_parser, parse_settings
 from loadtest.commands.sweeping import Performed, make_vhost
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
+from loadtest.scenarios.brokers import EMBEDDED
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.layers import Takes
 from loadtest.scenarios.settings import Settings
@@ -45,8 +47,8 @@ from loadtest.urls import redact, redact_in, with_vhost
 from rabbitry.testing import NodeError, PrivateNode
 
 FIXED = {
-    "abort-on", "consume-url", "help", "json", "label", "list-drivers", "list-scenarios", "management", "metrics",
-    "output", "publish-url", "quiet", "repeat", "require", "seed", "url", "vary", "vhost", "yes",
+    "abort-on", "broker", "consume-url", "help", "json", "label", "list-drivers", "list-scenarios", "management",
+    "metrics", "output", "publish-url", "quiet", "repeat", "require", "seed", "url", "vary", "vhost", "yes",
 }  # fmt: skip
 """What is the same in all trials: where they run and what becomes of the result."""
 _OURS = {"json", "output", "quiet", "repeat", "seed", "vary"}
@@ -120,7 +122,7 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
                 if not settings.quiet:
                     which = f"round {trial.round + 1} of {settings.repeat}, {name_cell(trial.cell)}"
                     console.print(f"{what}: {which}", markup=False, soft_wrap=True)
-                with _place(node, number) as place:
+                with _place(settings, node, number) as place:
                     own = [*_words_of(trial.cell, words), *place, "--seed", str(settings.seed + trial.round)]
                     result, is_interrupted = _run(own)
                     if result is not None:  # kept before anything else can fail, or be interrupted
@@ -154,8 +156,8 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
 
 @contextmanager
 def _broker(settings: Settings, cells: Iterable[Settings], console: Speaker) -> Iterator[PrivateNode | None]:
-    """A private node that bears the largest cell, unless a broker was named."""
-    if settings.urls:
+    """A private node that bears the largest cell, unless a broker was named, or each trial starts its own."""
+    if settings.urls or settings.broker == EMBEDDED:
         yield None
         return
     if not settings.quiet:
@@ -165,10 +167,10 @@ def _broker(settings: Settings, cells: Iterable[Settings], console: Speaker) -> 
 
 
 @contextmanager
-def _place(node: PrivateNode | None, number: int) -> Iterator[list[str]]:
+def _place(settings: Settings, node: PrivateNode | None, number: int) -> Iterator[list[str]]:
     """The words that name a trial's broker, on a private node in a virtual host of its own."""
     if node is None:
-        yield []
+        yield ["--broker", EMBEDDED] if settings.broker == EMBEDDED else []
         return
     vhost = f"trial-{number}"
     make_vhost(node, vhost)

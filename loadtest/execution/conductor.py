@@ -24,7 +24,7 @@ from loadtest.execution.churn import Churn
 from loadtest.execution.company import Company
 from loadtest.execution.crowd import Crowd
 from loadtest.execution.ending import watch_for_end
-from loadtest.execution.faults import Faults, Node
+from loadtest.execution.faults import Faults, OwnBroker
 from loadtest.execution.leftovers import Leftovers
 from loadtest.execution.opening import count_reconnects
 from loadtest.execution.queues import Queues
@@ -72,7 +72,7 @@ class Conductor:
         display: Display,
         *,
         is_private: bool,
-        node: Node | None = None,
+        node: OwnBroker | None = None,
         company: Company | None = None,
     ) -> None:
         """`node` is there if the broker is ours, and faults may be done to it."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from random import Random
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -38,12 +38,11 @@ WATCHED = {"confirm": "confirmed", "delivery": "received"}
 EFFECTS = ("unknown", "redelivered", "received", "dropped", "rpc_timeouts", "rpc_errors")
 
 
-class Node(Protocol):
-    """A broker of our own, as `rabbitry.testing.PrivateNode` is one."""
+class OwnBroker(Protocol):
+    """A broker that was started for the run, as the embedded one is."""
 
-    async def akill(self) -> None: ...
-
-    async def arestart(self) -> None: ...
+    @property
+    def pid(self) -> int: ...
 
     def pause(self) -> None: ...
 
@@ -52,13 +51,22 @@ class Node(Protocol):
     def memory_alarm(self) -> Any: ...
 
 
+@runtime_checkable
+class Node(OwnBroker, Protocol):
+    """One that has everything back after a start, as `rabbitry.testing.PrivateNode` does."""
+
+    async def akill(self) -> None: ...
+
+    async def arestart(self) -> None: ...
+
+
 class Faults:
     """The timeline of one run."""
 
     def __init__(
         self,
         run: Run,
-        node: Node | None,
+        node: OwnBroker | None,
         urls: Sequence[str],
         reconnects: Callable[[], int],
         look_at_broker: Callable[[], object],
@@ -208,7 +216,7 @@ class _Watch:
             self.recovered = max(0.0, start[0] - self._began, self._gap_ended - self._began)
 
 
-async def _do_to_broker(fault: Fault, node: Node) -> None:
+async def _do_to_broker(fault: Fault, node: OwnBroker) -> None:
     """Whatever happens, the broker runs again afterwards."""
     if fault.action == "stop":
         node.pause()
@@ -220,6 +228,7 @@ async def _do_to_broker(fault: Fault, node: Node) -> None:
         async with node.memory_alarm():
             await anyio.sleep(fault.seconds)
     else:
+        assert isinstance(node, Node)  # (refused otherwise)
         try:
             await node.akill()
             await anyio.sleep(fault.seconds)

@@ -17,6 +17,7 @@ import anyio
 
 from loadtest.drivers.base import Administrator, Connection
 from loadtest.execution.state import Run
+from loadtest.scenarios.brokers import RABBITMQ, kind_of
 
 DECLARE_BOUND = 60.0
 """Seconds until all queues must be declared."""
@@ -56,6 +57,7 @@ class Queues:
         with anyio.move_on_after(DECLARE_BOUND):
             try:
                 async with self._connect() as connection:
+                    self._check_kind(connection.server_properties)
                     async with connection.administrator() as administrator:
                         await self._declare_each(administrator)
                     return connection.server_properties
@@ -66,6 +68,11 @@ class Queues:
         raise TimeoutError(
             f"it did not answer, or not declare {len(self._arguments)} queues, within {DECLARE_BOUND:g} s"
         )
+
+    def _check_kind(self, server_properties: Mapping[str, Any]) -> None:
+        if self._settings.broker == RABBITMQ and kind_of(server_properties) != RABBITMQ:
+            told = ", ".join(str(server_properties.get(name)) for name in ("product", "platform"))
+            raise QueueRefused(f"--broker rabbitmq: this is none, and says that it is {told}")
 
     async def _declare_each(self, administrator: Administrator) -> None:
         try:

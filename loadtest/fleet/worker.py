@@ -305,5 +305,5 @@ def _demand(settings: Settings, connections: int, clients: int) -> Demand:
         destinations=len(settings.all_urls),
         client_bytes=library.client_bytes + (TLS_BYTES if any(map(is_encrypted, settings.all_urls)) else 0),
         clients=clients,
-        has_private_node=False,
+        own_broker=None,
     )

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from loadtest.scenarios.brokers import RABBITMQ, kind_of
+
 _SYSCTLS = (
     "net/core/somaxconn",
     "net/ipv4/ip_local_port_range",
@@ -44,13 +46,14 @@ def describe_environment(packages: Sequence[str], backend: str) -> dict[str, Any
 
 
 def describe_broker(server_properties: Mapping[str, Any], is_private: bool) -> dict[str, Any]:
-    """What the broker says of itself."""
+    """What the broker says of itself; `is_private` if it was started for the run."""
     told = {
         name: _text(server_properties.get(name))
         for name in ("product", "version", "platform")
         if name in server_properties
     }
-    return {**told, "private_node": is_private}
+    kind = kind_of(server_properties)
+    return {**told, "kind": kind, "private_node": is_private and kind == RABBITMQ}
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.scenarios.brokers import EMBEDDED, RABBITMQ
 from rabbitry.testing import connections_admitted
 
 ADMINISTRATION = 4
@@ -26,10 +27,12 @@ CLIENT_BYTES = 80_000_000
 TLS_BYTES = 30_000
 """What each connection takes more if it is encrypted."""
 
-BROKER_BYTES = 200_000_000
-"""What RabbitMQ takes before its first connection."""
-BROKER_BYTES_PER_CONNECTION = 135_000
-"""RabbitMQ's own published figure: 5.41 GB for 40,000 connections with two channels each."""
+BROKER_BYTES = {RABBITMQ: 200_000_000, EMBEDDED: 40_000_000}
+"""What a broker takes before its first connection."""
+BROKER_BYTES_PER_CONNECTION = {RABBITMQ: 135_000, EMBEDDED: 10_000}
+"""RabbitMQ's own published figure: 5.41 GB for 40,000 connections with two channels each. The embedded one's
+were 5 kB at 2,200 connections, each with a channel; as much again is for what is in flight.
+"""
 
 KERNEL_BYTES_PER_SOCKET = 4_000
 """Two sockets for each connection when the broker is on this machine; idle ones, whose buffers are empty."""
@@ -62,7 +65,8 @@ class Demand:
     client_bytes: int
     """How much memory each client takes in this process."""
     clients: int
-    has_private_node: bool
+    own_broker: str | None
+    """The kind of the broker that is started here for the run; None if it runs already."""
     processes: int = 1
     """How many processes share the connections evenly."""
 
@@ -96,6 +100,7 @@ def find_obstacles(demand: Demand, machine: Machine) -> list[str]:
     return [
         *_missing_descriptors(demand, machine),
         *_missing_sockets(demand, machine),
+        *_missing_descriptors_of_embedded(demand, machine),
         *_missing_ports(demand, machine),
         *_missing_memory(demand, machine),
     ]
@@ -124,13 +129,24 @@ def _missing_descriptors(demand: Demand, machine: Machine) -> list[str]:
 
 def _missing_sockets(demand: Demand, machine: Machine) -> list[str]:
     admitted = connections_admitted(machine.hard_descriptors)
-    if not demand.has_private_node or demand.connections + ADMINISTRATION <= admitted:
+    if demand.own_broker != RABBITMQ or demand.connections + ADMINISTRATION <= admitted:
         return []
     return [
         f"the private node's sockets: {demand.connections:,} connections, {ADMINISTRATION} more to administer; under a "
         "hard limit of "
         f"{machine.hard_descriptors:,} descriptors RabbitMQ admits ({machine.hard_descriptors:,} − 100) × 0.9 − 2 = "
         f"{admitted:,}: raise the limit, use --connections, or a broker of your own with --url"
+    ]
+
+
+def _missing_descriptors_of_embedded(demand: Demand, machine: Machine) -> list[str]:
+    needed = demand.connections + ADMINISTRATION + SPARE_DESCRIPTORS
+    if demand.own_broker != EMBEDDED or needed <= machine.hard_descriptors:
+        return []
+    return [
+        f"the embedded broker's descriptors: {demand.connections:,} connections, {ADMINISTRATION} more to administer, "
+        f"{SPARE_DESCRIPTORS} others = {needed:,}, and the hard limit is {machine.hard_descriptors:,} (ulimit -Hn): "
+        "raise it, use --connections, or a broker of your own with --url"
     ]
 
 
@@ -148,17 +164,18 @@ def _missing_ports(demand: Demand, machine: Machine) -> list[str]:
 def _missing_memory(demand: Demand, machine: Machine) -> list[str]:
     processes = CLIENT_BYTES * demand.processes
     here = processes + demand.clients * demand.client_bytes
-    broker = BROKER_BYTES + demand.connections * BROKER_BYTES_PER_CONNECTION if demand.has_private_node else 0
-    kernel = demand.connections * KERNEL_BYTES_PER_SOCKET * (2 if demand.has_private_node else 1)
+    base, each = (table.get(demand.own_broker or "", 0) for table in (BROKER_BYTES, BROKER_BYTES_PER_CONNECTION))
+    broker = base + demand.connections * each
+    kernel = demand.connections * KERNEL_BYTES_PER_SOCKET * (2 if demand.own_broker else 1)
     total = here + broker + kernel
     if total <= machine.memory_bytes:
         return []
     parts = [
         f"here {_mb(processes)} + {demand.clients:,} clients × {_kb(demand.client_bytes)} = {_mb(here)}",
-        f"the broker {_mb(BROKER_BYTES)} + {demand.connections:,} × {_kb(BROKER_BYTES_PER_CONNECTION)} = {_mb(broker)}",
+        f"the broker {_mb(base)} + {demand.connections:,} × {_kb(each)} = {_mb(broker)}",
         f"the kernel's sockets {_mb(kernel)}",
     ]
-    told = ", ".join(parts if demand.has_private_node else parts[::2])
+    told = ", ".join(parts if demand.own_broker else parts[::2])
     return [f"memory: {told}; together {_mb(total)}, and {_mb(machine.memory_bytes)} are available: use fewer clients"]
 
 

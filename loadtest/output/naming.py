@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtest.scenarios.brokers import EMBEDDED, recorded_kind
 from loadtest.units import format_text
 from loadtest.urls import redact_in
 
@@ -14,6 +15,15 @@ Result = Mapping[str, Any]
 def said(text: object) -> str:
     """Text of somebody else, on one line and without secrets."""
     return redact_in(format_text(str(text)))
+
+
+def name_broker(broker: Mapping[str, Any] | None) -> str:
+    """What a result's broker is called: the embedded one never by the name that it tells clients."""
+    told = broker or {}
+    name = said(f"{told.get('product') or 'broker'} {told.get('version') or ''}").strip()
+    if recorded_kind(told) == EMBEDDED:
+        return f"the embedded broker (like {name}, which it is not)"
+    return f"{name} (private node)" if told.get("private_node") else name
 
 
 def name_runs(results: Sequence[Result]) -> list[str]:

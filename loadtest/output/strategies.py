@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from loadtest.analysis.strategies import medians
+from loadtest.output.naming import name_broker
 
 _COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("clients", "clients", lambda value: f"{value:,}"),
@@ -43,7 +44,7 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"{result['broker'].get('product', 'RabbitMQ')} {result['broker'].get('version', '')}, "
+        f"{name_broker(result['broker'])}, "
         f"Python {environment.get('python', '')}, {environment.get('cores', '')} cores; {result['started_at']}"
         + ("." if result["finished"] else ". It was not finished: what was not tried is missing.")
     )

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
 from loadtest.output.answer import describe_answer, describe_search
+from loadtest.output.naming import name_broker
 from loadtest.output.scenes import scene_entries
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
@@ -115,13 +116,11 @@ def _listed(latencies: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Entr
 
 
 def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
-    scenario, broker = result["scenario"], result["environment"]["broker"]
+    scenario, broker = result["scenario"], name_broker(result["environment"]["broker"])
     yield (
         f"[bold]{format_count(scenario['clients'])} clients[/] ({format_count(scenario['producers'])} producers, "
         f"{format_count(scenario['consumers'])} consumers, {format_count(scenario['callers'])} callers) · "
-        f"{scenario['driver']} on {scenario['backend']} · {_said(broker.get('product', 'broker'))} "
-        f"{_said(broker.get('version', ''))}"
-        f"{' (private node)' if broker.get('private_node') else ''}"
+        f"{scenario['driver']} on {scenario['backend']} · {escape(broker)}"
     )
     if result["interrupted"]:
         yield "[bold yellow]interrupted[/]: this is what was measured until then"

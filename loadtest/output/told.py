@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from loadtest.analysis.failures import blemishes, failures
-from loadtest.output.naming import name_runs, said
+from loadtest.output.naming import name_broker, name_runs, said
 from loadtest.output.trials import tell_cells
 from loadtest.output.ways import gave_up, read_strategies
 from loadtest.scenarios.variations import name_cell
@@ -107,13 +107,9 @@ def title_of(results: Sequence[Mapping[str, Any]]) -> str:
 
 def setting_of(result: Result) -> str:
     """Who loaded what, in a line."""
-    scenario, broker = result["scenario"], result["environment"].get("broker") or {}
-    where = f"{broker.get('product') or 'broker'} {broker.get('version') or ''}".strip()
-    private = " (private node)" if broker.get("private_node") else ""
+    scenario, where = result["scenario"], name_broker(result["environment"].get("broker"))
     loop = {"open": "open loop, on a schedule", "closed": "closed loop"}.get(result["loop"], "")
-    return said(
-        f"{scenario.get('driver')} on {scenario.get('backend')} · {where}{private} · {loop} · {result['started_at']}"
-    )
+    return said(f"{scenario.get('driver')} on {scenario.get('backend')} · {where} · {loop} · {result['started_at']}")
 
 
 def tables_of(results: Sequence[Result]) -> Iterator[Table]:
@@ -222,6 +218,7 @@ _COST: tuple[Figure, ...] = (
 )
 _ENVIRONMENT: tuple[Figure, ...] = (
     ("broker", ("environment", "broker", "product"), said),
+    ("its kind", ("environment", "broker", "kind"), said),
     ("its version", ("environment", "broker", "version"), said),
     ("its platform", ("environment", "broker", "platform"), said),
     ("processor", ("environment", "cpu"), said),

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.comparison import METRICS, Comparison, Difference, Metric, read
+from loadtest.scenarios.brokers import NOT_RABBITMQ
 from loadtest.scenarios.variations import name_cell
 from loadtest.units import format_bytes, format_count, format_milliseconds, format_text
 
@@ -83,7 +84,7 @@ class _Trials:
             yield Text()
             yield _table(shown)
         yield Text()
-        yield from (*_lost(cells), *_verdicts(cells), *_missed(self._result))
+        yield from (*_lost(cells), *_verdicts(cells), *_brokers(self._result), *_missed(self._result))
 
 
 def _headline(result: Result, failures: Sequence[str]) -> Iterator[RenderableType]:
@@ -129,6 +130,13 @@ def _verdicts(cells: Cells) -> Iterator[RenderableType]:
         statuses = [str(trial["verdict"]["status"]) for trial in trials]
         told = ", ".join(f"{statuses.count(each)} × {each}" for each in dict.fromkeys(statuses))
         yield Text.from_markup(f"verdicts with {escape(name)}: {escape(told)}")
+
+
+def _brokers(result: Result) -> Iterator[RenderableType]:
+    """The broker, where its kind is to be told with every figure."""
+    for text in result["verdict"]["evidence"]:
+        if text.endswith(NOT_RABBITMQ):
+            yield Text(text)
 
 
 def _missed(result: Result) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from loadtest import units
+from loadtest.scenarios.brokers import EMBEDDED, embedded_refusals
 from loadtest.scenarios.faults import NEED_OUR_BROKER, OF_CONSUMERS
 from loadtest.scenarios.settings import SMALLEST_STAMP_BYTES, Choices, Role, Settings
 from loadtest.scenarios.shapes import parse_shape
@@ -59,7 +60,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         raise ValueError(refusal)
     _check_use(asked, shares)
     urls = _find_urls(asked, environment)
-    refuse(asked.wait_broker and not urls, "--wait-broker without --url would do nothing: a private node is awaited")
+    refuse(asked.wait_broker and not urls, "--wait-broker without --url would do nothing: our own broker is awaited")
     each, senders = asked.channels_per_connection, producers or callers
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
@@ -67,7 +68,7 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
     if asked.shape is not None and asked.rate_each:
         chosen["shape"] = str(parse_shape(asked.shape).times(senders))
-    return Settings(
+    settings = Settings(
         **chosen,
         existing=tuple(asked.queue),
         publish_urls=_with_vhost(asked, asked.publish_url),
@@ -89,6 +90,9 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
         seed=asked.seed if asked.seed is not None else secrets.randbelow(2**32),
         backlog=complete_scene(asked, shares, urls),
     )
+    for refusal in embedded_refusals(settings) if settings.broker == EMBEDDED else ():
+        raise ValueError(refusal)
+    return settings
 
 
 def refuse(condition: object, message: str) -> None:
@@ -255,8 +259,8 @@ def complete_scene(asked: Asked, shares: Mapping[Role, int], urls: Sequence[str]
         refuse(ends >= asked.duration, f"--fault {str(fault)!r} would not be over by --duration {asked.duration:g}s")
         refuse(
             fault.action in NEED_OUR_BROKER and urls,
-            f"--fault {str(fault)!r}: {fault.action} needs the private node of a run without --url; on a broker that "
-            "isn't ours there are kill-sockets, pause-consumers and slow-consumers",
+            f"--fault {str(fault)!r}: {fault.action} needs a broker that is started for the run, without --url; on one "
+            "that isn't ours there are kill-sockets, pause-consumers and slow-consumers",
         )
         refuse(
             fault.action == "restart" and not asked.reconnect,
@@ -300,7 +304,12 @@ def _with_vhost(asked: Asked, url: str | None) -> tuple[str, ...]:
 
 
 def _find_urls(asked: Asked, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The brokers' URLs, with the virtual host; none for a private node."""
+    """The brokers' URLs, with the virtual host; none for a broker that is started for the run."""
+    named = {"--url": asked.urls, "--publish-url": asked.publish_url, "--consume-url": asked.consume_url}
+    for flag, value in named.items() if asked.broker == EMBEDDED else ():
+        refuse(value, f"--broker embedded starts a broker of its own: leave out {flag}")
+    if asked.broker == EMBEDDED:
+        return ()
     beside = tuple(filter(None, (asked.consume_url or asked.publish_url,)))
     urls = tuple(asked.urls) or beside or tuple(filter(None, (environment.get("RABBITMQ_URL"),)))
     for url in urls:

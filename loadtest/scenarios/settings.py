@@ -82,6 +82,8 @@ class Choices:
     consume_foreign: bool = False
     wait_broker: float = 0.0
 
+    broker: str = "auto"
+    """Which kind was asked for, or chosen: `auto`, `rabbitmq` or `embedded`."""
     vhost: str | None = None
     backend: str = "asyncio"
     driver: str = "rabbitry"
@@ -139,7 +141,7 @@ class Settings(Choices):
     rate: float | None
     """What all producers send together, or all callers make if there are no producers; None is not known beforehand."""
     urls: tuple[str, ...]
-    """The brokers; empty for a private node."""
+    """The brokers; empty for one that is started for the run."""
     publish_urls: tuple[str, ...] = ()
     consume_urls: tuple[str, ...] = ()
     """Where producers and consumers connect to instead."""
@@ -182,7 +184,7 @@ class Settings(Choices):
 
     @property
     def all_urls(self) -> tuple[str, ...]:
-        """Every broker that is connected to; empty for a private node."""
+        """Every broker that is connected to; empty for one that is started for the run."""
         return tuple(dict.fromkeys((*self.urls, *self.publish_urls, *self.consume_urls)))
 
     @property

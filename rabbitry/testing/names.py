@@ -8,6 +8,7 @@ from rabbitry.testing.faults.schedule import FAULTS, Fault, Schedule
 from rabbitry.testing.rabbitmq.alarm import MemoryAlarm
 from rabbitry.testing.rabbitmq.cluster import PrivateCluster
 from rabbitry.testing.rabbitmq.installation import NodeError, RabbitMQNotFound
+from rabbitry.testing.rabbitmq.installation import find_scripts as find_rabbitmq
 from rabbitry.testing.rabbitmq.node import PrivateNode
 from rabbitry.testing.rabbitmq.setup import connections_admitted, descriptor_limit
 
@@ -28,5 +29,6 @@ __all__ = [
     "check_virtual_time",
     "connections_admitted",
     "descriptor_limit",
+    "find_rabbitmq",
     "open_proxy",
 ]

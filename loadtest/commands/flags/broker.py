@@ -6,15 +6,23 @@ import argparse
 
 import rabbitry
 from loadtest.commands.parsing import duration
+from loadtest.scenarios.brokers import CHOICES
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.settings import Settings
 from loadtest.urls import redact
 
+BROKER_HELP = (
+    "auto takes a broker that is named, then a RabbitMQ installed here, then the embedded one, and says so; rabbitmq "
+    "is never the embedded one; embedded starts that, in a process of its own: its figures are not RabbitMQ's (default "
+    "%(default)s)"
+)
+
 
 def add_broker(parser: argparse.ArgumentParser) -> None:
     """Adds the group's flags."""
-    title = "broker (default: a private node, started for the run and removed after it)"
+    title = "broker (default: a private RabbitMQ node, or the embedded broker where none is installed)"
     add = parser.add_argument_group(title).add_argument
+    add("--broker", choices=CHOICES, default=Asked.broker, help=BROKER_HELP)
     text = "a running broker (repeatable; or $RABBITMQ_URL); amqps:// for TLS, with ?cacertfile= and so on"
     add("--url", action="append", default=[], help=text)
     add("--vhost", help="the virtual host, instead of the URL's")

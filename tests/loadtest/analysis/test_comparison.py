@@ -91,3 +91,27 @@ def test_a_noisier_machine_raises_the_floor() -> None:
 def test_nothing_to_compare() -> None:
     with pytest.raises(ValueError, match="no trials to compare"):
         compare([], make_side(1), tolerance=0.05)
+
+
+def at(side: list[Trial], broker: dict[str, Any] | None) -> list[Trial]:
+    return [{**trial, "environment": {"broker": broker}} for trial in side]
+
+
+RABBITMQ = {"product": "RabbitMQ", "version": "3.10.8", "private_node": True}
+EMBEDDED = {**RABBITMQ, "kind": "embedded", "private_node": False}
+
+
+@pytest.mark.parametrize("before", [RABBITMQ, {**RABBITMQ, "kind": "rabbitmq"}], ids=["an older result", "a new one"])
+def test_figures_of_different_kinds_of_broker_are_not_compared(before: dict[str, Any]) -> None:
+    sides = at(make_side(1), before), at(make_side(2), EMBEDDED)
+    for base, new in (sides, reversed(sides)):
+        with pytest.raises(ValueError, match=r"different kinds of broker \(embedded, rabbitmq\)"):
+            compare(base, new, tolerance=0.05)
+    with pytest.raises(ValueError, match="different kinds of broker"):
+        compare(sides[0], sides[0], tolerance=0.05, same=sides[1])
+
+
+def test_figures_of_one_kind_are() -> None:
+    newer = {**RABBITMQ, "version": "4.0.5", "kind": "rabbitmq"}
+    for base, new in ((EMBEDDED, EMBEDDED), (RABBITMQ, newer), (None, newer), ({}, EMBEDDED)):
+        assert compare(at(make_side(1), base), at(make_side(2), new), tolerance=0.05).differences

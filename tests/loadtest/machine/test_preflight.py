@@ -9,7 +9,7 @@ from loadtest.machine import preflight
 from loadtest.machine.preflight import Demand, Machine, Refused, find_obstacles
 
 MACHINE = Machine(soft_descriptors=1024, hard_descriptors=20_000, ports=28_232, memory_bytes=16 * 10**9)
-DEMAND = Demand(connections=10_004, destinations=1, client_bytes=20_000, clients=10_004, has_private_node=True)
+DEMAND = Demand(connections=10_004, destinations=1, client_bytes=20_000, clients=10_004, own_broker="rabbitmq")
 
 
 def test_ten_thousand_clients_fit_here() -> None:
@@ -40,7 +40,7 @@ def test_several_processes_share_the_descriptors() -> None:
     """15,000 clients on a private node fit into two processes of 10,000 descriptors each, and not into one."""
     demand, machine = replace(DEMAND, connections=15_000, clients=15_000), replace(MACHINE, hard_descriptors=20_000)
     assert find_obstacles(replace(demand, processes=2), machine) == []
-    small = replace(demand, has_private_node=False)
+    small = replace(demand, own_broker=None)
     assert find_obstacles(replace(small, processes=2), replace(MACHINE, hard_descriptors=7_564)) == []
     (told,) = find_obstacles(replace(small, processes=2), replace(MACHINE, hard_descriptors=7_563))
     assert "7,500 connections in each of 2 processes + 64 others = 7,564" in told
@@ -50,9 +50,20 @@ def test_several_processes_share_the_descriptors() -> None:
 
 
 def test_a_broker_elsewhere_needs_no_sockets_and_memory_here() -> None:
-    demand = replace(DEMAND, connections=18_000, has_private_node=False)
+    demand = replace(DEMAND, connections=18_000, own_broker=None)
     assert find_obstacles(demand, replace(MACHINE, memory_bytes=10**9)) == []
     assert find_obstacles(replace(demand, destinations=2), replace(MACHINE, ports=9_000)) == []
+
+
+def test_the_embedded_broker_needs_less() -> None:
+    """Ten thousand connections: it admits as many as there are descriptors, and takes a tenth of RabbitMQ's memory."""
+    demand = replace(DEMAND, own_broker="embedded")
+    machine = replace(MACHINE, memory_bytes=10**9)
+    assert find_obstacles(demand, replace(machine, hard_descriptors=10_072)) == []
+    (told,) = find_obstacles(demand, replace(machine, hard_descriptors=10_071))
+    assert "the embedded broker's descriptors: 10,004 connections, 4 more to administer, 64 others = 10,072" in told
+    (told,) = find_obstacles(demand, replace(MACHINE, memory_bytes=10**8))
+    assert "the broker 40 MB + 10,004 × 10 kB = 140 MB" in told
 
 
 def test_the_soft_limit_is_raised_but_never_lowered() -> None:
@@ -60,9 +71,9 @@ def test_the_soft_limit_is_raised_but_never_lowered() -> None:
     wanted = 400
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        preflight.prepare(replace(DEMAND, connections=wanted, has_private_node=False))
+        preflight.prepare(replace(DEMAND, connections=wanted, own_broker=None))
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted + preflight.SPARE_DESCRIPTORS, hard)
-        preflight.prepare(replace(DEMAND, connections=1, has_private_node=False))
+        preflight.prepare(replace(DEMAND, connections=1, own_broker=None))
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == wanted + preflight.SPARE_DESCRIPTORS
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -41,9 +41,9 @@ def test_a_refusal_says_how_it_is_written(action: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--fault", "5 stop 2s", "--url", "amqp://x"], "stop needs the private node"),
-        (["--fault", "5 alarm 2s", "--url", "amqp://x"], "alarm needs the private node"),
-        (["--fault", "5 restart", "--url", "amqp://x", "--reconnect"], "restart needs the private node"),
+        (["--fault", "5 stop 2s", "--url", "amqp://x"], "stop needs a broker that is started"),
+        (["--fault", "5 alarm 2s", "--url", "amqp://x"], "alarm needs a broker that is started"),
+        (["--fault", "5 restart", "--url", "amqp://x", "--reconnect"], "restart needs a broker that is started"),
         (["--fault", "5 restart"], "unless there is --reconnect"),
         (["--fault", "5 stop 5s", "--duration", "10"], "would not be over by --duration 10s"),
         (["--fault", "5 pause-consumers 1s", "--producers", "4"], "there are no consumers"),
