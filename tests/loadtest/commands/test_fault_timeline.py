@@ -140,7 +140,7 @@ def test_a_window_of_publishes_outlives_the_broker(backend: str, capsys: pytest.
 
 @pytest.mark.usefixtures("_one_node_for_all")
 def test_an_alarm_stops_publishers_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 20"
+    words = "--reconnect --producers 4 --consumers 4 --rate 100 --duration 25"
     code, result = run(capsys, ["1s alarm 2s"], words)
     assert closes(result)
     alarm = result["faults"][0]

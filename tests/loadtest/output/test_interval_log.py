@@ -86,10 +86,18 @@ def test_a_full_disk_ends_the_log_and_not_the_run(tmp_path: Path) -> None:
     assert next(iter(run.record.errors.counts)).endswith("(interval log)")
 
 
-def test_no_log_without_an_entry(tmp_path: Path) -> None:
-    log = IntervalLog(tmp_path / "run.hlog")
-    log.close(begun(tmp_path), 1.0)
+def test_no_log_of_a_run_that_never_began(tmp_path: Path) -> None:
+    run, log = begun(tmp_path), IntervalLog(tmp_path / "run.hlog")
+    run.record.phases.clear()
+    log.close(run, 1.0)
     assert not log.path.exists()
+
+
+def test_a_run_that_ends_before_the_first_look_has_a_log(tmp_path: Path) -> None:
+    run, log = begun(tmp_path), IntervalLog(tmp_path / "run.hlog")
+    run.measurement.inside.confirm.record(1)
+    log.close(run, 0.5)
+    assert read(log.path)[0].get_total_count() == 1
 
 
 def test_the_start_is_the_runs_own(tmp_path: Path) -> None:
