@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -13,10 +12,9 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-import rabbitry
 from rabbitry.testing import PrivateNode, RabbitMQNotFound
+from tests.support.helpers import version_of
 
 # A shell has what it starts in the background ignore Ctrl-C, which tests send to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -136,14 +134,7 @@ def amqp_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def broker_version(amqp_url: str) -> tuple[int, ...]:
     """RabbitMQ's version, such as (4, 0, 5): for what one version does differently from another."""
-
-    async def ask() -> str:
-        async with rabbitry.connect(amqp_url) as connection:
-            return str(connection.server_properties["version"])
-
-    with start_blocking_portal() as portal:
-        version = portal.call(ask)
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0]))
+    return version_of(amqp_url)
 
 
 @pytest.fixture

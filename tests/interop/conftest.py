@@ -13,6 +13,7 @@ from anyio.from_thread import start_blocking_portal
 from rabbitry.broker import Broker
 from tests.interop.node_packages import NodeMissing
 from tests.interop.peers import PEERS, PeerProcess
+from tests.support.helpers import version_of
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,12 @@ def amqp_url(request: pytest.FixtureRequest) -> str:
         return embedded
     url = os.environ.get("RABBITMQ_URL")
     return url or request.getfixturevalue("node").url
+
+
+@pytest.fixture(scope="session")
+def broker_version(amqp_url: str) -> tuple[int, ...]:
+    """That of the broker whose turn it is; the run's own fixture knows the run's own broker alone."""
+    return version_of(amqp_url)
 
 
 @pytest.fixture(scope="session", params=PEERS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 
@@ -15,6 +17,18 @@ import rabbitry
 def unique(prefix: str = "test") -> str:
     """A name nobody else uses: the tests share one broker."""
     return f"{prefix}-{secrets.token_hex(6)}"
+
+
+def version_of(url: str) -> tuple[int, ...]:
+    """A broker's version, such as (4, 0, 5)."""
+
+    async def ask() -> str:
+        async with rabbitry.connect(url) as connection:
+            return str(connection.server_properties["version"])
+
+    with start_blocking_portal() as portal:
+        version = portal.call(ask)
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("-")[0]))
 
 
 @asynccontextmanager
