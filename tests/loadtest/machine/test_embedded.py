@@ -69,6 +69,17 @@ async def test_it_is_stopped_and_goes_on_and_raises_its_alarm() -> None:
                 await channel.publish(b"", routing_key="q")
 
 
+async def test_what_ends_a_block_with_an_alarm_is_told_though_the_broker_is_gone() -> None:
+    async with EmbeddedBroker(connections=2) as broker:
+        with pytest.raises(KeyError):
+            async with broker.memory_alarm():
+                broker.close()
+                raise KeyError
+        with pytest.raises(NodeError):
+            async with broker.memory_alarm():
+                pass
+
+
 def test_it_has_as_many_descriptors_as_it_needs() -> None:
     """Whatever the soft limit of who starts it is; and admits that many connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -14,7 +14,7 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
-from tests.measuring.bench.comparison.libraries.work import QUEUE, TRANSIENT, Opening, Work, shares
+from tests.measuring.bench.comparison.libraries.work import QUEUE, TRANSIENT, Work, open_together, shares
 from tests.measuring.bench.measure import Clocks, Figures, percentiles
 
 
@@ -83,14 +83,8 @@ async def consume(work: Work) -> Figures:
 
 @in_loop
 async def connections(work: Work) -> Figures:
-    held: list[Any] = []
-    numbers = iter(range(work.count))
+    async def open_one() -> object:
+        connection = await aio_pika.connect(work.url)
+        return connection, await connection.channel()
 
-    async def open_some() -> None:
-        for _ in numbers:
-            connection = await aio_pika.connect(work.url)
-            held.append((connection, await connection.channel()))
-
-    opening = Opening()
-    await asyncio.gather(*[open_some() for _ in range(work.ahead)])
-    return opening.figures(len(held))
+    return await open_together(open_one, work)

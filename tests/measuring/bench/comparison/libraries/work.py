@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.measuring.bench.measure import Clocks, Figures, raise_descriptor_limit, resident_bytes
@@ -55,4 +56,18 @@ def open_in_turn(open_one: Callable[[], object], count: int) -> Figures:
     """The figures of opening connections one after the other, all of which are held."""
     opening = Opening()
     held = [open_one() for _ in range(count)]
+    return opening.figures(len(held))
+
+
+async def open_together(open_one: Callable[[], Awaitable[object]], work: Work) -> Figures:
+    """The figures of opening connections on asyncio, `ahead` at a time, all of which are held."""
+    held: list[object] = []
+    numbers = iter(range(work.count))
+
+    async def open_some() -> None:
+        for _ in numbers:
+            held.append(await open_one())
+
+    opening = Opening()
+    await asyncio.gather(*[open_some() for _ in range(work.ahead)])
     return opening.figures(len(held))
