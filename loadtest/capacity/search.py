@@ -1,9 +1,10 @@
 """The search for the highest rate that can be kept up: what was found at the rates so far, and which to try next.
 
 It begins a little below what a closed loop squeezed out, grows while rates are held, goes to what was done where one
-was not, and halves the bracket in between. The rate that failed is tried again before it is believed, as a machine's
-pause looks like a limit; and what is held is believed only after a longer step a little below it. The number of steps
-is bounded, and at most as many as its driver has time for.
+was not, and halves the bracket in between. The rate that failed is tried again, for longer, before it is believed: a
+machine's pause looks like a limit, and so does a broker that works faster once some work waits. And what is held is
+believed only after a longer step a little below it. The number of steps is bounded, and at most as many as its driver
+has time for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Probe:
 
     rate: float
     is_verifying: bool = False
+    is_long: bool = False
+    """Whether it takes the time of two."""
 
 
 class Search:
@@ -65,11 +68,12 @@ class Search:
         self._steps += 1
         left = self._left = min(steps_left, MOST_STEPS - self._steps)
         if self.held and (self._is_late(left) or (self._is_narrow() and not self._has_doubt(left))):
-            self._probe = Probe(self.held * MARGIN, is_verifying=True)
+            self._probe = Probe(self.held * MARGIN, is_verifying=True, is_long=True)
         elif left < -EXTRA_STEPS:
             return None
         else:
-            self._probe = Probe(self._choose(left))
+            rate = self._choose(left)
+            self._probe = Probe(rate, is_long=rate == self._failed)
         return self._probe
 
     def note(self, *, is_held: bool, capacity: float = 1.0, is_doubtful: bool = False) -> None:
@@ -113,7 +117,7 @@ class Search:
 
     def _has_doubt(self, left: int) -> bool:
         """Whether the rate that failed is to be tried again, if there is time for it and what may follow."""
-        return self._failed != self._doubted and left >= 2
+        return self._failed != self._doubted and left >= 3
 
     def _choose(self, left: int) -> float:
         if self._failed is None:

@@ -36,9 +36,9 @@ from loadtest.scenarios.schedule import NANOSECONDS, make_schedules
 
 LOOK = 0.05
 """Seconds from one look to the next."""
-STEPS = 10.0
+STEPS = 14.0
 SHORTEST_STEP, LONGEST_STEP = 0.5, 2.5
-"""So many steps fit into the time for the search, each of some seconds within these bounds; verifying takes two."""
+"""So many steps fit into the time for the search, each of some seconds within these bounds; a long one takes two."""
 LONGEST_CLOSED = 3.0
 DRAIN_BOUND = 8.0
 DRAIN_STALL = 0.5
@@ -173,7 +173,7 @@ class Seeker:
         run.begin_leg(leg)
         await self._sleep((leg.start - monotonic_ns()) / NANOSECONDS)
         before, timed, looks = self._count(), self._timed(), list[Look]()
-        began, seconds = leg.start / NANOSECONDS, self._step_seconds * (2 if probe.is_verifying else 1)
+        began, seconds = leg.start / NANOSECONDS, self._step_seconds * (2 if probe.is_long else 1)
         while not run.enough.is_set():
             await self._sleep(LOOK)
             now = self._count()

@@ -23,7 +23,7 @@ from loadtest.urls import is_amqp_url, redact, with_vhost
 DEFAULT_CLIENTS = 100
 DEFAULT_SHARE = 0.5
 DEFAULT_WARMUP = 5.0
-SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.25, 6.0, 25.0
+SEARCH_PER_DURATION, SHORTEST_SEARCH, LONGEST_SEARCH = 1.75, 6.0, 35.0
 """How long the search for the rate may take, by the time that is measured, and between which bounds; in seconds."""
 LONGEST = 3600.0
 """Seconds that a given number of messages may take."""

@@ -33,6 +33,7 @@ from tests.support.helpers import unique
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a pipe does not tell what is unread")
 ROOT = Path(__file__).parents[2]
 PIPE = subprocess.PIPE
+BASIC_ACK = b"\0\x3c\0\x50"  # the class and the method that a broker confirms with
 
 
 @contextmanager
@@ -64,6 +65,14 @@ def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 def has_consumer(cli: Cli, queue: str) -> bool:
     return bool(cli("declare", "queue", queue, "--passive", "--json").records[0]["consumers"])
+
+
+def stall_confirms(portal: BlockingPortal, proxy: Proxy) -> None:
+    """Nothing comes back to the program any more, once it has got the confirm of what it has sent: a durable message
+    is in its queue well before that."""
+    eventually(lambda: BASIC_ACK in proxy.link.to_client.last)
+    for link in proxy.links:
+        portal.call(link.to_client.stall)
 
 
 def lines(count: int) -> bytes:
@@ -222,8 +231,7 @@ def test_interrupted_ahead_of_the_confirms(cli: Cli, queue: str, amqp_url: str, 
         publisher.stdin.write(b"first\nsecond\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 2)  # the second leaves once the first is confirmed
-        for link in proxy.links:
-            portal.call(link.to_client.stall)
+        stall_confirms(portal, proxy)
         publisher.stdin.write(b"third\n")
         publisher.stdin.close()
         publisher.stdin = None
@@ -248,8 +256,7 @@ def test_interrupted_it_publishes_what_was_read(cli: Cli, queue: str, amqp_url: 
         publisher.stdin.write(b"first\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 1)
-        for link in proxy.links:
-            portal.call(link.to_client.stall)
+        stall_confirms(portal, proxy)
         publisher.stdin.write(b"1\n2\n3\n4\nhalf of")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 2)
@@ -272,8 +279,7 @@ def test_interrupted_twice_it_says_of_how_many_nothing_is_known(cli: Cli, queue:
         publisher.stdin.write(b"first\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 1)
-        for link in proxy.links:
-            portal.call(link.to_client.stall)
+        stall_confirms(portal, proxy)
         publisher.stdin.write(b"second\nthird\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 3)
@@ -305,8 +311,7 @@ def test_what_was_read_and_not_published_is_kept(
             publisher.stdin.write(wrapped % 0)
             publisher.stdin.flush()
             eventually(lambda: depth(cli, queue) == 1)
-            for link in proxy.links:
-                portal.call(link.to_client.stall)
+            stall_confirms(portal, proxy)
             publisher.stdin.write(b"".join(wrapped % number for number in range(1, 6)))
             publisher.stdin.flush()
             eventually(lambda: depth(cli, queue) == 2)
@@ -339,8 +344,7 @@ def test_a_connection_that_is_lost_costs_no_message(cli: Cli, queue: str, amqp_u
         publisher.stdin.write(b"first\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 1)
-        for link in proxy.links:
-            portal.call(link.to_client.stall)
+        stall_confirms(portal, proxy)
         publisher.stdin.write(b"second\nthird\n")
         publisher.stdin.flush()
         eventually(lambda: depth(cli, queue) == 3)

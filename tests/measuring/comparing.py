@@ -4,7 +4,8 @@ Trials of three sides in turns, shuffled in each round, on one broker: A; A agai
 burns a tenth more processor time for each message it publishes. Of that pool twenty samples of rounds are drawn, and
 each is compared as `loadtest compare` does, over all metrics with their correction. What must hold: A with A' finds
 nothing in 18 of 20, A with B finds the processor time in 18 of 20. Rates are told beside it: a slower client lowers
-them only where the client is the limit. Half an hour for 48 rounds, on a machine with nothing beside it.
+them only where the client is the limit. Forty minutes for 48 rounds, on a machine with nothing beside it; with
+``--pool FILE`` they may be made a few at a time.
 """
 
 from __future__ import annotations
@@ -55,25 +56,25 @@ def run_trial(node: PrivateNode, burn_us: float, asked: argparse.Namespace, seed
         node.rabbitmqctl("delete_vhost", vhost)
 
 
-def make_pool(asked: argparse.Namespace) -> list[dict[str, Result]]:
-    """Every round's trial of each side."""
-    chance, rounds = Random(asked.seed), list[dict[str, Result]]()
+def fill_pool(rounds: list[dict[str, Result]], asked: argparse.Namespace) -> None:
+    """Adds rounds, each a trial of each side, until there are as many as asked; what there is is kept after each."""
     with PrivateNode(connections=asked.clients + 20) as node:
         first = run_trial(node, 0.0, asked, 1)  # not in the pool: it tells what a tenth is
         spent, confirmed = first["resources"]["client_cpu_seconds"], first["publish"]["confirmed"]
         burn_us = SLOWER * spent / confirmed * 1e6
         print(f"{spent / confirmed * 1e6:.1f} us a message published: B burns {burn_us:.2f} us more", flush=True)
-        for number in range(asked.rounds):
+        for number in range(len(rounds), asked.rounds):
             done = {}
-            for place, side in enumerate(chance.sample(SIDES, len(SIDES))):
+            for place, side in enumerate(Random(f"{asked.seed}/{number}").sample(SIDES, len(SIDES))):
                 seed = 2 + number * len(SIDES) + place
-                done[side] = run_trial(node, burn_us if side == "B" else 0.0, asked, seed)
+                done[side] = slim(run_trial(node, burn_us if side == "B" else 0.0, asked, seed))
             rounds.append(done)
+            if asked.pool is not None:
+                asked.pool.write_text(json.dumps(rounds) + "\n")
             told = ", ".join(
                 f"{side} {cpu(done[side]):.2f} us {done[side]['publish']['rate']:,.0f}/s" for side in SIDES
             )
             print(f"round {number + 1} of {asked.rounds}: {told}", flush=True)
-    return rounds
 
 
 def cpu(result: Result) -> float:
@@ -121,14 +122,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--duration", type=float, default=8.0)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pool", type=Path, help="where the trials are kept; read from there if it exists")
+    parser.add_argument("--pool", type=Path, help="where the trials are kept, to go on with if it exists")
     asked = parser.parse_args(words)
+    rounds: list[dict[str, Result]] = []
     if asked.pool is not None and asked.pool.exists():
         rounds = json.loads(asked.pool.read_text(encoding="utf-8"))
-    else:
-        rounds = make_pool(asked)
-        if asked.pool is not None:
-            asked.pool.write_text(json.dumps([{side: slim(each[side]) for side in SIDES} for each in rounds]) + "\n")
+    if len(rounds) < asked.rounds:
+        fill_pool(rounds, asked)
     return 0 if tell(rounds, min(asked.drawn, len(rounds)), asked.seed) else 1
 
 

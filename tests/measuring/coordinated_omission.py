@@ -14,8 +14,9 @@ for more than x ms is (1,000 - x) / 10,000, if nothing is omitted. What waits fo
   these are transient.
 
 A client is due every two seconds, and the stops of all periods begin at moments that are spread evenly over these: so
-each client is in its turn at each place of the stop, and what would be chance in one period is none in twenty. How long
-each stop took is measured, and predicted from.
+each client is in its turn at each place of the stop, and what would be chance in one period is none in twenty. What is
+predicted from is for how long the broker did not answer another client (outages.py), which is a few milliseconds longer
+than it was stopped.
 
 ``python -m tests.measuring.coordinated_omission [--rate 25] [--periods 20]``, eight minutes, on a machine with
 nothing beside it.
@@ -30,7 +31,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -43,6 +44,7 @@ from loadtest.commands.run import main as run_loadtest
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.state import Run
 from rabbitry.testing import PrivateNode
+from tests.measuring.outages import Outage, watch
 
 SECONDS, STOP_AFTER, STOP = 10.0, 2.0, 1.0
 INTERVAL = 2.0
@@ -86,7 +88,9 @@ class Stops:
         self._rate = rate
         self._seconds = seconds
         self._periods = periods
+        self._begun: list[float] = []
         self.stopped: list[float] = []
+        """For how long the broker did not answer, each time."""
         self.caught_up: list[float] = []
 
     def perform(self, run: Run, measured_from: float) -> None:
@@ -96,16 +100,23 @@ class Stops:
             sleep(max(0.0, measured_from + period * self._seconds + STOP_AFTER + later - monotonic()))
             usual = self._waiting(run)
             os.kill(self._pid, signal.SIGSTOP)
-            began = monotonic()
+            self._begun.append(monotonic())
             try:
                 sleep(STOP)
             finally:
                 ended = monotonic()
                 os.kill(self._pid, signal.SIGCONT)
-            self.stopped.append(ended - began)
             while self._waiting(run) > usual + SETTLED and monotonic() < ended + 5:
                 sleep(0.001)
             self.caught_up.append(monotonic() - ended)
+
+    def note(self, outages: Iterable[Outage]) -> None:
+        """How long each stop was for another client; what else it noticed is none of ours."""
+        for began in self._begun:
+            seen = [outage.answered - began for outage in outages if outage.sent < began + STOP / 2 < outage.answered]
+            if len(seen) != 1:
+                raise RuntimeError(f"another client saw {len(seen)} outages in one stop of the broker")
+            self.stopped += seen
 
     def predict(self, beyond: float) -> float:
         """The share of all that waits for longer than so many seconds."""
@@ -147,10 +158,11 @@ def measure(node: PrivateNode, backend: str, rate: float, *, seconds: float = SE
             threads.append(threading.Thread(target=stops.perform, args=(self._run, monotonic())))
             threads[-1].start()
 
-    with mock.patch.object(Conductor, "_begin_phase", begin_and_stop):
+    with mock.patch.object(Conductor, "_begin_phase", begin_and_stop), watch(node.url) as outages:
         result = run_with(node, backend, rate, "--rate", f"{rate:g}", "--duration", f"{seconds * periods:g}")
-    for thread in threads:
-        thread.join()
+        for thread in threads:
+            thread.join()
+    stops.note(outages)
     return [_share(result, backend, kind, beyond, stops) for kind in KINDS for beyond in BEYOND_MS]
 
 

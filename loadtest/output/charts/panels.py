@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import altair as alt
@@ -17,6 +18,8 @@ from loadtest.output.ways import read_strategies
 
 WIDTH = 860
 """Of a picture's charts, in pixels."""
+TITLE_LINE, SENTENCE_LINE = 85, 140
+"""How many characters fit above a chart, of the picture's title and of what is said of each chart."""
 
 
 def make_panels(results: Sequence[Result]) -> Iterator[Panel]:
@@ -45,14 +48,16 @@ def for_picture(title: str, panels: Sequence[Panel]) -> dict[str, Any]:
     charts = [
         _without_params(
             panel.chart.properties(
-                width=WIDTH, height=panel.height, title=alt.TitleParams(panel.title, subtitle=[panel.sentence])
+                width=WIDTH,
+                height=panel.height,
+                title=alt.TitleParams(panel.title, subtitle=wrap(panel.sentence, SENTENCE_LINE)),
             ).to_dict()
         )
         for panel in panels
     ]
     whole = {
         "$schema": alt.SCHEMA_URL,
-        "title": {"text": title, "fontSize": 18, "offset": 16},
+        "title": {"text": wrap(title, TITLE_LINE), "fontSize": 18, "offset": 16},
         "background": PAPER,
         "padding": 16,
         "spacing": 28,

@@ -11,7 +11,7 @@ from loadtest.capacity.search import Search
 from loadtest.capacity.step import PUBLISH, QUEUES, Look, is_hopeless, is_stalled, judge_step
 
 LOOK = 0.05
-STEP, VERIFICATION, BUDGET = 2.5, 5.0, 25.0
+STEP, LONG_STEP, BUDGET = 2.5, 5.0, 35.0
 
 
 class SimulatedBroker:
@@ -93,10 +93,10 @@ def search_for(broker: SimulatedBroker, closed_rate: float) -> Searched:
     """Searches as a run does: with the same steps and the same time."""
     search, steps = Search(closed_rate), list[tuple[float, bool, bool]]()
     while True:
-        probe = search.next(int((BUDGET - broker.now - VERIFICATION) / STEP // 1))
+        probe = search.next(int((BUDGET - broker.now - LONG_STEP) / STEP // 1))
         if probe is None:
             break
-        looks = broker.step(probe.rate, VERIFICATION if probe.is_verifying else STEP)
+        looks = broker.step(probe.rate, LONG_STEP if probe.is_long else STEP)
         rates = {PUBLISH: probe.rate, QUEUES: probe.rate}
         found = judge_step(rates, looks, is_verifying=probe.is_verifying)
         search.note(is_held=found.is_held, capacity=found.capacity, is_doubtful=found.is_doubtful)

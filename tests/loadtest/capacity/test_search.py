@@ -58,6 +58,14 @@ def test_a_pause_is_not_taken_for_a_limit() -> None:
     assert search.sustainable is not None and search.sustainable > 900
 
 
+def test_a_rate_that_failed_is_tried_again_for_longer() -> None:
+    """A broker that takes more once some work waits has time to, then."""
+    search = Search(1000.0)
+    while (probe := search.next()) is not None:
+        search.note(is_held=probe.rate <= (1000 if probe.is_long else 900), capacity=0.9)
+    assert search.sustainable is not None and search.sustainable > 900
+
+
 def test_a_verification_in_which_all_stood_still_is_repeated_once() -> None:
     search = Search(1000.0)
     verified = list[float]()

@@ -166,12 +166,12 @@ def test_queues_tells_what_each_costs(backend: str, amqp_url: str, capsys: pytes
 def test_a_sweep_makes_a_curve(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "SHARES", (0.1, 0.3, 2.0, 2.5, 3.0))
+    monkeypatch.setattr(sweeping, "SHARES", (0.05, 0.1, 20.0, 25.0, 30.0))
     words = "--clients 6 --duration 1 --warmup 0.2 --drain 3 --require publish.rate>0"
     code, result = run(capsys, "--scenario", "sweep", *words.split(), "--url", amqp_url, "--backend", backend)
     assert code == 0, result["verdict"]
     steps = result["sweep"]["steps"]
-    assert [step["share"] for step in steps] == [0.1, 0.3, 2.0, 2.5]  # two were not put on: no further one is tried
+    assert [step["share"] for step in steps] == [0.05, 0.1, 20.0, 25.0]  # two were not put on: no further one is tried
     assert [step["put_on"] for step in steps][-2:] == [False, False]
     for step in steps:
         assert step["rate"] == pytest.approx(step["share"] * result["sweep"]["closed_rate"], abs=0.1)

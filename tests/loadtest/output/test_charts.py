@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from typing import Any
 from xml.etree import ElementTree
@@ -42,6 +43,13 @@ def test_the_picture_of_a_run(result: dict[str, Any]) -> None:
 
 def test_a_picture_is_a_png_as_well(result: dict[str, Any]) -> None:
     assert to_png(for_picture("Title", list(make_panels([result])))).startswith(b"\x89PNG")
+
+
+def test_a_long_title_makes_no_picture_wider(result: dict[str, Any]) -> None:
+    panels = list(make_panels([result]))
+    pictures = [to_svg(for_picture(title, panels)) for title in ("Title", "ten thousand clients got through " * 10)]
+    widths = [re.search(r'width="(\d+)"', picture) for picture in pictures]
+    assert [width and width[1] for width in widths] == [widths[0] and widths[0][1]] * 2
 
 
 def test_the_picture_of_nothing(result: dict[str, Any]) -> None:
