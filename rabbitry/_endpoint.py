@@ -84,6 +84,8 @@ class Endpoint:
 
     __slots__ = (
         "_changed",
+        "_later",
+        "_next_tick",
         "_overfull",
         "_waited_in_vain",
         "blocked_reason",
@@ -118,6 +120,8 @@ class Endpoint:
         self.closed: list[Waiter] | None = []
         self.unmatched_returns = 0
         protocol.token = self
+        self._later: tuple[tuple[float, Callable[[], None]], ...] = ()  # what to call, and when
+        self._next_tick: float | None = None  # of the heartbeats
         self._overfull: set[Receiver] | None = None
         self._waited_in_vain = False
         self._changed: anyio.Event | None = None
@@ -148,13 +152,26 @@ class Endpoint:
         self.dispatch()
 
     def handle_timer(self, now: float) -> float | None:
-        """Heartbeats."""
-        following = self.protocol.handle_timer(now, reading=not self.transport.is_reading_paused)
+        """Heartbeats, and what is to be done later."""
+        if self._later:
+            due = [call for when, call in self._later if when <= now]
+            self._later = tuple(each for each in self._later if each[0] > now)
+            for call in due:
+                call()
+        if self._next_tick is not None and self._next_tick <= now:
+            self._next_tick = self.protocol.handle_timer(now, reading=not self.transport.is_reading_paused)
         if self.protocol.events:
             self.dispatch()
         elif self.protocol.out_size:
             self.wrote()
-        return following
+        moments = [when for when, _ in self._later]
+        return min(moments if self._next_tick is None else [self._next_tick, *moments], default=None)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Have it called in so many seconds, unless the connection ends before."""
+        when = monotonic() + seconds
+        self._later = (*self._later, (when, call))
+        self.transport.start_timer(when)
 
     # --- beginning to wait -----------------------------------------------------------------------------------------
 
@@ -271,7 +288,8 @@ class Endpoint:
     def _on_opened(self, event: events.Opened) -> None:
         self.opened.set(True)
         if self.protocol.heartbeat:
-            self.transport.start_timer(self.protocol.next_tick(monotonic()))
+            self._next_tick = self.protocol.next_tick(monotonic())
+            self.transport.start_timer(self._next_tick)
 
     def _on_replied(self, event: events.Replied) -> None:
         event.token.set(event.reply)

@@ -3,15 +3,13 @@
 Counts are of the whole run, from the warm-up to the end of the drain, so that they add up: `sent = confirmed +
 unconfirmed + nacked + returned + unknown`, `received = requeued + unique + duplicates`, and `(confirmed +
 unconfirmed) × copies_per_message + backlog.built + resurrected = unique + lost + backlog`, but for what connections
-lost left behind: `backlog` then also has messages of unknown outcome, and some that had arrived; as it has where a
-quorum queue, busy with what consumers give back, drops the last of their acknowledgements as their channels close.
-Rates, latencies and processor time are of the measured phase alone. A message of `client_cpu_us_per_message` is one
-confirmed, one received, or one RPC replied. What got no answer counts among the latencies with the time it was waited
-for: an RPC without a reply, a publish of unknown outcome, and what was planned and never sent. In an open loop `planned
-= sent + skipped`; where the rate was sought first, `planned` and `skipped` are of the schedule on which latency was
-measured, and `sent` is of all. What was put into the queues beforehand is in the section `backlog` and among what was
-received, and not among what was published, nor is what could not be put there; the timeline's rows of that phase,
-`fill`, have all of it.
+lost left behind: `backlog` then also has messages of unknown outcome, and some that had arrived. Rates, latencies and
+processor time are of the measured phase alone. A message of `client_cpu_us_per_message` is one confirmed, one received,
+or one RPC replied. What got no answer counts among the latencies with the time it was waited for: an RPC without a
+reply, a publish of unknown outcome, and what was planned and never sent. In an open loop `planned = sent + skipped`;
+where the rate was sought first, `planned` and `skipped` are of the schedule on which latency was measured, and `sent`
+is of all. What was put into the queues beforehand is in the section `backlog` and among what was received, and not
+among what was published, nor is what could not be put there; the timeline's rows of that phase, `fill`, have all of it.
 """
 
 from __future__ import annotations

@@ -66,6 +66,12 @@ finite.
 LONGEST_TAG = 255
 """Bytes of a consumer tag (specification 4.2.5.3: short strings)."""
 
+PUT_BACK_AFTER = 0.25
+"""Seconds after `stop()` at which what was not iterated goes back, if the block is not left before. What is being
+handled then is often acknowledged right behind it; and a quorum queue that has hundreds of messages to take back keeps
+an acknowledgement behind them waiting, and drops it where the channel is closed meanwhile: it would be handled twice.
+"""
+
 MESSAGE_OVERHEAD = 512
 """Bytes a waiting delivery takes beside its body, about: the object, its route and properties."""
 
@@ -108,6 +114,7 @@ class Consumer:
         "_on_end",
         "_prefetch",
         "_registration",
+        "_rest",
         "_waiting",
         "beside",
         "holder",
@@ -136,6 +143,7 @@ class Consumer:
         self._calls = 0
         self._ended = False
         self._error: RabbitryError | None = None
+        self._rest: deque[Delivery] = deque()  # what goes back a moment after `stop`
         self._waiting: list[Signal] = []  # one of each task that waits, the first first
         self._registration: ProtocolConsumer | None = None
         self.beside: Feeding | None = None  # feeds the same buffer: see second.py
@@ -170,7 +178,8 @@ class Consumer:
         try:
             await life.endpoint.reply(slot, waiter)
         except BaseException:
-            self._leave()  # deliveries may have come with the reply
+            self._leave()
+            self._put_back_rest()  # deliveries may have come with the reply
             raise
         return self
 
@@ -179,26 +188,35 @@ class Consumer:
     ) -> None:
         self._life.endpoint.check_loop()
         self._leave()
+        self._put_back_rest()
         cancelling = self._cancelling  # by this, or by `stop` before; from cancel-ok on the tag is free again
         if cancelling is not None and not cancelling.is_done:
             await self._life.endpoint.wait_answered(cancelling)
 
     def stop(self) -> None:
-        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine, though
-        awaiting it is harmless: it does not wait for the broker, leaving the block does.
+        """End the iteration: cancel at the broker and, a quarter of a second later or once the block is left, put back
+        what was not iterated. Not a coroutine, though awaiting it is harmless: it does not wait for the broker, leaving
+        the block does.
         """
         self._leave()
+        if self._rest:
+            self._life.endpoint.call_later(PUT_BACK_AFTER, self._put_back_rest)
         return NOTHING  # type: ignore[no-any-return]
 
     def _leave(self) -> None:
-        """Queue the cancel, then the nacks: in this order nothing is delivered here again."""
+        """Queue the cancel; the nacks follow it, so that nothing is delivered here again."""
         if self._registration is None:
             return
         if self.beside is not None:  # first, or it might be given what this one leaves
             self.beside.consumer_ended(self)
         self._cancel(self._registration)
-        self._put_back(self._take_all())
+        self._rest += self._take_all()
         self._finish(None)
+        self._life.endpoint.wrote_if_any()
+
+    def _put_back_rest(self) -> None:
+        rest, self._rest = self._rest, deque()
+        self._put_back(rest)
         self._life.endpoint.wrote_if_any()
 
     def _cancel(self, registration: ProtocolConsumer) -> None:

@@ -193,8 +193,9 @@ class Subscription:
                 self._roster.left(self)
 
     def stop(self) -> None:
-        """End the iteration: cancel at the broker and put back what was not iterated. Not a coroutine, though
-        awaiting it is harmless: it does not wait for the broker, leaving the block does.
+        """End the iteration: cancel at the broker and, a quarter of a second later or once the block is left, put back
+        what was not iterated. Not a coroutine, though awaiting it is harmless: it does not wait for the broker, leaving
+        the block does.
         """
         self._is_stopped = True
         self._waiting.cancel()

@@ -54,6 +54,47 @@ async def test_leaving_puts_back_what_was_not_iterated(amqp_url: str) -> None:
         assert sorted(await drain(channel, queue)) == sorted(NUMBERS[3:])
 
 
+async def test_stopping_puts_back_though_nobody_leaves(amqp_url: str) -> None:
+    """A moment later: what is handled meanwhile is settled first."""
+    async with open_channel(amqp_url, prefetch=0) as channel:
+        queue = await exclusive_queue(channel, NUMBERS)
+        async with channel.consume(queue) as deliveries:
+            assert await has_counts(channel, queue, 0, 1)
+            taken = [await anext(deliveries) for _ in range(3)]
+            began = anyio.current_time()
+            deliveries.stop()
+            deliveries.stop()
+            assert (await channel.declare_queue(queue, passive=True)).message_count == 0
+            assert await has_counts(channel, queue, 197)
+            assert anyio.current_time() - began > 0.9 * consumer.PUT_BACK_AFTER
+            for delivery in taken:
+                delivery.ack()
+            with pytest.raises(StopAsyncIteration):
+                await anext(deliveries)
+        assert sorted(await drain(channel, queue)) == sorted(NUMBERS[3:])
+
+
+async def test_a_channel_that_ends_before_puts_back_itself(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as other:
+        queue = unique("q")
+        await other.declare_queue(queue)
+        for number in NUMBERS[:20]:
+            await other.publish(number, routing_key=queue)
+        async with rabbitry.connect(amqp_url) as connection:
+            async with connection.channel() as channel:
+                async with channel.consume(queue) as deliveries:
+                    (await anext(deliveries)).ack()
+                    deliveries.stop()
+                    with pytest.raises(rabbitry.NotFound):
+                        await channel.declare_queue(unique("nowhere"), passive=True)
+            assert await has_counts(other, queue, 19)
+            await anyio.sleep(2 * consumer.PUT_BACK_AFTER)
+            await check_channel(other)
+            async with connection.channel() as channel:
+                await check_channel(channel)
+        await other.delete_queue(queue)
+
+
 async def test_leaving_while_more_arrives(amqp_url: str) -> None:
     """What is on its way when the consumer is cancelled goes back as well."""
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as other:

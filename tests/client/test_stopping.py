@@ -355,6 +355,41 @@ async def test_a_stop_set_by_the_handler_itself(amqp_url: str) -> None:
         assert done == [b"0", b"1", b"2"]
 
 
+# --- what is handed back ----------------------------------------------------------------------------------------------
+
+
+async def test_what_a_handler_finished_as_it_stopped_is_not_handled_twice(amqp_url: str) -> None:
+    """A quorum queue that takes hundreds of messages back forgets an acknowledgement right behind them, when the
+    channel is closed before it gets to that.
+    """
+    queue, handled = Queue(unique("q"), type="quorum"), list[bytes]()
+    bodies = [b"%d" % number for number in range(400)]
+    async with rabbitry.open_client(amqp_url) as client:
+        await client.declare(queue)
+        async with client.publisher() as publisher:
+            for body in bodies:
+                await publisher.submit(body, routing_key=queue.name)
+    try:
+        for _ in range(4):
+            async with rabbitry.open_client(amqp_url) as client:
+
+                async def handle(delivery: Delivery, client: rabbitry.Client = client) -> None:
+                    handled.append(delivery.body)
+                    client.stop_consuming()
+
+                await client.process(queue, handle, prefetch=200)
+        async with rabbitry.open_client(amqp_url) as client, client.consume(queue) as deliveries:
+            while len(set(handled)) < 400:
+                with anyio.fail_after(20):
+                    delivery = await anext(deliveries)
+                handled.append(delivery.body)
+                delivery.ack()
+        assert sorted(handled) == sorted(bodies)
+    finally:
+        async with rabbitry.open_client(amqp_url) as client:
+            await client.delete(queue)
+
+
 # --- brokers that are not there ---------------------------------------------------------------------------------------
 
 

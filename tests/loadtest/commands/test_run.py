@@ -186,16 +186,15 @@ def test_windows_shared_sockets_and_batches_of_acks(
 def test_a_quorum_queue_that_counts_late_loses_nothing(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What consumers give back it counts a quarter of a second later. And busy with that, it may drop what each consumer
-    acknowledged last, as its channel closes right behind it.
+    """What consumers give back it counts a quarter of a second later; and what they have acknowledged just before it
+    doesn't come back.
     """
     line = "--producers 30 --consumers 10 --queues 5 --window 100 --drain 0 --queue-type quorum"
     holding = "--prefetch 0 --work 20ms"
     code, result = run(capsys, *line.split(), *holding.split(), "--url", amqp_url, "--backend", backend)
-    consume = result["consume"]
-    assert (code, consume["lost"]) == (0, 0), consume
-    assert consume["backlog"] > 0
-    assert 0 <= consume["unique"] + consume["backlog"] - result["publish"]["confirmed"] <= 10
+    add_up(result)
+    assert code == 0, result["consume"]
+    assert result["consume"]["backlog"] > 0
 
 
 @pytest.mark.parametrize(
