@@ -8,11 +8,13 @@ in order.
 import argparse
 import functools
 import inspect
+import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from io import TextIOWrapper
+from typing import TextIO
 
 import anyio
 
@@ -23,6 +25,8 @@ __all__ = ["run"]
 Program = Callable[..., Awaitable[None]]
 
 DEFAULT_URL: str = inspect.signature(rabbitry.connect).parameters["url"].default
+
+NO_BROKER = "It goes on trying. Without a RabbitMQ, `python -m rabbitry broker` in another terminal is enough."
 
 
 def run(*programs: Program) -> None:
@@ -40,6 +44,7 @@ def run(*programs: Program) -> None:
         else:
             arguments.append(getattr(given, parameter.name))
     status: int | str = 0
+    logging.getLogger("rabbitry").addHandler(_Warnings(tells_more=given.url == DEFAULT_URL))
     try:
         anyio.run(functools.partial(given.program, *arguments, **options), backend=given.backend)
     except* KeyboardInterrupt:  # trio has it in a group where the program has tasks
@@ -47,6 +52,23 @@ def run(*programs: Program) -> None:
     except* rabbitry.RabbitryError as errors:
         status = "\n".join(f"{type(error).__name__}: {error}" for error in errors.exceptions)
     sys.exit(status)
+
+
+class _Warnings(logging.StreamHandler[TextIO]):
+    """Shows warnings as lines, and once, where nobody named a broker and none is there, what can be done."""
+
+    def __init__(self, *, tells_more: bool) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self._tells_more = tells_more
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        values = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+        failures = [each for each in values if isinstance(each, rabbitry.ConnectFailed)]
+        if self._tells_more and failures and not isinstance(failures[0], rabbitry.AuthenticationFailed):
+            self._tells_more = False
+            self.stream.write(f"{NO_BROKER}\n")
 
 
 def _broker_url(text: str) -> str:
