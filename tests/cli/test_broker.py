@@ -36,6 +36,10 @@ def test_it_serves_until_interrupted(backend: str, number: signal.Signals) -> No
                 assert connection.server_properties["version"].startswith("4.0")
 
         anyio.run(use)
+        ping = subprocess.run(
+            [sys.executable, "-m", "rabbitry", "--url", told["url"], "ping"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert ping.stdout.startswith("RabbitMQ 4.0.5, rabbitry embedded broker: a test double: connected in ")
         process.send_signal(number)
         assert process.wait(20) == 130
         said = process.stderr.read()
@@ -69,7 +73,8 @@ def test_an_event_loop_without_signals_is_ended_at_once() -> None:
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["broker", "--port", str(taken.getsockname()[1])]) == 1
-    assert "can't listen" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "can't listen" in said and "--port 0" in said
 
 
 @pytest.mark.parametrize("words", [["--port", "-1"], ["--port", "65536"], ["--port", "x"], ["--compat", "3.9"]])
