@@ -203,9 +203,7 @@ def test_what_is_no_text_ends_no_program(start: Start, url: str) -> None:
 @pytest.mark.parametrize(
     ("scheme", "code", "reason"), [("amqp", 1, "AuthenticationFailed"), ("http", 2, "a broker's URI begins with amqp:")]
 )
-def test_a_broker_that_refuses_ends_a_program_with_the_reason(
-    url: str, scheme: str, code: int, reason: str
-) -> None:
+def test_a_broker_that_refuses_ends_a_program_with_the_reason(url: str, scheme: str, code: int, reason: str) -> None:
     secret = "not-the-password"
     host = url.rpartition("@")[2]
     with Tutorial(f"{scheme}://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
