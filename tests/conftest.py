@@ -96,13 +96,20 @@ def needs_rabbitmq(item: pytest.Function) -> bool:
     return bool(named) or any(map(starts_a_broker, (item.function, *fixtures)))
 
 
+@pytest.fixture(scope="session")
+def installed_rabbitmq() -> None:
+    """For what starts one by other means than those that are looked for here, and is no test of facing a broker."""
+    if not NAMED and (missing := why_no_rabbitmq()):
+        pytest.skip(missing)
+
+
 @cache
 def why_no_rabbitmq() -> str:
     """What to do where none is installed; else nothing."""
     try:
         find_rabbitmq()
-    except RabbitMQNotFound as missing:
-        return str(missing)
+    except RabbitMQNotFound:
+        return "needs a RabbitMQ: `python -m rabbitry.testing.install` installs one, RABBITMQ_URL names one that runs"
     return ""
 
 
