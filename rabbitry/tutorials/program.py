@@ -80,6 +80,15 @@ def _broker_url(text: str) -> str:
     return text
 
 
+def _backend(name: str) -> str:
+    """An event loop's name, if that is installed."""
+    if name not in ("asyncio", "trio"):
+        raise argparse.ArgumentTypeError(f"there are asyncio and trio, and no {name!r}")
+    if find_spec(name) is None:
+        raise argparse.ArgumentTypeError("trio is not installed: pip install 'rabbitry[trio]'")
+    return name
+
+
 def _parameters(program: Program) -> list[inspect.Parameter]:
     """The program's parameters, all but the URL."""
     return list(inspect.signature(program, eval_str=True).parameters.values())[1:]
@@ -97,8 +106,9 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
     shared.add_argument(
         "--url", type=_broker_url, default=url, help=f"the broker, else $RABBITMQ_URL, else {DEFAULT_URL}"
     )
-    backends = [name for name in ("asyncio", "trio") if find_spec(name)]
-    shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")
+    shared.add_argument(
+        "--backend", type=_backend, metavar="asyncio|trio", default="asyncio", help="(default %(default)s)"
+    )
     choice = parser.add_subparsers(required=True, metavar="|".join(each.__name__ for each in programs))
     for program in programs:
         command = choice.add_parser(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 
 import pytest
 
 import rabbitry
+from rabbitry.tutorials import program
 from rabbitry.tutorials.program import NO_BROKER, _Warnings
 
 NOBODY = rabbitry.ConnectFailed("nothing listens at localhost:5672 (connection refused)")
@@ -34,3 +36,13 @@ def test_what_can_be_done_is_said_once_and_of_the_default_broker_alone(
     assert lines.count(NO_BROKER) == hints
     assert len(lines) == 2 + len(errors) + hints
     assert "python -m rabbitry broker" in NO_BROKER
+
+
+def test_a_backend_that_is_not_installed_is_told_how_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [program._backend(name) for name in ("asyncio", "trio")] == ["asyncio", "trio"]
+    monkeypatch.setattr(program, "find_spec", lambda name: None if name == "trio" else name)
+    assert program._backend("asyncio") == "asyncio"
+    with pytest.raises(argparse.ArgumentTypeError, match=r"pip install 'rabbitry\[trio\]'"):
+        program._backend("trio")
+    with pytest.raises(argparse.ArgumentTypeError, match="no 'curio'"):
+        program._backend("curio")
