@@ -39,9 +39,10 @@ def install(session: nox.Session, extras: str, *groups: str) -> None:
     session.install("-e", f".[{extras}]", *nox.project.dependency_groups(PYPROJECT, *groups), silent=True)
 
 
-def ensure_rabbitmq(session: nox.Session) -> None:
-    """Installs RabbitMQ if it is missing and that is possible unasked; else ends the session, saying what to do."""
-    session.run("python", "-m", "rabbitry.testing.install")
+def ensure_rabbitmq(session: nox.Session, *, or_go_on: bool = False) -> None:
+    """Installs RabbitMQ if it is missing and that is possible unasked; else ends the session, saying what to do, unless
+    it goes on without."""
+    session.run("python", "-m", "rabbitry.testing.install", success_codes=[0, 1] if or_go_on else [0])
 
 
 # Each file by one worker, and each of these with a broker of its own: they wait more than they work, so two share a
@@ -67,7 +68,7 @@ def run_pytest(session: nox.Session, *words: str, env: dict[str, str | None] | N
 def run_tests(session: nox.Session) -> None:
     install(session, "report", "test")
     if "RABBITMQ_URL" not in os.environ:
-        ensure_rabbitmq(session)
+        ensure_rabbitmq(session, or_go_on=bool(session.posargs))
     run_pytest(session)
 
 
@@ -169,8 +170,8 @@ def loadtest(session: nox.Session) -> None:
     starts_a_broker = not words or words[0].startswith("-") or words[0] == "strategies"
     needs_none = not {"--url", "--help", "-h"}.isdisjoint(words) or "--broker embedded" in " ".join(words)
     if starts_a_broker and not needs_none and "RABBITMQ_URL" not in os.environ:
-        # where it can't be installed, `--broker auto` goes on without, and says so; `--broker rabbitmq` ends there
-        session.run("python", "-m", "rabbitry.testing.install", success_codes=[0, 1])
+        # `--broker auto` goes on without, and says so; `--broker rabbitmq` ends there
+        ensure_rabbitmq(session, or_go_on=True)
     session.run("python", "-m", "loadtest", *session.posargs, **PATIENCE)
 
 

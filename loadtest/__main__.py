@@ -15,8 +15,12 @@ def main() -> int:
 
         return program.main()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("loadtest", "rabbitry"):
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("loadtest", "rabbitry"):
             raise
+        if missing in sys.stdlib_module_names:
+            print(f"loadtest: it needs Unix: this Python has no module {missing!r}", file=sys.stderr)
+            return 2
         print(f"loadtest: it needs the package {error.name!r}: pip install 'rabbitry[loadtest]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

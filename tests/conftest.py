@@ -13,13 +13,15 @@ from types import CodeType
 
 import pytest
 
-from rabbitry.testing import PrivateNode, RabbitMQNotFound
+from rabbitry.testing import PrivateNode, RabbitMQNotFound, find_rabbitmq
 from tests.support.helpers import version_of
 
 # A shell has what it starts in the background ignore Ctrl-C, which tests send to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without RabbitMQ, tests that need one are skipped; but not where somebody says which one there is, as it is gone then.
+NAMED = any(os.environ.get(name) for name in ("RABBITMQ_URL", "RABBITRY_RABBITMQ_ROOT"))
 BROKER_FIXTURES = {"node", "amqp_url"}
 BROKER_CLASSES = {"PrivateNode", "PrivateCluster"}
 BACKENDS = frozenset(("asyncio", "trio"))
@@ -80,11 +82,35 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     load tester sees a broker through its drivers: what is behind them needs no other one.
     """
     assert isinstance(item, pytest.Function)
+    if not NAMED and why_no_rabbitmq() and needs_rabbitmq(item):
+        item.add_marker(pytest.mark.skip(reason=why_no_rabbitmq()))
     if item.path.is_relative_to(LOAD_TESTER) and not item.path.is_relative_to(LOAD_TESTER / "drivers"):
         return
-    fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
-    if BROKER_FIXTURES.intersection(item.fixturenames) or any(map(starts_a_broker, (item.function, *fixtures))):
+    if needs_rabbitmq(item):
         item.add_marker("broker")
+
+
+def needs_rabbitmq(item: pytest.Function) -> bool:
+    fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
+    named = item.get_closest_marker("broker") or BROKER_FIXTURES.intersection(item.fixturenames)
+    return bool(named) or any(map(starts_a_broker, (item.function, *fixtures)))
+
+
+@pytest.fixture(scope="session")
+def installed_rabbitmq() -> None:
+    """For what starts one by other means than those that are looked for here, and is no test of facing a broker."""
+    if not NAMED and (missing := why_no_rabbitmq()):
+        pytest.skip(missing)
+
+
+@cache
+def why_no_rabbitmq() -> str:
+    """What to do where none is installed; else nothing."""
+    try:
+        find_rabbitmq()
+    except RabbitMQNotFound:
+        return "needs a RabbitMQ: `python -m rabbitry.testing.install` installs one, RABBITMQ_URL names one that runs"
+    return ""
 
 
 @cache

@@ -60,10 +60,8 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"target    {describe_target(settings)}", markup=False, soft_wrap=True)
         check_target(settings)
         settings, told = choose_broker(settings)
-        for line in told if not settings.quiet else ():
-            console.print(line, markup=False, soft_wrap=True)
         with interruptible():
-            return _run(settings, words, console)
+            return _run(settings, words, console, told)
     except (
         DriverMissing,
         Refused,
@@ -97,11 +95,14 @@ def _text_of(error: Exception) -> str:
     )
 
 
-def _run(settings: Settings, words: list[str], console: Speaker) -> int:
+def _run(settings: Settings, words: list[str], console: Speaker, told: Sequence[str]) -> int:
     load_driver(settings.driver)  # what it lacks is said before all else
     check_destinations(settings.output, settings.json)
-    if settings.repeat > 1 or settings.vary:
-        performed = try_all(settings, words, plan_trials(settings, words), console)
+    cells = plan_trials(settings, words) if settings.repeat > 1 or settings.vary else None
+    for line in told if not settings.quiet else ():
+        console.print(line, markup=False, soft_wrap=True)
+    if cells is not None:
+        performed = try_all(settings, words, cells, console)
     else:
         calibration = calibrate(settings, words, console) if settings.calibrate else None
         performed = perform(settings, words, Progress(console, quiet=settings.quiet), calibration)

@@ -137,6 +137,8 @@ def try_all(settings: Settings, words: Sequence[str], cells: Mapping[Cell, Setti
     except KeyboardInterrupt:  # between two trials
         is_interrupted = True
     except (TrialEnded, NodeError, OSError, subprocess.TimeoutExpired) as error:
+        if not done and isinstance(error, OSError):  # of the system: no place for a result, no process to be had
+            raise TrialEnded(f"no trial could run: {error}", FAILED) from None
         if not done:
             raise
         ended = f"the trials ended after {len(done)} of {len(trials)}: {redact_in(str(error), words)}"

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import anyio
 
@@ -26,6 +26,13 @@ START_TIMEOUT = 60.0
 POLL_INTERVAL = 0.02
 LAST_WORDS = 500
 """Characters of its standard error that are told where it didn't start."""
+
+
+def _open_unnamed() -> BinaryIO:
+    """A file without a name: in memory where the system has such, as there may be no folder that can be written to."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("errors"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 class EmbeddedBroker:
@@ -108,7 +115,7 @@ class EmbeddedBroker:
 
     def _starting(self) -> Iterator[float]:
         """Starts it, and gives the seconds to pause until it has told its URL."""
-        with tempfile.TemporaryFile() as errors:
+        with _open_unnamed() as errors:
             self._process = process = subprocess.Popen(  # in a session of its own: Ctrl-C is for us, who then end it
                 [sys.executable, "-m", "loadtest.machine.serving", *self._words],
                 stdin=subprocess.PIPE,

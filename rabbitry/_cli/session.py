@@ -103,6 +103,9 @@ class Session:
                     else:
                         self._end()
                     self.is_interrupted = True
+        except NotImplementedError:  # Windows' event loops have none; there the handlers of before end it all at once
+            task_status.started()
+            await anyio.sleep_forever()
         finally:  # of the handlers, trio alone restores what they were: the program's, which end it at once
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -91,8 +91,10 @@ class Waits(NamedTuple):
 
 
 def waits() -> Waits:
-    """How to wait on the running event loop. trio is asked first: as a guest it runs inside asyncio."""
-    if "trio" in sys.modules:
+    """How to wait on the running event loop. trio is asked first: as a guest it runs inside asyncio. Any folder called
+    `trio` may have been imported by that name; a module of trio's own has not.
+    """
+    if "trio.lowlevel" in sys.modules:
         trio = _waiting_trio()
         if trio.in_trio_task():
             check_loop = partial(trio.check_token, trio.current_trio_token())
@@ -127,7 +129,7 @@ def check_here(check_loop: Callable[[], None]) -> None:
 
 def running_loop() -> object:
     """What identifies the event loop that runs here; None for one that AnyIO knows and this module does not."""
-    if "trio" in sys.modules and (trio := _waiting_trio()).in_trio_task():
+    if "trio.lowlevel" in sys.modules and (trio := _waiting_trio()).in_trio_task():
         token: object = trio.current_trio_token()
         return token
     try:
@@ -140,7 +142,7 @@ def call_soon_from_anywhere() -> Callable[[Callable[[], object]], object]:
     """What has the event loop that runs here call a function soon, from any thread and any signal handler. Raises
     `RuntimeError` once the loop has ended.
     """
-    if "trio" in sys.modules and (trio := _waiting_trio()).in_trio_task():
+    if "trio.lowlevel" in sys.modules and (trio := _waiting_trio()).in_trio_task():
         run_sync_soon: Callable[[Callable[[], object]], object] = trio.current_trio_token().run_sync_soon
         return run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe

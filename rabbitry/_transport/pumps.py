@@ -12,7 +12,7 @@ __all__ = ["pump_for_backend"]
 
 def pump_for_backend(poller: Turn) -> Pump:
     """The fastest pump here. trio is looked at first: as a guest it runs inside asyncio."""
-    if "trio" in sys.modules:
+    if "trio.lowlevel" in sys.modules:
         import trio
 
         if trio.lowlevel.in_trio_task():

@@ -1,8 +1,9 @@
 """What it takes to test against RabbitMQ: a private broker or a cluster, faults of theirs and of the network, virtual
 time, and a pytest plugin (`pytest_plugin.py`) with fixtures of all that and of the embedded broker.
 
-RabbitMQ must be installed: `python -m rabbitry.testing.install` does it, and `python -m rabbitry.testing.debian` puts
-that of another Debian release into a folder. Both are commands alone; programs import from here and nowhere below.
+Private nodes need an installed RabbitMQ, and nothing else here does: `python -m rabbitry.testing.install` installs it,
+and `python -m rabbitry.testing.debian` puts that of another Debian release into a folder. Both are commands alone;
+programs import from here and nowhere below.
 
 The names are imported when the first of them is asked for, as pytest imports its plugin in each of its runs, whoever
 needs it, and the plugin is in this package.

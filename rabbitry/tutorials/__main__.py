@@ -11,6 +11,7 @@ def main() -> None:
         title, commands, *_ = [*text.strip().split("\n\n"), "", ""]  # python -OO leaves no docstrings
         print(f"{title}\n\n{commands}\n")
     print("Each takes --backend trio, and --url amqp://user:password@host where $RABBITMQ_URL does not say it.")
+    print("Without a RabbitMQ, `python -m rabbitry broker` in another terminal serves them; it forgets all as it ends.")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ in order.
 import argparse
 import functools
 import inspect
+import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from io import TextIOWrapper
+from typing import TextIO
 
 import anyio
 
@@ -23,6 +25,8 @@ __all__ = ["run"]
 Program = Callable[..., Awaitable[None]]
 
 DEFAULT_URL: str = inspect.signature(rabbitry.connect).parameters["url"].default
+
+NO_BROKER = "It goes on trying. Without a RabbitMQ, `python -m rabbitry broker` in another terminal is enough."
 
 
 def run(*programs: Program) -> None:
@@ -40,6 +44,7 @@ def run(*programs: Program) -> None:
         else:
             arguments.append(getattr(given, parameter.name))
     status: int | str = 0
+    logging.getLogger("rabbitry").addHandler(_Warnings(tells_more=given.url == DEFAULT_URL))
     try:
         anyio.run(functools.partial(given.program, *arguments, **options), backend=given.backend)
     except* KeyboardInterrupt:  # trio has it in a group where the program has tasks
@@ -49,6 +54,23 @@ def run(*programs: Program) -> None:
     sys.exit(status)
 
 
+class _Warnings(logging.StreamHandler[TextIO]):
+    """Shows warnings as lines, and once, where nobody named a broker and none is there, what can be done."""
+
+    def __init__(self, *, tells_more: bool) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self._tells_more = tells_more
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        values = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+        failures = [each for each in values if isinstance(each, rabbitry.ConnectFailed)]
+        if self._tells_more and failures and not isinstance(failures[0], rabbitry.AuthenticationFailed):
+            self._tells_more = False
+            self.stream.write(f"{NO_BROKER}\n")
+
+
 def _broker_url(text: str) -> str:
     """The URL itself, if it is a broker's; else argparse tells what is wrong with it, without its password."""
     try:
@@ -56,6 +78,15 @@ def _broker_url(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _backend(name: str) -> str:
+    """An event loop's name, if that is installed."""
+    if name not in ("asyncio", "trio"):
+        raise argparse.ArgumentTypeError(f"there are asyncio and trio, and no {name!r}")
+    if find_spec(name) is None:
+        raise argparse.ArgumentTypeError("trio is not installed: pip install 'rabbitry[trio]'")
+    return name
 
 
 def _parameters(program: Program) -> list[inspect.Parameter]:
@@ -75,8 +106,9 @@ def _parser(programs: tuple[Program, ...]) -> argparse.ArgumentParser:
     shared.add_argument(
         "--url", type=_broker_url, default=url, help=f"the broker, else $RABBITMQ_URL, else {DEFAULT_URL}"
     )
-    backends = [name for name in ("asyncio", "trio") if find_spec(name)]
-    shared.add_argument("--backend", choices=backends, default="asyncio", help="(default %(default)s)")
+    shared.add_argument(
+        "--backend", type=_backend, metavar="asyncio|trio", default="asyncio", help="(default %(default)s)"
+    )
     choice = parser.add_subparsers(required=True, metavar="|".join(each.__name__ for each in programs))
     for program in programs:
         command = choice.add_parser(

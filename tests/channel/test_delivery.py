@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import rabbitry
 from rabbitry._channel.delivery import log_failure
+from rabbitry._concurrency.repeated import Repeated
 from tests.support.helpers import check_channel, drain, exclusive_queue, has_counts, open_channel, unique
 
 Settle = Callable[[rabbitry.Delivery], None]
@@ -293,7 +294,10 @@ async def test_a_thousand_failures_are_a_few_lines(amqp_url: str, caplog: pytest
     assert [record.exc_info is not None for record in caplog.records[:3]] == [True, True, False][: len(caplog.records)]
 
 
-async def test_properties_that_cannot_be_read_do_not_hide_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_properties_that_cannot_be_read_do_not_hide_a_failure(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rabbitry._channel.delivery.FAILURES", Repeated())  # the other backend's test may be just over
     log_failure(Malformed(), ValueError("mine"), "rejected")
     assert "ValueError: mine (rejected)" in caplog.text and "properties that can't be read" in caplog.text
 

@@ -36,16 +36,45 @@ def test_it_serves_until_interrupted(backend: str, number: signal.Signals) -> No
                 assert connection.server_properties["version"].startswith("4.0")
 
         anyio.run(use)
+        ping = subprocess.run(
+            [sys.executable, "-m", "rabbitry", "--url", told["url"], "ping"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert ping.stdout.startswith("RabbitMQ 4.0.5, rabbitry embedded broker: a test double: connected in ")
         process.send_signal(number)
         assert process.wait(20) == 130
         said = process.stderr.read()
         assert "all in memory" in said and "Traceback" not in said
 
 
+NO_SIGNALS = """
+import asyncio, runpy, sys
+
+def add_signal_handler(*_):
+    raise NotImplementedError
+
+asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler
+sys.argv = ["rabbitry", "broker", "--port", "0"]
+runpy.run_module("rabbitry", run_name="__main__")
+"""
+
+
+def test_an_event_loop_without_signals_is_ended_at_once() -> None:
+    """As all of asyncio's are on Windows."""
+    with subprocess.Popen(
+        [sys.executable, "-c", NO_SIGNALS], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("amqp://")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["broker", "--port", str(taken.getsockname()[1])]) == 1
-    assert "can't listen" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "can't listen" in said and "--port 0" in said
 
 
 @pytest.mark.parametrize("words", [["--port", "-1"], ["--port", "65536"], ["--port", "x"], ["--compat", "3.9"]])

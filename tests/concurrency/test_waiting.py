@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +20,8 @@ from rabbitry._concurrency.waiting import (
     wait_in_line,
     waits,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_each_event_loop_has_its_own_signal(anyio_backend_name: str) -> None:
@@ -99,3 +104,25 @@ async def test_who_is_being_cancelled(anyio_backend_name: str) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(0)
         task.uncancel()  # (from CPython 3.13 on, before it is raised, this would take it back)
+
+
+A_FOLDER_CALLED_TRIO = """
+import asyncio, sys, types
+
+sys.modules["trio"] = types.ModuleType("trio")  # what `import trio` gives where there is such a folder and no trio
+
+from rabbitry.broker import Broker
+
+async def main():
+    async with Broker() as broker:
+        await broker.listen()
+        async with broker.open_client() as client, client.rpc():
+            await client.publish(b"x", routing_key="nowhere")
+
+asyncio.run(main())
+"""
+
+
+def test_a_folder_called_trio_is_not_taken_for_it() -> None:
+    done = subprocess.run([sys.executable, "-c", A_FOLDER_CALLED_TRIO], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

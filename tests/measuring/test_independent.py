@@ -18,6 +18,7 @@ def test_the_exact_percentile() -> None:
     assert exact([1.0], 0.99) == 1.0
 
 
+@pytest.mark.usefixtures("installed_rabbitmq")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_counts_and_latencies_of_a_short_run_are_those_that_others_saw(backend: str) -> None:
     """What comes in ticks needs a longer run than a test's."""

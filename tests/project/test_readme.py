@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import rabbitry
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import COMMANDS
 from loadtest.commands.program import main as load_tester
+from rabbitry.testing.hosting import broker_in_a_thread
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -38,17 +40,27 @@ ENDINGS = (
 )
 
 
+@pytest.fixture(scope="module", params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A broker's, of each kind."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("amqp_url")
+        return
+    with broker_in_a_thread("3.10") as url:
+        yield url
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_programs_run(
-    number: int, backend: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int, backend: str, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All that is changed is the broker's address, and the backend of `anyio.run`."""
     program = PROGRAMS[number]
     assert URL in program and "anyio.run(main)" in program
     run = anyio.run
     monkeypatch.setattr(anyio, "run", lambda main: run(main, backend=backend))
-    code = compile(program.replace(URL, amqp_url), f"README.md, program {number + 1}", "exec")
+    code = compile(program.replace(URL, url), f"README.md, program {number + 1}", "exec")
     exec(code, {"__name__": "__main__"})
     assert re.search(rf"^{ENDINGS[number]}\n\Z", capsys.readouterr().out, re.MULTILINE)
 

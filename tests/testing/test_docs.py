@@ -19,14 +19,15 @@ FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", TEXT, re.MULTILINE | 
 RUNNERS = {"anyio": "anyio.pytest_plugin", "asyncio": "pytest_asyncio.plugin", "trio": "pytest_trio.plugin"}
 
 
-def run(folder: Path, runner: str, test: str) -> str:
+def run(folder: Path, test: str, *runners: str) -> str:
     for name, text in FILES.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
-    pytest.importorskip(RUNNERS[runner].partition(".")[0])
-    plugins = ["-p", "rabbitry.testing.pytest_plugin", "-p", RUNNERS[runner], "-p", "no:cacheprovider"]
+        if name != "conftest.py" or "asyncio" in runners:  # without it, pytest doesn't know what is in there
+            (folder / name).write_text(text)
+    for runner in runners:
+        pytest.importorskip(RUNNERS[runner].partition(".")[0])
+    plugins = ["-p", "no:cacheprovider"]
+    for module in ("rabbitry.testing.pytest_plugin", *(RUNNERS[runner] for runner in runners)):
+        plugins += ["-p", module]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-vv", "--durations=0", *plugins, test],
         cwd=folder,
@@ -45,15 +46,19 @@ def run(folder: Path, runner: str, test: str) -> str:
 
 @pytest.mark.parametrize(("runner", "count"), [("asyncio", 3), ("trio", 3), ("anyio", 2)])
 def test_virtual_time(tmp_path: Path, runner: str, count: int) -> None:
-    said = run(tmp_path, runner, f"{runner}/test_orders.py")
+    said = run(tmp_path, f"test_on_{runner}.py", runner)
     assert f"{count} passed" in said
     took = [float(seconds) for seconds in re.findall(r"^([\d.]+)s call ", said, re.MULTILINE)]
     assert len(took) == count and max(took) < 2, "milliseconds, but for a machine that is busy"
 
 
+def test_all_of_them_stand_in_one_folder(tmp_path: Path) -> None:
+    assert "9 passed, 1 deselected" in run(tmp_path, "-knot rabbitmq", *RUNNERS)
+
+
 @pytest.mark.broker
 def test_both_brokers(tmp_path: Path) -> None:
-    assert "2 passed" in run(tmp_path, "anyio", "test_both.py")
+    assert "2 passed" in run(tmp_path, "test_both.py", "anyio")
 
 
 def test_each_fixture_is_in_the_table() -> None:
@@ -68,6 +73,6 @@ def test_each_program_has_its_test() -> None:
     assert set(FILES) == {
         "orders.py",
         "test_both.py",
-        *(f"{runner}/test_orders.py" for runner in RUNNERS),
-        "asyncio/conftest.py",
+        *(f"test_on_{runner}.py" for runner in RUNNERS),
+        "conftest.py",
     }

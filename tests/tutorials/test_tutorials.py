@@ -14,6 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 import rabbitry
 from rabbitry.testing import open_proxy
+from rabbitry.testing.hosting import broker_in_a_thread
 from rabbitry.tutorials import headers, hello_world, publish_subscribe, routing, rpc, topics, work_queue
 from tests.tutorials.programs import ROOT, Start, Tutorial, wait_until
 
@@ -21,8 +22,18 @@ from tests.tutorials.programs import ROOT, Start, Tutorial, wait_until
 BACKENDS = ("asyncio", "trio")
 
 
+@pytest.fixture(scope="module", params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A broker's, of each kind."""
+    if request.param == "rabbitmq":
+        yield request.getfixturevalue("amqp_url")
+        return
+    with broker_in_a_thread("3.10") as url:
+        yield url
+
+
 @pytest.fixture
-def start(amqp_url: str) -> Iterator[Start]:
+def start(url: str) -> Iterator[Start]:
     """Starts programs, which end with the test; the tutorials' queues and exchanges do so, too."""
     lasting = (
         *(hello_world.HELLO, work_queue.TASKS, rpc.FIBONACCI, publish_subscribe.LOGS, routing.LOGS, topics.LOGS),
@@ -30,12 +41,12 @@ def start(amqp_url: str) -> Iterator[Start]:
     )
 
     async def clean() -> None:
-        async with rabbitry.open_client(amqp_url) as client:
+        async with rabbitry.open_client(url) as client:
             await client.delete(*lasting)
 
     anyio.run(clean)
     with ExitStack() as stack:
-        yield lambda *words: stack.enter_context(Tutorial(amqp_url, *words))
+        yield lambda *words: stack.enter_context(Tutorial(url, *words))
     anyio.run(clean)
 
 
@@ -72,10 +83,10 @@ def test_hello_world(start: Start) -> None:
         assert len(receiver.lines) == 1 + receiver.count("Received"), "Ctrl-C ends it without a word"
 
 
-def test_work_queue(start: Start, amqp_url: str) -> None:
+def test_work_queue(start: Start, url: str) -> None:
     slow = start("asyncio", "work_queue", "worker", "--seconds", "0.3")
     fast = start("trio", "work_queue", "worker", "--seconds", "0.003")
-    wait_for_consumers(amqp_url, work_queue.TASKS, 2)
+    wait_for_consumers(url, work_queue.TASKS, 2)
 
     # fair dispatch: who is busy gets none, the fast one does the rest
     start("asyncio", "work_queue", "new_task", *(f"task {number}." for number in range(8)))
@@ -142,11 +153,11 @@ def test_headers(start: Start) -> None:
     assert lenient.count("Received 'one'") == 1
 
 
-def test_rpc(start: Start, amqp_url: str) -> None:
+def test_rpc(start: Start, url: str) -> None:
     assert start("asyncio", "rpc", "client", "30").result() == ["fib(30): no server runs"]
 
     slow = start("asyncio", "rpc", "server", "--seconds", "60")
-    wait_for_consumers(amqp_url, rpc.FIBONACCI, 1)
+    wait_for_consumers(url, rpc.FIBONACCI, 1)
     assert start("trio", "rpc", "client", "30", "--patience", "0.5").result() == ["fib(30): it took too long"]
 
     # a server is killed with calls under way: the one that remains answers them
@@ -157,7 +168,7 @@ def test_rpc(start: Start, amqp_url: str) -> None:
     slow.wait_for("Computing fib(1)")
     assert impatient.end(signal.SIGINT) == 130 and not impatient.lines
     start("trio", "rpc", "server")
-    wait_for_consumers(amqp_url, rpc.FIBONACCI, 2)
+    wait_for_consumers(url, rpc.FIBONACCI, 2)
     assert slow.end(signal.SIGKILL) == -signal.SIGKILL
     assert sorted(client.result()) == [
         "fib(-1): the server failed: there is no Fibonacci number -1",
@@ -165,10 +176,10 @@ def test_rpc(start: Start, amqp_url: str) -> None:
     ]
 
 
-def test_rpc_goes_on_when_the_clients_connection_is_lost(start: Start, amqp_url: str) -> None:
+def test_rpc_goes_on_when_the_clients_connection_is_lost(start: Start, url: str) -> None:
     server = start("trio", "rpc", "server", "--seconds", "0.5")
-    wait_for_consumers(amqp_url, rpc.FIBONACCI, 1)
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(amqp_url)) as proxy:
+    wait_for_consumers(url, rpc.FIBONACCI, 1)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_proxy(url)) as proxy:
         with Tutorial(proxy.url, "asyncio", "rpc", "client", "100", "--patience", "30") as client:
             server.wait_for("Computing fib(100)")
             portal.call(proxy.cut)
@@ -177,9 +188,9 @@ def test_rpc_goes_on_when_the_clients_connection_is_lost(start: Start, amqp_url:
     assert server.count("Computing fib(100)") == 2
 
 
-def test_what_is_no_text_ends_no_program(start: Start, amqp_url: str) -> None:
+def test_what_is_no_text_ends_no_program(start: Start, url: str) -> None:
     async def publish() -> None:
-        async with rabbitry.open_client(amqp_url) as client:
+        async with rabbitry.open_client(url) as client:
             await client.declare(hello_world.HELLO, work_queue.TASKS)
             for queue in (hello_world.HELLO, work_queue.TASKS):
                 await client.publish(b"\xff", routing_key=queue.name)
@@ -192,11 +203,9 @@ def test_what_is_no_text_ends_no_program(start: Start, amqp_url: str) -> None:
 @pytest.mark.parametrize(
     ("scheme", "code", "reason"), [("amqp", 1, "AuthenticationFailed"), ("http", 2, "a broker's URI begins with amqp:")]
 )
-def test_a_broker_that_refuses_ends_a_program_with_the_reason(
-    amqp_url: str, scheme: str, code: int, reason: str
-) -> None:
+def test_a_broker_that_refuses_ends_a_program_with_the_reason(url: str, scheme: str, code: int, reason: str) -> None:
     secret = "not-the-password"
-    host = amqp_url.rpartition("@")[2]
+    host = url.rpartition("@")[2]
     with Tutorial(f"{scheme}://nobody:{secret}@{host}", "asyncio", "hello_world", "send") as program:
         assert program.process.wait(30) == code
         wait_until(lambda: any(reason in line for line in program.lines))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum, Flag, IntEnum, StrEnum
+from enum import STRICT, Enum, Flag, IntEnum, StrEnum
 from typing import (
     Annotated,
     Any,
@@ -55,7 +55,7 @@ class Case(Enum):
         return {"LOWER": cls.LOWER}[str(value)]
 
 
-class Right(Flag):
+class Right(Flag, boundary=STRICT):  # the default from Python 3.11.4 on
     READ = 1
     WRITE = 2
 

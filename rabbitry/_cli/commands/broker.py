@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 
 import anyio
 
@@ -17,7 +18,8 @@ async def broker(arguments: argparse.Namespace, session: Session) -> int:
         try:
             await broker.listen(arguments.host, arguments.port)
         except OSError as error:
-            raise CommandError(f"can't listen at {arguments.host}:{arguments.port}: {error}") from None
+            taken = " (--port 0 takes a free one)" if error.errno == errno.EADDRINUSE else ""
+            raise CommandError(f"can't listen at {arguments.host}:{arguments.port}: {error}{taken}") from None
         record = {"url": broker.url, "compat": arguments.compat}
         emit(record, broker.url, as_line_of_json=arguments.json)
         say(f"like RabbitMQ {arguments.compat}, all in memory; Ctrl-C ends it")

@@ -154,17 +154,19 @@ async def ping(arguments: argparse.Namespace, session: Session) -> int:
         async with connection.channel(confirm=False):
             answered = time.perf_counter()
         properties = connection.server_properties
+    cluster, platform = (str(properties.get(name, "")) for name in ("cluster_name", "platform"))
     record = {
         "product": str(properties.get("product", "")),
         "version": str(properties.get("version", "")),
-        "cluster": str(properties.get("cluster_name", "")),
+        "cluster": cluster,
+        "platform": platform,
         "connect_ms": round((connected - began) * 1000, 3),
         "round_trip_ms": round((answered - connected) * 1000, 3),
     }
-    text = (
-        f"{record['product']} {record['version']}, {record['cluster']}: connected in {record['connect_ms']:.1f} ms, "
-        f"round trip {record['round_trip_ms']:.1f} ms"
-    )
+    # the embedded broker tells clients the product and version of what it is like, and here alone what it is
+    which = platform if "embedded" in platform else cluster
+    who = ", ".join(filter(None, (f"{record['product']} {record['version']}", which)))
+    text = f"{who}: connected in {record['connect_ms']:.1f} ms, round trip {record['round_trip_ms']:.1f} ms"
     emit(record, text, as_line_of_json=arguments.json)
     return OK
 

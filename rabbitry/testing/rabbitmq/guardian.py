@@ -163,5 +163,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Nobody may be left to read: a broken pipe must not come between the guardian and its duty.
-    with contextlib.suppress(BrokenPipeError):
+    try:
         main()
+    except BrokenPipeError:
+        os._exit(1)  # else Python complains that it can't write to nobody what is left

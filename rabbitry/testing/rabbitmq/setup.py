@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import resource
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,8 @@ MANY_CONNECTIONS = 1_000  # above it, memory per connection counts for more than
 
 def descriptor_limit(connections: int) -> int:
     """The descriptors a node for so many connections gets: enough if the hard limit has them, else all there are."""
+    import resource  # Unix alone has it, and all of `rabbitry.testing` is imported with this file
+
     wanted = max(DESCRIPTORS, 3 * connections)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

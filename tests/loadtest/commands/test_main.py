@@ -28,6 +28,13 @@ def test_a_missing_extra_is_named() -> None:
     assert done.stderr == "loadtest: it needs the package 'psutil': pip install 'rabbitry[loadtest]'\n"
 
 
+def test_a_system_without_unix_is_named() -> None:
+    """And not a package to install: none has it."""
+    done = run_with("sys.modules['resource'] = None")
+    assert done.returncode == 2
+    assert done.stderr == "loadtest: it needs Unix: this Python has no module 'resource'\n"
+
+
 def test_interrupted_while_it_imports() -> None:
     patch = """
 class Interrupting:

@@ -167,6 +167,17 @@ def test_a_trial_that_ends_all_leaves_those_before_it(
     assert "trials ended after 2 of 5" in next((tmp_path / "out").glob("*.md")).read_text()
 
 
+def test_no_trial_without_a_place_for_its_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("loadtest.commands.trials.tempfile.TemporaryDirectory", nowhere)
+    assert main([*SMALL, "--repeat", "2", "--url", "amqp://localhost"]) == 1
+    assert capsys.readouterr().err == "loadtest: no trial could run: No usable temporary directory found\n"
+
+
 def test_a_trial_that_lost_a_worker_is_kept(stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = WHOLE | {"incomplete": ["worker 2 was lost"]}
     (tmp_path / "one.json").write_text(json.dumps(result))

@@ -101,6 +101,17 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.Mo
         pytest.fail("it has started")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what it says goes to a file")
+def test_it_needs_no_folder_that_can_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "mkdtemp", "mkstemp"):
+        monkeypatch.setattr(f"tempfile.{name}", nowhere)
+    with EmbeddedBroker(connections=1) as broker:
+        assert broker.pid
+
+
 async def test_a_cancelled_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     popen = subprocess.Popen
