@@ -20,6 +20,7 @@ from rabbitry._channel.life import ChannelLife
 from rabbitry._channel.publisher import Publisher
 from rabbitry._concurrency.waiting import GIVE_WAY, Waiter, checkpoint
 from rabbitry._errors import LocalProtocolError, RabbitryError
+from rabbitry._transport import Transport
 from rabbitry._values.message import Message
 from rabbitry._values.options import checked_prefetch
 from rabbitry._values.topology import Exchange, Queue, name_of
@@ -146,6 +147,13 @@ class Channel(Declaring):
         if not life.queue_plain(message, exchange, routing_key, mandatory):
             raise anyio.WouldBlock
         return None
+
+    def _publish_nowait(
+        self, message: Message | bytes, exchange: str | Exchange, routing_key: str, mandatory: bool
+    ) -> tuple[Confirmation | None, Transport]:
+        """`publish_nowait`, for who waits without a task, and where the confirm comes from."""
+        confirmation = self.publish_nowait(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        return confirmation, self._life.endpoint.transport
 
     def publisher(
         self,

@@ -39,6 +39,7 @@ from rabbitry._errors import Closed, ConnectionClosed, LocalProtocolError, NotFo
 from rabbitry._rpc.answering import Answering, Handler
 from rabbitry._rpc.destinations import Destinations
 from rabbitry._rpc.requests import RequestCounts
+from rabbitry._transport import Transport
 from rabbitry._values import converting
 from rabbitry._values.annotations import typed
 from rabbitry._values.arguments import merged, stream_filter, table_of
@@ -163,10 +164,10 @@ class Client:
         delay: float | timedelta | None,
         while_down: WhileDown | None,
         on_unknown: OnUnknown,
-    ) -> tuple[Confirmation | None, Callable[[RabbitryError], Awaitable[None]]] | None:
+    ) -> tuple[Confirmation, Transport, Callable[[RabbitryError], Awaitable[None]]] | None:
         """What `publish` does with nearly all messages, for who waits without a task: queue the first attempt. Its
-        confirmation, and what goes on where that fails, or raises that; None, or an error, where nothing was queued:
-        then it is `publish` that does it, or raises.
+        confirmation, where that comes from, and what goes on where it fails, or raises that; None, or an error, where
+        nothing was queued: then it is `publish` that does it, or raises.
         """
         if delay is not None:
             return None
@@ -177,14 +178,17 @@ class Client:
         channel = self._senders.ready(exchange)
         if type(channel) is not Channel:  # none, or an instrumented one
             return None
-        confirmation = channel.publish_nowait(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        life = life_of(channel)
+        confirmation = Confirmation(message, exchange, routing_key)
+        if not life.queue_confirmed(message, confirmation, mandatory):
+            return None
 
         async def go_on(error: RabbitryError) -> None:
             attempts = self._attempts_after(error, channel, on_unknown)
             send = _sending(message, exchange, routing_key, mandatory)
             await self._senders.publish(send, exchange, while_down or self._while_down, attempts)
 
-        return confirmation, go_on
+        return confirmation, life.endpoint.transport, go_on
 
     async def _publish_later(
         self,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     import select
     from collections.abc import Callable
+    from contextvars import Context
 
 __all__ = ["GONE", "Endpoint", "Keeper", "Pump", "Transport", "Turn"]
 
@@ -103,6 +104,15 @@ class Transport(Protocol):
 
     def resume_reading(self) -> None:
         """Call `receive_data` again. Idempotent."""
+        ...
+
+    @property
+    def fd(self) -> int:
+        """The socket that `read_now` reads; -1 where there is none to be waited for, and once it has ended."""
+        ...
+
+    def read_now(self) -> None:
+        """Have what has arrived received, once: for who waits for `fd` itself, without running the event loop."""
         ...
 
     def start_timer(self, when: float) -> None:
@@ -206,6 +216,11 @@ class Keeper(Protocol[Kept]):
     @property
     def view(self) -> memoryview:
         """The buffer to receive into, shared by all: nothing of it is kept."""
+        ...
+
+    @property
+    def context(self) -> Context:
+        """What everything received is dealt with in."""
         ...
 
     @property

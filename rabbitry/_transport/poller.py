@@ -14,6 +14,7 @@ import errno
 import select
 import socket
 from contextlib import suppress
+from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -59,6 +60,7 @@ class Poller:
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self.view = self._buffer  # the part received into by every transport, kept by none
         self.next_deadline: float | None = None  # the earliest in the heap; it may be stale, which costs one look
+        self.context = copy_context()  # of what is called while reading, like the pump's
         self._monotonic = clock().monotonic
         self._make_pump = pump or pump_for_backend
         self._pump: Pump | None = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from rabbitry._concurrency.clock import monotonic
 from rabbitry._secrets import forget_frames
 from rabbitry._transport.contracts import GONE, Endpoint, Keeper
 
@@ -190,6 +191,9 @@ class SocketTransport:
         except Exception as error:
             self.lose(error)
         return True
+
+    def read_now(self) -> None:
+        self._poller.context.run(self.receive, monotonic())
 
     def handle_event(self, event: int, now: float) -> None:
         """Any event but a plain "readable". Reading goes first: the peer's last words explain a failing send."""

@@ -66,6 +66,11 @@ class StreamTransport:
         self.scheduled = False
         self.is_reading_paused = False
 
+    fd = -1  # only tasks can wait for a stream
+
+    def read_now(self) -> None:
+        pass
+
     def describe(self) -> str:
         return self._peer
 

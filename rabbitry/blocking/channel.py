@@ -91,10 +91,7 @@ class Channel(Block[rabbitry.Channel]):
         def queue() -> Queued | None:
             if type(channel) is not rabbitry.Channel:  # an instrumented one
                 return None
-            return (
-                channel.publish_nowait(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory),
-                None,
-            )
+            return *channel._publish_nowait(message, exchange, routing_key, mandatory), None
 
         self._portal.send(queue, publish, timeout)
 

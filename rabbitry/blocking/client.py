@@ -98,7 +98,7 @@ class Client(Hosted[rabbitry.Client]):
 
         Many messages are published much faster by `publish_many`.
         """
-        client = self._async
+        portal, client = self._opened
 
         def publish() -> Awaitable[None]:
             return client.publish(
@@ -114,7 +114,7 @@ class Client(Hosted[rabbitry.Client]):
         def queue() -> Queued | None:
             return client._publish_nowait(message, exchange, routing_key, mandatory, delay, while_down, on_unknown)
 
-        self._portal.send(queue, publish, timeout)
+        portal.send(queue, publish, timeout)
 
     @overload
     def publish_many(
@@ -279,7 +279,7 @@ class Client(Hosted[rabbitry.Client]):
         if convert is not None:
             handler = typed(handler, convert)
         check_handler(handler)
-        client, portal = self._async, self._portal
+        portal, client = self._opened
 
         async def process() -> None:
             threads = Threads(portal, concurrency)
@@ -308,7 +308,7 @@ class Client(Hosted[rabbitry.Client]):
         """Take no more deliveries, for good: the way to end on SIGTERM, also in a signal handler. Does not wait. What
         would wait for a broker that is away in order to consume (`declare`, say) raises `ConsumingStopped`, at once.
         """
-        client, portal = self._async, self._portal
+        portal, client = self._opened
         self._has_stopped = True
         portal.submit(client.stop_consuming)
 
@@ -317,7 +317,7 @@ class Client(Hosted[rabbitry.Client]):
         two unless given) calls `stop_consuming()`, and each one after it does what it did before the block. In the main
         thread; in another, it raises `LocalProtocolError`. The rest as `rabbitry.Client.stop_on`.
         """
-        client, portal = self._async, self._portal
+        portal, client = self._opened
         return FirstSignal(signals, lambda number: portal.submit_if_open(partial(_stop_for, client, number.name)))
 
     # --- RPC ----------------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class Client(Hosted[rabbitry.Client]):
         stopped, interrupted or timed out. The functions of a `Service`, or of a list, are called by name, in threads,
         too. The other arguments are those of the async `serve`. Ends as `process` does.
         """
-        client, portal = self._async, self._portal
+        portal, client = self._opened
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)

@@ -79,7 +79,7 @@ class Connection(Hosted[rabbitry.Connection]):
         After `stop.set()`, in any thread, the handlers at work finish. Else the requests being handled are put back,
         and their handlers left to themselves.
         """
-        connection, portal = self._async, self._portal
+        portal, connection = self._opened
 
         async def serve() -> None:
             threads = Threads(portal, concurrency)

@@ -11,7 +11,7 @@ import sys
 import warnings
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
@@ -102,10 +102,13 @@ class Hosted(Generic[T]):
         return self._leased
 
     @property
+    def _opened(self) -> tuple[Portal, T]:
+        """The portal, and the async object inside the block; `NotConnected` outside it."""
+        return self._portal, self._value  # type: ignore[return-value]  # hot: without `cast`
+
+    @property
     def _async(self) -> T:
-        """The async object inside the block; `NotConnected` outside it."""
-        self._portal  # noqa: B018 - raises outside the block
-        return cast(T, self._value)
+        return self._opened[1]
 
     def __enter__(self) -> Self:
         if self._was_entered:

@@ -12,7 +12,7 @@ import threading
 import traceback
 from queue import SimpleQueue
 
-__all__ = ["LogThread", "ask_levels", "write_here"]
+__all__ = ["LogThread", "ask_levels", "logging_of", "write_here"]
 
 LINES_KEPT = 10_000
 """Lines that wait to be written; those beyond are only counted."""
@@ -20,14 +20,15 @@ LINES_KEPT = 10_000
 _LOGGERS = tuple(map(logging.getLogger, ("rabbitry", "asyncio", "py.warnings")))
 _LEVELS = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
 
-_here = threading.local()  # whose `log_thread` writes what this thread logs, if any does
+logging_of = threading.local()
+"""The calling thread's `log_thread`: what writes what it logs, where that is not itself."""
 
 
 class _Handover(logging.Filter):
     """First filter of those loggers: takes out what is logged by a thread that another one writes for."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        log_thread: LogThread | None = getattr(_here, "log_thread", None)
+        log_thread: LogThread | None = getattr(logging_of, "log_thread", None)
         if log_thread is None:
             return True
         if record.name != "asyncio" or record.levelno > logging.DEBUG:  # "Using selector", of each loop anew
@@ -52,7 +53,7 @@ class LogThread:
 
     def begin(self) -> None:
         """Write from now on what the calling thread logs."""
-        _here.log_thread = self
+        logging_of.log_thread = self
 
     def take(self, record: logging.LogRecord) -> None:
         """Have a line written. Does not wait."""
@@ -89,7 +90,7 @@ def _written(record: logging.LogRecord) -> None:
 
 def write_here() -> None:
     """Let the calling thread write what it logs."""
-    _here.log_thread = None
+    logging_of.log_thread = None
 
 
 def ask_levels() -> None:

@@ -19,7 +19,7 @@ from rabbitry._values.durations import seconds
 from rabbitry.blocking.turns import Turns
 from rabbitry.blocking.waiter import Waiter
 
-__all__ = ["Deadline", "Operation", "Timeout"]
+__all__ = ["UNBOUNDED", "Deadline", "Operation", "Timeout"]
 
 try:
     import sniffio
@@ -51,6 +51,9 @@ class Deadline:
         return TimeoutError(f"not done within {timeout} s{why}")
 
 
+UNBOUNDED = Deadline(None)
+
+
 class Operation(Waiter, Generic[T]):
     """Made by the waiting thread, which waits for it and takes its result. `is_patient`: other
     threads do it, and see to the loop."""
@@ -74,7 +77,7 @@ class Operation(Waiter, Generic[T]):
     def __init__(
         self, function: Callable[[], Awaitable[T]], deadline: Deadline, turns: Turns, *, is_patient: bool = False
     ) -> None:
-        super().__init__()
+        Waiter.__init__(self)  # hot: without `super()`
         self._turns = turns
         self._is_patient = is_patient
         self._function: Callable[[], Awaitable[T]] | None = function
@@ -102,7 +105,7 @@ class Operation(Waiter, Generic[T]):
                 raise self._error
             finally:
                 self._error = None  # its traceback leads here
-        return cast(T, self._value)
+        return self._value  # type: ignore[return-value]  # hot: without `cast`
 
     # --- on the loop, or by who may run it ----------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ import anyio
 
 from rabbitry import LocalProtocolError, NotConnected
 from rabbitry.blocking.log_thread import LogThread, ask_levels, write_here
-from rabbitry.blocking.operation import Deadline, Operation, Timeout
+from rabbitry.blocking.operation import UNBOUNDED, Deadline, Operation, Timeout
 from rabbitry.blocking.sending import Queued, Sending
 from rabbitry.blocking.turns import Turns
 
@@ -196,18 +196,21 @@ class Portal:
         self, queue: Callable[[], Queued | None], publish: Callable[[], Awaitable[None]], timeout: Timeout = None
     ) -> None:
         """As `run(publish, timeout)`, by `queue` and without a task where that can be: see `Sending`."""
-        self.result_of(Sending(queue, publish, Deadline(timeout), self.turns))
+        self.result_of(Sending(queue, publish, UNBOUNDED if timeout is None else Deadline(timeout), self.turns))
 
     def result_of(
         self, operation: Operation[T], *, undo: Callable[[T], object] | None = None, is_final: bool = False
     ) -> T:
         """What the operation returns or raises: see `run`."""
-        self.check_thread()
+        # hot: without the calls that mostly find nothing. The fork first: in the child, threads have the identities of
+        # the parent's.
+        if self._forks != _forks or get_ident() == self.turns.leader:
+            self.check_thread()
         deadline = operation.deadline
         try:
             if not self.is_open:
                 raise _closed()
-            if self._has_ended(operation, deadline):
+            if operation.wait(deadline.rest) or self._is_cancelled(operation):
                 return operation.result()
         except BaseException:  # its own error, too, but for which there is nothing to undo
             if is_final:
@@ -218,9 +221,9 @@ class Portal:
         self.submit_if_open(partial(operation.abandon, undo))
         raise deadline.error(": the event loop is held up in its thread, by a callback or a lock that it waits for")
 
-    def _has_ended(self, operation: Operation[Any], deadline: Deadline) -> bool:
-        """Wait for the end of an operation; False where its time is up and the loop takes no notice."""
-        has_ended = operation.wait(deadline.rest)
+    def _is_cancelled(self, operation: Operation[Any]) -> bool:
+        """Wait for the end of an operation whose time is up; False where the loop takes no notice."""
+        has_ended = False
         while not has_ended:  # it is being cancelled, and what it began undone
             noticed = threading.Event()
             self.submit_if_open(noticed.set)

@@ -17,14 +17,17 @@ from typing import TypeAlias
 from rabbitry import Confirmation, PublishFailed
 from rabbitry.blocking.operation import Deadline, Operation
 from rabbitry.blocking.turns import Turns
+from rabbitry.blocking.waiter import Source
 
 __all__ = ["Sending"]
 
 GoOn: TypeAlias = Callable[[PublishFailed], Awaitable[None]]
 """What goes on with a message that was not confirmed, or raises that."""
 
-Queued: TypeAlias = tuple[Confirmation | None, GoOn | None]
-"""The message's confirmation, None on a channel without; and what goes on where it fails, None to raise that."""
+Queued: TypeAlias = tuple[Confirmation | None, Source | None, GoOn | None]
+"""The message's confirmation, None on a channel without; where that comes from; what goes on where it fails, None to
+raise that.
+"""
 
 
 class Sending(Operation[None]):
@@ -39,7 +42,7 @@ class Sending(Operation[None]):
         deadline: Deadline,
         turns: Turns,
     ) -> None:
-        super().__init__(publish, deadline, turns)
+        Operation.__init__(self, publish, deadline, turns)  # hot: without `super()`
         self._queue = queue
         self._confirmation: Confirmation | None = None
         self._go_on: GoOn | None = None
@@ -47,28 +50,24 @@ class Sending(Operation[None]):
 
     def begin(self) -> None:
         """Queue the message. Harmless when done twice."""
-        if not (self._is_started or self.is_done or self._is_queued()):
-            super().begin()
-
-    def _is_queued(self) -> bool:
+        if self._is_started or self.is_done:
+            return
         rest = self.deadline.rest
-        if rest is not None and rest <= 0:
-            return False
         try:
-            queued = self._queue()
+            queued = self._queue() if rest is None or rest > 0 else None
         except Exception:  # nothing was queued: the coroutine will raise the same, or wait
-            return False
+            queued = None
         if queued is None:
-            return False
+            super().begin()
+            return
         self._is_started = True
-        self._confirmation, self._go_on = queued
+        self._confirmation, self.source, self._go_on = queued
         if self._confirmation is None:
             self._turns.end(self)
-            return True
+            return
         if rest is not None:
             self._timer = self._turns.loop.call_later(rest, self._expire)
         self._confirmation.tell(self)
-        return True
 
     def set(self) -> None:
         """The confirmation has its outcome."""
@@ -77,7 +76,10 @@ class Sending(Operation[None]):
         assert self._confirmation is not None
         if self._timer is not None:
             self._stop_timer()
-        failure = None if self._confirmation.outcome == "confirmed" else self._confirmation.failure()
+        if self._confirmation.outcome == "confirmed":
+            self._turns.end_while_reading(self)  # hot: `_end`, which has nothing to do here
+            return
+        failure = self._confirmation.failure()
         if failure is not None and self._go_on is not None:
             self._function = partial(self._go_on, failure)
             self._start()

@@ -1,30 +1,29 @@
 """`SharedLoop`: an asyncio event loop that several threads run in turn, one at a time; `turns` says which.
 
-Who may run it need not: `call_now` calls what begins a wait, and `watch` waits for a socket and has it read, as the
-loop would. One confirmed publish is no more than that, and asyncio's own turns cost as much as its sending and reading.
+Who may run it need not: `exchange` calls what sends something and waits at its socket for the answer, as the loop
+would. One confirmed publish is no more than that, and asyncio's own turns cost as much as its sending and reading.
 
-What must stay true: whatever else waits to be called is called by asyncio's `run_forever` alone, and in time: a watch
-ends before the next timer and is kept only where nothing waits to be called; who only watches takes a step of the loop
-once it `is_due`.
+What must stay true: whatever else waits to be called is called by asyncio's `run_forever` alone, and in time: a wait at
+a socket ends before the next timer and with whatever else the loop is to do, and begins only where nothing waits to be
+called; who does no more than that takes a step of the loop once it `is_due`.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import selectors
 import sys
 import time
 from asyncio.events import _set_running_loop
+from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from functools import partial
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack
+
+from rabbitry.blocking.waiter import Waiter
 
 if TYPE_CHECKING:
     import asyncio
-
-    from _typeshed import FileDescriptorLike
 
 if TYPE_CHECKING or sys.platform != "win32":
     from asyncio import SelectorEventLoop as PlainLoop
@@ -43,7 +42,7 @@ DUE = 0.05
 """
 
 DAY = 86400.0
-"""Seconds that a watch takes at the most: the system counts milliseconds, in a C integer."""
+"""Seconds that a wait at a socket takes at the most: the system counts milliseconds, in a C integer."""
 
 
 class SparingSelector(selectors.DefaultSelector):
@@ -68,18 +67,23 @@ class SharedLoop(PlainLoop):
     """`keep` is what the spare thread does with `run_forever`; `attend` is told that something is to be called."""
 
     def __init__(self, keep: Callable[[Callable[[], None]], None], attend: Callable[[], None]) -> None:
-        self._epoll: Any = None  # the selector's, by a descriptor of its own
+        self._selector_fd = -1  # the selector's own descriptor, which is readable while the loop has something to read
         if sys.platform == "win32":
             super().__init__()
         else:
             selector = SparingSelector()
             super().__init__(selector)
             if isinstance(selector, getattr(selectors, "EpollSelector", ())):
-                self._epoll = select.epoll.fromfd(os.dup(selector.fileno()))
+                self._selector_fd = selector.fileno()
         self._keep = keep
         self._attend = attend
-        self._readers: dict[int, Callable[[], object]] = {}
+        self._poll: Any = None  # for the socket below and the selector
+        self._polled_fd = -1
         self._ran_at = 0.0
+        self.is_due = False
+        """Whether it was not run for so long, at the last `exchange`, that a step of it is to be taken."""
+        self.to_call: deque[Any] | tuple[None] = getattr(self, "_ready", (None,))
+        """What is to be called at once."""
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
@@ -90,15 +94,11 @@ class SharedLoop(PlainLoop):
     def run(self) -> None:
         """Run until it is stopped."""
         super().run_forever()
-        self._ran_at = time.monotonic()
+        self._ran_at, self.is_due = time.monotonic(), False
 
     def has_work(self) -> bool:
         """Whether something is to be called at once."""
-        return bool(getattr(self, "_ready", True))
-
-    def is_due(self) -> bool:
-        """Whether it was not run for so long that a step of it is to be taken."""
-        return time.monotonic() - self._ran_at > DUE
+        return bool(self.to_call)
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[Arguments]], object], *args: *Arguments, context: Context | None = None
@@ -110,68 +110,58 @@ class SharedLoop(PlainLoop):
 
     # --- without being run, by who may run it -------------------------------------------------------------------------
 
-    def call_now(self, callback: Callable[[], object]) -> None:
-        """Call it: as if the loop was run already."""
-        _set_running_loop(self)
-        try:
-            callback()
-        finally:
-            _set_running_loop(None)
-
-    def watch(self, end: float | None) -> None:
-        """Wait for sockets until this time (None: for ever), and have those read that can be, once. Returns sooner for
-        whatever else the loop is to do.
-
-        hot: with a time-out of 1 ms instead, for which the system has to set its clock, a publish took a quarter more.
+    def exchange(self, waiter: Waiter, end: float | None) -> None:
+        """Begin what `waiter` waits for, as if the loop was run already. Where that has sent something, wait until this
+        time (None: for ever) for the answer and have it read, once; return sooner for whatever else the loop is to do.
         """
-        timeout = self._may_watch(end)
-        if timeout is None:
-            return
         _set_running_loop(self)
         try:
-            for descriptor, _ in self._epoll.poll(timeout, 2):
-                reader = self._readers.get(descriptor)
-                if reader is not None:
-                    self._read(reader)
+            waiter.begin()
+            # hot: from here on to the waiting nothing costs time, since the broker has to work first.
+            timeout = self._may_wait(waiter, end)
+            if timeout is None:
+                return
+            source = waiter.source
+            assert source is not None
+            fd = source.fd
+            if fd != self._polled_fd:
+                self._poll_for(fd)
+            # hot: the socket, and whatever else the loop has to read, in one call of the system; to be told by the
+            # selector and to ask the poller for the socket took three. With a time-out of 1 ms, for which the system
+            # has to set its clock, a publish took a quarter more.
+            ready = self._poll.poll(timeout)
+            if ready and ready[0][0] == fd:
+                try:
+                    source.read_now()
+                except Exception as error:
+                    self.call_exception_handler({"message": f"{source!r} failed", "exception": error})
         finally:
             _set_running_loop(None)
 
-    def _may_watch(self, end: float | None) -> float | None:
-        """How many seconds to watch sockets for, -1 without a bound; None where the loop is rather to be run."""
-        timers, now = getattr(self, "_scheduled", None), time.monotonic()
-        if timers is None or self._epoll is None or self.has_work():
+    def _may_wait(self, waiter: Waiter, end: float | None) -> float | None:
+        """How many milliseconds to wait at the waiter's source, -1 without a bound; None where that has ended or the
+        loop is rather to be run.
+        """
+        source, timers, now = waiter.source, getattr(self, "_scheduled", None), time.monotonic()
+        self.is_due = now - self._ran_at > DUE
+        if waiter.is_done or source is None or source.fd < 0 or source.is_reading_paused:
+            return None
+        if self.to_call or self.is_due or timers is None or self._selector_fd < 0:
             return None
         if timers and (end is None or timers[0].when() < end):
             end = timers[0].when()
         if end is None:
             return -1
-        return min(end - now, DAY) if end > now else None
+        return min(end - now, DAY) * 1000 if end > now else None
 
-    def _read(self, reader: Callable[[], object]) -> None:
-        try:
-            reader()
-        except Exception as error:
-            self.call_exception_handler({"message": f"{reader!r} failed", "exception": error})
-
-    def add_reader(
-        self, fd: FileDescriptorLike, callback: Callable[[Unpack[Arguments]], Any], *args: *Arguments
-    ) -> None:
-        """As asyncio's, and the callback is known to `watch`."""
-        super().add_reader(fd, callback, *args)
-        self._readers[_number(fd)] = partial(copy_context().run, callback, *args)
-
-    def remove_reader(self, fd: FileDescriptorLike) -> bool:
-        """As asyncio's."""
-        self._readers.pop(_number(fd), None)
-        return super().remove_reader(fd)
+    def _poll_for(self, fd: int) -> None:
+        """Have `_poll` look at this socket first, and at the selector."""
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self._selector_fd, select.POLLIN)
+        self._polled_fd = fd
 
     def close(self) -> None:
         """As asyncio's."""
         super().close()
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
-
-
-def _number(fd: FileDescriptorLike) -> int:
-    return fd if isinstance(fd, int) else fd.fileno()
+        self._selector_fd = -1

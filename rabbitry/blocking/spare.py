@@ -27,7 +27,9 @@ class Spare:
         self._has_something = has_something
         self._soon = soon
         self._waiter = Waiter()
-        self._is_wanted = self._is_alert = self._sleeps_long = False
+        self._is_wanted = self._is_alert = False
+        self.sleeps_long = False
+        """Until it is woken, since another thread leads."""
         self.led = 0
         """How often another thread led."""
 
@@ -45,9 +47,8 @@ class Spare:
             self._waiter.wake()
 
     def look_after(self) -> None:
-        """Nobody leads any more: it is to look after this from now on."""
-        if self._sleeps_long:
-            self._waiter.wake()
+        """Nobody leads any more: it is to look after this from now on. To be called where it `sleeps_long`."""
+        self._waiter.wake()
 
     # --- in the spare thread ------------------------------------------------------------------------------------------
 
@@ -71,9 +72,9 @@ class Spare:
         if led != self.led:
             return False
         if self._turn.locked():
-            self._sleeps_long = True
+            self.sleeps_long = True
             if self._turn.locked() and not (self._is_wanted or self._is_alert):
                 self._waiter.sleep(None)
-            self._sleeps_long = False
+            self.sleeps_long = False
             return False
         return True

@@ -24,7 +24,7 @@ from contextvars import Context, copy_context
 from threading import get_ident
 from typing import Any
 
-from rabbitry.blocking.log_thread import LogThread, write_here
+from rabbitry.blocking.log_thread import LogThread, logging_of
 from rabbitry.blocking.shared_loop import SharedLoop
 from rabbitry.blocking.signals import Guard, is_main
 from rabbitry.blocking.spare import Spare
@@ -153,10 +153,12 @@ class Turns:
         end = None if seconds is None else time.monotonic() + seconds
         may_lead = not is_patient and _is_free()
         while not waiter.is_done:
-            if not may_lead or not self._may_lead():
-                self._look_on(waiter, end, is_patient)
-            elif not self._lead(waiter, end):
+            if may_lead and self._lead(waiter, end):
+                pass
+            elif may_lead and self._may_lead():
                 self._follow(waiter, end)
+            else:
+                self._look_on(waiter, end, is_patient)
             if end is not None and time.monotonic() >= end:
                 break
         return waiter.is_done
@@ -205,7 +207,9 @@ class Turns:
         return not self._is_over and self._death is None and not self.main.done()
 
     def _lead(self, waiter: Waiter, end: float | None) -> bool:
-        """Run the loop until this has ended, its time is up, or a signal came; False where another thread runs it."""
+        """Run the loop until this has ended, its time is up, or a signal came; False where another thread runs it, or
+        none of those that wait may.
+        """
         if self._turn.locked():
             return False
         guard = self._guard if is_main() else None
@@ -215,7 +219,9 @@ class Turns:
             if not self._turn.acquire(blocking=False):
                 return False
             try:
-                if self._may_lead() and not waiter.is_done:
+                if not self._may_lead():
+                    return False
+                if not waiter.is_done:
                     self._run(waiter, end)
             finally:
                 self._turn.release()
@@ -228,31 +234,24 @@ class Turns:
     def _run(self, waiter: Waiter, end: float | None) -> None:
         loop = self.loop
         self.leader, self._leading = get_ident(), waiter
-        self._log_thread.begin()
+        logging_of.log_thread = self._log_thread
         try:
             if not (waiter.is_begun or self._calls or self._settlements):
                 waiter.is_begun = True
-                loop.call_now(waiter.begin)
-                if not waiter.is_done:
-                    loop.watch(end)
+                loop.exchange(waiter, end)
             else:
                 self._begin(waiter)
                 self._take_along()
             if not waiter.is_done:
                 self._run_until(end)
-            for _ in range(LAST_STEPS):
-                if self._settlements:
-                    loop.call_soon(self._settle_now, context=self.context)
-                elif not (loop.has_work() or loop.is_due()):
-                    break
-                loop.call_soon(loop.stop, context=self.context)
-                loop.run()
+            if self._settlements or loop.to_call or loop.is_due:
+                self._take_last_steps()
         except BaseException as error:  # which nothing here raises, but a callback of the user's may
             self._death = error
         finally:
             self.leader, self._leading = 0, None
             self._spare.led += 1
-            write_here()
+            logging_of.log_thread = None
 
     def _run_until(self, end: float | None) -> None:
         """Run the loop until it is stopped, or this time has come."""
@@ -264,6 +263,16 @@ class Turns:
         loop.run()
         timer.cancel()
 
+    def _take_last_steps(self) -> None:
+        loop = self.loop
+        for _ in range(LAST_STEPS):
+            if self._settlements:
+                loop.call_soon(self._settle_now, context=self.context)
+            elif not (loop.to_call or loop.is_due):
+                break
+            loop.call_soon(loop.stop, context=self.context)
+            loop.run()
+
     def _take_along(self) -> None:
         """Have the loop do first what was given to it while nobody led."""
         if (self._calls or self._settlements) and not self._is_told:
@@ -272,7 +281,8 @@ class Turns:
 
     def _find_leader(self) -> None:
         """Nobody leads any more: see to it that somebody does who waits, or the spare thread where it has to."""
-        self._spare.look_after()  # in case a wake is lost, too
+        if self._spare.sleeps_long:
+            self._spare.look_after()  # in case a wake is lost, too
         if self._may_lead():
             while self._followers:
                 try:
@@ -281,7 +291,7 @@ class Turns:
                     break
                 follower.wake()
                 return
-            if not (self._onlookers or self._calls or self._settlements or self.loop.has_work()):
+            if not (self._onlookers or self._calls or self._settlements or self.loop.to_call):
                 return
         self._spare.want()
 

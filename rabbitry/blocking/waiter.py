@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
-__all__ = ["Waiter"]
+__all__ = ["Source", "Waiter"]
+
+
+class Source(Protocol):
+    """Where an answer comes from: a connection's transport."""
+
+    @property
+    def fd(self) -> int:
+        """Its socket, -1 where there is none to wait for."""
+        ...
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """Whether it is not to be read now."""
+        ...
+
+    def read_now(self) -> None:
+        """Read it once."""
+        ...
 
 
 class Waiter:
     """What a thread waits for, in `Turns.wait`; `Turns.end` ends it."""
 
-    __slots__ = ("_awake", "is_begun", "is_done")
+    __slots__ = ("_awake", "is_begun", "is_done", "source")
 
     def __init__(self) -> None:
         self.is_done = self.is_begun = False
+        self.source: Source | None = None  # where `begin` has sent something that this is the answer to
         self._awake = threading.Lock()
         self._awake.acquire()
 

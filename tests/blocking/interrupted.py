@@ -32,7 +32,7 @@ def press_ctrl_c(
             frame, told = None, 0
             while told < 3:  # looks thrice, so that it does not catch it in passing
                 frame = sys._current_frames()[threading.main_thread().ident or 0]
-                told = told + 1 if frame.f_code.co_name in ("wait", "_wait", "sleep", "select", "watch") else 0
+                told = told + 1 if frame.f_code.co_name in ("wait", "_wait", "sleep", "select", "exchange") else 0
                 time.sleep(0.005)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.02)

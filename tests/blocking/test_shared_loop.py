@@ -1,9 +1,8 @@
-"""The event loop that threads run in turn: what who only watches its sockets sees to, and what is left to the loop."""
+"""The event loop that threads run in turn: what who only waits for an answer sees to, and what is left to the loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import selectors
 import socket
@@ -52,126 +51,176 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 Pair = tuple[socket.socket, socket.socket]
 
-needs_epoll = pytest.mark.skipif(not EPOLL, reason="without epoll nothing is watched")
+needs_epoll = pytest.mark.skipif(not EPOLL, reason="without epoll the loop is run")
+
+
+class Asking(Waiter):
+    """Waits for what a socket receives."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._socket = sock
+        self.source = self
+        self.is_reading_paused = False
+        self.received: list[bytes] = []
+        self.begun_on: list[object] = []
+
+    def begin(self) -> None:
+        self.begun_on.append(asyncio.get_running_loop())
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
+
+    def read_now(self) -> None:
+        assert asyncio.get_running_loop() is self.begun_on[-1]
+        self.received.append(self._socket.recv(10))
+
+
+@pytest.fixture
+def asking(loop: SharedLoop, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Asking:
+    monkeypatch.setattr(shared_loop, "DUE", 3600)  # however busy the machine is
+    step(loop)
+    return Asking(pair[0])
 
 
 @needs_epoll
-def test_who_watches_has_sockets_read(loop: SharedLoop, pair: Pair) -> None:
-    """As the loop would: in the context of who asked for it, and on the loop."""
-    ours, theirs = pair
-    variable = contextvars.ContextVar[str]("variable")
-    seen: list[Any] = []
-
-    def read(size: int) -> None:
-        seen.append((ours.recv(size), variable.get(), asyncio.get_running_loop()))
-
-    def watch() -> None:
-        variable.set("as it was")
-        loop.add_reader(ours, read, 10)
-
-    contextvars.copy_context().run(watch)
-    theirs.send(b"x")
-    loop.watch(None)
-    assert seen == [(b"x", "as it was", loop)]
+def test_who_sends_something_waits_for_the_answer(loop: SharedLoop, pair: Pair, asking: Asking) -> None:
+    pair[1].send(b"x")
+    loop.exchange(asking, None)
+    assert asking.received == [b"x"] and asking.begun_on == [loop]
     assert not loop.has_work()
-    loop.watch(soon())  # nothing came
-    theirs.send(b"y")
-    while len(seen) < 2:  # a step may go without a look
-        step(loop)
-    assert seen[1][0] == b"y"
-
-
-@needs_epoll
-def test_a_reader_that_was_removed_is_not_called(loop: SharedLoop, pair: Pair) -> None:
-    ours, theirs = pair
-    calls: list[None] = []
-    loop.add_reader(ours, calls.append, None)
-    assert loop.remove_reader(ours)
-    assert not loop.remove_reader(ours.fileno())
-    theirs.send(b"x")
-    loop.watch(soon())
-    assert not calls
-
-
-@needs_epoll
-def test_what_a_reader_raises_is_told_and_ends_nothing(loop: SharedLoop, pair: Pair) -> None:
-    ours, theirs = pair
-    told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: told.append(context))
-
-    def read() -> None:
-        ours.recv(10)
-        raise ZeroDivisionError
-
-    loop.add_reader(ours.fileno(), read)
-    theirs.send(b"x")
-    loop.watch(None)
-    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+    loop.exchange(asking, soon())  # nothing came
+    assert asking.received == [b"x"]
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
 
 
-def test_it_ends_in_time(loop: SharedLoop) -> None:
+@needs_epoll
+def test_the_answer_comes_before_what_else_is_to_be_read(loop: SharedLoop, pair: Pair, asking: Asking) -> None:
+    calls: list[None] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        loop.add_reader(ours, calls.append, None)
+        theirs.send(b"else")
+        began = time.monotonic()
+        loop.exchange(asking, None)  # it ends, for what the loop has to read
+        assert time.monotonic() - began < 5 and not asking.received
+        pair[1].send(b"x")
+        loop.exchange(asking, None)
+        assert asking.received == [b"x"] and not calls
+        while not calls:  # a step may go without a look
+            step(loop)
+        loop.remove_reader(ours)
+
+
+@needs_epoll
+def test_another_socket_of_another_waiter(loop: SharedLoop, pair: Pair, asking: Asking) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(2):
+            for sender, waiter in ((pair[1], asking), (theirs, Asking(ours))):
+                sender.send(b"x")
+                loop.exchange(waiter, None)
+                assert waiter.received[-1] == b"x"
+
+
+@needs_epoll
+def test_what_reading_raises_is_told_and_ends_nothing(
+    loop: SharedLoop, pair: Pair, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(Asking, "begin", lambda _: None)  # which reading expects
+    pair[1].send(b"x")
+    loop.exchange(asking, None)
+    assert [type(context["exception"]) for context in told] == [IndexError]
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+def test_it_ends_in_time(loop: SharedLoop, asking: Asking) -> None:
     began = time.monotonic()
-    loop.watch(began + 0.03)
+    loop.exchange(asking, began + 0.03)
     assert 0.03 <= time.monotonic() - began < 5 or not EPOLL
-    loop.watch(began)
+    loop.exchange(asking, began)
 
 
-def test_it_ends_before_the_next_timer(loop: SharedLoop) -> None:
+def test_it_ends_before_the_next_timer(loop: SharedLoop, asking: Asking) -> None:
     fired: list[None] = []
     loop.call_later(0.02, fired.append, None)
-    loop.watch(None)
-    loop.watch(time.monotonic() + 30)
-    loop.watch(time.monotonic() + 1e300)
+    loop.exchange(asking, None)
+    loop.exchange(asking, time.monotonic() + 30)
+    loop.exchange(asking, time.monotonic() + 1e300)
     assert not fired
     loop.call_later(0.03, loop.stop)
     loop.run()
     assert fired
 
 
-@pytest.mark.parametrize("has_timer", [False, True])
-def test_where_the_loop_is_to_be_run_nothing_is_watched(loop: SharedLoop, has_timer: bool) -> None:
-    if has_timer:
-        loop.call_later(0, lambda: None)
-    else:
-        loop.call_soon(lambda: None)
-    loop.watch(None)  # would not return
+@pytest.mark.parametrize("why", ["a call", "a timer", "done", "no source", "ended", "paused", "due"])
+def test_where_the_loop_is_to_be_run_nobody_waits(
+    loop: SharedLoop, pair: Pair, asking: Asking, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    match why:
+        case "a call":
+            loop.call_soon(lambda: None)
+        case "a timer":
+            loop.call_later(0, lambda: None)
+        case "done":
+            asking.is_done = True
+        case "no source":
+            asking.source = None
+        case "ended":
+            pair[0].close()
+        case "paused":
+            asking.is_reading_paused = True
+        case _:
+            monkeypatch.setattr(shared_loop, "DUE", -1)
+    loop.exchange(asking, None)  # would not return
+    assert len(asking.begun_on) == 1
+    assert loop.is_due == (why == "due")
 
 
 def test_it_is_due_a_while_after_it_ran(loop: SharedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loop.is_due()
+    loop.exchange(Waiter(), None)
+    assert loop.is_due
     monkeypatch.setattr(shared_loop, "DUE", 3600)
     step(loop)
-    assert not loop.is_due()
+    assert not loop.is_due
+    loop.exchange(Waiter(), None)
+    assert not loop.is_due
 
 
 @needs_epoll
-def test_a_call_ends_it_and_is_left_to_the_loop(loop: SharedLoop, in_thread: InThread) -> None:
+def test_a_call_ends_it_and_is_left_to_the_loop(loop: SharedLoop, asking: Asking, in_thread: InThread) -> None:
     calls: list[None] = []
     thread = in_thread(loop.call_soon_threadsafe, calls.append, None)
-    loop.watch(None)
+    loop.exchange(asking, None)
     thread.join()
     assert loop.has_work() and not calls
     step(loop)
     assert calls
 
 
-def test_an_asyncio_that_hides_what_is_due_is_run(loop: SharedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_asyncio_that_hides_what_is_due_is_run(
+    loop: SharedLoop, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(loop, "_scheduled")
-    loop.watch(None)
+    loop.exchange(asking, None)
     monkeypatch.undo()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux lists the descriptors")
-def test_nothing_is_left_open() -> None:
+def test_nothing_is_left_open(pair: Pair) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         loop = SharedLoop(lambda run: run(), lambda: None)
-        loop.watch(soon())
+        step(loop)
+        loop.exchange(Asking(pair[0]), soon())
         loop.close()
         loop.close()
-        loop.watch(soon())
+        loop.exchange(Asking(pair[0]), soon())
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -115,6 +115,7 @@ REACHES = {
     "rabbitry._rpc.envelope content._header": "what could not be decoded, which no user is to see",
     "rabbitry.blocking.ahead consumer._return": "see below",
     "rabbitry.blocking.ahead consumer._take_some": "what has arrived: a batch would wait for its first one",
+    "rabbitry.blocking.channel channel._publish_nowait": "hot: as of the client",
     "rabbitry.blocking.client client._publish_nowait": "hot: what `publish` does with nearly all, without a task",
     "rabbitry.blocking.consumer consumer._return": "puts back what was fetched and not iterated; nothing public does",
     "rabbitry.blocking.pool publisher._window": "one channel serves windows of all sizes, and a publisher has one only",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import anyio
 import pytest
 
 from rabbitry._transport import poller as poller_module
-from tests.transport.fakes import Listener, Recorder, connected, running_poller, turns, until
+from tests.transport.fakes import PATIENCE, Listener, Recorder, connected, running_poller, turns, until
 
 
 async def test_a_clean_end() -> None:
@@ -61,6 +63,31 @@ async def test_a_chunk_stays_what_it_was() -> None:
             peer.send(word)
             await until(lambda word=word: endpoint.received.endswith(word))
         assert endpoint.chunks == [b"first", b"again"]
+
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="the reader's")
+
+
+async def test_one_that_waits_for_the_socket_itself() -> None:
+    """What is received so is dealt with as what the poller receives: in the same context."""
+    VARIABLE.set("the poller's")
+    async with connected() as (_, endpoint, peer):
+        seen: list[str] = []
+        endpoint.on_data = lambda _: seen.append(VARIABLE.get())
+        transport = endpoint.transport
+        VARIABLE.set("the reader's")
+        transport.read_now()
+        assert not endpoint.chunks  # there was nothing
+        peer.send(b"answer")
+        assert select.select([transport.fd], [], [], PATIENCE)[0] == [transport.fd]
+        transport.read_now()
+        assert endpoint.chunks == [b"answer"]
+        peer.send(b"more")
+        await until(lambda: endpoint.received == b"answermore")
+        assert seen == ["the poller's"] * 2
+        peer.close()
+        await until(lambda: endpoint.lost)
+        assert transport.fd == -1
 
 
 async def test_pausing_and_resuming() -> None:
