@@ -51,7 +51,7 @@ class VirtualHost:
         }
         self.replies = ReplyAddresses(compat)
         self._timers = timers
-        self._bury = Burials(self.exchanges, self.route, compat, timers).bury
+        self._bury = Burials(self.queues, self.exchanges, self.route, compat, timers).bury
 
     # --- names -----------------------------------------------------------------------------------------------------
 

@@ -101,8 +101,9 @@ class Conversation:
     def close(self) -> None:
         """Write down what has come and was not taken; leave nothing behind."""
         self.pause()
+        for connection in 2 * self._connections:  # what one has set off may come to another
+            connection.catch_up()
         for connection in self._connections:
-            connection.read_for(0.03)
             for number, channel in sorted(connection.channels.items()):
                 if channel.line:
                     self.say("left over", number, *channel.line)
@@ -188,6 +189,15 @@ class Connection:
 
     def read_for(self, seconds: float) -> None:
         self.wait(lambda: False, seconds)
+
+    def catch_up(self) -> None:
+        """Read what has been sent: up to the reply of each channel that answers."""
+        channels = [channel for channel in self.channels.values() if channel.is_open]
+        for channel in channels:
+            if not self.is_over:
+                channel.sync()
+        if not channels:
+            self.read_for(0.03)
 
     def _read(self, seconds: float) -> None:
         self.socket.settimeout(seconds)

@@ -5,6 +5,8 @@ RabbitMQ is the run's own (see tests/conftest.py), of whatever version that is; 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rabbitry.testing import PrivateNode
@@ -34,6 +36,15 @@ def test_case(name: str, rabbitmq: PrivateNode, embedded: str, version: str) -> 
     assert ours == theirs
 
 
+def test_the_documentation_has_the_differences() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "testing.md").read_text("utf-8")
+    rows = dict[tuple[str, str], list[str]]()
+    for (name, version), reason in DIFFERENCES.items():
+        rows.setdefault((name, reason), []).append(version)
+    for (name, reason), versions in rows.items():
+        assert f"| `{name}` | {', '.join(versions) or 'all'} | {reason} |" in text
+
+
 def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 320
+    assert len(CASES) >= 360
     assert {name for name, _ in DIFFERENCES} <= set(CASES)

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from rabbitry.broker.compat import COMPAT
 from rabbitry.broker.session import Session
 from rabbitry.broker.world import World
 from rabbitry.protocol.wire import methods
@@ -24,6 +25,26 @@ HANDSHAKE = [
     method_frame(0, methods.ConnectionTuneOk(channel_max=7, frame_max=8192, heartbeat=10)),
     method_frame(0, methods.ConnectionOpen()),
 ]
+
+
+VERSIONS = tuple(COMPAT)
+"""Each life is with one of them."""
+QUEUES: dict[str, dict[str, object]] = {
+    "a": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "c", "x-message-ttl": 9000},
+    "b": {"x-max-length": 3, "x-overflow": "reject-publish"},
+    "c": {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "b",
+        "x-overflow": "reject-publish",
+        "x-max-length": 3,
+        "x-message-ttl": 5000,
+        "x-delivery-limit": 1,
+    },
+    "d": {"x-queue-type": "stream"},
+}
+"""What a client declares; a step takes a second."""
 
 
 class Wire:
@@ -84,12 +105,12 @@ class Client:
         if self.to_send:
             return self.to_send.pop(0)
         random = self.random
-        number, queue = random.choice([1, 1, 1, 2]), random.choice("ab")
+        number, queue = random.choice([1, 1, 1, 2]), random.choice("aabbccd")
         tags = self.tags[number]
         tag = tags.pop(random.randrange(len(tags))) if len(tags) > 1 else 0
         exchange = random.choice(["", "amq.topic"])
         choices: list[tuple[int, Callable[[], bytes]]] = [
-            (6, lambda: method_frame(number, methods.QueueDeclare(queue=queue, auto_delete=queue == "b"))),
+            (6, lambda: method_frame(number, declaration(queue))),
             (1, lambda: method_frame(number, methods.QueueDeclare(exclusive=True))),
             (1, lambda: method_frame(number, methods.QueueBind(queue=queue, exchange="amq.topic", routing_key="#"))),
             (2, lambda: method_frame(number, methods.BasicConsume(queue=queue, consumer_tag=random.choice("xyzuvw")))),
@@ -98,6 +119,7 @@ class Client:
             (4, lambda: method_frame(number, methods.BasicGet(queue=queue))),
             (4, lambda: method_frame(number, methods.BasicAck(delivery_tag=tag, multiple=not tag))),
             (3, lambda: method_frame(number, methods.BasicNack(delivery_tag=tag, multiple=not tag))),
+            (2, lambda: method_frame(number, methods.BasicReject(delivery_tag=tag, requeue=False))),
             (1, lambda: method_frame(number, methods.BasicRecover(requeue=True))),
             (1, lambda: method_frame(number, methods.ConfirmSelect())),
             (1, lambda: method_frame(number, methods.QueueDelete(queue=queue))),
@@ -118,11 +140,18 @@ class Client:
         return random.choices(makers, weights)[0]()
 
 
+def declaration(queue: str) -> methods.QueueDeclare:
+    arguments = QUEUES[queue]
+    return methods.QueueDeclare(
+        queue=queue, durable="x-queue-type" in arguments, auto_delete=queue == "b", arguments=arguments
+    )
+
+
 def life(seed: int, *, is_cut: bool) -> bytes:
     """One connection; what the server said."""
     random = Random(seed)
     cuts = Random(-seed)
-    world = World("3.10")
+    world = World(VERSIONS[seed % len(VERSIONS)])
     ended: list[Session] = []
     session = Session(world, ended.append)
     session.start(Wire(), 0.0)
@@ -132,6 +161,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
     for step in range(80):
         if client.is_over:
             break
+        world.timers.run(float(step))
         data = script.pop(0) if script else client.next()
         if random.random() < 0.03:
             data = mutate(random, data, older)
@@ -145,6 +175,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
         client.hear(answer)
         said += answer
     session.connection_lost(None)
+    world.timers.run(1e6)
     assert ended, "whoever made it must be told of its end"
     vhost = world.vhosts["/"]
     assert not [queue for queue in vhost.queues.values() if queue.owner is not None or len(queue.consumers)]
