@@ -66,26 +66,28 @@ class Consumer:
     ) -> None:
         self.channel = channel
         self.tag = tag
-        self.no_ack = no_ack
-        self.prefetch = prefetch
-        self.options = options
-        self.priority = options.priority
-        self.exclusive = exclusive
         self.unacked = 0
+        self.renew(no_ack=no_ack, prefetch=prefetch, exclusive=exclusive, options=options)
         self.overdue = 0
         """Deliveries that went back as it had them for too long: it gets nothing before it has settled these."""
         self.is_waiting = False
         """It has left the turn, as it could take nothing."""
 
+    def renew(self, *, no_ack: bool, prefetch: int, exclusive: bool, options: ConsumerOptions) -> None:
+        """It begins, or begins again, with what it has not settled yet."""
+        self.no_ack = no_ack
+        self.prefetch = prefetch
+        self.options = options
+        self.priority = options.priority
+        self.exclusive = exclusive
+
     @property
     def can_take(self) -> bool:
         """Whether a message may be delivered to it now."""
         channel = self.channel
-        if self.overdue or not channel.has_room:
+        if self.overdue or channel.is_full or not channel.has_room:
             return False
-        if self.no_ack:
-            return True
-        return not (self.prefetch and self.unacked >= self.prefetch) and not channel.is_full
+        return not (self.prefetch and self.unacked >= self.prefetch)
 
 
 class Consumers:

@@ -190,7 +190,7 @@ class VirtualHost:
             resource,
             current,
             received,
-            compared_arguments(self.compat),
+            compared_arguments(found.kind, self.compat),
             default_queue_type=self.compat.default_queue_type,
         )
 
@@ -217,19 +217,26 @@ class VirtualHost:
 
     # --- bindings --------------------------------------------------------------------------------------------------
 
-    def bind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
-        """Bind, unless it is bound so already."""
+    def check_binding(self, source: Exchange, key: str, arguments: Mapping[str, Any]) -> None:
+        """Raise the `Refusal` of a binding that its exchange can't have."""
         if source.type == "headers":
             check_headers_binding(arguments)
         most, count = self.compat.most_wildcards, key.split(".").count("#")
         if source.type == "topic" and most is not None and count > most:
             raise Refusal(406, f"Topic binding key '{key}' uses {count} '#' wildcards, at most {most} are allowed")
+
+    def bind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
+        """Bind, unless it is bound so already. It has been checked."""
         identity = _identity(destination, key, arguments)
         if identity in source.bindings:
             return
         binding = Binding(source, destination, key, arguments)
         source.bind(identity, binding)
         _incoming(destination)[binding] = None
+
+    def is_bound(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether there is this binding."""
+        return _identity(destination, key, arguments) in source.bindings
 
     def unbind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
         """Remove the binding, if it is there; an auto-delete exchange goes with its last one."""

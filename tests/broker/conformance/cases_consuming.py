@@ -309,8 +309,7 @@ def a_lost_connection_gives_back(c: Conversation) -> None:
     other = c.channel()
     other.consume()
     other.take(3)
-    other.connection.socket.close()
-    other.connection.is_over = True
+    other.connection.cut()
     c.pause(0.2)
     ch.drain()
 
@@ -718,3 +717,101 @@ def a_delivery_limit_of_zero(c: Conversation) -> None:
     ch.reject(ch.get())
     c.pause()
     ch.drain()
+
+
+# --- what random sequences have shown --------------------------------------------------------------------------------
+
+
+@case
+def an_exclusive_consumer_of_a_quorum_queue(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.consume(tag="1", exclusive=True)
+    ch.take()
+    c.channel().consume(tag="2")
+    c.channel().consume(tag="3", exclusive=True)
+
+
+@case
+def an_exclusive_consumer_of_a_quorum_queue_with_a_single_active_consumer(c: Conversation) -> None:
+    ch = filled_quorum(c, 0, x_single_active_consumer=True)
+    ch.consume(tag="1")
+    ch.consume(tag="2", exclusive=True)
+    ch.count()
+
+
+@case
+def a_quorum_queue_counts_who_has_something_to_settle(c: Conversation) -> None:
+    ch = filled_quorum(c, 4)
+    ch.get()
+    ch.count()
+    ch.qos(2)
+    ch.consume()
+    ch.take(2)
+    ch.count()
+    ch.cancel()
+    ch.count()
+    ch.ack(1)
+    ch.count()
+    ch.nack(3, multiple=True)
+    c.pause(0.1)
+    ch.count()
+
+
+@case
+def a_quorum_queue_knows_a_consumer_again_that_has_something_to_settle(c: Conversation) -> None:
+    ch = filled_quorum(c, 4)
+    ch.qos(1)
+    ch.consume()
+    ch.take()
+    ch.cancel()
+    ch.qos(2)
+    ch.consume()
+    ch.take()
+    ch.silent()
+    ch.count()
+    ch.ack(1)
+    ch.take()
+
+
+@case
+def a_quorum_queue_counts_what_expires_next(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.publish(b"2", expiration="0")
+    ch.publish(b"3")
+    ch.get()
+    ch.count()
+
+
+@case
+def a_quorum_queue_does_not_count_what_expires_next(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.publish(b"2", expiration="0")
+    ch.publish(b"3")
+    ch.get(no_ack=True)
+    ch.count()
+
+
+@case
+def one_prefetch_takes_away_the_other(c: Conversation) -> None:
+    ch = filled(c, 6)
+    ch.get()
+    ch.qos(2, for_all=True)
+    ch.consume(tag="1")
+    ch.take()
+    ch.silent()
+    ch.qos(4)
+    ch.take()
+    ch.consume(tag="2")
+    ch.silent()
+
+
+@case
+def what_needs_no_ack_waits_for_the_prefetch_of_the_channel(c: Conversation) -> None:
+    ch = filled(c, 3)
+    ch.qos(1, for_all=True)
+    ch.consume(tag="1")
+    ch.take()
+    ch.consume(tag="2", no_ack=True)
+    ch.silent()
+    ch.ack(1)
+    ch.silent(0.1)

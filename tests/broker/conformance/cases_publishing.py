@@ -520,3 +520,11 @@ def a_queue_name_that_is_not_utf_8(c: Conversation) -> None:
     ch = c.channel()
     ch.connection.send_frame(1, 1, pack(">HHH", 50, 10, 0) + b"\x02\xff\xfe\x02" + pack(">I", 0))
     ch.connection.read_for(0.5)
+
+
+@case
+def nothing_but_bcc_in_the_headers(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.publish(b"1", headers={"BCC": []})
+    ch.publish(b"2", headers={"BCC": [c.name("q")]})
+    ch.drain()

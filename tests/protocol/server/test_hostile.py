@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,8 @@ HANDSHAKE = [
 
 VERSIONS = tuple(COMPAT)
 """Each life is with one of them."""
+HEADERS = {compat.unknown_protocol for compat in COMPAT.values()}
+"""What answers a header that is wrong."""
 QUEUES: dict[str, dict[str, object]] = {
     "a": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "c", "x-message-ttl": 9000},
     "b": {"x-max-length": 3, "x-overflow": "reject-publish"},
@@ -90,7 +93,7 @@ class Client:
         self.is_over = False
 
     def hear(self, said: bytes) -> None:
-        for number, what, *_ in (frame for frame in parse(said.replace(PROTOCOL_HEADER, b"")) if len(frame) > 1):
+        for number, what, *_ in (frame for frame in frames(said) if len(frame) > 1):
             if isinstance(what, methods.ConnectionClose):
                 self.is_over = True
             elif isinstance(what, methods.ChannelClose | methods.ChannelCloseOk) and number in self.tags:
@@ -147,6 +150,13 @@ def declaration(queue: str) -> methods.QueueDeclare:
     )
 
 
+def frames(said: bytes) -> list[tuple[Any, ...]]:
+    """What the server said, without its answer to a header that is wrong."""
+    for header in HEADERS:
+        said = said.replace(header, b"")
+    return parse(said)
+
+
 def life(seed: int, *, is_cut: bool) -> bytes:
     """One connection; what the server said."""
     random = Random(seed)
@@ -186,7 +196,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
 def test_nothing_escapes(batch: int, caplog: pytest.LogCaptureFixture) -> None:
     for seed in range(batch * 150, batch * 150 + 150):
         said = life(seed, is_cut=False)
-        for frame in parse(said.replace(PROTOCOL_HEADER, b"")):
+        for frame in frames(said):
             assert frame
         assert not caplog.records, f"seed {seed}: {caplog.records[0].getMessage()}"
 
@@ -201,7 +211,7 @@ def test_the_cuts_between_chunks_mean_nothing(batch: int) -> None:
 def shape(said: bytes) -> dict[int, list[str]]:
     """What was said on each channel: names only, as made-up names differ; without confirms, which chunks share."""
     shapes: dict[int, list[str]] = {}
-    for frame in parse(said.replace(PROTOCOL_HEADER, b"")):
+    for frame in frames(said):
         name = getattr(frame[1], "name", frame[1])
         if name != "basic.ack":
             shapes.setdefault(frame[0], []).append(name)
