@@ -93,10 +93,12 @@ class Consumer:
 class Consumers:
     """All consumers of a queue."""
 
-    __slots__ = ("_all", "_priorities", "_turns", "is_single_active")
+    __slots__ = ("_all", "_leaves_at_once", "_priorities", "_turns", "is_single_active")
 
-    def __init__(self, is_single_active: bool) -> None:
+    def __init__(self, is_single_active: bool, *, leaves_at_once: bool = False) -> None:
+        """`leaves_at_once`: who is at its prefetch has left the turn, and not only when it is passed over."""
         self.is_single_active = is_single_active
+        self._leaves_at_once = leaves_at_once
         self._all: dict[Consumer, None] = {}
         self._turns: dict[int, deque[Consumer]] = {}
         self._priorities: list[int] = []  # those of `_turns`, the highest first
@@ -147,7 +149,10 @@ class Consumers:
             while turn:
                 consumer = turn.popleft()
                 if consumer.can_take:
-                    turn.append(consumer)
+                    if self._leaves_at_once and consumer.unacked + 1 == consumer.prefetch:
+                        consumer.is_waiting = True
+                    else:
+                        turn.append(consumer)
                     return consumer
                 consumer.is_waiting = True
         return None

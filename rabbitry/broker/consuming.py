@@ -7,6 +7,7 @@ over, and then is back in its queue; a reply is queued before what it sets off. 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from rabbitry.broker.consumer_arguments import consumer_options
@@ -27,6 +28,7 @@ __all__ = ["Consuming", "Outcome"]
 Outcome: TypeAlias = Literal["ack", "reject", "requeue", "return"]
 """What a settlement means. Two ways of coming back: "requeue" is a delivery that has failed, "return" is none."""
 
+_tag = attrgetter("tag")
 LOOK_SECONDS = 1.0
 """How often a delivery that is overdue is looked at while an older one keeps it from counting."""
 
@@ -64,15 +66,15 @@ class Consuming:
             queue.remove_consumer(consumer, now)
             queues[queue] = None
         self._consumers.clear()
-        for part in (self._unsettled.take_all(), list(held)):
-            for each in part:
-                if each.consumer is not None:
-                    each.consumer.unacked = 0
-                elif each.queue is not None:
-                    each.queue.got -= 1
-            for queue, entries in by_queue(part).items():
-                queue.requeue(entries, now, lost=True)
-                queues[queue] = None
+        back = sorted((*self._unsettled.take_all(), *held), key=_tag)
+        for each in back:
+            if each.consumer is not None:
+                each.consumer.unacked = 0
+            elif each.queue is not None:
+                each.queue.got -= 1
+        for queue, entries in by_queue(back).items():
+            queue.requeue(entries, now, lost=True)
+            queues[queue] = None
         for queue in queues:
             queue.dispatch(now)
 

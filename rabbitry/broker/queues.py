@@ -82,7 +82,7 @@ class Queue:
         self.owner = owner
         self.arguments = arguments or {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
-        self.consumers = Consumers(options.single_active)
+        self.consumers = Consumers(options.single_active, leaves_at_once=options.kind == "quorum")
         self._leaving: list[Consumer] = []
         """Those of a quorum queue that were cancelled, and have not settled everything yet."""
         self.kind = options.kind

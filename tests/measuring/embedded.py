@@ -1,7 +1,7 @@
 """`python -m tests.measuring.embedded`: what the embedded broker bears in a process of its own, beside RabbitMQ.
 
 Three figures, with rabbitry as the client, on one event loop and in turns with both brokers: unconfirmed publishes a
-second, until a round trip behind the last of them is over; messages a second from a publisher with confirms to a
+second, until the queue has the last of them; messages a second from a publisher with confirms to a
 consumer that acknowledges each; and the memory of the broker's process with so many connections. Beside the rates it
 tells the broker's processor time for each message, which a busy machine changes less. `REQUIRED` is what must hold for
 the embedded broker; of RabbitMQ's figures nothing is asked. Five minutes, on a machine with nothing beside it; the
@@ -82,10 +82,9 @@ async def publish(subject: Subject, count: int) -> None:
                 channel.publish_nowait(BODY, routing_key=queue.name)
             except anyio.WouldBlock:
                 await channel.publish(BODY, routing_key=queue.name)
-        taken = (await channel.declare_queue(queue.name, passive=True)).message_count
-        seconds = time.perf_counter() - began
-        assert taken == count, f"{subject.name} has {taken} messages of {count}"
-        note_rate(subject, PUBLISHES, count, seconds, subject.cpu() - cpu)
+        while (await channel.declare_queue(queue.name, passive=True)).message_count < count:
+            pass  # RabbitMQ counts ahead of what is on its way to the queue
+        note_rate(subject, PUBLISHES, count, time.perf_counter() - began, subject.cpu() - cpu)
 
 
 async def pass_on(subject: Subject, count: int) -> None:

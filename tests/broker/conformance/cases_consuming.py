@@ -815,3 +815,69 @@ def what_needs_no_ack_waits_for_the_prefetch_of_the_channel(c: Conversation) -> 
     ch.silent()
     ch.ack(1)
     ch.silent(0.1)
+
+
+@case
+def a_quorum_queues_consumer_leaves_the_turn_at_its_prefetch(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.qos(1)
+    ch.consume(tag="1")
+    ch.take()
+    ch.consume(tag="2")
+    ch.nack(1)
+    ch.take()
+
+
+@case
+def a_transaction_gives_back_in_order(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        ch = c.channel()
+        declare(ch, declare.__name__)
+        ch.confirm()
+        ch.publish_all([b"1", b"2", b"3"], declare.__name__)
+        other = c.channel()
+        other.request(methods.TxSelect())
+        other.get(declare.__name__)
+        other.get(declare.__name__)
+        other.ack(1)
+        other.close()
+        c.pause(0.1)
+        ch.drain(declare.__name__)
+
+
+@case
+def a_quorum_queue_comes_back_as_a_classic_one(c: Conversation) -> None:
+    ch, other = filled_quorum(c, 1), c.channel()
+    ch.get(no_ack=True)
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.get()
+
+
+@case
+def a_classic_queue_comes_back_as_a_quorum_one(c: Conversation) -> None:
+    ch, other = c.channel(), c.channel()
+    ch.durable()
+    ch.get(no_ack=True)
+    other.delete()
+    c.pause(0.1)
+    other.quorum()
+    ch.get()
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.get()
+
+
+@case
+def a_quorum_queue_comes_back_as_a_classic_one_in_a_transaction(c: Conversation) -> None:
+    ch, other = c.channel(), c.channel()
+    ch.quorum()
+    ch.get(no_ack=True)
+    ch.request(methods.TxSelect())
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.publish(b"1")
+    ch.request(methods.TxCommit())

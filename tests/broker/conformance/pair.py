@@ -86,6 +86,9 @@ class Pair:
             self._lanes[number] = Lane((one.channel(channel), other.channel(channel)))
         return self._lanes[number]
 
+    def is_open(self, number: int) -> bool:
+        return number in self._lanes
+
     def do(self, number: int, act: Act) -> Lane:
         """Do something on both sides of a channel, and compare."""
         lane = self.lane(number)
@@ -173,10 +176,11 @@ class Pair:
         asked = [each for each in channels.values() if each.is_open]
         for each in asked:
             each.ask(methods.AccessRequest())
+        monitors = self._ask_for_counts(side, owners)
         for each in asked:
             each.replies()
         said = list(conversation.transcript)
-        queues = self._counts(side, owners)
+        replies = [fields for monitor in monitors for _, fields in monitor.replies()]
         del conversation.transcript[len(said) :]
         return {
             "said": [_without_tag(entry) for entry in said],
@@ -184,12 +188,12 @@ class Pair:
             "open": sorted(number for number, each in channels.items() if each.is_open),
             "came": {number: _by_consumer(each.line) for number, each in channels.items()},
             "settled": {number: each.settled for number, each in channels.items()},
-            "queues": queues,
+            "queues": {each["queue"]: (each["message_count"], each["consumer_count"]) for each in replies},
         }
 
-    def _counts(self, side: int, owners: dict[str, int | None]) -> dict[str, Any]:
-        """The messages and consumers of each queue."""
-        counts = dict[str, Any]()
+    def _ask_for_counts(self, side: int, owners: dict[str, int | None]) -> list[Channel]:
+        """Ask for the messages and consumers of each queue; the channels that will tell."""
+        monitors = list[Channel]()
         for which in (None, *self._connections):
             connection = self._watch[side] if which is None else self._connections[which][side]
             names = [name for name, owner in owners.items() if owner == which]
@@ -199,9 +203,8 @@ class Pair:
             if monitor is None or not monitor.is_open:
                 monitor = connection.channel(MONITOR)
             monitor.ask(*[methods.QueueDeclare(queue=name, passive=True) for name in names])
-            for _, fields in monitor.replies():
-                counts[fields["queue"]] = fields["message_count"], fields["consumer_count"]
-        return counts
+            monitors.append(monitor)
+        return monitors
 
     def _is_gone(self, name: str) -> bool:
         """Whether RabbitMQ has no such queue any more: it may take a moment."""

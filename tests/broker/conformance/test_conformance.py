@@ -46,5 +46,5 @@ def test_the_documentation_has_the_differences() -> None:
 
 
 def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 360
+    assert len(CASES) >= 390
     assert {name for name, _ in DIFFERENCES} <= set(CASES)
