@@ -98,6 +98,9 @@ class Compat:
     commits_without: Literal["passed over", "partial", "resource error"]
     """What becomes of a commit to a queue that is gone by then: it is passed over, or the commit is carried out as far
     as it can be and then refused, or ends the connection."""
+    succession: Literal["age", "yields"]
+    """Who is next where a quorum queue has a single active consumer: the first that came; or the first of the highest
+    priority, which takes over as soon as the active one has settled what it has."""
     global_qos: bool
     """Whether channel-wide prefetch exists; else it is a prefetch of each consumer."""
 
@@ -140,6 +143,7 @@ _3_10 = Compat(
     stumbles_over="foreign",
     replies_are_routed=False,
     commits_without="passed over",
+    succession="age",
     global_qos=True,
 )
 _4_0 = replace(
@@ -170,6 +174,7 @@ _4_0 = replace(
     carried_counts="rejections",
     stumbles_over="malformed",
     commits_without="partial",
+    succession="yields",
 )
 _DELAYED_RETRY = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
 _4_3 = replace(

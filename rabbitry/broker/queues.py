@@ -14,7 +14,7 @@ from rabbitry.broker.admission import Admission
 from rabbitry.broker.arguments import QueueOptions
 from rabbitry.broker.compat import Compat
 from rabbitry.broker.consumer_arguments import ConsumerOptions
-from rabbitry.broker.consumers import Consumer, Consumers, Receiver
+from rabbitry.broker.consumers import Consumer, Consumers, Receiver, Succession
 from rabbitry.broker.discards import Discards
 from rabbitry.broker.entries import Entry, InPlace, ReturnsFirst
 from rabbitry.broker.exchanges import Binding
@@ -73,6 +73,7 @@ class Queue:
         owner: object = None,
         arguments: Mapping[str, Any] | None = None,
         requeues_behind: bool = False,
+        succession: Succession = "priority",
         on_unused: Callable[[Queue, float], None] = lambda queue, now: None,
     ) -> None:
         self.name = name
@@ -82,7 +83,11 @@ class Queue:
         self.owner = owner
         self.arguments = arguments or {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
-        self.consumers = Consumers(options.single_active, leaves_at_once=options.kind == "quorum")
+        self.consumers = Consumers(
+            options.single_active,
+            leaves_at_once=options.kind == "quorum",
+            succession=succession if options.kind == "quorum" else "priority",
+        )
         self._leaving: list[Consumer] = []
         """Those of a quorum queue that were cancelled, and have not settled everything yet."""
         self.kind = options.kind

@@ -166,6 +166,7 @@ class VirtualHost:
             "owner": owner,
             "arguments": arguments,
             "requeues_behind": self.compat.requeues_behind,
+            "succession": self.compat.succession,
             "on_unused": self._delete_unused,
         }
         if options.kind == "stream":

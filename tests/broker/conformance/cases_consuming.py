@@ -881,3 +881,41 @@ def a_quorum_queue_comes_back_as_a_classic_one_in_a_transaction(c: Conversation)
     other.durable()
     ch.publish(b"1")
     ch.request(methods.TxCommit())
+
+
+@case
+def the_next_single_active_consumer(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        name = declare.__name__
+        ch = c.channel()
+        declare(ch, name, {"x-single-active-consumer": True})
+        ch.confirm()
+        for tag, priority in (("first", 0), ("low", -1), ("high", 1), ("high too", 1)):
+            ch.consume(name, tag, {"x-priority": priority})
+        ch.publish(b"1", name)
+        ch.take()
+        ch.ack(1)
+        c.pause(0.1)
+        ch.cancel("first")
+        c.pause(0.1)
+        ch.publish(b"2", name)
+        ch.take()
+
+
+@case
+def a_single_active_consumer_and_one_of_higher_priority(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        name = declare.__name__
+        ch = c.channel()
+        declare(ch, name, {"x-single-active-consumer": True})
+        ch.confirm()
+        ch.consume(name, "low", {"x-priority": -1})
+        ch.publish(b"1", name)
+        ch.take()
+        ch.consume(name, "high")
+        ch.publish(b"2", name)
+        ch.silent()
+        ch.ack(1)
+        c.pause(0.1)
+        ch.publish(b"3", name)
+        ch.silent(0.1)
