@@ -919,3 +919,14 @@ def a_single_active_consumer_and_one_of_higher_priority(c: Conversation) -> None
         c.pause(0.1)
         ch.publish(b"3", name)
         ch.silent(0.1)
+
+
+@case
+def what_was_got_comes_back_ahead_of_what_was_delivered(c: Conversation) -> None:
+    ch = filled(c, 1, x_max_length=1)
+    ch.get()
+    ch.publish(b"2")
+    ch.consume()
+    ch.take()
+    ch.recover()
+    ch.silent(0.2)

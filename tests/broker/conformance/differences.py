@@ -10,5 +10,10 @@ DIFFERENCES: dict[tuple[str, str], str] = {
         "",
     ): "RabbitMQ crashes (541) where a channel knows a queue as one of another type",
     ("a_quorum_queue_comes_back_as_a_classic_one_in_a_transaction", ""): "the same",
+    (
+        "what_was_got_comes_back_ahead_of_what_was_delivered",
+        "",
+    ): "RabbitMQ takes back what was got and what each consumer "
+    "had one after the other, the embedded broker at once: limits of length may drop more",
     ("direct_reply_to_is_declared", "4.3"): "RabbitMQ 4.3 crashes (541) at a reply name that it has not made up",
 }
