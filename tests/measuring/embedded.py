@@ -123,19 +123,19 @@ async def hold(subject: Subject, count: int) -> None:
     gate, opened, is_over = anyio.Semaphore(AT_ONCE), anyio.Event(), anyio.Event()
     left, before = count, subject.memory()
 
-    async def keep() -> None:
+    async def keep(reactor: rabbitry.Reactor) -> None:
         nonlocal left
         await gate.acquire()
-        async with rabbitry.connect(subject.url):
+        async with reactor.connect(subject.url):
             gate.release()
             left -= 1
             if not left:
                 opened.set()
             await is_over.wait()
 
-    async with anyio.create_task_group() as tg:
+    async with rabbitry.open_reactor() as reactor, anyio.create_task_group() as tg:
         for _ in range(count):
-            tg.start_soon(keep)
+            tg.start_soon(keep, reactor)
         await opened.wait()
         await anyio.sleep(SETTLING)
         subject.note(MEMORY, subject.memory())
