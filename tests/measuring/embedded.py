@@ -100,7 +100,7 @@ async def pass_on(subject: Subject, count: int) -> None:
         async def produce() -> None:
             async with source.publisher(window=WINDOW) as publisher:
                 for _ in range(count):
-                    await publisher.publish(BODY, routing_key=queue.name)
+                    await publisher.submit(BODY, routing_key=queue.name)
 
         began, cpu, left = time.perf_counter(), subject.cpu(), count
         async with sink.consume(queue.name) as deliveries, anyio.create_task_group() as tg:
