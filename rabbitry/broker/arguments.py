@@ -39,16 +39,12 @@ class QueueOptions:
     segment_bytes: int = 500_000_000
 
 
-def compared_arguments(compat: Compat) -> Sequence[str]:
-    """The arguments that must be equal when a queue is declared again, in RabbitMQ's order."""
-    left_out: set[str] = set()
+def compared_arguments(kind: str, compat: Compat) -> Sequence[str]:
+    """The arguments that must be equal when a queue of this type is declared again, in RabbitMQ's order."""
+    names = _COMPARED[kind]
     if not compat.has_queue_modes:
-        left_out.add("x-queue-mode")
-    if not compat.has_stream_filters:
-        left_out.add("x-stream-filter-size-bytes")
-    if compat.consumer_timeout != "quorum":
-        left_out |= {"x-consumer-timeout", "x-consumer-disconnected-timeout"}
-    return [name for name in _CHECKS if name not in left_out]
+        names = [name for name in names if name != "x-queue-mode"]
+    return [*names, *sorted(compat.queue_arguments.get(kind, ()))]
 
 
 def with_plain_age(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,6 +124,47 @@ _KNOWN: dict[str, frozenset[str]] = {
             "x-queue-type",
             "x-stream-max-segment-size-bytes",
         )
+    ),
+}
+
+_COMPARED: dict[str, Sequence[str]] = {
+    "classic": (
+        "x-expires",
+        "x-message-ttl",
+        *_DEAD_LETTERS,
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-priority",
+        "x-overflow",
+        "x-queue-mode",
+        "x-queue-version",
+        "x-single-active-consumer",
+        "x-queue-type",
+        "x-queue-master-locator",
+    ),
+    "quorum": (
+        *_DEAD_LETTERS,
+        "x-dead-letter-strategy",
+        "x-expires",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+        "x-overflow",
+        "x-single-active-consumer",
+        "x-queue-type",
+        "x-quorum-initial-group-size",
+        "x-delivery-limit",
+        "x-message-ttl",
+        "x-queue-leader-locator",
+    ),
+    "stream": (
+        "x-max-length-bytes",
+        "x-queue-type",
+        "x-max-age",
+        "x-stream-max-segment-size-bytes",
+        "x-initial-cluster-size",
+        "x-queue-leader-locator",
     ),
 }
 

@@ -30,11 +30,13 @@ class Burials:
 
     def __init__(
         self,
+        queues: Mapping[str, Queue],
         exchanges: Mapping[str, Exchange],
         route: Callable[[Exchange, Message], Sequence[Queue]],
         compat: Compat,
         timers: Timers,
     ) -> None:
+        self._queues = queues
         self._exchanges = exchanges
         self._route = route
         self._compat = compat
@@ -43,8 +45,8 @@ class Burials:
         self._is_burying = False
 
     def bury(self, entry: Entry, queue: Queue, reason: str, now: float) -> None:
-        """Dead-letter a message, or drop it."""
-        if queue.options.dead_letter_exchange is None:
+        """Dead-letter a message, or drop it: so what comes back to a queue that is gone."""
+        if queue.options.dead_letter_exchange is None or self._queues.get(queue.name) is not queue:
             return
         self._dead.append((entry, queue, reason))
         if self._is_burying:

@@ -16,11 +16,12 @@ from rabbitry.broker.messages import Message
 from rabbitry.broker.names import generated_name
 from rabbitry.broker.peer import Peer
 from rabbitry.broker.publishing import Publishing
+from rabbitry.broker.queues import Queue
 from rabbitry.broker.replies import REPLY_TO
 from rabbitry.broker.transactions import Publish, Transaction
 from rabbitry.broker.unsettled import Unsettled
 from rabbitry.protocol.server.events import Command
-from rabbitry.protocol.server.refusals import Refusal
+from rabbitry.protocol.server.refusals import Refusal, term
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.methods import Method
 
@@ -95,7 +96,8 @@ class Channel:
         method: methods.BasicPublish = command.method  # type: ignore[assignment]
         exchange, message = self._publishing.check(command, self._reply_address)
         if self._transaction is not None:
-            self._transaction.publishes.append(Publish(exchange, message, method.mandatory))
+            queues = self._peer.vhost.route(exchange, message)
+            self._transaction.publishes.append(Publish(exchange, message, method.mandatory, queues))
         else:
             self._publishing.publish(exchange, message, method.mandatory, now)
 
@@ -177,11 +179,27 @@ class Channel:
 
     def _tx_commit(self, method: methods.TxCommit, now: float) -> None:
         transaction = self._end_transaction()
-        for exchange, message, mandatory in transaction.publishes:
-            self._publishing.publish(exchange, message, mandatory, now)
+        is_whole = True
+        for exchange, message, mandatory, routed in transaction.publishes:
+            queues = [queue for each in routed if (queue := self._peer.vhost.queues.get(each.name)) is not None]
+            if len(queues) < len(routed) and self._peer.compat.commits_without == "resource error":
+                self._consuming.put_back(transaction.held())
+                raise self._undeliverable(routed)
+            if len(queues) < len(routed) and self._peer.compat.commits_without == "partial":
+                is_whole = mandatory = False
+            is_whole = self._publishing.publish(exchange, message, mandatory, now, queues) and is_whole
         for outcome, taken in transaction.settlements:
             self._consuming.settle(outcome, taken, now)
+        if not is_whole:
+            raise Refusal(406, "partial tx completion")
         self._send(methods.TxCommitOk())
+
+    def _undeliverable(self, queues: Iterable[Queue]) -> Refusal:
+        """The refusal of a commit to the first of these queues that is gone."""
+        vhost = self._peer.vhost
+        name = next(queue.name for queue in queues if queue.name not in vhost.queues)
+        resource = f"{{resource,{term(vhost.name.encode())},queue,{term(name.encode())}}}"
+        return Refusal(506, f"failed to deliver message: {{not_found,\n{' ' * 31}{resource}}}")
 
     def _tx_rollback(self, method: methods.TxRollback, now: float) -> None:
         self._consuming.put_back(self._end_transaction().held())

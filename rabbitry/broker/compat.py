@@ -95,6 +95,12 @@ class Compat:
     replies_are_routed: bool
     """Whether a reply to an address of direct reply-to counts as routed, and as a delivery among those of its channel:
     else it has the tag of the next one."""
+    commits_without: Literal["passed over", "partial", "resource error"]
+    """What becomes of a commit to a queue that is gone by then: it is passed over, or the commit is carried out as far
+    as it can be and then refused, or ends the connection."""
+    succession: Literal["age", "yields"]
+    """Who is next where a quorum queue has a single active consumer: the first that came; or the first of the highest
+    priority, which takes over as soon as the active one has settled what it has."""
     global_qos: bool
     """Whether channel-wide prefetch exists; else it is a prefetch of each consumer."""
 
@@ -136,6 +142,8 @@ _3_10 = Compat(
     purges_the_dead=False,
     stumbles_over="foreign",
     replies_are_routed=False,
+    commits_without="passed over",
+    succession="age",
     global_qos=True,
 )
 _4_0 = replace(
@@ -165,6 +173,8 @@ _4_0 = replace(
     keeps_copies=True,
     carried_counts="rejections",
     stumbles_over="malformed",
+    commits_without="partial",
+    succession="yields",
 )
 _DELAYED_RETRY = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
 _4_3 = replace(
@@ -191,6 +201,7 @@ _4_3 = replace(
     purges_the_dead=True,
     stumbles_over="",
     replies_are_routed=True,
+    commits_without="resource error",
     global_qos=False,
 )
 

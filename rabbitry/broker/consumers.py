@@ -6,14 +6,15 @@ What must stay true: who can take nothing costs nothing, as it has left the turn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from rabbitry.broker.consumer_arguments import ConsumerOptions
     from rabbitry.broker.entries import Entry
 
-__all__ = ["Consumer", "Consumers", "Receiver"]
+__all__ = ["Consumer", "Consumers", "Receiver", "Succession"]
 
 
 class Receiver(Protocol):
@@ -66,35 +67,48 @@ class Consumer:
     ) -> None:
         self.channel = channel
         self.tag = tag
-        self.no_ack = no_ack
-        self.prefetch = prefetch
-        self.options = options
-        self.priority = options.priority
-        self.exclusive = exclusive
         self.unacked = 0
+        self.renew(no_ack=no_ack, prefetch=prefetch, exclusive=exclusive, options=options)
         self.overdue = 0
         """Deliveries that went back as it had them for too long: it gets nothing before it has settled these."""
         self.is_waiting = False
         """It has left the turn, as it could take nothing."""
 
+    def renew(self, *, no_ack: bool, prefetch: int, exclusive: bool, options: ConsumerOptions) -> None:
+        """It begins, or begins again, with what it has not settled yet."""
+        self.no_ack = no_ack
+        self.prefetch = prefetch
+        self.options = options
+        self.priority = options.priority
+        self.exclusive = exclusive
+
     @property
     def can_take(self) -> bool:
         """Whether a message may be delivered to it now."""
         channel = self.channel
-        if self.overdue or not channel.has_room:
+        if self.overdue or channel.is_full or not channel.has_room:
             return False
-        if self.no_ack:
-            return True
-        return not (self.prefetch and self.unacked >= self.prefetch) and not channel.is_full
+        return not (self.prefetch and self.unacked >= self.prefetch)
+
+
+Succession: TypeAlias = Literal["age", "priority", "yields"]
+"""Who is the single active consumer when it has gone: the first that came; the first of the highest priority; or that,
+which need not wait until it has gone."""
 
 
 class Consumers:
     """All consumers of a queue."""
 
-    __slots__ = ("_all", "_priorities", "_turns", "is_single_active")
+    __slots__ = ("_active", "_all", "_leaves_at_once", "_priorities", "_succession", "_turns", "is_single_active")
 
-    def __init__(self, is_single_active: bool) -> None:
+    def __init__(
+        self, is_single_active: bool, *, leaves_at_once: bool = False, succession: Succession = "priority"
+    ) -> None:
+        """`leaves_at_once`: who is at its prefetch has left the turn, and not only when it is passed over."""
         self.is_single_active = is_single_active
+        self._leaves_at_once = leaves_at_once
+        self._succession = succession
+        self._active: Consumer | None = None
         self._all: dict[Consumer, None] = {}
         self._turns: dict[int, deque[Consumer]] = {}
         self._priorities: list[int] = []  # those of `_turns`, the highest first
@@ -112,6 +126,8 @@ class Consumers:
         """The last to come in its turn."""
         self._all[consumer] = None
         self._enter(consumer)
+        if self.is_single_active:
+            self._elect()
 
     def _enter(self, consumer: Consumer) -> None:
         consumer.is_waiting = False
@@ -125,11 +141,13 @@ class Consumers:
         del self._all[consumer]
         if not consumer.is_waiting:
             self._turns[consumer.priority].remove(consumer)
+        if self.is_single_active:
+            self._elect()
 
     def unblock(self, consumer: Consumer) -> bool:
         """Let it back into the turn if it can take a message again. True if it came back."""
         if self.is_single_active:
-            return consumer is self.active
+            return self.active is not None
         if consumer.is_waiting and consumer in self._all and consumer.can_take:
             self._enter(consumer)
             return True
@@ -145,12 +163,38 @@ class Consumers:
             while turn:
                 consumer = turn.popleft()
                 if consumer.can_take:
-                    turn.append(consumer)
+                    if self._leaves_at_once and consumer.unacked + 1 == consumer.prefetch:
+                        consumer.is_waiting = True
+                    else:
+                        turn.append(consumer)
                     return consumer
                 consumer.is_waiting = True
         return None
 
     @property
     def active(self) -> Consumer | None:
-        """The one that gets messages where only one does: the first that came, and is not out of the turn by itself."""
-        return next((consumer for consumer in self._all if not consumer.overdue), None)
+        """The one that gets messages where only one does: it stays that, unless it has gone or is out of the turn by
+        itself. None, too, while it has something to settle before another takes over."""
+        return self._elect()
+
+    def _elect(self) -> Consumer | None:
+        active = self._active
+        waiting = [consumer for consumer in self._all if not consumer.overdue]
+        if active is None or active not in waiting:
+            self._active = active = self._first(waiting)
+        elif self._succession == "yields":
+            best = self._first(waiting)
+            if best is not None and best.priority > active.priority:
+                if active.unacked:
+                    return None
+                self._active = active = best
+        return active
+
+    def _first(self, waiting: Sequence[Consumer]) -> Consumer | None:
+        """Of these the next to be the active one."""
+        if self._succession == "age":
+            return waiting[0] if waiting else None
+        return max(waiting, key=_priority, default=None)
+
+
+_priority = attrgetter("priority")

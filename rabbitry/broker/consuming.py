@@ -7,7 +7,8 @@ over, and then is back in its queue; a reply is queued before what it sets off. 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from operator import attrgetter
+from typing import Any, Literal, TypeAlias
 
 from rabbitry.broker.consumer_arguments import consumer_options
 from rabbitry.broker.consumers import Consumer
@@ -27,6 +28,7 @@ __all__ = ["Consuming", "Outcome"]
 Outcome: TypeAlias = Literal["ack", "reject", "requeue", "return"]
 """What a settlement means. Two ways of coming back: "requeue" is a delivery that has failed, "return" is none."""
 
+_tag = attrgetter("tag")
 LOOK_SECONDS = 1.0
 """How often a delivery that is overdue is looked at while an older one keeps it from counting."""
 
@@ -54,7 +56,7 @@ class Consuming:
         self._tag = 0
         self._prefetch = 0  # of each consumer to come
         self._limit = 0  # of the channel
-        self._limited = 0  # deliveries to consumers, not yet settled
+        self._limited = 0  # what counts towards it
         self._watched: float | None = None  # when it is looked for deliveries that are held too long
 
     def release(self, held: Iterable[Unsettled], now: float) -> None:
@@ -64,10 +66,15 @@ class Consuming:
             queue.remove_consumer(consumer, now)
             queues[queue] = None
         self._consumers.clear()
-        for part in (self._unsettled.take_all(), held):
-            for queue, entries in by_queue(part).items():
-                queue.requeue(entries, now, lost=True)
-                queues[queue] = None
+        back = sorted((*self._unsettled.take_all(), *held), key=_tag)
+        for each in back:
+            if each.consumer is not None:
+                each.consumer.unacked = 0
+            elif each.queue is not None:
+                each.queue.got -= 1
+        for queue, entries in by_queue(back).items():
+            queue.requeue(entries, now, lost=True)
+            queues[queue] = None
         for queue in queues:
             queue.dispatch(now)
 
@@ -138,12 +145,16 @@ class Consuming:
     def qos(self, method: methods.BasicQos, now: float) -> None:
         if method.prefetch_size:
             raise Refusal(540, f"prefetch_size!=0 ({method.prefetch_size})")
+        was_full = self.is_full
         if method.global_ and self._peer.compat.global_qos:
+            if not self._limit:  # from now on only what consumers are given counts; of this, what was got, too
+                self._limited = len(self._unsettled)
             self._limit = method.prefetch_count
         else:
             self._prefetch = method.prefetch_count
+            self._limit = 0  # one takes away the other, in RabbitMQ
         self._peer.connection.send(self._number, methods.BasicQosOk())
-        if method.global_:
+        if was_full and not self.is_full:
             self.go_on(now)
 
     def check_tag(self, tag: str) -> None:
@@ -168,14 +179,18 @@ class Consuming:
             is_limited=bool(self._limit),
         )
         tag = method.consumer_tag or generated_name("amq.ctag")
-        consumer = Consumer(
-            self,
-            tag,
-            no_ack=method.no_ack,
-            prefetch=0 if method.no_ack else self._prefetch,
-            exclusive=method.exclusive,
-            options=options,
-        )
+        terms: dict[str, Any] = {
+            "no_ack": method.no_ack,
+            "prefetch": 0 if method.no_ack else self._prefetch,
+            "exclusive": method.exclusive,
+            "options": options,
+        }
+        earlier = queue.find_leaving(self, tag)
+        if earlier is None:
+            consumer = Consumer(self, tag, **terms)
+        else:
+            consumer = earlier
+            consumer.renew(**terms)
         self._consumers[tag] = (consumer, queue, deliver_head(tag))
         queue.add_consumer(consumer, now)
         if not method.nowait:
@@ -200,12 +215,13 @@ class Consuming:
         peer.check("read", "queue", name)
         queue = peer.vhost.queue(name, peer)
         queue.check_get(peer.vhost.called("queue", name), peer.compat)
-        entry = queue.get(now)
+        entry = queue.get(now, no_ack=method.no_ack)
         if entry is None:
             peer.connection.send(self._number, methods.BasicGetEmpty())
             return
         tag = self._tag = self._tag + 1
         if not method.no_ack:
+            queue.got += 1
             self._remember(Unsettled(tag, entry, queue, None, now))
         message = entry.message
         get_ok = methods.BasicGetOk(
@@ -282,13 +298,16 @@ class Consuming:
                 else:
                     queue.requeue(entries, now, failed=outcome == "requeue")
         was_full = self.is_full
+        is_counted = self._limited > 0
         consumers: dict[Consumer, Queue] = {}
         for _, _, origin, consumer, _ in taken:
             if consumer is None:
+                if origin is not None:
+                    origin.got -= 1
                 continue
             if origin is not None:
                 consumer.unacked -= 1
-                self._limited -= 1
+                self._limited -= is_counted
                 consumers[consumer] = origin
             else:
                 consumer.overdue -= 1

@@ -205,7 +205,13 @@ def _bind(peer: Peer, source: str, kind: str, name: str, key: str, arguments: Ma
     source, name, vhost = without_line_breaks(source), without_line_breaks(name), peer.vhost
     _check_binding(peer, source, kind, name)
     exchange = vhost.exchange(source)
-    destination: Destination = vhost.queue(name, peer) if kind == "queue" else vhost.exchange(name)
+    if kind == "exchange":
+        destination: Destination = vhost.exchange(name)
+        vhost.check_binding(exchange, key, arguments)
+    else:
+        if name in vhost.queues:  # whose it is matters last
+            vhost.check_binding(exchange, key, arguments)
+        destination = vhost.queue(name, peer)
     vhost.bind(exchange, destination, key, arguments)
 
 
@@ -213,9 +219,9 @@ def _unbind(peer: Peer, source: str, kind: str, name: str, key: str, arguments: 
     source, name, vhost = without_line_breaks(source), without_line_breaks(name), peer.vhost
     _check_binding(peer, source, kind, name)
     exchange = vhost.exchanges.get(source)
-    if kind == "queue" and name in vhost.queues:
-        destination: Destination | None = vhost.queue(name, peer)
-    else:
-        destination = vhost.exchanges.get(name) if kind == "exchange" else None
-    if exchange is not None and destination is not None:
-        vhost.unbind(exchange, destination, key, arguments)
+    destination = (vhost.queues if kind == "queue" else vhost.exchanges).get(name)
+    if exchange is None or destination is None or not vhost.is_bound(exchange, destination, key, arguments):
+        return
+    if kind == "queue":
+        vhost.queue(name, peer)  # whose it is matters last
+    vhost.unbind(exchange, destination, key, arguments)

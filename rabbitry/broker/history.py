@@ -15,6 +15,8 @@ __all__ = ["History", "Record"]
 
 MOST_OCTETS = 16 * 1024 * 1024
 """Of the bodies that are kept."""
+TRIMMED_OCTETS = MOST_OCTETS // 4 * 3
+"""What is left of more, so that it is not counted again with the next message."""
 
 
 class Named(Protocol):
@@ -42,16 +44,22 @@ class History:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._records: deque[tuple[Message, str, str, Sequence[Named]]] = deque()
-        self._octets = 0
+        self._records: deque[tuple[Message, str, str, Sequence[Named]]] = deque(maxlen=most)
+        self._octets = 0  # at least those that are kept: what `most` has pushed out is not taken off before it matters
 
     def add(self, message: Message, user: str, virtual_host: str, queues: Sequence[Named]) -> None:
         """hot: with every message. What was told is put into words when somebody asks."""
-        records = self._records
-        records.append((message, user, virtual_host, queues))
+        self._records.append((message, user, virtual_host, queues))
         self._octets += len(message.body)
-        while len(records) > self.most or (self._octets > MOST_OCTETS and records):
-            self._octets -= len(records.popleft()[0].body)
+        if self._octets > MOST_OCTETS:
+            self._trim()
+
+    def _trim(self) -> None:
+        records = self._records
+        self._octets = sum([len(message.body) for message, *_ in records])
+        if self._octets > MOST_OCTETS:
+            while self._octets > TRIMMED_OCTETS:
+                self._octets -= len(records.popleft()[0].body)
 
     def records(self) -> list[Record]:
         """The oldest first."""

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
-from anyio.abc import ByteStream, SocketAttribute, TaskStatus
-from anyio.streams.tls import TLSAttribute, TLSListener
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, TaskGroup, TaskStatus
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 from rabbitry._concurrency.clock import monotonic
 from rabbitry._transport import Poller, StreamTransport, make_poller
@@ -32,6 +32,10 @@ ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others get their turn."""
 HANDSHAKE_SECONDS = 10.0
 """How long TLS may take to be agreed on."""
+MOST_HANDSHAKES = 1000
+"""Connections that may be at that; more are refused."""
+PAUSE = 0.1
+"""Seconds without another look where a connection can't be accepted: there are too many descriptors, say."""
 
 
 class NewSession(Protocol):
@@ -51,6 +55,7 @@ class Listening:
         self._new_session = new_session
         self._tls = tls
         self._path = path
+        self._handshakes = 0  # that are under way
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Accept, until cancelled."""
@@ -63,7 +68,7 @@ class Listening:
                         tg.start_soon(self._accept_at, each.extra(SocketAttribute.raw_socket), poller)
                 else:
                     for each in self._listeners:
-                        tg.start_soon(self._secured(each).serve, self._serve)
+                        tg.start_soon(self._accept_streams, each, tg)
                 task_status.started()
                 try:
                     await anyio.sleep_forever()
@@ -80,11 +85,6 @@ class Listening:
                 with suppress(OSError):
                     os.unlink(self._path)
 
-    def _secured(self, listener: Any) -> Any:
-        if self._tls is None:
-            return listener
-        return _QuietListener(listener, self._tls, standard_compatible=False, handshake_timeout=HANDSHAKE_SECONDS)
-
     async def _accept_at(self, sock: socket.socket, poller: Poller) -> None:
         """One task for all connections of the socket, which the poller serves."""
         while True:
@@ -95,8 +95,7 @@ class Listening:
                 except BlockingIOError:
                     break
                 except OSError as error:  # the client has left, or there are too many descriptors
-                    logger.warning("the embedded broker could not accept a connection: %s", error)
-                    await anyio.sleep(0.1)
+                    await _wait_after(error)
                     break
                 session = self._new_session()
                 if session is None:
@@ -107,8 +106,38 @@ class Listening:
                     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 session.start(poller.adopt(accepted, session, self._path or peer_name(address)), monotonic())
 
-    async def _serve(self, stream: ByteStream) -> None:
-        certificate = name_in_certificate(stream.extra(TLSAttribute.peer_certificate, None)) if self._tls else None
+    async def _accept_streams(self, listener: SocketListener, tg: TaskGroup) -> None:
+        """A task for each connection: where TLS is agreed on, and where there is no poller."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except (OSError, anyio.BrokenResourceError) as error:
+                await _wait_after(error)
+                continue
+            if self._tls is None:
+                tg.start_soon(self._serve, stream, None)
+            elif self._handshakes < MOST_HANDSHAKES:
+                self._handshakes += 1
+                tg.start_soon(self._secure, stream, self._tls)
+            else:
+                await anyio.aclose_forcefully(stream)
+
+    async def _secure(self, stream: ByteStream, tls: ssl.SSLContext) -> None:
+        """Agree on TLS. A client that fails at it is told of in the log, and nothing else."""
+        try:
+            with anyio.fail_after(HANDSHAKE_SECONDS):
+                secured = await TLSStream.wrap(stream, server_side=True, ssl_context=tls, standard_compatible=False)
+        except BaseException as error:
+            await anyio.aclose_forcefully(stream)
+            if not isinstance(error, Exception):
+                raise
+            logger.info("a client of the embedded broker failed at TLS: %s", error)
+            return
+        finally:
+            self._handshakes -= 1
+        await self._serve(secured, name_in_certificate(secured.extra(TLSAttribute.peer_certificate, None)))
+
+    async def _serve(self, stream: ByteStream, certificate: str | None) -> None:
         session = self._new_session(is_tls=self._tls is not None, certificate=certificate)
         if session is None:
             await anyio.aclose_forcefully(stream)
@@ -118,15 +147,9 @@ class Listening:
         await transport.run()
 
 
-class _QuietListener(TLSListener):
-    """A client that fails at TLS is told of in the log, and nothing else."""
-
-    @staticmethod
-    async def handle_handshake_error(exc: BaseException, stream: Any) -> None:
-        await anyio.aclose_forcefully(stream)
-        if not isinstance(exc, Exception):
-            raise exc
-        logger.info("a client of the embedded broker failed at TLS: %s", exc)
+async def _wait_after(error: Exception) -> None:
+    logger.warning("the embedded broker could not accept a connection: %s", error)
+    await anyio.sleep(PAUSE)
 
 
 async def listen(

@@ -133,7 +133,7 @@ def with_headers(
         decoded: Properties = decode_properties(properties)
     except RemoteProtocolError:
         return properties
-    decoded.headers = dict(headers) or None
+    decoded.headers = dict(headers) if headers or decoded.headers else None  # RabbitMQ keeps a table that is empty now
     if drop_expiration:
         decoded.expiration = None
     if decoded.delivery_mode is None:

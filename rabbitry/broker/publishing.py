@@ -6,10 +6,13 @@ its confirm. Queues the answers, sends nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rabbitry.broker.arguments import not_here
 from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.messages import Message, checked_expiration, message_facts, published_message
 from rabbitry.broker.peer import Peer
+from rabbitry.broker.queues import Queue
 from rabbitry.broker.replies import REPLY_PREFIX, REPLY_TO
 from rabbitry.protocol.server.events import Command
 from rabbitry.protocol.server.refusals import Refusal
@@ -69,18 +72,26 @@ class Publishing:
         if user_id != name:
             raise Refusal(406, f"user_id property set to '{user_id}' but authenticated user was '{name}'")
 
-    def publish(self, exchange: Exchange, message: Message, mandatory: bool, now: float) -> None:
-        """Route a message that is checked."""
+    def publish(
+        self,
+        exchange: Exchange,
+        message: Message,
+        mandatory: bool,
+        now: float,
+        queues: Sequence[Queue] | None = None,
+    ) -> bool:
+        """Route a message that is checked, if it has not been: to `queues`. Whether all of them have taken it."""
         tag = 0
         if self.is_confirmed:
             tag = self._published = self._published + 1
         peer = self._peer
         vhost, world = peer.vhost, peer.world
-        queues = vhost.route(exchange, message)
+        if queues is None:
+            queues = vhost.route(exchange, message)
         if world.faults.is_armed:
             if tag and world.faults.take_nack():
                 self._confirmed.append((tag, False))
-                return
+                return False
             if mandatory and world.faults.take_return():
                 queues = ()
         is_prioritised = message.facts.priority is not None and peer.compat.quorum_priorities
@@ -97,6 +108,7 @@ class Publishing:
             accepted = queue.publish(message, now, self) and accepted
         if tag:
             self._confirmed.append((tag, accepted))
+        return accepted
 
     def _reply(self, message: Message, mandatory: bool) -> bool:
         """Give a reply to who called. Whether it is still mandatory that somebody gets it."""

@@ -14,7 +14,7 @@ from rabbitry.broker.admission import Admission
 from rabbitry.broker.arguments import QueueOptions
 from rabbitry.broker.compat import Compat
 from rabbitry.broker.consumer_arguments import ConsumerOptions
-from rabbitry.broker.consumers import Consumer, Consumers
+from rabbitry.broker.consumers import Consumer, Consumers, Receiver, Succession
 from rabbitry.broker.discards import Discards
 from rabbitry.broker.entries import Entry, InPlace, ReturnsFirst
 from rabbitry.broker.exchanges import Binding
@@ -36,6 +36,7 @@ class Queue:
         "_bury",
         "_bytes",
         "_expiring",
+        "_leaving",
         "_places",
         "_ready",
         "_requeues_behind",
@@ -48,6 +49,7 @@ class Queue:
         "count",
         "discards",
         "durable",
+        "got",
         "incoming",
         "is_limited",
         "is_quorum",
@@ -71,6 +73,7 @@ class Queue:
         owner: object = None,
         arguments: Mapping[str, Any] | None = None,
         requeues_behind: bool = False,
+        succession: Succession = "priority",
         on_unused: Callable[[Queue, float], None] = lambda queue, now: None,
     ) -> None:
         self.name = name
@@ -80,7 +83,13 @@ class Queue:
         self.owner = owner
         self.arguments = arguments or {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
-        self.consumers = Consumers(options.single_active)
+        self.consumers = Consumers(
+            options.single_active,
+            leaves_at_once=options.kind == "quorum",
+            succession=succession if options.kind == "quorum" else "priority",
+        )
+        self._leaving: list[Consumer] = []
+        """Those of a quorum queue that were cancelled, and have not settled everything yet."""
         self.kind = options.kind
         self.is_quorum = options.kind == "quorum"
         self.is_limited = options.max_length is not None or options.max_bytes is not None
@@ -88,6 +97,8 @@ class Queue:
         self._requeues_behind = requeues_behind and self.is_quorum and options.delivery_limit is None
         self.count = 0
         """Messages that are ready."""
+        self.got = 0
+        """Messages that were got, and are not settled."""
         self._bytes = 0
         self._ready: InPlace | ReturnsFirst = ReturnsFirst() if self.is_quorum else InPlace(options.max_priority)
         self._places = 0
@@ -189,12 +200,15 @@ class Queue:
                 return
             consumer.channel.deliver(consumer, entry, now)
 
-    def get(self, now: float) -> Entry | None:
+    def get(self, now: float, *, no_ack: bool = True) -> Entry | None:
         """Take the next message."""
         self.touch(now)
         self.expire(now)
         entry = self._take(now)
-        self.expire(now)
+        if self.is_quorum and not no_ack:  # what is next now is looked at a moment later, and counted in the answer
+            self._timers.schedule(now, self.expire)
+        else:
+            self.expire(now)
         return entry
 
     def _take(self, now: float) -> Entry | None:
@@ -268,6 +282,8 @@ class Queue:
         whether its channel has a prefetch of its own."""
         if self.is_quorum and is_limited:
             raise Refusal(540, f"{resource} does not support global qos")
+        if self.is_quorum:
+            return  # it passes over who wants to be alone
         if self.has_exclusive_consumer or (exclusive and (len(self.consumers) or self.options.single_active)):
             raise Refusal(403, f"{resource} in exclusive use")
 
@@ -313,9 +329,19 @@ class Queue:
         if consumer not in self.consumers:
             return
         self.consumers.remove(consumer)
+        if self.is_quorum:
+            self._leaving = [each for each in dict.fromkeys((*self._leaving, consumer)) if self._is_leaving(each)]
         self.touch(now)
         if self.auto_delete and not len(self.consumers):
             self.on_unused(self, now)
+
+    def find_leaving(self, channel: Receiver, tag: str) -> Consumer | None:
+        """The consumer with this tag that was cancelled, and is known to a quorum queue still."""
+        mine = (each for each in self._leaving if each.channel is channel and each.tag == tag)
+        return next((each for each in mine if self._is_leaving(each)), None)
+
+    def _is_leaving(self, consumer: Consumer) -> bool:
+        return consumer.unacked > 0 and consumer not in self.consumers
 
     def drop_consumers(self) -> list[Consumer]:
         """All go, as the queue does; who they were."""
@@ -330,8 +356,11 @@ class Queue:
 
     @property
     def consumer_count(self) -> int:
-        """How many consumers clients are told of."""
-        return len(self.consumers)
+        """How many consumers clients are told of: by a quorum queue, all who get or hold its messages."""
+        if not self.is_quorum:
+            return len(self.consumers)
+        active = min(1, len(self.consumers)) if self.options.single_active else len(self.consumers)
+        return active + self.got + sum(1 for each in self._leaving if self._is_leaving(each))
 
     @property
     def total(self) -> int:

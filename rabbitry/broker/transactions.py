@@ -5,23 +5,25 @@ What must stay true: RabbitMQ's order: messages first, settlements after.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rabbitry.broker.consuming import Outcome
 from rabbitry.broker.exchanges import Exchange
 from rabbitry.broker.messages import Message
+from rabbitry.broker.queues import Queue
 from rabbitry.broker.unsettled import Unsettled
 
 __all__ = ["Publish", "Transaction"]
 
 
 class Publish(NamedTuple):
-    """A message that is checked, and waits."""
+    """A message that is checked and routed, and waits. Its queues may be gone when it is committed."""
 
     exchange: Exchange
     message: Message
     mandatory: bool
+    queues: Sequence[Queue]
 
 
 class Transaction:

@@ -51,7 +51,7 @@ class VirtualHost:
         }
         self.replies = ReplyAddresses(compat)
         self._timers = timers
-        self._bury = Burials(self.exchanges, self.route, compat, timers).bury
+        self._bury = Burials(self.queues, self.exchanges, self.route, compat, timers).bury
 
     # --- names -----------------------------------------------------------------------------------------------------
 
@@ -166,6 +166,7 @@ class VirtualHost:
             "owner": owner,
             "arguments": arguments,
             "requeues_behind": self.compat.requeues_behind,
+            "succession": self.compat.succession,
             "on_unused": self._delete_unused,
         }
         if options.kind == "stream":
@@ -190,7 +191,7 @@ class VirtualHost:
             resource,
             current,
             received,
-            compared_arguments(self.compat),
+            compared_arguments(found.kind, self.compat),
             default_queue_type=self.compat.default_queue_type,
         )
 
@@ -217,19 +218,26 @@ class VirtualHost:
 
     # --- bindings --------------------------------------------------------------------------------------------------
 
-    def bind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
-        """Bind, unless it is bound so already."""
+    def check_binding(self, source: Exchange, key: str, arguments: Mapping[str, Any]) -> None:
+        """Raise the `Refusal` of a binding that its exchange can't have."""
         if source.type == "headers":
             check_headers_binding(arguments)
         most, count = self.compat.most_wildcards, key.split(".").count("#")
         if source.type == "topic" and most is not None and count > most:
             raise Refusal(406, f"Topic binding key '{key}' uses {count} '#' wildcards, at most {most} are allowed")
+
+    def bind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
+        """Bind, unless it is bound so already. It has been checked."""
         identity = _identity(destination, key, arguments)
         if identity in source.bindings:
             return
         binding = Binding(source, destination, key, arguments)
         source.bind(identity, binding)
         _incoming(destination)[binding] = None
+
+    def is_bound(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether there is this binding."""
+        return _identity(destination, key, arguments) in source.bindings
 
     def unbind(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
         """Remove the binding, if it is there; an auto-delete exchange goes with its last one."""

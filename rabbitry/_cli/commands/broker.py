@@ -14,7 +14,7 @@ from rabbitry.broker import Broker
 
 async def broker(arguments: argparse.Namespace, session: Session) -> int:
     """Serves; tells its URL once it answers."""
-    async with Broker(compat=arguments.compat) as broker:
+    async with Broker(compat=arguments.compat, history=0) as broker:  # nobody can ask what was published
         try:
             await broker.listen(arguments.host, arguments.port)
         except OSError as error:

@@ -309,8 +309,7 @@ def a_lost_connection_gives_back(c: Conversation) -> None:
     other = c.channel()
     other.consume()
     other.take(3)
-    other.connection.socket.close()
-    other.connection.is_over = True
+    other.connection.cut()
     c.pause(0.2)
     ch.drain()
 
@@ -718,3 +717,216 @@ def a_delivery_limit_of_zero(c: Conversation) -> None:
     ch.reject(ch.get())
     c.pause()
     ch.drain()
+
+
+# --- what random sequences have shown --------------------------------------------------------------------------------
+
+
+@case
+def an_exclusive_consumer_of_a_quorum_queue(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.consume(tag="1", exclusive=True)
+    ch.take()
+    c.channel().consume(tag="2")
+    c.channel().consume(tag="3", exclusive=True)
+
+
+@case
+def an_exclusive_consumer_of_a_quorum_queue_with_a_single_active_consumer(c: Conversation) -> None:
+    ch = filled_quorum(c, 0, x_single_active_consumer=True)
+    ch.consume(tag="1")
+    ch.consume(tag="2", exclusive=True)
+    ch.count()
+
+
+@case
+def a_quorum_queue_counts_who_has_something_to_settle(c: Conversation) -> None:
+    ch = filled_quorum(c, 4)
+    ch.get()
+    ch.count()
+    ch.qos(2)
+    ch.consume()
+    ch.take(2)
+    ch.count()
+    ch.cancel()
+    ch.count()
+    ch.ack(1)
+    ch.count()
+    ch.nack(3, multiple=True)
+    c.pause(0.1)
+    ch.count()
+
+
+@case
+def a_quorum_queue_knows_a_consumer_again_that_has_something_to_settle(c: Conversation) -> None:
+    ch = filled_quorum(c, 4)
+    ch.qos(1)
+    ch.consume()
+    ch.take()
+    ch.cancel()
+    ch.qos(2)
+    ch.consume()
+    ch.take()
+    ch.silent()
+    ch.count()
+    ch.ack(1)
+    ch.take()
+
+
+@case
+def a_quorum_queue_counts_what_expires_next(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.publish(b"2", expiration="0")
+    ch.publish(b"3")
+    ch.get()
+    ch.count()
+
+
+@case
+def a_quorum_queue_does_not_count_what_expires_next(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.publish(b"2", expiration="0")
+    ch.publish(b"3")
+    ch.get(no_ack=True)
+    ch.count()
+
+
+@case
+def one_prefetch_takes_away_the_other(c: Conversation) -> None:
+    ch = filled(c, 6)
+    ch.get()
+    ch.qos(2, for_all=True)
+    ch.consume(tag="1")
+    ch.take()
+    ch.silent()
+    ch.qos(4)
+    ch.take()
+    ch.consume(tag="2")
+    ch.silent()
+
+
+@case
+def what_needs_no_ack_waits_for_the_prefetch_of_the_channel(c: Conversation) -> None:
+    ch = filled(c, 3)
+    ch.qos(1, for_all=True)
+    ch.consume(tag="1")
+    ch.take()
+    ch.consume(tag="2", no_ack=True)
+    ch.silent()
+    ch.ack(1)
+    ch.silent(0.1)
+
+
+@case
+def a_quorum_queues_consumer_leaves_the_turn_at_its_prefetch(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.qos(1)
+    ch.consume(tag="1")
+    ch.take()
+    ch.consume(tag="2")
+    ch.nack(1)
+    ch.take()
+
+
+@case
+def a_transaction_gives_back_in_order(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        ch = c.channel()
+        declare(ch, declare.__name__)
+        ch.confirm()
+        ch.publish_all([b"1", b"2", b"3"], declare.__name__)
+        other = c.channel()
+        other.request(methods.TxSelect())
+        other.get(declare.__name__)
+        other.get(declare.__name__)
+        other.ack(1)
+        other.close()
+        c.pause(0.1)
+        ch.drain(declare.__name__)
+
+
+@case
+def a_quorum_queue_comes_back_as_a_classic_one(c: Conversation) -> None:
+    ch, other = filled_quorum(c, 1), c.channel()
+    ch.get(no_ack=True)
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.get()
+
+
+@case
+def a_classic_queue_comes_back_as_a_quorum_one(c: Conversation) -> None:
+    ch, other = c.channel(), c.channel()
+    ch.durable()
+    ch.get(no_ack=True)
+    other.delete()
+    c.pause(0.1)
+    other.quorum()
+    ch.get()
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.get()
+
+
+@case
+def a_quorum_queue_comes_back_as_a_classic_one_in_a_transaction(c: Conversation) -> None:
+    ch, other = c.channel(), c.channel()
+    ch.quorum()
+    ch.get(no_ack=True)
+    ch.request(methods.TxSelect())
+    other.delete()
+    c.pause(0.1)
+    other.durable()
+    ch.publish(b"1")
+    ch.request(methods.TxCommit())
+
+
+@case
+def the_next_single_active_consumer(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        name = declare.__name__
+        ch = c.channel()
+        declare(ch, name, {"x-single-active-consumer": True})
+        ch.confirm()
+        for tag, priority in (("first", 0), ("low", -1), ("high", 1), ("high too", 1)):
+            ch.consume(name, tag, {"x-priority": priority})
+        ch.publish(b"1", name)
+        ch.take()
+        ch.ack(1)
+        c.pause(0.1)
+        ch.cancel("first")
+        c.pause(0.1)
+        ch.publish(b"2", name)
+        ch.take()
+
+
+@case
+def a_single_active_consumer_and_one_of_higher_priority(c: Conversation) -> None:
+    for declare in (Channel.durable, Channel.quorum):
+        name = declare.__name__
+        ch = c.channel()
+        declare(ch, name, {"x-single-active-consumer": True})
+        ch.confirm()
+        ch.consume(name, "low", {"x-priority": -1})
+        ch.publish(b"1", name)
+        ch.take()
+        ch.consume(name, "high")
+        ch.publish(b"2", name)
+        ch.silent()
+        ch.ack(1)
+        c.pause(0.1)
+        ch.publish(b"3", name)
+        ch.silent(0.1)
+
+
+@case
+def what_was_got_comes_back_ahead_of_what_was_delivered(c: Conversation) -> None:
+    ch = filled(c, 1, x_max_length=1)
+    ch.get()
+    ch.publish(b"2")
+    ch.consume()
+    ch.take()
+    ch.recover()
+    ch.silent(0.2)

@@ -314,3 +314,31 @@ def expired_from_a_classic_queue_to_a_quorum_queue(c: Conversation) -> None:
     ch.durable(arguments={"x-dead-letter-exchange": "dlx", "x-message-ttl": 0})
     ch.confirm()
     on_to_a_quorum_queue(ch)
+
+
+def die_without_a_queue(c: Conversation, **arguments: Any) -> None:
+    """A message that somebody has comes back when its queue is gone."""
+    ch = c.channel()
+    ch.exchange("dlx", "fanout")
+    ch.declare("dead")
+    ch.bind("dead", "dlx")
+    table = {name.replace("_", "-"): value for name, value in arguments.items()}
+    ch.durable(arguments={"x-dead-letter-exchange": "dlx", **table})
+    ch.confirm()
+    ch.publish(b"m")
+    other = c.channel()
+    other.get()
+    ch.delete()
+    c.pause(0.1)
+    other.close()
+    ch.count("dead")
+
+
+@case
+def expired_after_its_queue(c: Conversation) -> None:
+    die_without_a_queue(c, x_message_ttl=50)
+
+
+@case
+def over_the_limit_after_its_queue(c: Conversation) -> None:
+    die_without_a_queue(c, x_queue_type="quorum", x_delivery_limit=0)

@@ -272,6 +272,7 @@ def an_exclusive_queue_goes_with_its_connection(c: Conversation) -> None:
     connection.channel().declare()
     connection.send_method(0, methods.ConnectionClose(reply_code=200))
     connection.wait(lambda: len(connection.zero) > 3)
+    connection.cut()
     c.channel().declare(passive=True)
 
 
@@ -603,3 +604,37 @@ def a_server_named_quorum_queue(c: Conversation) -> None:
 @case
 def what_a_quorum_queue_may_overflow_into(c: Conversation) -> None:
     c.channel().quorum(arguments={"x-overflow": "reject-publish-dlx"})
+
+
+# --- what random sequences have shown --------------------------------------------------------------------------------
+
+
+@case
+def a_wrong_binding_of_a_locked_queue(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare()
+    ch.exchange("x", "headers")
+    c.channel().bind(arguments={"x-match": "other"})
+    c.channel().bind()
+
+
+@case
+def a_locked_queue_is_unbound(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare()
+    ch.exchange("x")
+    ch.bind(key="there")
+    c.channel().unbind(key="missing")
+    c.channel().unbind(key="there")
+
+
+@case
+def the_first_argument_that_differs(c: Conversation) -> None:
+    c.channel().quorum(arguments={"x-message-ttl": 1000, "x-delivery-limit": 2})
+    c.channel().quorum(arguments={"x-single-active-consumer": True, "x-message-ttl": 2000, "x-expires": 60000})
+    c.channel().quorum(arguments={"x-message-ttl": 2000, "x-delivery-limit": 3})
+    c.channel().durable(arguments={"x-message-ttl": 2000})
+    c.channel().durable("other", {"x-max-priority": 2, "x-overflow": "drop-head", "x-single-active-consumer": True})
+    c.channel().durable("other", {"x-max-priority": 3, "x-overflow": "reject-publish"})
+    c.channel().durable("other", {"x-max-priority": 2, "x-overflow": "reject-publish", "x-queue-version": 1})
+    c.channel().quorum("other", {"x-max-length": 1})

@@ -520,3 +520,71 @@ def a_queue_name_that_is_not_utf_8(c: Conversation) -> None:
     ch = c.channel()
     ch.connection.send_frame(1, 1, pack(">HHH", 50, 10, 0) + b"\x02\xff\xfe\x02" + pack(">I", 0))
     ch.connection.read_for(0.5)
+
+
+@case
+def nothing_but_bcc_in_the_headers(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.publish(b"1", headers={"BCC": []})
+    ch.publish(b"2", headers={"BCC": [c.name("q")]})
+    ch.drain()
+
+
+@case
+def a_transaction_whose_queue_is_deleted(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.request(methods.TxSelect())
+    ch.publish(b"1", mandatory=True)
+    ch.delete()
+    ch.request(methods.TxCommit())
+    ch.silent()
+
+
+@case
+def a_transaction_one_of_whose_queues_is_deleted(c: Conversation) -> None:
+    ch = with_queues(c, "q", "r")
+    ch.bind("q", "amq.fanout")
+    ch.request(methods.TxSelect())
+    ch.publish(b"1", "q", headers={"CC": [c.name("r")]})
+    ch.delete()
+    ch.request(methods.TxCommit())
+    c.pause()
+    ch.get("r")
+
+
+@case
+def a_transaction_whose_queue_is_full(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare(arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    ch.request(methods.TxSelect())
+    ch.publish(b"1")
+    ch.publish(b"2")
+    ch.request(methods.TxCommit())
+    c.channel().request(methods.TxSelect())
+    ch.get()
+
+
+@case
+def a_transaction_routes_when_something_is_published(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.exchange("x", "fanout")
+    ch.request(methods.TxSelect())
+    ch.publish(b"early", "k", "x", mandatory=True)
+    ch.bind("q", "x")
+    ch.publish(b"bound", "k", "x", mandatory=True)
+    ch.unbind("q", "x")
+    ch.request(methods.TxCommit())
+    ch.take()
+    ch.drain()
+
+
+@case
+def a_transaction_whose_exchange_is_deleted(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.exchange("x", "fanout")
+    ch.bind("q", "x")
+    ch.request(methods.TxSelect())
+    ch.publish(b"1", "k", "x")
+    ch.delete_exchange("x")
+    ch.request(methods.TxCommit())
+    ch.drain()

@@ -77,15 +77,19 @@ class Conversation:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
+    def dial(self, **options: Any) -> Connection:
+        """A connection that is not in the conversation yet."""
+        return Connection(self, **options)
+
     def connect(self, user: str = "guest", **options: Any) -> Connection:
-        connection = Connection(self, **options)
+        connection = self.dial(**options)
         self._connections.append(connection)
         connection.open(user)
         return connection
 
     def raw(self) -> Connection:
         """A connection that has said nothing yet."""
-        connection = Connection(self)
+        connection = self.dial()
         self._connections.append(connection)
         return connection
 
@@ -101,15 +105,20 @@ class Conversation:
     def close(self) -> None:
         """Write down what has come and was not taken; leave nothing behind."""
         self.pause()
+        for connection in 2 * self._connections:  # what one has set off may come to another
+            connection.catch_up()
         for connection in self._connections:
-            connection.read_for(0.03)
             for number, channel in sorted(connection.channels.items()):
                 if channel.line:
                     self.say("left over", number, *channel.line)
+        self.clean()
+
+    def clean(self) -> None:
+        """Leave nothing behind."""
         for connection in self._connections:
-            connection.socket.close()
+            connection.cut()
         if self._to_delete:
-            cleaner = Connection(self)
+            cleaner = self.dial()
             cleaner.open("guest")
             lane = cleaner.channel()
             silent, self.transcript = self.transcript, []
@@ -121,7 +130,7 @@ class Conversation:
                 else:
                     lane.request(methods.ExchangeDelete(exchange=name))
             self.transcript = silent
-            cleaner.socket.close()
+            cleaner.cut()
 
 
 class Connection:
@@ -129,8 +138,7 @@ class Connection:
 
     def __init__(self, conversation: Conversation, *, capabilities: dict[str, Any] | None = None) -> None:
         self.conversation = conversation
-        self.socket = socket.create_connection(conversation.address, PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.dial()
         self.channels: dict[int, Channel] = {}
         self.zero: list[Method] = []
         self.is_over = False
@@ -138,6 +146,21 @@ class Connection:
         self._content: dict[int, list[Any]] = {}
         default = {"consumer_cancel_notify": True, "authentication_failure_close": True, "basic.nack": True}
         self._capabilities = default if capabilities is None else capabilities
+
+    def dial(self) -> None:
+        self.socket = socket.create_connection(self.conversation.address, PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def cut(self) -> None:
+        """End it without a word."""
+        self.socket.close()
+        self.is_over = True
+
+    def close(self) -> None:
+        """End it as it should be."""
+        self.send_method(0, methods.ConnectionClose(reply_code=200))
+        self.wait(lambda: isinstance(self.zero[-1], methods.ConnectionCloseOk))
+        self.cut()
 
     def open(self, user: str = "guest", password: str | None = None, vhost: str = "/", **tune: int) -> None:
         self.send(PROTOCOL_HEADER)
@@ -189,6 +212,18 @@ class Connection:
     def read_for(self, seconds: float) -> None:
         self.wait(lambda: False, seconds)
 
+    def wait_for_end(self, seconds: float) -> None:
+        self.wait(lambda: self.is_over, seconds)
+
+    def catch_up(self) -> None:
+        """Read what has been sent: up to the reply of each channel that answers."""
+        channels = [channel for channel in self.channels.values() if channel.is_open]
+        for channel in channels:
+            if not self.is_over:
+                channel.sync()
+        if not channels:
+            self.read_for(0.03)
+
     def _read(self, seconds: float) -> None:
         self.socket.settimeout(seconds)
         try:
@@ -201,6 +236,9 @@ class Connection:
             self.is_over = True
             self.conversation.say("end of stream")
             return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         self._data += data
         if self._data[:4] == b"AMQP":
             self.conversation.say("header", self._data[:8].hex())
@@ -257,9 +295,14 @@ class Channel:
         self.last_tag = 0
         self.reply_to = ""  # of the last message, as it came
         self._replies: list[list[Any]] = []
-        self._awaits = False
+        self._awaited = 0
         self._confirms = 0
         self.settled: dict[int, str] = {}
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether what is published is confirmed."""
+        return self._confirms > 0
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -283,8 +326,8 @@ class Channel:
                 self.settled.setdefault(tag, outcome)
         elif isinstance(method, methods.BasicDeliver | methods.BasicReturn | methods.BasicCancel | methods.ChannelFlow):
             self.line.append(conversation.plain(entry))
-        elif self._awaits:
-            self._awaits = False
+        elif self._awaited:
+            self._awaited -= 1
             self._replies.append(entry)
         else:
             self.line.append(entry)
@@ -296,16 +339,25 @@ class Channel:
         if not self.is_open:
             self.conversation.say("not open")
             return None
-        self._awaits, self._replies = True, []
-        self.connection.send_method(self.number, method)
-        answered = self.connection.wait(lambda: bool(self._replies) or not self.is_open)
-        if not self._replies:
-            if not answered:
+        self.ask(method)
+        replies = self.replies()
+        if not replies:
+            if self.is_open:
                 self.conversation.say("no reply to", method.name)
             return None
         if not quiet:
-            self.conversation.say(*self._replies[0])
-        return self._replies[0]
+            self.conversation.say(*replies[0])
+        return replies[0]
+
+    def ask(self, *questions: Method) -> None:
+        """Send them, and wait for nothing: see `replies`."""
+        self._awaited, self._replies = len(questions), []
+        self.connection.send(b"".join(encode_method_frame(self.number, method) for method in questions))
+
+    def replies(self) -> list[list[Any]]:
+        """What is replied to what was asked last: less of it if the channel is closed over it."""
+        self.connection.wait(lambda: not self._awaited or not self.is_open)
+        return self._replies
 
     def tell(self, method: Method) -> None:
         """Send it: there is no reply. Wait until the broker has looked at it."""

@@ -1,4 +1,5 @@
-"""What a broker does on a condition of its own, compared as the cases are: alarms, deliveries that are held too long.
+"""What a broker does on a condition of its own, compared as the cases are: alarms, deliveries that are held too long,
+dead letters that are sent again.
 
 RabbitMQ is brought into each condition for one test, and out of it again.
 """
@@ -16,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from rabbitry.broker import Broker
 from rabbitry.protocol.wire import methods
 from rabbitry.testing import PrivateNode
+from tests.broker.conformance.cases_discards import buried, careful, lose
 from tests.broker.conformance.conversation import Case, Connection, Conversation, transcript
 
 TIMEOUT = 0.5
@@ -113,6 +115,68 @@ def test_a_delivery_held_too_long(case: Case, impatient: PrivateNode, version: s
     with embedded_broker(version, consumer_timeout=TIMEOUT) as url:
         ours = transcript(case, url, is_embedded=True)
     assert ours == theirs
+
+
+# --- dead letters that must not be lost ------------------------------------------------------------------------------
+
+RESENDING = 0.4
+"""Seconds until they are sent again."""
+
+
+@pytest.fixture
+def resending(rabbitmq: PrivateNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateNode]:
+    """Both brokers, which send them again soon: from queues that are declared now."""
+    setting = "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, {})."
+    monkeypatch.setattr("rabbitry.broker.burials.RETRY_SECONDS", RESENDING)
+    rabbitmq.rabbitmqctl("eval", setting.format(round(RESENDING * 1000)))
+    yield rabbitmq
+    rabbitmq.rabbitmqctl("eval", setting.format(180_000))
+
+
+def kept_until_there_is_an_exchange(c: Conversation) -> None:
+    ch = careful(c, x_max_length=1)
+    lose(ch, b"1")
+    lose(ch, b"2")
+    ch.publish(b"full")
+    buried(ch)
+    ch.take(2)
+    c.pause()
+    ch.publish(b"room")
+    ch.count()
+
+
+def kept_until_there_is_room(c: Conversation) -> None:
+    ch = careful(c)
+    ch.exchange("dlx", "fanout")
+    ch.quorum("dead", {"x-max-length": 1, "x-overflow": "reject-publish"})
+    ch.bind("dead", "dlx")
+    for body in (b"1", b"2"):
+        ch.publish(body, "dead")
+        c.pause()
+    lose(ch, b"late")
+    ch.count("dead")
+    ch.consume("dead", no_ack=True)
+    ch.take(3)
+
+
+def kept_until_the_second_has_room(c: Conversation) -> None:
+    ch = careful(c)
+    buried(ch)
+    ch.declare("small", {"x-max-length": 0, "x-overflow": "reject-publish"})
+    ch.bind("small", "dlx")
+    lose(ch, b"m")
+    ch.take()
+    ch.silent(1.5 * RESENDING)  # who has it does not get it again
+    ch.unbind("small", "dlx")
+    ch.silent(1.5 * RESENDING)
+
+
+@pytest.mark.parametrize(
+    "case", [kept_until_there_is_an_exchange, kept_until_there_is_room, kept_until_the_second_has_room]
+)
+def test_dead_letters_are_sent_again(case: Case, resending: PrivateNode, embedded: str) -> None:
+    theirs = transcript(case, resending.url)
+    assert transcript(case, embedded, is_embedded=True) == theirs
 
 
 # --- alarms ----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
+from rabbitry.broker.compat import COMPAT
 from rabbitry.broker.session import Session
 from rabbitry.broker.world import World
 from rabbitry.protocol.wire import methods
@@ -24,6 +26,28 @@ HANDSHAKE = [
     method_frame(0, methods.ConnectionTuneOk(channel_max=7, frame_max=8192, heartbeat=10)),
     method_frame(0, methods.ConnectionOpen()),
 ]
+
+
+VERSIONS = tuple(COMPAT)
+"""Each life is with one of them."""
+HEADERS = {compat.unknown_protocol for compat in COMPAT.values()}
+"""What answers a header that is wrong."""
+QUEUES: dict[str, dict[str, object]] = {
+    "a": {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "c", "x-message-ttl": 9000},
+    "b": {"x-max-length": 3, "x-overflow": "reject-publish"},
+    "c": {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "b",
+        "x-overflow": "reject-publish",
+        "x-max-length": 3,
+        "x-message-ttl": 5000,
+        "x-delivery-limit": 1,
+    },
+    "d": {"x-queue-type": "stream"},
+}
+"""What a client declares; a step takes a second."""
 
 
 class Wire:
@@ -69,7 +93,7 @@ class Client:
         self.is_over = False
 
     def hear(self, said: bytes) -> None:
-        for number, what, *_ in (frame for frame in parse(said.replace(PROTOCOL_HEADER, b"")) if len(frame) > 1):
+        for number, what, *_ in (frame for frame in frames(said) if len(frame) > 1):
             if isinstance(what, methods.ConnectionClose):
                 self.is_over = True
             elif isinstance(what, methods.ChannelClose | methods.ChannelCloseOk) and number in self.tags:
@@ -84,12 +108,12 @@ class Client:
         if self.to_send:
             return self.to_send.pop(0)
         random = self.random
-        number, queue = random.choice([1, 1, 1, 2]), random.choice("ab")
+        number, queue = random.choice([1, 1, 1, 2]), random.choice("aabbccd")
         tags = self.tags[number]
         tag = tags.pop(random.randrange(len(tags))) if len(tags) > 1 else 0
         exchange = random.choice(["", "amq.topic"])
         choices: list[tuple[int, Callable[[], bytes]]] = [
-            (6, lambda: method_frame(number, methods.QueueDeclare(queue=queue, auto_delete=queue == "b"))),
+            (6, lambda: method_frame(number, declaration(queue))),
             (1, lambda: method_frame(number, methods.QueueDeclare(exclusive=True))),
             (1, lambda: method_frame(number, methods.QueueBind(queue=queue, exchange="amq.topic", routing_key="#"))),
             (2, lambda: method_frame(number, methods.BasicConsume(queue=queue, consumer_tag=random.choice("xyzuvw")))),
@@ -98,6 +122,7 @@ class Client:
             (4, lambda: method_frame(number, methods.BasicGet(queue=queue))),
             (4, lambda: method_frame(number, methods.BasicAck(delivery_tag=tag, multiple=not tag))),
             (3, lambda: method_frame(number, methods.BasicNack(delivery_tag=tag, multiple=not tag))),
+            (2, lambda: method_frame(number, methods.BasicReject(delivery_tag=tag, requeue=False))),
             (1, lambda: method_frame(number, methods.BasicRecover(requeue=True))),
             (1, lambda: method_frame(number, methods.ConfirmSelect())),
             (1, lambda: method_frame(number, methods.QueueDelete(queue=queue))),
@@ -118,11 +143,25 @@ class Client:
         return random.choices(makers, weights)[0]()
 
 
+def declaration(queue: str) -> methods.QueueDeclare:
+    arguments = QUEUES[queue]
+    return methods.QueueDeclare(
+        queue=queue, durable="x-queue-type" in arguments, auto_delete=queue == "b", arguments=arguments
+    )
+
+
+def frames(said: bytes) -> list[tuple[Any, ...]]:
+    """What the server said, without its answer to a header that is wrong."""
+    for header in HEADERS:
+        said = said.replace(header, b"")
+    return parse(said)
+
+
 def life(seed: int, *, is_cut: bool) -> bytes:
     """One connection; what the server said."""
     random = Random(seed)
     cuts = Random(-seed)
-    world = World("3.10")
+    world = World(VERSIONS[seed % len(VERSIONS)])
     ended: list[Session] = []
     session = Session(world, ended.append)
     session.start(Wire(), 0.0)
@@ -132,6 +171,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
     for step in range(80):
         if client.is_over:
             break
+        world.timers.run(float(step))
         data = script.pop(0) if script else client.next()
         if random.random() < 0.03:
             data = mutate(random, data, older)
@@ -145,6 +185,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
         client.hear(answer)
         said += answer
     session.connection_lost(None)
+    world.timers.run(1e6)
     assert ended, "whoever made it must be told of its end"
     vhost = world.vhosts["/"]
     assert not [queue for queue in vhost.queues.values() if queue.owner is not None or len(queue.consumers)]
@@ -155,7 +196,7 @@ def life(seed: int, *, is_cut: bool) -> bytes:
 def test_nothing_escapes(batch: int, caplog: pytest.LogCaptureFixture) -> None:
     for seed in range(batch * 150, batch * 150 + 150):
         said = life(seed, is_cut=False)
-        for frame in parse(said.replace(PROTOCOL_HEADER, b"")):
+        for frame in frames(said):
             assert frame
         assert not caplog.records, f"seed {seed}: {caplog.records[0].getMessage()}"
 
@@ -170,7 +211,7 @@ def test_the_cuts_between_chunks_mean_nothing(batch: int) -> None:
 def shape(said: bytes) -> dict[int, list[str]]:
     """What was said on each channel: names only, as made-up names differ; without confirms, which chunks share."""
     shapes: dict[int, list[str]] = {}
-    for frame in parse(said.replace(PROTOCOL_HEADER, b"")):
+    for frame in frames(said):
         name = getattr(frame[1], "name", frame[1])
         if name != "basic.ack":
             shapes.setdefault(frame[0], []).append(name)
