@@ -174,6 +174,7 @@ async def test_a_hundred_tasks_on_one_channel(amqp_url: str) -> None:
         assert sorted(await drain(channel, queue)) == sorted(b"%d" % (number // 5) for number in range(500))
 
 
+@pytest.mark.rabbitmq("its time passes while there is always something to do")
 async def test_publishing_lets_other_tasks_run_and_time_out(amqp_url: str) -> None:
     async with open_channel(amqp_url, confirm=False) as channel:
         queue = await exclusive_queue(channel)

@@ -132,6 +132,7 @@ async def test_what_waits_goes_back_at_once(amqp_url: str, how: str) -> None:
             tg.cancel_scope.cancel()
 
 
+@pytest.mark.rabbitmq("its time passes while there is always something to do")
 async def test_what_waits_takes_no_more_memory_than_it_may(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no prefetch bounds it: the first goes back ahead of its time."""
     monkeypatch.setattr(pauses, "HARD_MARK", 3 * 10_000)
