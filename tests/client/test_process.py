@@ -434,6 +434,7 @@ async def test_what_was_taken_for_quick_handlers_goes_back_when_they_are_slow(am
 
 
 @pytest.mark.parametrize("options", [{"prefetch": 2}, {"exclusive": True}, {"no_ack": True}])
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_a_prefetch_that_was_given_stays(amqp_url: str, options: dict[str, Any]) -> None:
     """Nor has an exclusive consumer another beside it."""
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
