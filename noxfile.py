@@ -78,6 +78,15 @@ def tests(session: nox.Session) -> None:
     run_tests(session)
 
 
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the client's tests that need no RabbitMQ, in memory and in virtual time, in an order of each run's own."""
+    install(session, "report", "test")
+    words = session.posargs or ["tests/channel", "tests/client", "tests/rpc", f"--shuffle={os.getpid()}"]
+    without_rabbitmq: dict[str, str | None] = {"RABBITMQ_URL": None, "RABBITRY_RABBITMQ_ROOT": None}
+    session.run("pytest", "-m", "in_memory", *words, env=without_rabbitmq)
+
+
 @nox.session(python=find_pythons())
 def tests_all(session: nox.Session) -> None:
     """Run the tests on every CPython from 3.11 on that is found here."""

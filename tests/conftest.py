@@ -1,20 +1,22 @@
 """Fixtures for all tests: one private broker for the whole run, and both backends for every async test; and the mark
-`broker` for each test that faces one."""
+`broker` for each test that faces one, or `in_memory` where that is the embedded broker, in virtual time."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
+from random import Random
 from types import CodeType
 
 import pytest
 
 from rabbitry.testing import PrivateNode, RabbitMQNotFound, find_rabbitmq
 from tests.support.helpers import version_of
+from tests.support.in_memory import has_room_in_memory, wants_rabbitmq
 
 # A shell has what it starts in the background ignore Ctrl-C, which tests send to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -58,15 +60,23 @@ LONG_FILES = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "of the tests that run on each backend, only those on this one (a test on threads, or on none, stays)"
     parser.addoption("--only-backend", choices=sorted(BACKENDS), help=text)
+    text = "RabbitMQ for the tests, too, that otherwise have the embedded broker in memory"
+    parser.addoption("--rabbitmq", action="store_true", help=text)
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="the tests in random order, the same for the same seed"
+    )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     if backend := config.getoption("--only-backend"):
         config.hook.pytest_deselected(items=[item for item in items if backends_of(item) - {backend}])
         items[:] = [item for item in items if not backends_of(item) - {backend}]
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+    yield
+    if (seed := config.getoption("--shuffle")) is not None:
+        Random(seed).shuffle(items)
 
 
 def backends_of(item: pytest.Item) -> set[str]:
@@ -79,21 +89,22 @@ def backends_of(item: pytest.Item) -> set[str]:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks what faces a broker, so that nobody has to think of it: a test that has one by a fixture, or one whose code
     or fixtures' code names a class that starts one. A mark of its own needs only what starts one by other means. The
-    load tester sees a broker through its drivers: what is behind them needs no other one.
+    load tester sees a broker through its drivers: what is behind them needs no other one. Where the embedded broker
+    takes RabbitMQ's place, the mark is `in_memory` instead.
     """
     assert isinstance(item, pytest.Function)
-    if not NAMED and why_no_rabbitmq() and needs_rabbitmq(item):
-        item.add_marker(pytest.mark.skip(reason=why_no_rabbitmq()))
-    if item.path.is_relative_to(LOAD_TESTER) and not item.path.is_relative_to(LOAD_TESTER / "drivers"):
-        return
-    if needs_rabbitmq(item):
-        item.add_marker("broker")
-
-
-def needs_rabbitmq(item: pytest.Function) -> bool:
     fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
-    named = item.get_closest_marker("broker") or BROKER_FIXTURES.intersection(item.fixturenames)
-    return bool(named) or any(map(starts_a_broker, (item.function, *fixtures)))
+    names = frozenset[str]().union(*map(names_of, (item.function, *fixtures)))
+    starts_a_broker = not BROKER_CLASSES.isdisjoint(names)
+    if not starts_a_broker and has_room_in_memory(item, names) and not wants_rabbitmq(item.config):
+        item.add_marker("in_memory")
+        return
+    if not (starts_a_broker or item.get_closest_marker("broker") or BROKER_FIXTURES.intersection(item.fixturenames)):
+        return
+    if not NAMED and (missing := why_no_rabbitmq()):
+        item.add_marker(pytest.mark.skip(reason=missing))
+    if not item.path.is_relative_to(LOAD_TESTER) or item.path.is_relative_to(LOAD_TESTER / "drivers"):
+        item.add_marker("broker")
 
 
 @pytest.fixture(scope="session")
@@ -114,9 +125,9 @@ def why_no_rabbitmq() -> str:
 
 
 @cache
-def starts_a_broker(function: Callable[..., object]) -> bool:
+def names_of(function: Callable[..., object]) -> frozenset[str]:
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return code is not None and not BROKER_CLASSES.isdisjoint(names_in(code))
+    return frozenset() if code is None else frozenset(names_in(code))
 
 
 def names_in(code: CodeType) -> Iterator[str]:

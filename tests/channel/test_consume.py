@@ -95,6 +95,7 @@ async def test_a_channel_that_ends_before_puts_back_itself(amqp_url: str) -> Non
         await other.delete_queue(queue)
 
 
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_leaving_while_more_arrives(amqp_url: str) -> None:
     """What is on its way when the consumer is cancelled goes back as well."""
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as other:
@@ -454,6 +455,7 @@ async def test_wrong_batches(amqp_url: str, size: int, within: float, words: str
 
 
 @pytest.mark.parametrize("options", [{"prefetch": 0}, {"no_ack": True}, {"prefetch": 1}])
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_consuming_and_publishing_with_confirms_in_one_loop(amqp_url: str, options: dict[str, int]) -> None:
     async with open_channel(amqp_url) as channel:
         source = await exclusive_queue(channel, [bytes(10_000)] * 500)
@@ -710,6 +712,7 @@ async def limited_by_qos(channel: rabbitry.Channel) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("limit", [limited_by_itself, limited_by_qos, limited_by_its_channel])
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_large_messages_leave_other_consumers_alone(
     amqp_url: str, limit: Callable[[rabbitry.Channel], Awaitable[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,6 +174,7 @@ async def test_a_hundred_tasks_on_one_channel(amqp_url: str) -> None:
         assert sorted(await drain(channel, queue)) == sorted(b"%d" % (number // 5) for number in range(500))
 
 
+@pytest.mark.rabbitmq("its time passes while there is always something to do")
 async def test_publishing_lets_other_tasks_run_and_time_out(amqp_url: str) -> None:
     async with open_channel(amqp_url, confirm=False) as channel:
         queue = await exclusive_queue(channel)
@@ -211,6 +212,7 @@ async def test_bodies_of_every_size(amqp_url: str, broker_version: tuple[int, ..
                 delivery.ack()
 
 
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_a_body_of_megabytes(amqp_url: str) -> None:
     body = random.Random(1).randbytes(16_000_000)  # RabbitMQ 4 takes 16 MiB
     async with open_channel(amqp_url) as channel:
@@ -243,6 +245,7 @@ async def test_mutable_bodies_are_copied(amqp_url: str) -> None:
 # --- the publisher ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_pipelined(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel)

@@ -171,6 +171,7 @@ async def test_refused_credentials_end_the_scope(amqp_url: str) -> None:
             await client.publish(b"x", routing_key="q")
 
 
+@pytest.mark.rabbitmq("a port where nobody listens")
 async def test_attempts_have_an_end(amqp_url: str) -> None:
     for backoff in (Backoff(initial=0.01, attempts=3), Backoff(initial=0.01, maximum=0.02, deadline=0.2)):
         with (

@@ -125,6 +125,7 @@ async def test_once_it_returned_an_awaitable_it_is_called_in_the_loop(amqp_url: 
         assert threads[0] != loop and threads[1:] == [loop, loop]
 
 
+@pytest.mark.rabbitmq("its time passes while a thread is at work")
 async def test_cancelled_it_is_waited_for_and_what_it_did_counts(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as other:
         began, go_on, ended = threading.Event(), threading.Event(), list[bytes]()
@@ -144,6 +145,7 @@ async def test_cancelled_it_is_waited_for_and_what_it_did_counts(amqp_url: str) 
         assert await has_counts(other, queue, 0)
 
 
+@pytest.mark.rabbitmq("its time passes while a thread is at work")
 async def test_cancelled_it_may_look_for_that(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client, open_channel(amqp_url) as other:
         began = threading.Event()

@@ -132,6 +132,7 @@ async def test_what_waits_goes_back_at_once(amqp_url: str, how: str) -> None:
             tg.cancel_scope.cancel()
 
 
+@pytest.mark.rabbitmq("its time passes while there is always something to do")
 async def test_what_waits_takes_no_more_memory_than_it_may(amqp_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no prefetch bounds it: the first goes back ahead of its time."""
     monkeypatch.setattr(pauses, "HARD_MARK", 3 * 10_000)
@@ -433,6 +434,7 @@ async def test_what_was_taken_for_quick_handlers_goes_back_when_they_are_slow(am
 
 
 @pytest.mark.parametrize("options", [{"prefetch": 2}, {"exclusive": True}, {"no_ack": True}])
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_a_prefetch_that_was_given_stays(amqp_url: str, options: dict[str, Any]) -> None:
     """Nor has an exclusive consumer another beside it."""
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:

@@ -72,7 +72,7 @@ async def test_another_task_that_waits_is_told_the_reason(amqp_url: str) -> None
     assert [type(each) for each in caught] == [rabbitry.AuthenticationFailed]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_started_client_tells_the_reason(amqp_url: str) -> None:
     client = await rabbitry.start_client(with_password(amqp_url, "wrong"))
     for _ in range(2):

@@ -421,6 +421,7 @@ async def test_many_subscriptions_are_there_again(amqp_url: str) -> None:
 # --- large messages ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rabbitmq("it moves much, and wants a socket's buffers")
 async def test_slow_handlers_of_large_messages_leave_the_others_alone(amqp_url: str) -> None:
     async with some_queue(amqp_url) as large, some_queue(amqp_url) as small, rabbitry.open_client(amqp_url) as client:
         async with busy(client, large, [bytes(1_000_000)] * 22, concurrency=10) as (handler, _):

@@ -274,6 +274,7 @@ async def test_a_call_of_a_block_that_was_left_is_not_made(amqp_url: str) -> Non
             assert await drain(channel, queue) == []
 
 
+@pytest.mark.rabbitmq("its time passes while there is always something to do")
 async def test_replies_outlive_a_message_that_the_broker_closes_their_channel_for(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as server:
 

@@ -80,7 +80,8 @@ async def run(url: str, queue: str, backend: str, *signals: str) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.rabbitmq("another process connects")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("backend", ["asyncio", "trio", "blocking"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 async def test_the_first_signal_ends_it_in_order(amqp_url: str, backend: str, name: str) -> None:
@@ -94,7 +95,8 @@ async def test_the_first_signal_ends_it_in_order(amqp_url: str, backend: str, na
         await channel.delete_queue(queue + ".done")
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.rabbitmq("another process connects")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize("backend", ["asyncio", "trio", "blocking"])
 @pytest.mark.parametrize("names", ["SIGTERM SIGTERM", "SIGINT SIGTERM", "SIGTERM SIGINT", "SIGINT SIGINT"])
 async def test_the_second_does_what_it_did_before(amqp_url: str, backend: str, names: str) -> None:

@@ -358,6 +358,7 @@ async def test_a_stop_set_by_the_handler_itself(amqp_url: str) -> None:
 # --- what is handed back ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rabbitmq("the embedded broker forgets no acknowledgement")
 async def test_what_a_handler_finished_as_it_stopped_is_not_handled_twice(amqp_url: str) -> None:
     """A quorum queue that takes hundreds of messages back forgets an acknowledgement right behind them, when the
     channel is closed before it gets to that.

@@ -1,35 +1,37 @@
-"""Fixtures for the peers and their brokers: RabbitMQ, and the embedded broker on a port. Each peer is started once for
-each, when a test first needs it.
+"""Fixtures for the peers and their brokers: RabbitMQ, and the embedded broker on a port, as the version that a test
+asks for. Each peer is started once for each, when a test first needs it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-from rabbitry.broker import Broker
+from rabbitry.testing.hosting import broker_in_a_thread
 from tests.interop.node_packages import NodeMissing
 from tests.interop.peers import PEERS, PeerProcess
 from tests.support.helpers import version_of
 
 
 @pytest.fixture(scope="session")
-def embedded_url() -> Iterator[str]:
-    """An embedded broker on a port, in a thread of its own."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Broker()) as broker:
-        portal.call(broker.listen)
-        yield broker.url
+def embedded_urls() -> Iterator[Callable[[Any], str]]:
+    """The URL of an embedded broker on a port, by the version of RabbitMQ that it behaves like."""
+    with ExitStack() as stack:
+        yield cache(lambda compat: stack.enter_context(broker_in_a_thread(compat)))
 
 
 @pytest.fixture(scope="session", params=["rabbitmq", "embedded"])
-def amqp_url(request: pytest.FixtureRequest) -> str:
-    """Instead of the run's own: both brokers in turn. RABBITMQ_URL stands for RabbitMQ, as everywhere."""
-    if request.param == "embedded":
-        embedded: str = request.getfixturevalue("embedded_url")
-        return embedded
+def amqp_url(request: pytest.FixtureRequest, embedded_urls: Callable[[Any], str]) -> str:
+    """Instead of the run's own: both brokers in turn, or what a test's parameter says: "embedded 4.3". RABBITMQ_URL
+    stands for RabbitMQ, as everywhere."""
+    kind, _, compat = request.param.partition(" ")
+    if kind == "embedded":
+        return embedded_urls(compat or "3.10")
     url = os.environ.get("RABBITMQ_URL")
     return url or request.getfixturevalue("node").url
 

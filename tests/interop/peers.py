@@ -28,7 +28,7 @@ __all__ = ["NODE_PEERS", "PEERS", "PYTHON_PEERS", "PeerError", "PeerProcess"]
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
 
-PYTHON_PEERS = ("pika", "aio_pika", "amqpstorm", "kombu")
+PYTHON_PEERS = ("pika", "aio_pika", "aiormq", "amqpstorm", "kombu")
 NODE_PEERS = ("amqplib", "rabbitmq_client")
 PEERS = (*PYTHON_PEERS, *NODE_PEERS)
 

@@ -157,7 +157,7 @@ _PAMQP = {
     ),
     **_each(BYTES, "pamqp writes bytearray only", writes=Fails("TypeError")),
 }
-"""Of pamqp, which both aio-pika and AMQPStorm encode with."""
+"""Of pamqp, which aiormq and so aio-pika encode with, and AMQPStorm."""
 
 _JAVASCRIPT = {
     "54 bits": Difference(reads=2**53, why="a number in JavaScript has 53 bits"),
@@ -185,6 +185,13 @@ DIFFERENCES: dict[str, dict[str, Difference]] = {
             reads=Fails("InvalidFrameError"), writes=Fails("error"), why=f"{_UNSIGNED_TIME}: the channel ends"
         ),
         "cluster_id": Difference(writes=Fails("TypeError"), why="aio-pika's Message has no such property"),
+    },
+    "aiormq": {
+        **_PAMQP,
+        "time before 1970": Difference(
+            reads=Fails("InvalidFrameError"), writes=Fails("error"), why=f"{_UNSIGNED_TIME}: the channel ends"
+        ),
+        "cluster_id": Difference(writes=Fails("ValueError"), why="pamqp writes only an empty one"),
     },
     "amqpstorm": {
         **_PAMQP,
@@ -247,6 +254,7 @@ ADDED: dict[str, Added] = {
         written={"headers": {}, "delivery_mode": 1, "priority": 0, "message_id": ANY},
         why="aio-pika's Message has defaults, incoming ones as well; a publish with confirms gets an id",
     ),
+    "aiormq": Added(read=_OF_PAMQP, written={"message_id": ANY}, why="a publish gets an id"),
     "amqpstorm": Added(read=_OF_PAMQP, written={"content_encoding": "utf-8"}, why="AMQPStorm says so of bytes, too"),
     "kombu": Added(
         read={},
@@ -270,6 +278,7 @@ ADDED: dict[str, Added] = {
 LETTERS: dict[str, str] = {
     "pika": "ADFISTVltx",
     "aio_pika": "ADFISTVbfilstu",
+    "aiormq": "ADFISTVbfilstu",
     "amqpstorm": "ADFISTVbfilstu",
     "kombu": "ADFILSTVdt",
     "amqplib": "ABDFISTVbdfilstux",

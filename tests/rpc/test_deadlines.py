@@ -340,6 +340,7 @@ async def test_fifty_threads_where_the_concurrency_is_fifty(amqp_url: str) -> No
             tg.cancel_scope.cancel()
 
 
+@pytest.mark.rabbitmq("its time passes while a thread is at work")
 async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_reply(amqp_url: str) -> None:
     begun, noticed = [], []
 
@@ -376,6 +377,7 @@ async def test_a_thread_whose_callers_time_is_up_can_notice_and_gives_no_late_re
         assert await has_counts(channel, queue, 0)
 
 
+@pytest.mark.rabbitmq("its time passes while a thread is at work")
 @pytest.mark.parametrize("where", ["connection", "client"])
 async def test_cancelled_serving_waits_for_its_threads(amqp_url: str, where: str) -> None:
     """It sends no reply any more, and puts the request back."""

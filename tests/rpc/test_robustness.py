@@ -27,6 +27,7 @@ async def double(number: int) -> int:
     return 2 * number
 
 
+@pytest.mark.rabbitmq("it takes seconds of work, and wants the chances of a network")
 async def test_ten_thousand_calls_cancelled_at_random_moments_leave_nothing(amqp_url: str) -> None:
     chance = random.Random(7)
     replies = cancelled = 0

@@ -32,6 +32,9 @@ from tests.support.cancelling import (
 )
 from tests.support.cancelling import post as post
 from tests.support.helpers import check_channel, counts, drain, exclusive_queue, has_counts, unique
+from tests.support.in_memory import amqp_url as amqp_url
+from tests.support.in_memory import anyio_backend as anyio_backend
+from tests.support.in_memory import broker_in_memory as broker_in_memory
 
 assert client_cases  # it registers the client's
 
