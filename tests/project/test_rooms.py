@@ -103,6 +103,7 @@ def test_names_that_are_another_modules_own() -> None:
 
 REACHES = {
     "loadtest.strategies.cell os._exit": "a documented function of os, for all its underscore",
+    "rabbitry.testing.rabbitmq.guardian os._exit": "the same",
     "loadtest.drivers.amqpstorm connection._io": "see there",
     "loadtest.drivers.amqpstorm connection._io._exceptions": "or it takes no notice of a lost connection",
     "loadtest.drivers.pika self._connection._impl": "what the broker says of itself: nothing public tells",
