@@ -366,6 +366,7 @@ class Endpoint:
         for waiter in event.waiting:
             waiter.fail(event.error.copy())
         self.opened.fail(event.error)
+        self._later = ()  # it holds what would hold this
         closed, self.closed = self.closed, None
         for waiter in closed or ():
             waiter.set(event.error)

@@ -3,8 +3,9 @@
     python docs/recipes/sigterm_worker.py
 
 Guaranteed: after the signal no job is begun. Those at work finish, publish their results and are acknowledged; what was
-prefetched goes back to the queue at once, for other workers. Without a broker, or before the first connection, the
-program ends at once. Killed instead (SIGKILL, power), its jobs are delivered to others.
+prefetched goes back to the queue, for other workers, within a quarter of a second, however long those take. Without a
+broker, or before the first connection, the program ends at once. Killed instead (SIGKILL, power), its jobs are
+delivered to others.
 
 Not guaranteed: that a job is done once only. One that was killed at work has a beginning somewhere: see
 idempotent_consumer.py. The supervisor's patience (30 s in Kubernetes) must be longer than a job.

@@ -31,7 +31,7 @@ from rabbitry._errors import (
 from rabbitry._values.arguments import check_offset, table_of, whole
 from rabbitry._values.nothing import NOTHING
 from rabbitry.protocol.client.channel import ProtocolConsumer
-from rabbitry.protocol.client.states import ChannelState
+from rabbitry.protocol.client.states import ChannelState, Mode
 from rabbitry.protocol.wire import methods
 
 __all__ = [
@@ -195,11 +195,14 @@ class Consumer:
 
     def stop(self) -> None:
         """End the iteration: cancel at the broker and, a quarter of a second later or once the block is left, put back
-        what was not iterated. Not a coroutine, though awaiting it is harmless: it does not wait for the broker, leaving
-        the block does.
+        what was not iterated; in a transaction, with its next commit. Not a coroutine, though awaiting it is harmless:
+        it does not wait for the broker, leaving the block does.
         """
+        is_under_way = bool(self._rest)
         self._leave()
-        if self._rest:
+        if self._rest and self._life.live.mode is Mode.TRANSACTION:  # or the commit that comes now might be the last
+            self._put_back_rest()
+        elif self._rest and not is_under_way:
             self._life.endpoint.call_later(PUT_BACK_AFTER, self._put_back_rest)
         return NOTHING  # type: ignore[no-any-return]
 
@@ -210,7 +213,9 @@ class Consumer:
         if self.beside is not None:  # first, or it might be given what this one leaves
             self.beside.consumer_ended(self)
         self._cancel(self._registration)
-        self._rest += self._take_all()
+        rest = self._take_all()
+        if not self._method.no_ack:
+            self._rest += rest
         self._finish(None)
         self._life.endpoint.wrote_if_any()
 

@@ -74,6 +74,27 @@ async def test_stopping_puts_back_though_nobody_leaves(amqp_url: str) -> None:
         assert sorted(await drain(channel, queue)) == sorted(NUMBERS[3:])
 
 
+async def test_what_is_stopped_is_held_once_and_no_longer_than_its_connection(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue, endpoint = await exclusive_queue(channel, NUMBERS[:20]), life_of(channel).endpoint
+        async with channel.consume(queue) as deliveries:
+            await until(lambda: len(deliveries._buffer) == 20)
+            for _ in range(3):
+                deliveries.stop()
+            assert len(endpoint._later) == 1
+            endpoint.drop()
+            assert endpoint._later == ()
+
+
+async def test_what_needs_no_ack_is_not_held_when_it_is_stopped(amqp_url: str) -> None:
+    async with open_channel(amqp_url) as channel:
+        queue = await exclusive_queue(channel, NUMBERS[:20])
+        async with channel.consume(queue, no_ack=True) as deliveries:
+            await until(lambda: len(deliveries._buffer) == 20)
+            deliveries.stop()
+            assert not deliveries._rest and not life_of(channel).endpoint._later
+
+
 async def test_a_channel_that_ends_before_puts_back_itself(amqp_url: str) -> None:
     async with open_channel(amqp_url) as other:
         queue = unique("q")

@@ -79,6 +79,7 @@ async def test_a_commit_the_broker_refuses(amqp_url: str) -> None:
         assert not channel.is_open
 
 
+@pytest.mark.rabbitmq("the embedded broker answers a commit at once, and minds nothing behind it")
 async def test_what_follows_a_commit_waits_for_its_answer(amqp_url: str) -> None:
     """RabbitMQ closes the connection (504) over anything but channel.close behind a commit it still works on."""
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as watcher:
@@ -101,6 +102,7 @@ async def test_what_follows_a_commit_waits_for_its_answer(amqp_url: str) -> None
                 await other.delete_queue(queue)
 
 
+@pytest.mark.rabbitmq("the embedded broker answers a commit at once, and minds nothing behind it")
 async def test_a_slow_commit_cancelled(amqp_url: str) -> None:
     """Nothing but channel.close may follow a commit that is not answered yet, and that is what follows."""
     async with rabbitry.connect(amqp_url) as connection, connection.channel() as watcher:
@@ -132,3 +134,18 @@ async def test_what_a_consumer_did_not_hand_out_goes_back_at_the_commit(amqp_url
             await channel.commit_tx()
             assert await has_counts(watcher, queue, 2)
         assert await has_counts(watcher, queue, 3 if rolls_back else 2)
+
+
+async def test_what_a_stopped_consumer_did_not_hand_out_goes_back_at_the_next_commit(amqp_url: str) -> None:
+    """And not at the one after that, which may never come."""
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as watcher:
+        queue = await exclusive_queue(watcher, [b"1", b"2", b"3"])
+        async with connection.channel(confirm=False) as channel:
+            await channel.select_tx()
+            async with channel.consume(queue) as deliveries:
+                delivery = await anext(deliveries)
+                await until(lambda: len(deliveries._buffer) == 2)
+                deliveries.stop()
+                delivery.ack()
+                await channel.commit_tx()
+                assert await has_counts(watcher, queue, 2)
