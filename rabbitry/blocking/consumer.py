@@ -128,15 +128,15 @@ class Consumer(Block[AnyConsumer]):
             consumer._return(list[rabbitry.Delivery](live))
 
     def stop(self) -> None:
-        """End the iteration, in whichever thread: cancel at the broker and put back what was not iterated. Does not
-        wait.
+        """End the iteration, in whichever thread: cancel at the broker and, a moment later or once the block is left,
+        put back what was not iterated. Does not wait.
         """
         self._async  # noqa: B018 - raises when not entered
         self._portal.submit(self._stop)
 
     def _stop(self) -> None:
+        self._give_back(self._take_fetched())  # first, so that all of it goes back as one
         self._async.stop()
-        self._give_back(self._take_fetched())
         self._end()
 
     # --- iterating ----------------------------------------------------------------------------------------------------

@@ -424,6 +424,24 @@ def test_stop_ends_the_iteration_of_all_threads(client: blocking.Client, queue: 
         assert deliveries.receive() is None
 
 
+def test_what_was_fetched_goes_back_behind_what_is_acknowledged_as_it_stops(
+    channel: blocking.Channel, queue: str
+) -> None:
+    def ready() -> int:
+        return channel.declare_queue(queue, passive=True).message_count
+
+    for number in range(20):
+        channel.publish(b"%d" % number, routing_key=queue)
+    with channel.consume(queue) as deliveries:
+        first = deliveries.receive(timeout=5)
+        assert first is not None
+        eventually(lambda: len(deliveries._fetched) + len(deliveries._async._buffer) == 19)
+        deliveries.stop()
+        first.ack()
+        assert ready() == 0
+        eventually(lambda: ready() == 19)
+
+
 def test_batches(client: blocking.Client, queue: str) -> None:
     client.publish_many([b"%d" % number for number in range(25)], routing_key=queue)
     with client.consume(queue) as deliveries:
