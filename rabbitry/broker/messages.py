@@ -127,12 +127,17 @@ def with_headers(
     *,
     drop_expiration: bool = False,
     default_delivery_mode: int | None = None,
+    drop_undecoded: bool = False,
 ) -> bytes:
-    """The properties with other headers; as they are where those they have can't be decoded."""
+    """The properties with other headers. Where those they have are beyond what is decoded here, they stay as they are,
+    or with `drop_undecoded` go.
+    """
     try:
         decoded: Properties = decode_properties(properties)
     except RemoteProtocolError:
-        return properties
+        if not drop_undecoded:
+            return properties
+        decoded = decode_all_but_headers(properties)
     decoded.headers = dict(headers) if headers or decoded.headers else None  # RabbitMQ keeps a table that is empty now
     if drop_expiration:
         decoded.expiration = None

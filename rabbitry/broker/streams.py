@@ -103,7 +103,10 @@ class Stream(Queue):
         }
         headers["x-stream-offset"] = _long(self._first + len(self._stored))
         properties = with_headers(
-            message.properties, headers, default_delivery_mode=1 if self._compat.streams_set_delivery_mode else None
+            message.properties,
+            headers,
+            default_delivery_mode=1 if self._compat.streams_set_delivery_mode else None,
+            drop_undecoded=True,  # without its offset a client would take it for a queue's, and reject it
         )
         return Message(
             message.exchange, message.routing_keys, properties, message.body, message_facts(properties), message.deaths

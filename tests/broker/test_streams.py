@@ -9,8 +9,10 @@ import pytest
 
 from rabbitry.broker.arguments import QueueOptions
 from rabbitry.broker.compat import COMPAT
+from rabbitry.broker.messages import Message, message_facts
 from rabbitry.broker.streams import OVERHEAD, Stream
 from rabbitry.broker.timers import Timers
+from rabbitry.protocol.wire.properties import Properties, decode_properties, encode_properties
 from tests.broker.test_queues import Grave, Receiver, consumer, message
 
 WALL = 1_700_000_000.0
@@ -38,6 +40,17 @@ def read(it: Stream, offset: Any, now: float = 0.0) -> Receiver:
 
 def offsets(receiver: Receiver) -> list[int]:
     return [entry.message.facts.headers["x-stream-offset"] for _, entry in receiver.held]
+
+
+def test_headers_beyond_what_is_decoded_make_room_for_the_offset() -> None:
+    """Without it a client would take the delivery for a queue's, and reject it, which ends its connection."""
+    it, beyond = stream(), {"a": [None] * 5000}
+    properties = encode_properties(Properties(content_type="text/plain", headers=beyond, message_id="m"))
+    for _ in range(2):
+        it.publish(Message("", ("q",), properties, b"", message_facts(properties)), 0.0)
+    found = [decode_properties(entry.message.properties) for _, entry in read(it, "first").held]
+    assert [each.headers for each in found] == [{"x-stream-offset": 0}, {"x-stream-offset": 1}]
+    assert {(each.content_type, each.message_id) for each in found} == {("text/plain", "m")}
 
 
 @pytest.mark.parametrize(

@@ -443,11 +443,9 @@ async def test_an_error_without_a_text_is_answered(amqp_url: str, layer: str) ->
 
 LIMIT = 1000
 
-STREAM = pytest.param("stream", marks=pytest.mark.rabbitmq("the embedded broker numbers no message of 10,000 headers"))
-
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("kind", ["classic", "quorum", STREAM])
+@pytest.mark.parametrize("kind", ["classic", "quorum", "stream"])
 async def test_a_request_that_is_too_large_does_not_end_the_server(amqp_url: str, layer: str, kind: Any) -> None:
     """It is rejected, and counted, and the server goes on; the other requests lose nothing."""
     dead = unique("dead")
