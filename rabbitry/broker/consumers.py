@@ -179,6 +179,10 @@ class Consumers:
 
     def _elect(self) -> Consumer | None:
         active = self._active
+        if active is not None and not active.overdue and active in self._all:
+            may_stay = self._succession != "yields" or active.priority >= self._priorities[0]
+            if may_stay:  # hot: asked with each delivery, however many wait
+                return active
         waiting = [consumer for consumer in self._all if not consumer.overdue]
         if active is None or active not in waiting:
             self._active = active = self._first(waiting)

@@ -196,7 +196,8 @@ class Queue:
             if consumer is None:
                 return
             entry = self._take(now)
-            if entry is None:
+            if entry is None:  # what was left had expired: it has left the turn for nothing
+                self.consumers.unblock(consumer)
                 return
             consumer.channel.deliver(consumer, entry, now)
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rabbitry.broker.arguments import QueueOptions
 from rabbitry.broker.consumer_arguments import ConsumerOptions
-from rabbitry.broker.consumers import Consumer
+from rabbitry.broker.consumers import Consumer, Succession
 from rabbitry.broker.entries import Entry
 from rabbitry.broker.messages import Facts, Message, checked_expiration
 from rabbitry.broker.queues import Queue
@@ -71,6 +71,51 @@ def test_time_is_an_argument() -> None:
     assert queue.count == 2  # only the head expires
     timers.run(105.0)
     assert queue.count == 0 and grave.dead == [(b"1", "expired"), (b"2", "expired")]
+
+
+class Watched(Consumer):
+    """Knows how often somebody looked at it."""
+
+    looks = 0
+
+    @property
+    def overdue(self) -> int:  # type: ignore[override]
+        Watched.looks += 1
+        return 0
+
+    @overdue.setter
+    def overdue(self, value: int) -> None: ...
+
+
+@pytest.mark.parametrize("succession", ["age", "priority", "yields"])
+def test_those_who_wait_to_be_the_single_active_one_cost_nothing(succession: Succession) -> None:
+    alone, receiver = QueueOptions(kind="quorum", single_active=True), Receiver()
+    queue = Queue("q", alone, bury=Grave(), timers=Timers(), now=0.0, succession=succession)
+    terms: dict[str, Any] = {"no_ack": False, "prefetch": 0, "exclusive": False}
+    for number in range(100):
+        queue.add_consumer(
+            Watched(receiver, str(number), options=ConsumerOptions(priority=0, offset="next"), **terms), 0.0
+        )
+    Watched.looks = 0
+    for _ in range(10):
+        queue.publish(message(), 0.0)
+    assert [each.tag for each, _ in receiver.held] == ["0"] * 10
+    assert Watched.looks < 100
+
+
+def test_who_is_looked_for_in_vain_stays_in_the_turn() -> None:
+    """The timer of what expired has not been run yet, when a consumer is chosen for it."""
+    queue, receiver = made(kind="quorum", ttl=1000), Receiver()
+    only = consumer(receiver, prefetch=1)
+    queue.add_consumer(only, 0.0)
+    receiver.has_room = False
+    queue.publish(message(b"expires"), 0.0)
+    receiver.has_room = True
+    assert queue.unblock(only)
+    queue.dispatch(2.0)
+    assert receiver.bodies() == []
+    queue.publish(message(b"next"), 2.0)
+    assert receiver.bodies() == [b"next"]
 
 
 def test_a_requeued_message_keeps_its_deadline() -> None:
