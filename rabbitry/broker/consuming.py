@@ -369,6 +369,8 @@ class Consuming:
                 each.consumer.unacked -= 1
                 each.consumer.overdue += 1
                 self._limited -= 1
+            else:
+                each.queue.got -= 1
         for consumer in consumers:
             if consumer is not None and self._peer.connection.has_capability("consumer_cancel_notify"):
                 cancel = methods.BasicCancel(consumer_tag=consumer.tag, nowait=True)

@@ -130,6 +130,20 @@ def test_a_quorum_queue_of_4_3_takes_back_and_gives_again_once_that_is_settled()
     assert isinstance(again, methods.BasicDeliver) and again.redelivered
 
 
+def test_who_got_a_message_and_held_it_too_long_is_not_counted_any_more() -> None:
+    client = Client(World("4.3", consumer_timeout=100.0))
+    client.do(methods.QueueDeclare(queue="q", durable=True, arguments={"x-queue-type": "quorum"}))
+    publish(client)
+    client.do(methods.BasicGet(queue="q"))
+    [counted] = client.do(methods.QueueDeclare(queue="q", passive=True))
+    assert (counted.message_count, counted.consumer_count) == (0, 1)
+    [closed] = client.pass_time(101.0)
+    assert isinstance(closed, methods.ChannelClose)
+    client.do(methods.ChannelCloseOk(), methods.ChannelOpen())
+    [counted] = client.do(methods.QueueDeclare(queue="q", passive=True))
+    assert (counted.message_count, counted.consumer_count) == (1, 0)
+
+
 def test_nobody_is_timed_where_there_is_no_time() -> None:
     client = Client(World("4.0", consumer_timeout=None))
     client.do(methods.QueueDeclare(queue="q"), methods.BasicConsume(queue="q", consumer_tag="c"))
