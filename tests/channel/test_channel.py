@@ -250,6 +250,7 @@ async def test_entered_and_left_in_different_tasks(amqp_url: str) -> None:
         assert not channel.is_open
 
 
+@pytest.mark.rabbitmq("the embedded broker sends each reply in its turn")
 async def test_many_tasks_on_one_channel(amqp_url: str) -> None:
     """Replies that RabbitMQ sends late (consume-ok, cancel-ok) are not taken for those of the requests behind them."""
     async with open_channel(amqp_url) as channel:
@@ -271,6 +272,7 @@ async def test_many_tasks_on_one_channel(amqp_url: str) -> None:
         await check_channel(channel)
 
 
+@pytest.mark.rabbitmq("over a cancel that overtakes consume-ok the embedded broker does not crash")
 async def test_requests_right_behind_a_stop(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel, [b"message"])
@@ -281,6 +283,7 @@ async def test_requests_right_behind_a_stop(amqp_url: str) -> None:
         assert await has_counts(channel, queue, 1)
 
 
+@pytest.mark.rabbitmq("over a cancel that overtakes consume-ok the embedded broker does not crash")
 async def test_a_consumer_stopped_while_it_starts(amqp_url: str) -> None:
     async with open_channel(amqp_url) as channel:
         queue = await exclusive_queue(channel, [b"message"])

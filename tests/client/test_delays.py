@@ -220,6 +220,7 @@ async def test_who_is_not_there_now_is_told_now(amqp_url: str) -> None:
         assert (await arrival(client, queue))[0].body == b"x"
 
 
+@pytest.mark.rabbitmq("the embedded broker keeps any number under way")
 async def test_who_is_gone_holds_up_nobody(amqp_url: str) -> None:
     """RabbitMQ keeps 32 messages that can't be routed under way, and nothing comes behind them."""
     async with (

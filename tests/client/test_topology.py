@@ -254,6 +254,7 @@ async def test_names_of_former_lives_do_not_pile_up(amqp_url: str, monkeypatch: 
         assert info is not None
 
 
+@pytest.mark.rabbitmq("the embedded broker takes integers for equal whatever their size")
 @pytest.mark.parametrize("kind", ["b", "s", "u", "i", "l"])
 async def test_a_binding_of_another_client_goes_whatever_the_size_of_its_integers(amqp_url: str, kind: str) -> None:
     sized = SIZED_INTS[kind]

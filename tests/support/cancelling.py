@@ -254,12 +254,21 @@ def descriptors() -> int:
 
 
 def case(
-    *covers: str, least: int = 3, shielded: bool = False, may_close: bool = False, **options: Any
+    *covers: str,
+    least: int = 3,
+    shielded: bool = False,
+    may_close: bool = False,
+    rabbitmq: str = "",
+    **options: Any,
 ) -> Callable[[Any], Any]:
-    """Register a case; `options` are those of its channel. `may_close`: a cancellation may end the channel."""
+    """Register a case; `options` are those of its channel. `may_close`: a cancellation may end the channel. `rabbitmq`:
+    why the embedded broker will not do.
+    """
+    marks = [pytest.mark.rabbitmq(rabbitmq)] if rabbitmq else []
 
     def register(play: Any) -> Any:
-        CASES.append(pytest.param(Case(covers, play, options, least, shielded, may_close), id=play.__name__))
+        it = Case(covers, play, options, least, shielded, may_close)
+        CASES.append(pytest.param(it, id=play.__name__, marks=marks))
         return play
 
     return register

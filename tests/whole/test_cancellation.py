@@ -314,7 +314,7 @@ async def select_tx(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     stage.channel = outer
 
 
-@case("Channel.commit_tx", may_close=True, confirm=False)
+@case("Channel.commit_tx", may_close=True, confirm=False, rabbitmq="it minds what follows a commit")
 async def commit_tx(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     channel = stage.connection.channel(confirm=False)
     async with channel:
@@ -517,7 +517,7 @@ async def get_from_an_empty_queue(stage: Stage) -> AsyncGenerator[Operation, Att
     assert await drain(stage.channel, queue) == [b"message"]
 
 
-@case("Consumer.__aenter__")
+@case("Consumer.__aenter__", rabbitmq="it crashes where a cancel overtakes consume-ok")
 async def consumer_enter(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     queue = await exclusive_queue(stage.channel, BODIES)
     consumer = stage.channel.consume(queue)
@@ -532,7 +532,7 @@ async def consumer_enter(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
         assert await has_counts(stage.channel, queue, 3)
 
 
-@case("Consumer.__aenter__")
+@case("Consumer.__aenter__", rabbitmq="it crashes where a cancel overtakes consume-ok")
 async def consumer_enter_without_ack(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     queue = await exclusive_queue(stage.channel)
     consumer = stage.channel.consume(queue, no_ack=True)
