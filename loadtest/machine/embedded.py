@@ -31,7 +31,8 @@ LAST_WORDS = 500
 def _open_unnamed() -> BinaryIO:
     """A file without a name: in memory where the system has such, as there may be no folder that can be written to."""
     if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("errors"), "w+b")
+        with suppress(AttributeError, OSError):  # an old system, or a container that forbids it
+            return os.fdopen(os.memfd_create("errors"), "w+b")
     return tempfile.TemporaryFile()
 
 

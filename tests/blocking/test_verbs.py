@@ -14,6 +14,7 @@ import pytest
 
 import rabbitry
 from rabbitry import Binding, Exchange, ExchangeBinding, Message, Queue, blocking
+from rabbitry._channel.consumer import waiting_at
 from tests.blocking.test_ends import eventually
 from tests.support.helpers import unique
 
@@ -425,21 +426,23 @@ def test_stop_ends_the_iteration_of_all_threads(client: blocking.Client, queue: 
 
 
 def test_what_was_fetched_goes_back_behind_what_is_acknowledged_as_it_stops(
-    channel: blocking.Channel, queue: str
+    channel: blocking.Channel, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("rabbitry._channel.consumer.PUT_BACK_AFTER", 60.0)
+
     def ready() -> int:
         return channel.declare_queue(queue, passive=True).message_count
 
     for number in range(20):
         channel.publish(b"%d" % number, routing_key=queue)
     with channel.consume(queue) as deliveries:
+        eventually(lambda: waiting_at(deliveries._async) == 20)  # type: ignore[arg-type]
         first = deliveries.receive(timeout=5)
-        assert first is not None
-        eventually(lambda: len(deliveries._fetched) + len(deliveries._async._buffer) == 19)
+        assert first is not None and len(deliveries._fetched) == 19
         deliveries.stop()
         first.ack()
-        assert ready() == 0
-        eventually(lambda: ready() == 19)
+        assert ready() == 0 and len(deliveries._async._rest) == 19  # type: ignore[union-attr]
+    eventually(lambda: ready() == 19)
 
 
 def test_batches(client: blocking.Client, queue: str) -> None:

@@ -101,6 +101,15 @@ def test_one_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.Mo
         pytest.fail("it has started")
 
 
+def test_it_needs_no_file_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError("memfd_create")
+
+    monkeypatch.setattr(os, "memfd_create", forbidden, raising=False)
+    with EmbeddedBroker(connections=1) as broker:
+        assert broker.pid
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what it says goes to a file")
 def test_it_needs_no_folder_that_can_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(*_: object, **__: object) -> None:
