@@ -27,8 +27,8 @@ TIMER_MS = 2.0
 LAG_SHARE = 0.1
 COLLECTING = 0.05
 STOLEN = 0.02
-FOREIGN = 0.15
-"""Share of all cores that others may use: half a core beside a run on two is more."""
+FOREIGN = 0.1
+"""Share of all cores that others may use: of half a core beside a run that fills two, 0.28 are left to them."""
 FOREIGN_CORES = 0.3
 """How much of them in cores, where none is left."""
 

@@ -25,8 +25,8 @@ LONGEST_SECONDS = 1.0
 HOPELESS_SECONDS = 1.5
 """What waits in a step that need not go on."""
 RESPONSE_SECONDS = 1.0
-"""What the response time's p99 may come to at a rate that is held, unless the closed loop's own was longer than half of
-it.
+"""What the response time's p99 may come to at a rate that is held, unless twice the shortest p99 seen is more: of the
+steps that were held, and until there is one of the closed loop, in which thousands of clients wait for each other.
 """
 REFUSED = 0.01
 """The share of what is settled that may be nacked, returned, time out or end unknown."""

@@ -145,7 +145,7 @@ class Seeker:
         after = self._count()
         told = self._tell(before, after, timed)
         if told["response_p99_ms"] is not None:
-            self._longest_response = max(RESPONSE_SECONDS, 2 * told["response_p99_ms"] / 1000)
+            self._longest_response = _longest_response(told["response_p99_ms"])
         run.begin_leg(PAUSE)
         return told
 
@@ -195,6 +195,8 @@ class Seeker:
             refused_share=_refused_share(before, after),
             is_verifying=probe.is_verifying,
         )
+        if finding.is_held and p99 is not None:
+            self._longest_response = min(self._longest_response, _longest_response(p99))
         growth = round(finding.growth * probe.rate, 1)
         verdict = {"is_verification": probe.is_verifying, "held": finding.is_held, "reason": finding.reason}
         verdict["stalled"] = finding.is_doubtful
@@ -297,6 +299,11 @@ class Seeker:
     async def _sleep(self, seconds: float) -> None:
         with anyio.move_on_after(max(0.0, seconds)):
             await self._run.enough.wait()
+
+
+def _longest_response(p99_ms: float) -> float:
+    """What a step's p99 may come to, in seconds, where it was so much in another."""
+    return max(RESPONSE_SECONDS, 2 * p99_ms / 1000)
 
 
 def _refused_share(before: _Counts, after: _Counts) -> float:

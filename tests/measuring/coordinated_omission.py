@@ -15,8 +15,8 @@ for more than x ms is (1,000 - x) / 10,000, if nothing is omitted. What waits fo
 
 A client is due every two seconds, and the stops of all periods begin at moments that are spread evenly over these: so
 each client is in its turn at each place of the stop, and what would be chance in one period is none in twenty. What is
-predicted from is for how long the broker did not answer another client (outages.py), which is a few milliseconds longer
-than it was stopped.
+predicted from is for how long the broker did not answer another client, which confirms or calls one at a time
+(outages.py): a few milliseconds longer than it was stopped.
 
 ``python -m tests.measuring.coordinated_omission [--rate 25] [--periods 20]``, eight minutes, on a machine with
 nothing beside it.
@@ -32,7 +32,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
@@ -89,8 +89,8 @@ class Stops:
         self._seconds = seconds
         self._periods = periods
         self._begun: list[float] = []
-        self.stopped: list[float] = []
-        """For how long the broker did not answer, each time."""
+        self.unanswered: dict[str, list[float]] = {}
+        """By kind, for how long the broker did not answer, each time."""
         self.caught_up: list[float] = []
 
     def perform(self, run: Run, measured_from: float) -> None:
@@ -110,17 +110,19 @@ class Stops:
                 sleep(0.001)
             self.caught_up.append(monotonic() - ended)
 
-    def note(self, outages: Iterable[Outage]) -> None:
+    def note(self, kind: str, outages: Iterable[Outage]) -> None:
         """How long each stop was for another client; what else it noticed is none of ours."""
+        self.unanswered[kind] = []
         for began in self._begun:
             seen = [outage.answered - began for outage in outages if outage.sent < began + STOP / 2 < outage.answered]
             if len(seen) != 1:
                 raise RuntimeError(f"another client saw {len(seen)} outages in one stop of the broker")
-            self.stopped += seen
+            self.unanswered[kind] += seen
 
-    def predict(self, beyond: float) -> float:
-        """The share of all that waits for longer than so many seconds."""
-        return sum(max(0.0, stopped - beyond) for stopped in self.stopped) / (self._seconds * self._periods)
+    def predict(self, kind: str, beyond: float) -> float:
+        """The share of all of a kind that waits for longer than so many seconds."""
+        late = sum(max(0.0, unanswered - beyond) for unanswered in self.unanswered[kind])
+        return late / (self._seconds * self._periods)
 
     def _waiting(self, run: Run) -> float:
         """Messages and calls that are due and have no answer."""
@@ -158,11 +160,14 @@ def measure(node: PrivateNode, backend: str, rate: float, *, seconds: float = SE
             threads.append(threading.Thread(target=stops.perform, args=(self._run, monotonic())))
             threads[-1].start()
 
-    with mock.patch.object(Conductor, "_begin_phase", begin_and_stop), watch(node.url) as outages:
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(Conductor, "_begin_phase", begin_and_stop))
+        seen = {kind: stack.enter_context(watch(kind, node.url)) for kind in KINDS}
         result = run_with(node, backend, rate, "--rate", f"{rate:g}", "--duration", f"{seconds * periods:g}")
         for thread in threads:
             thread.join()
-    stops.note(outages)
+    for kind, outages in seen.items():
+        stops.note(kind, outages)
     return [_share(result, backend, kind, beyond, stops) for kind in KINDS for beyond in BEYOND_MS]
 
 
@@ -179,7 +184,7 @@ def _share(result: dict[str, Any], backend: str, kind: str, beyond_ms: int, stop
         beyond_ms=beyond_ms,
         count=histogram.get_total_count(),
         seen=above / histogram.get_total_count(),
-        predicted=stops.predict(beyond_ms / 1000),
+        predicted=stops.predict(kind, beyond_ms / 1000),
         caught_up_ms=max(stops.caught_up) * 1000,
         late_ms=result["resources"]["loop_lateness_ms"]["p99"],
     )

@@ -279,7 +279,9 @@ def test_half_a_core_burnt_to_the_end_leaves_nothing_to_say() -> None:
 
 def test_who_used_the_processor_is_named_where_it_was_seen() -> None:
     beside = used(0.5, 0.97, 0.5) | {"neighbours": {"python3 (4711)": 0.48}}
-    told = "doubt: other processes used 0.50 cores of 2 (limit 0.30): python3 (4711) 0.48"
+    told = "doubt: other processes used 0.50 cores of 2 (limit 0.20): python3 (4711) 0.48"
     assert told in judge(replace(CLOSED, **beside)).evidence
+    squeezed = used(0.42, 1.10, 0.28) | {"neighbours": {"python3 (4711)": 0.28}}  # half a core's worth wanted the rest
+    assert judge(replace(CLOSED, **squeezed)).status == "inconclusive"
     unseen = used(0.5, None, 1.48) | {"neighbours": {"beam.smp (12)": 1.4}}
     assert any("beam.smp (12) 1.40" in text for text in judge(replace(CLOSED, **unseen)).evidence)

@@ -95,7 +95,7 @@ def test_coarse_timers_are_not_the_window() -> None:
 
 
 def test_a_machine_that_is_used_up() -> None:
-    assert judge(replace(CALM, client_share=0.8, broker_share=0.9, machine_share=0.97)).status == "machine-bound"
+    assert judge(replace(CALM, client_share=0.8, broker_share=0.95, machine_share=0.97)).status == "machine-bound"
 
 
 def test_generator_bound() -> None:
