@@ -1,0 +1,166 @@
+"""The documentation: its programs run as written and print what their page says, its links lead somewhere, and what
+its tables list is what there is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import anyio
+import pytest
+
+import rabbitry
+from loadtest.commands.flags import parse_settings
+from loadtest.commands.program import COMMANDS
+from loadtest.commands.program import main as load_tester
+from loadtest.scenarios.catalogue import COMMAND, SCENARIOS
+from rabbitry.testing.hosting import broker_in_a_thread
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))}
+"""Each page's text by its path."""
+
+URL = "amqp://guest:guest@localhost"
+
+BLOCK = re.compile(r"^```(python|py)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+"""A program, in async or blocking Python, and what it prints, where that follows."""
+
+
+class Program(NamedTuple):
+    """One program of a page."""
+
+    page: str
+    number: int
+    is_async: bool
+    text: str
+    printed: str
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}"
+
+
+PROGRAMS = [
+    Program(page, number, found[1] == "python", found[2], found[3] or "")
+    for page, text in PAGES.items()
+    for number, found in enumerate(BLOCK.finditer(text), 1)
+    if not found[2].startswith("# ")  # a file of a test's own folder: tests/testing/test_docs.py runs those
+]
+
+
+@pytest.fixture(scope="module")
+def embedded_url() -> Iterator[str]:
+    with broker_in_a_thread("3.10") as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Programs silence the log where what they show would fill it."""
+    logger = logging.getLogger("rabbitry")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def run(program: Program, url: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is changed is the broker's address, and the backend of `anyio.run`."""
+    assert URL in program.text
+    assert not program.is_async or "anyio.run(main)" in program.text
+    real = anyio.run
+    # (rabbitry.blocking runs its loop so, too, and says on which backend)
+    monkeypatch.setattr(anyio, "run", lambda *args, **options: real(*args, **{"backend": backend, **options}))
+    code = compile(program.text.replace(URL, url), f"{program.page}, program {program.number}", "exec")
+    exec(code, {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize(
+    ("program", "backend"),
+    [
+        pytest.param(program, backend, id=f"{program}-{backend}")
+        for program in PROGRAMS
+        for backend in (("asyncio", "trio") if program.is_async else ("asyncio",))
+    ],
+)
+def test_programs_run(
+    program: Program,
+    backend: str,
+    embedded_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(program, embedded_url, backend, monkeypatch)
+    assert program.printed in ("", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_programs_run_on_rabbitmq(
+    program: Program, amqp_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(program, amqp_url, "asyncio", monkeypatch)
+    assert program.printed in ("", capsys.readouterr().out)
+
+
+def anchors_of(text: str) -> set[str]:
+    """What links to headings of a page are called, as GitHub and MyST make them."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (DOCS / page).parent / path if path else DOCS / page
+        assert found.exists(), f"{page} links to {target}"
+        if anchor:
+            assert anchor in anchors_of(found.read_text(encoding="utf-8")), f"{page} links to {target}"
+
+
+def test_each_page_is_in_the_index() -> None:
+    listed = re.findall(r"^([\w/]+)$", "".join(re.findall(r"```{toctree}(.*?)```", PAGES["index.md"], re.DOTALL)), re.M)
+    assert sorted(f"{each}.md" for each in listed) == sorted(PAGES.keys() - {"index.md"})
+
+
+def test_every_error_has_its_row() -> None:
+    errors = {
+        name
+        for name in rabbitry.__all__
+        if inspect.isclass(getattr(rabbitry, name)) and issubclass(getattr(rabbitry, name), rabbitry.RabbitryError)
+    }
+    named = set(re.findall(r"`([A-Z]\w+)`", PAGES["guides/errors.md"]))
+    assert errors - named == {"Closed", "ProtocolError"}, "bases of others, which are never raised themselves"
+    assert named - errors == {"ConnectionError", "ExceptionGroup", "TimeoutError", "TypeError", "ValueError"}
+
+
+def test_the_load_testers_flags_and_scenarios_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    page = PAGES["load_tester.md"]
+
+    def flags_of(*command: str) -> set[str]:
+        with pytest.raises(SystemExit):
+            load_tester([*command, "--help"])
+        return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+    known = set().union(flags_of(), *map(flags_of, COMMANDS))
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) <= known
+    scenarios = page.partition("## Scenarios")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \|", scenarios, re.MULTILINE)) == {*SCENARIOS, COMMAND}
+    for words in map(shlex.split, re.findall(r"^python -m loadtest ([^#\n]*)", page, re.MULTILINE)):
+        if words[0] not in COMMANDS:
+            parse_settings(words, {})
+
+
+def test_each_section_of_a_result_has_its_row() -> None:
+    schema = json.loads((DOCS.parent / "loadtest" / "output" / "schema.json").read_text(encoding="utf-8"))
+    table = PAGES["load_tester.md"].partition("## The result")[2]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
+    assert set(schema["properties"]) <= named
