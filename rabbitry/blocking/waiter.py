@@ -7,6 +7,11 @@ from typing import Protocol
 
 __all__ = ["Source", "Waiter"]
 
+LONGEST_OF_MAIN = 1.0
+"""Seconds that the main thread sleeps at a time. A signal that comes just before it falls asleep wakes nobody: its
+handler runs when the thread next looks.
+"""
+
 
 class Source(Protocol):
     """Where an answer comes from: a connection's transport."""
@@ -53,5 +58,7 @@ class Waiter:
             pass
 
     def sleep(self, seconds: float | None) -> None:
-        """Return once it is woken, or so many seconds have passed (None: whenever that is)."""
-        self._awake.acquire(timeout=-1 if seconds is None else min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+        """Return once it is woken, or so many seconds have passed (None: any number); in the main thread sooner."""
+        is_main = threading.get_ident() == threading.main_thread().ident
+        most = LONGEST_OF_MAIN if is_main else threading.TIMEOUT_MAX
+        self._awake.acquire(timeout=most if seconds is None else min(max(seconds, 0.0), most))

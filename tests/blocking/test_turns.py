@@ -372,3 +372,18 @@ def test_a_handler_that_runs_the_loop_as_the_handlers_are_exchanged(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_the_child_of_a_fork_is_no_leader(amqp_url: str) -> None:
     assert run("forked.py", amqp_url) == ["the child's handler is its own", "the child is interrupted", "left"]
+
+
+def test_the_main_thread_looks_for_signals_as_it_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes as it is about to fall asleep wakes nobody. Other threads have no handlers to run."""
+    monkeypatch.setattr("rabbitry.blocking.waiter.LONGEST_OF_MAIN", 0.01)
+    waiter = Waiter()
+    waiter.sleep(None)
+    waiter.sleep(60)
+    other = threading.Thread(target=waiter.sleep, args=(None,), daemon=True)
+    other.start()
+    other.join(0.2)
+    assert other.is_alive()
+    waiter.wake()
+    other.join(5)
+    assert not other.is_alive()
