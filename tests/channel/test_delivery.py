@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rabbitry
@@ -354,7 +354,11 @@ settlements = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+SAME_BROKER = [HealthCheck.function_scoped_fixture]
+"""The fixture `amqp_url` is made for each test, and is one broker for all examples: each of these has its own queue."""
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=SAME_BROKER)
 @given(settlements, st.permutations(range(COUNT)), st.integers(0, 2))
 async def test_any_order_of_settling(
     amqp_url: str, acts: list[tuple[str, bool]], order: list[int], no_ack_gets: int
@@ -393,7 +397,7 @@ async def test_any_order_of_settling(
         assert set(await drain(watcher, queue)) == kept
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=SAME_BROKER)
 @given(st.lists(st.sampled_from(["ack", "drop", "nack", "keep"]), max_size=COUNT), st.permutations(range(COUNT)))
 async def test_leaving_a_consumer_amid_settling(amqp_url: str, acts: list[str], order: list[int]) -> None:
     """What was never iterated goes back in the same turn in which others are settled, and what was kept stays."""

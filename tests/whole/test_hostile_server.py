@@ -29,7 +29,7 @@ import trustme
 
 import rabbitry
 from rabbitry import _endpoint
-from rabbitry._channel.consumer import MESSAGE_OVERHEAD, SOFT_MARK
+from rabbitry._channel.consumer import MESSAGE_OVERHEAD, PUT_BACK_AFTER, SOFT_MARK
 from rabbitry._endpoint import HIGH_WATER
 from rabbitry.protocol.client import delivery_tags, settling
 from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER
@@ -681,6 +681,7 @@ async def with_consumer(connection: rabbitry.Connection, **options: Any) -> Asyn
 async def with_stopped_consumer(connection: rabbitry.Connection) -> AsyncIterator[None]:
     async with with_consumer(connection) as deliveries:
         deliveries.stop()
+        await anyio.sleep(1.5 * PUT_BACK_AFTER)  # until then it holds what it was given before
         yield
 
 

@@ -36,7 +36,7 @@ def test_a_rate_makes_the_loop_open() -> None:
 
 def test_the_mode_follows_from_the_rate_unless_it_is_said() -> None:
     both = parse()
-    assert (both.mode, both.loop, both.rate, both.share, both.search) == ("both", "open", None, 0.5, 25.0)
+    assert (both.mode, both.loop, both.rate, both.share, both.search) == ("both", "open", None, 0.5, 35.0)
     paced = parse("--rate", "10")
     assert (paced.mode, paced.loop, paced.search) == ("paced", "open", 0.0)
     assert parse("--mode", "paced", "--rate-each", "1").mode == "paced"
@@ -46,7 +46,7 @@ def test_the_mode_follows_from_the_rate_unless_it_is_said() -> None:
 
 
 def test_how_long_the_search_may_take_follows_from_what_is_measured() -> None:
-    assert [parse("--duration", text).search for text in ("1", "8", "20", "1h")] == [6.0, 10.0, 25.0, 25.0]
+    assert [parse("--duration", text).search for text in ("1", "8", "20", "1h")] == [6.0, 14.0, 35.0, 35.0]
     assert parse("--search", "40").search == 40
     assert [parse("--duration", text).warmup for text in ("1", "8", "20", "1h")] == [1.0, 2.0, 5.0, 5.0]
     assert parse("--duration", "1", "--mode", "closed").warmup == parse("--duration", "1", "--rate", "5").warmup == 5.0
