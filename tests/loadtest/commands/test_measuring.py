@@ -72,7 +72,7 @@ def test_a_response_is_lag_and_service_for_each_kind(
 def test_in_a_closed_loop_one_latency_is_the_other(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "--producers 2 --consumers 2 --callers 1 --mode closed --duration 1 --warmup 0.2 --drain 10"
+    line = "--producers 2 --consumers 2 --queues 2 --callers 1 --mode closed --duration 1 --warmup 0.2 --drain 10"
     _, result = run(capsys, line, "--url", amqp_url, "--backend", backend)
     assert result["consume"]["end_to_end_service_ms"] == result["consume"]["end_to_end_latency_ms"]
     assert result["rpc"]["lag_ms"] is None

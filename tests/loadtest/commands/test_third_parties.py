@@ -19,7 +19,7 @@ Result = dict[str, Any]
 Deed = Callable[[Run, rabbitry.Channel, str], Awaitable[None]]
 """What the other party does on a channel of its own, with the run's only queue."""
 
-BOTH = "--producers 1 --window 4 --consumers 1 --queues 1 --prefetch 50 --rate 300"
+BOTH = "--producers 1 --window 4 --consumers 1 --queues 1 --prefetch 50 --rate 150"
 ALONE = "--producers 2 --consumers 0 --queues 1 --mode closed"
 
 
@@ -130,7 +130,7 @@ def test_what_was_held_back_and_sent_again_is_out_of_order(perform: Callable[...
 
     code, result = perform(hold_back, BOTH)
     consume = result["consume"]
-    assert (code, consume["lost"], consume["duplicates"]) == (0, 0, 0)
+    assert (code, consume["lost"], consume["duplicates"]) == (0, 0, 0), result["verdict"]
     assert (consume["reordered"], consume["reordered_redelivered"], consume["redelivered"]) == (20, 0, 0)
     assert 1 <= consume["gaps"] <= 20
 
@@ -145,5 +145,5 @@ def test_what_was_given_back_comes_late_and_says_so(perform: Callable[..., tuple
 
     code, result = perform(give_back, BOTH)
     consume = result["consume"]
-    assert (code, consume["lost"], consume["duplicates"]) == (0, 0, 0)
+    assert (code, consume["lost"], consume["duplicates"]) == (0, 0, 0), result["verdict"]
     assert (consume["reordered"], consume["reordered_redelivered"], consume["redelivered"]) == (20, 20, 20)
