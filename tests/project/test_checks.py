@@ -56,6 +56,20 @@ def test_a_green_run_runs_once_and_says_so(check: Check, tmp_path: Path) -> None
     assert len(read(tmp_path / "outcomes" / "tests.jsonl")) == 1
 
 
+def test_what_takes_long_is_told_by_file(check: Check, tmp_path: Path) -> None:
+    tests = """import time
+@pytest.fixture
+def slow():
+    time.sleep(0.1)
+    yield
+    time.sleep(0.1)
+def test_one(slow): time.sleep(0.1)
+def test_two(slow): time.sleep(0.1)"""
+    check(tests, "-n", "1")
+    (run,) = read(tmp_path / "outcomes" / "tests.jsonl")
+    assert (list(run.seconds), run.seconds["test_it.py"] >= 0.6) == (["test_it.py"], True)
+
+
 def test_what_passes_alone_is_counted_and_named(check: Check, tmp_path: Path) -> None:
     tests = f"""{FLAKY}
 @pytest.mark.parametrize("text", ["a::b [c]", "d"])

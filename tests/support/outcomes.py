@@ -1,13 +1,15 @@
 """What became of each test, as lines of JSON: of a run that is killed, too, they tell what it had done.
 
-A line is a test's outcome, an accident that no other run of a test makes good, or how a run ended. Only the standard
-library, as `.ci/run` adds up what its steps left with whatever Python is there: `python3 tests/support/outcomes.py`.
+A line is a test's outcome and how long a part of it took, an accident that no other run of a test makes good, or how a
+run ended. Only the standard library, as `.ci/run` adds up what its steps left with whatever Python is there:
+`python3 tests/support/outcomes.py`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +23,16 @@ class Run:
     """One run of pytest. Of each test it keeps the worst outcome: its fixtures, it itself and its end have one each."""
 
     tests: dict[str, str] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)  # of each file
     accidents: list[str] = field(default_factory=list)
     status: int | None = None  # None: it was killed
 
     def add(self, record: dict[str, Any]) -> None:
         if "test" in record:
-            name, outcome = record["test"], record["outcome"]
-            self.tests[name] = min(outcome, self.tests.get(name, outcome), key=WORST_FIRST.index)
+            name, outcome = record["test"], record.get("outcome")
+            if outcome:
+                self.tests[name] = min(outcome, self.tests.get(name, outcome), key=WORST_FIRST.index)
+            self.seconds[name.partition("::")[0]] += record.get("seconds", 0.0)
         elif "accident" in record:
             self.accidents.append(record["accident"])
         else:

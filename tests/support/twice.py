@@ -21,6 +21,8 @@ from tests.support.outcomes import Run, count, read, say
 TOLERATED = 3  # as many may need to run alone
 WORTH_TRYING = 20  # where more failed, no wait was too short
 
+SLOWEST = 12  # files, which are told: what makes the whole take as long as it does
+
 ALONE = "--alone"
 
 
@@ -35,8 +37,10 @@ class Recorder:
         print(json.dumps(record), file=self._file)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        record = {"test": report.nodeid, "seconds": round(report.duration, 3)}
         if report.when == "call" or report.outcome != "passed":
-            self._write({"test": report.nodeid, "outcome": report.outcome})
+            record["outcome"] = report.outcome
+        self._write(record)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -87,6 +91,13 @@ def main(path: Path, words: list[str]) -> int:
     recorder = Recorder(path, mode="a" if alone else "w")
     recorder.end(pytest.main(words[1:] if alone else words, plugins=[recorder]))
     runs = read(path)
+    if not alone:
+        print("\nThe slowest files, by a worker's time:")
+        print(
+            *(f"{seconds:7.1f} s  {file}" for file, seconds in runs[0].seconds.most_common(SLOWEST)),
+            sep="\n",
+            flush=True,
+        )
     again = worth_trying(runs[0])
     if again and not alone:
         tests = "1 test" if len(again) == 1 else f"{len(again)} tests"
