@@ -6,20 +6,21 @@ for more than x ms is (1,000 - x) / 10,000, if nothing is omitted. What waits fo
 
 - What piled up is caught up with: at a share ρ of what both ends can do that takes ρ of a second. An RPC goes through
   the broker twice, the second time behind all that waited. So the rate is about a hundredth of what a closed loop of
-  the same clients does, which is measured first and told. At 25 a second calls took 6 ms longer than is predicted.
+  the same clients does, which is measured first and told. At 25 a second calls took 6 ms longer than is predicted, at
+  15 still 5 ms.
 - A client with one message in flight at a time catches up one round trip after the other, however idle the broker is:
   ten clients at 20 a second took 100 ms. So there are twice as many clients as messages a second: what fell due in the
   stop is in flight when the broker goes on.
 - Persistent messages are confirmed once the disk has them, which takes 40 ms and more after a stop on a busy one: so
   these are transient.
 
-A client is due every two seconds, and the stops of all periods begin at moments that are spread evenly over these, and
-over the time from one message of all clients to the next: so each client is in its turn at each place of the
-stop, no stop begins as far from the message before it as another, and what would be chance in one period is none in
-thirty. What is predicted from is for how long the broker did not answer another client, which confirms or calls one at
-a time (outages.py): a few milliseconds longer than it was stopped.
+A client is due every two seconds. Where a stop begins decides how many fall due in its first 100 ms, one or two, and
+such chance is 5 % of what is looked at. So there is none: clients are due at even distances (a run draws them within
+these), and the stops of all periods begin at moments that are spread evenly over the two seconds, and over the distance
+from one message to the next. What is predicted from is for how long the broker did not answer another client, which
+confirms or calls one at a time (outages.py): a few milliseconds longer than it was stopped.
 
-``python -m tests.measuring.coordinated_omission [--rate 15] [--periods 30]``, eleven minutes, on a machine with
+``python -m tests.measuring.coordinated_omission [--rate 10] [--periods 40]``, fourteen minutes, on a machine with
 nothing beside it.
 """
 
@@ -32,9 +33,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
+from random import Random
 from time import monotonic, sleep
 from typing import Any
 from unittest import mock
@@ -44,6 +46,7 @@ from hdrh.histogram import HdrHistogram
 from loadtest.commands.run import main as run_loadtest
 from loadtest.execution.conductor import Conductor
 from loadtest.execution.state import Run
+from loadtest.scenarios import schedule
 from rabbitry.testing import PrivateNode
 from tests.measuring.outages import Outage, watch
 
@@ -149,6 +152,11 @@ def find_shares(node: PrivateNode, backend: str, rate: float) -> dict[str, float
     return {kind: rate / (result[section]["rate"] or rate) for kind, section in KINDS.items()}
 
 
+def spread_evenly(clients: int, _: Random) -> Iterator[float]:
+    """A phase for each client, in the place of those that a run draws."""
+    return (number / clients for number in range(clients))
+
+
 def measure(node: PrivateNode, backend: str, rate: float, *, seconds: float = SECONDS, periods: int = 1) -> list[Share]:
     """One run with so many messages a second, and as many calls, in which the broker stops for a second of each
     period.
@@ -163,6 +171,7 @@ def measure(node: PrivateNode, backend: str, rate: float, *, seconds: float = SE
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Conductor, "_begin_phase", begin_and_stop))
+        stack.enter_context(mock.patch.object(schedule, "spread_phases", spread_evenly))
         seen = {kind: stack.enter_context(watch(kind, node.url)) for kind in KINDS}
         result = run_with(node, backend, rate, "--rate", f"{rate:g}", "--duration", f"{seconds * periods:g}")
         for thread in threads:
@@ -214,8 +223,8 @@ def show(backend: str, rate: float, periods: int, say: Callable[[str], None]) ->
 def main(words: Sequence[str] | None = None) -> int:
     """Shows both backends; 1 if one of them differs by more than a twentieth."""
     parser = argparse.ArgumentParser(prog="python -m tests.measuring.coordinated_omission", description=__doc__)
-    parser.add_argument("--rate", type=float, default=15.0, help="messages a second, and as many calls")
-    parser.add_argument("--periods", type=int, default=30, help="of ten seconds each")
+    parser.add_argument("--rate", type=float, default=10.0, help="messages a second, and as many calls")
+    parser.add_argument("--periods", type=int, default=40, help="of ten seconds each")
     parser.add_argument("--backend", choices=("asyncio", "trio"), help="only this one")
     asked = parser.parse_args(words)
 
