@@ -7,6 +7,7 @@ the queues go with all that is in them. It ends in its time whatever happens: an
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import sleep
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import psutil
@@ -61,11 +62,23 @@ def perform(cell: Cell, tell: Callable[[dict[str, Any]], None]) -> None:
 
 def _perform_threads(threads: Threads, course: Course) -> dict[str, Any]:
     threads.start()
-    for pause in course.run(threads, threads.begin, threading.active_count):
-        if threads.refusal is not None:
-            course.give_up("threads", threads.refusal, threading.active_count())
-        sleep(pause)
-    return course.result(threads)
+    try:
+        for pause in course.run(threads, threads.begin, threading.active_count):
+            if threads.refusal is not None:
+                course.give_up("threads", threads.refusal, threading.active_count())
+            sleep(pause)
+        return course.result(threads)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        _end_without_descriptors(threads.arrived)
+
+
+def _end_without_descriptors(connected: int) -> NoReturn:
+    """The threads took the last of them between two looks: nothing can be read any more, and no thread can end."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    os.write(2, f"all {allowed:,} descriptors allowed were open with {connected:,} clients connected\n".encode())
+    os._exit(1)
 
 
 async def _perform_tasks(tasks: Tasks, course: Course, tell: Callable[[dict[str, Any]], None]) -> None:
