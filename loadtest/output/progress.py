@@ -258,8 +258,11 @@ def _figures(
     """
     is_known = row is not None and row["phase"] != "connect"
     settings, tally = run.settings, run.record.tally
+    published = (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed)
+    if settings.no_confirm:  # what was sent is all that is known
+        published = (settings.producers, "sent", "published", "confirm", tally.sent)
     for is_done, label, name, latency, total in (
-        (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed),
+        published,
         (settings.consumers, "consumed", "consumed", "end_to_end", tally.received),
         (settings.callers, "RPC", "rpc", "rpc", tally.replies),
     ):
@@ -271,4 +274,5 @@ def _figures(
 
 
 def _waiting(run: Run) -> str:
-    return format_count(max(0, run.record.tally.confirmed - run.record.ledger.unique))
+    """How many messages the broker has taken, and no consumer has received: copies of them, where there are several."""
+    return format_count(max(0, run.record.tally.taken * run.settings.copies - run.record.ledger.unique))

@@ -57,6 +57,31 @@ async def test_blocking_is_shown_while_it_lasts() -> None:
             assert ("blocked" in file.getvalue()) == run.is_blocked
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_without_confirms_what_was_sent_is_shown(is_terminal: bool) -> None:
+    run = start_run(parse_settings(["--producers", "5", "--consumers", "5", "--no-confirm"], {}))
+    run.record.phases.append(Phase("measure", 0.0))
+    run.record.tally.sent = run.record.tally.unconfirmed = 12_345
+    run.record.ledger.unique = 12_000
+    Timeline(run.record.timeline).add(1.0, "measure", run.record.tally, [run.measurement.outside])
+    console, file = console_of(80, is_terminal=is_terminal)
+    with Progress(console, quiet=False) as progress:
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert re.search(r"sent +12,345/s", file.getvalue()) and "confirmed" not in file.getvalue()
+    assert not is_terminal or re.search(r"unreceived +345\b", file.getvalue())
+
+
+async def test_each_copy_of_a_message_is_to_be_received() -> None:
+    run = start_run(parse_settings(["--producers", "5", "--consumers", "30", "--fanout", "3"], {}))
+    run.record.phases.append(Phase("measure", 0.0))
+    run.record.tally.confirmed, run.record.ledger.unique = 100, 250
+    Timeline(run.record.timeline).add(1.0, "measure", run.record.tally, [run.measurement.outside])
+    console, file = console_of(80, is_terminal=True)
+    with Progress(console, quiet=False) as progress:
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert re.search(r"unreceived +50\b", file.getvalue())
+
+
 async def test_off_a_terminal_there_are_lines() -> None:
     """One for each phase, one every ten seconds."""
     run = await in_phase("warmup")
