@@ -117,7 +117,7 @@ def compare(
         raise ValueError("there are no trials to compare: each side needs one at least")
     metrics = [metric for metric in METRICS if not (metric.follows_plan and _is_open(pairs))]
     found = {metric: values for metric in metrics if (values := _paired(metric, pairs))}
-    broken = _find_broken(base, new)
+    broken = "; ".join(_find_broken(base, new, metrics, pairs))
     if not found and not broken:
         raise ValueError("there is nothing to compare: no metric is known of both sides")
     gone = [metric.name for metric in metrics if metric not in found and _is_gone(metric, pairs)]
@@ -157,12 +157,24 @@ def _is_gone(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> bool
     return 2 * sum(bool(read(metric, one)) for one, _ in pairs) > len(pairs)
 
 
-def _find_broken(base: Sequence[Sections], new: Sequence[Sections]) -> str:
-    """Trials that failed have figures that look well, or none: where most of the new side's did, and not the base's."""
+def _find_broken(
+    base: Sequence[Sections],
+    new: Sequence[Sections],
+    metrics: Sequence[Metric],
+    pairs: Sequence[tuple[Sections, Sections]],
+) -> Iterator[str]:
+    """Trials that failed have figures that look well, or none: where most of the new side's did, and not the base's.
+    And a rate that fell to 0 has no ratio.
+    """
     before, after = (sum(map(_has_failed, side)) for side in (base, new))
-    if 2 * after <= len(new) or 2 * before > len(base):
-        return ""
-    return f"{after} of {len(new)} new trials failed, and {before} of {len(base)} of the base's"
+    if 2 * before > len(base):
+        return
+    if 2 * after > len(new):
+        yield f"{after} of {len(new)} new trials failed, and {before} of {len(base)} of the base's"
+    for metric in metrics:
+        fell = [bool(read(metric, one)) and read(metric, other) == 0 for one, other in pairs]
+        if metric.more_is_better and 2 * sum(fell) > len(pairs):
+            yield f"the {metric.name} is 0 in {sum(fell)} of {len(pairs)} new trials"
 
 
 def _has_failed(sections: Sections) -> bool:

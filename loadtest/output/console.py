@@ -49,12 +49,12 @@ codecs.register_error(_LEGIBLE, _spell)
 
 
 class Speaker(Console):
-    """A console that falls silent instead of raising."""
+    """A console that falls silent instead of raising, whether a line, a picture or the cursor is to be shown."""
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """As `Console.print`."""
+    def __exit__(self, *raised: Any) -> None:
+        """As Console's own, at the end of each of which there is written what came together."""
         try:
-            super().print(*objects, **options)
+            super().__exit__(*raised)
         except OSError:
             self.on_broken_pipe()
 
@@ -74,7 +74,7 @@ def make_console(*, stderr: bool = False) -> Speaker:
     environ = {name: value for name, value in os.environ.items() if name not in _SIZES or _is_size(value)}
     make = partial(Speaker, stderr=stderr, highlight=False, emoji=False, _environ=environ)
     console = make()
-    if console.is_terminal and not stream.isatty():
+    if console.is_terminal and not (stream and stream.isatty()):
         console = make(force_terminal=False, color_system="standard")
     if not console.is_terminal and "COLUMNS" not in environ:
         console.width = WIDE

@@ -114,7 +114,7 @@ def write_whole(path: Path, content: str) -> None:
     Where nothing can be put in a file's place (a device, a pipe, a file that is mounted by itself) it is written there.
     """
     place = path.resolve()  # what a link leads to
-    partial = place.with_name(f".loadtest-{os.getpid()}.part")
+    partial = place.with_name(f".loadtest-{os.getpid()}.tmp")
     is_in_place = place.exists() and not place.is_file()
     try:
         if not is_in_place:

@@ -7,6 +7,7 @@ format.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -23,6 +24,8 @@ from loadtest.units import format_bytes, format_count, format_duration, format_m
 
 Result = Mapping[str, Any]
 
+_WORD = re.compile(r"[^\W\d_]{4}")
+"""What no number with its unit has in it."""
 _PERCENTILES = ("min", "p50", "p90", "p95", "p99", "p999", "p9999", "max")
 _NAMES = {"p999": "p99.9", "p9999": "p99.99"}
 LATENCIES = (
@@ -52,7 +55,9 @@ class Table:
     def is_number(self, column: int) -> bool:
         """Whether a column has numbers, which stand under each other and on one line, and not text."""
         cells = (row[column] for row in self.rows)
-        return all(cell == "–" or (cell[:1].isdecimal() and len(cell) < 20) for cell in cells)
+        return all(
+            cell == "–" or (cell[:1].isdecimal() and len(cell) < 20 and not _WORD.search(cell)) for cell in cells
+        )
 
 
 def outcome_of(result: Result) -> tuple[str, list[str]]:

@@ -390,6 +390,14 @@ def test_a_run_that_failed_is_worse_than_one_that_did_not(tmp_path: Path, capsys
     assert {"1 of 2 trials failed", "1 of 2 trials were interrupted"} <= set(told["remarks"])
 
 
+def test_a_rate_that_fell_to_nothing_is_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no ratio, and of a run that was interrupted nothing else says so."""
+    good, none = write_run(tmp_path / "good", 100), write_run(tmp_path / "none", 0, interrupted=True)
+    assert main(["compare", good, "--to", none]) == 3
+    assert "worse: the publish rate is 0 in 1 of 1 new trials" in capsys.readouterr().out
+    assert main(["compare", none, "--to", good]) == 2
+
+
 def test_a_comparison_that_can_not_be_written_is_told_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

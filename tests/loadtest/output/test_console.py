@@ -106,3 +106,39 @@ def test_no_columns_at_all_are_no_width(
     assert console.width == (width or Console(_environ={}).width) >= 40
     console.print("a line of words")
     assert b"a line of words" in buffer.getvalue()
+
+
+class Gone(Terminal):
+    """A terminal whose window was closed."""
+
+    is_there = True
+
+    def write(self, text: str) -> int:
+        if not self.is_there:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+    def fileno(self) -> int:
+        raise OSError("none")
+
+
+@pytest.mark.parametrize("leaves", [0, 1, 2, 3])
+async def test_a_terminal_that_goes_away_ends_nothing(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the picture, before it is drawn anew, before it is taken away, or before what comes after it."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.stdout", terminal := Gone(io.BytesIO(), "utf-8", True))
+    console = make_console()
+    run = start_run(parse_settings(["--clients", "10"], {}))
+    run.begin_phase("connect")
+    progress = Progress(console, quiet=False)
+    terminal.is_there = leaves > 0
+    with progress:
+        progress.update(run, None, 1.0)
+        terminal.is_there = leaves > 1
+        if leaves != 2:
+            progress.update(run, None, 2.0)
+        terminal.is_there = leaves > 2
+    terminal.is_there = False
+    console.print("what was measured")

@@ -108,7 +108,7 @@ def test_what_can_not_be_replaced_is_written_where_it_is(tmp_path: Path, monkeyp
     write = Path.write_text
 
     def take_none(path: Path, text: str, **options: Any) -> int:
-        if path.suffix == ".part":
+        if path.suffix == ".tmp":
             raise PermissionError(13, "Permission denied")
         return write(path, text, **options)
 

@@ -160,6 +160,7 @@ def test_faults_are_told_with_what_they_cost(result: dict[str, Any]) -> None:
     (table,) = [table for table in tables_of([result]) if table.title == "Faults"]
     cost = "1.25 s without a confirm (as before after 1.50 s), 500 ms without a delivery, 3 unknown"
     assert table.rows == [("2s stop 1s", "2.0 s", cost), ("2s stop 1s", "2.0 s", "it could not")]
+    assert [table.is_number(column) for column in range(3)] == [False, True, False]
 
 
 def test_what_a_scenario_found_is_told(result: dict[str, Any]) -> None:
