@@ -162,10 +162,10 @@ class _Compared:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         has_room, is_tight = options.max_width >= _COMPARED, options.max_width < _TIGHT
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("", style="bold", no_wrap=not is_tight)
+        table.add_column("", style="bold", no_wrap=not is_tight, overflow="fold")  # which loses no digit
         for heading in self._sides:
-            table.add_column(Text(heading), justify="right")
-        table.add_column(Text("change [95 %]"), justify="right", no_wrap=not is_tight)
+            table.add_column(Text(heading), justify="right", overflow="fold")
+        table.add_column(Text("change [95 %]"), justify="right", no_wrap=not is_tight, overflow="fold")
         if has_room:
             table.add_column("noise", justify="right", no_wrap=True)
         table.add_column("", no_wrap=not is_tight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 import loadtest
 from loadtest.analysis.comparison import compare
@@ -437,6 +439,17 @@ def test_different_loads_are_not_compared_unsaid(tmp_path: Path, capsys: pytest.
     told = "clients 100 against 1,000, faults none against ['2s stop 1s'], transient no against yes"
     assert f"the loads are not the same: {told}" in " ".join(capsys.readouterr().out.split())
     assert main(["compare", one, "--to", write_run(tmp_path / "odd", 100, scenario=["odd"])]) == 0
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_width_loses_a_digit_of_a_comparison(width: int) -> None:
+    trials = [{"resources": {"client_cpu_us_per_message": cpu}, "cell": {}} for cpu in (225.5, 130.6)]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(
+        render_comparison(compare(trials[:1], trials[1:], tolerance=0.05), "rate 100:1,300:1", "rate 300:1,100:1")
+    )
+    output: Any = console.file
+    assert "…" not in output.getvalue() and "225.5" in output.getvalue()
 
 
 def test_a_cell_may_be_called_anything(capsys: pytest.CaptureFixture[str]) -> None:
