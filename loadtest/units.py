@@ -65,31 +65,32 @@ def parse_address(text: str) -> tuple[str, int]:
 
 def format_count(value: float) -> str:
     """``12,345``; one decimal only where the number is small and broken."""
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:,.1f}"
+    return f"{value:,.0f}" if value >= 99.95 or value == int(value) else f"{value:,.1f}"
 
 
 def format_milliseconds(value: float | None) -> str:
     """A latency with three significant digits and its unit; a dash where there were too few samples."""
     if value is None:
         return "–"
-    shown, unit = (value * 1000, "µs") if value < 1 else (value, "ms") if value < 1000 else (value / 1000, "s")
-    return f"{shown:.{2 if shown < 10 else 1 if shown < 100 else 0}f} {unit}"
+    # the unit is that of what is shown: 999.6 ms are 1.00 s, not "1000 ms"
+    shown, unit = (value * 1000, "µs") if value < 0.9995 else (value, "ms") if value < 999.5 else (value / 1000, "s")
+    return f"{shown:.{2 if shown < 9.995 else 1 if shown < 99.95 else 0}f} {unit}"
 
 
 def format_bytes(value: float | None) -> str:
     """``1.4 GiB``, ``5.3 KiB``; a dash for None."""
     if value is None:
         return "–"
-    for unit in ("B", "KiB", "MiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    for unit, digits in (("B", 0), ("KiB", 1), ("MiB", 1)):
+        if round(abs(value), digits) < 1024:
+            return f"{value:.{digits}f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
 
 
 def format_duration(seconds: float) -> str:
     """``7.3 s``, ``2 m 05 s``, ``1 h 02 m``."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} m {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"

@@ -53,6 +53,15 @@ METRICS = (
 """In the order in which they are told. Rates are messages per second."""
 
 
+LOADS_SHOWN = 6
+"""Of what two loads differ in, how much is told."""
+_NO_LOAD = {
+    *("scenario", "command", "labels", "urls", "publish_urls", "consume_urls", "vhost", "broker", "workload"),
+    *("repeat", "vary", "require", "abort_on", "abort_after", "calibrate", "join_timeout", "wait_broker", "search"),
+}
+"""What was asked for that is no part of the load."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """How the new side differs from the base in one metric."""
@@ -108,7 +117,7 @@ def compare(
         raise ValueError("there are no trials to compare: each side needs one at least")
     metrics = [metric for metric in METRICS if not (metric.follows_plan and _is_open(pairs))]
     found = {metric: values for metric in metrics if (values := _paired(metric, pairs))}
-    broken = _find_broken(base, new)
+    broken = "; ".join(_find_broken(base, new, metrics, pairs))
     if not found and not broken:
         raise ValueError("there is nothing to compare: no metric is known of both sides")
     gone = [metric.name for metric in metrics if metric not in found and _is_gone(metric, pairs)]
@@ -148,12 +157,24 @@ def _is_gone(metric: Metric, pairs: Sequence[tuple[Sections, Sections]]) -> bool
     return 2 * sum(bool(read(metric, one)) for one, _ in pairs) > len(pairs)
 
 
-def _find_broken(base: Sequence[Sections], new: Sequence[Sections]) -> str:
-    """Trials that failed have figures that look well, or none: where most of the new side's did, and not the base's."""
+def _find_broken(
+    base: Sequence[Sections],
+    new: Sequence[Sections],
+    metrics: Sequence[Metric],
+    pairs: Sequence[tuple[Sections, Sections]],
+) -> Iterator[str]:
+    """Trials that failed have figures that look well, or none: where most of the new side's did, and not the base's.
+    And a rate that fell to 0 has no ratio.
+    """
     before, after = (sum(map(_has_failed, side)) for side in (base, new))
-    if 2 * after <= len(new) or 2 * before > len(base):
-        return ""
-    return f"{after} of {len(new)} new trials failed, and {before} of {len(base)} of the base's"
+    if 2 * before > len(base):
+        return
+    if 2 * after > len(new):
+        yield f"{after} of {len(new)} new trials failed, and {before} of {len(base)} of the base's"
+    for metric in metrics:
+        fell = [bool(read(metric, one)) and read(metric, other) == 0 for one, other in pairs]
+        if metric.more_is_better and 2 * sum(fell) > len(pairs):
+            yield f"the {metric.name} is 0 in {sum(fell)} of {len(pairs)} new trials"
 
 
 def _has_failed(sections: Sections) -> bool:
@@ -205,6 +226,9 @@ def _differ(
 
 
 def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int, gone: Sequence[str]) -> Iterator[str]:
+    if differing := list(_differing_loads(base[0], new[0])):
+        more = f" and {len(differing) - LOADS_SHOWN} more" if len(differing) > LOADS_SHOWN else ""
+        yield f"the loads are not the same: {', '.join(differing[:LOADS_SHOWN])}{more}"
     pairs = min(len(base), len(new))
     if len(base) != len(new):
         yield f"{len(base)} trials against {len(new)}: the first {pairs} of each are compared"
@@ -227,6 +251,22 @@ def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int, go
     ):
         if len(values) > 1:
             yield f"the trials are of different {what}: {', '.join(sorted(values))}"
+
+
+def _differing_loads(one: Sections, other: Sections) -> Iterator[str]:
+    """What the runs were asked for that is not the same in both; nothing of cells, which differ in what they say."""
+    asked, other_asked = one.get("scenario"), other.get("scenario")
+    if one.get("cell") or other.get("cell") or not isinstance(asked, Mapping) or not isinstance(other_asked, Mapping):
+        return
+    for name, value in asked.items():
+        if name in other_asked and name not in _NO_LOAD and other_asked[name] != value:
+            yield f"{name} {_tell(value)} against {_tell(other_asked[name])}"
+
+
+def _tell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "", [], {}) else f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _loops(*sides: Sequence[Sections]) -> set[str]:

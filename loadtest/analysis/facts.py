@@ -107,6 +107,7 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         (latencies.confirm, latencies.service) if settings.producers else (latencies.rpc, latencies.rpc_service)
     )
     rows = [row for row in record.timeline if row["phase"] == "measure" and row["seconds"] > STUB]
+    published = "published" if settings.no_confirm else "confirmed"
     taken = work.counts["confirmed"] + work.counts["unconfirmed"]
     growth = taken - _consumed(settings, work) if _drains(settings) else 0
     return Facts(
@@ -132,7 +133,7 @@ def gather_facts(settings: Settings, record: Record) -> Facts | None:
         in_flight=_in_flight(settings) if settings.loop == "closed" else None,
         rates=[]
         if settings.shape is not None  # which is meant to be unsteady
-        else [(row["confirmed"] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
+        else [(row[published] + row["consumed"] + row["rpc"]) / row["seconds"] for row in rows],
         connections=[row["connections"] for row in rows],
         confirmed_rate=taken / seconds,
         consumed_rate=_consumed(settings, work) / seconds if _drains(settings) else None,

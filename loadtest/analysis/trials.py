@@ -83,7 +83,7 @@ def _incomplete(trials: Sequence[tuple[dict[str, Any], Result]]) -> list[str]:
 def _in_cell(trial: Mapping[str, Any], finding: Mapping[str, Any]) -> dict[str, Any]:
     """What became of a requirement in a trial, which its note names."""
     where = f"round {trial['round'] + 1}, {name_cell(tuple(trial['cell'].items()))}"
-    return {**finding, "note": f"{finding['note']}; {where}"}
+    return {**finding, "note": f"{finding['note']}; {where}", "trial": where}
 
 
 def _main_rate(result: Result) -> float:

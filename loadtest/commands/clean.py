@@ -1,19 +1,18 @@
 """`clean`: removes the queues and exchanges that broken runs have left on a broker.
 
-They are known by their names, which begin with ``loadtest.`` and the run's own name. AMQP doesn't list queues, so
-either the management API does (`--management`), or the runs are named, by their result files or their names. What still
-has consumers belongs to a run that goes on and stays, and nothing is removed before it was shown and agreed to. (A
-stream's consumers are told by the management API alone.)
+They are known by their names, which begin with ``loadtest.`` and the run's own name, and where several workloads ran at
+once, the workload's. AMQP doesn't list queues, so either the management API does (`--management`), or the runs are
+named, by their result files or their names. What still has consumers belongs to a run that goes on and stays, and
+nothing is removed before it was shown and agreed to. (A stream's consumers are told by the management API alone.)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -25,15 +24,20 @@ from loadtest.commands.exits import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE
 from loadtest.commands.parsing import Parser
 from loadtest.machine.management import Management, ManagementFailed
 from loadtest.output.console import make_console
+from loadtest.output.reading import read_json
 from loadtest.scenarios.completing import refuse
 from loadtest.units import format_text
 from loadtest.urls import is_amqp_url, redact, redact_in
 
 RUN = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 """The name of a run."""
+PART = re.compile(RUN.pattern + r"(\.[\w-]{1,40})?")
+"""The name of a run, or of one of its workloads."""
 PREFIX = "loadtest."
-LEFT = re.compile(re.escape(PREFIX) + f"({RUN.pattern})" + r"\..+")
+LEFT = re.compile(re.escape(PREFIX) + RUN.pattern + r"\..+")
 """The name of a queue or an exchange that belongs to one."""
+AWAY = "down or inaccessible"
+"""What RabbitMQ says of a queue that is on a node that is not there, with the code of one that does not exist."""
 MISSES = 3
 """Numbers in a row without a queue after which a run has no further ones: `rpc.0` follows where `0` is missing."""
 PATIENCE = 30.0
@@ -48,6 +52,15 @@ class Found:
     name: str
     messages: int | None = None
     consumers: int = 0
+    is_away: bool = False
+    """Whether it is on a node of the cluster that can't be reached, and so can't be removed now."""
+
+    @property
+    def why_it_stays(self) -> str:
+        """Why it can't be removed; empty if it can."""
+        if self.is_away:
+            return "its node is down, it stays until that is back"
+        return f"{self.consumers} consumers: in use, it stays" if self.consumers else ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -83,7 +96,8 @@ def _make_parser() -> Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("run", nargs="*", metavar="RUN", help="result files, or names of runs such as 20261130T101500Z-a1b2c3")
+    text = "result files, or names of runs such as 20261130T101500Z-a1b2c3, or of one workload's such as "
+    add("run", nargs="*", metavar="RUN", help=f"{text}20261130T101500Z-a1b2c3.steady")
     add("--url", required=True, help="the broker, with the virtual host")
     add("--management", metavar="URL", help="its management API, which lists what all runs have left")
     add("--dry-run", action="store_true", help="only say what would be removed")
@@ -92,16 +106,18 @@ def _make_parser() -> Parser:
 
 
 def _read_runs(text: str) -> list[str]:
-    """The names of the runs in a result file, or the one that was given."""
-    if RUN.fullmatch(text):
+    """The names of the runs in a result file, and of their workloads; or the one that was given."""
+    if PART.fullmatch(text):
         return [text]
     refuse(not Path(text).exists(), f"{text!r} is neither a file nor the name of a run")
     try:
-        result = json.loads(Path(text).read_text(encoding="utf-8"))
+        result = read_json(Path(text))
+        workloads = [str(each["name"]) for each in result.get("workloads") or ()]
         runs = [str(each["run_id"]) for each in (result, *(result.get("trials") or ()))]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{text!r}: this is no result") from None
-    refuse(not all(map(RUN.fullmatch, runs)), f"{text!r}: this is no result")
+    runs += [f"{run}.{workload}" for run in runs for workload in workloads]
+    refuse(not all(map(PART.fullmatch, runs)), f"{text!r}: this is no result")
     return list(dict.fromkeys(runs))
 
 
@@ -115,11 +131,15 @@ async def _clean(asked: argparse.Namespace, runs: Sequence[str]) -> int:
         found = [each async for each in _find(connection, asked, runs)]
         for each in found:
             amount = "" if each.messages is None else f", {each.messages:,} messages"
-            in_use = f", {each.consumers} consumers: in use, it stays" if each.consumers else ""
-            say(f"{each.kind} {format_text(each.name)}{amount}{in_use}")
-        idle = [each for each in found if not each.consumers]
+            stays = f", {each.why_it_stays}" if each.why_it_stays else ""
+            say(f"{each.kind} {format_text(each.name)}{amount}{stays}")
+        idle = [each for each in found if not each.why_it_stays]
+        if not found and asked.management is None:
+            say("nothing has these names; --management URL finds what others there may be, such as of workloads")
         if not idle or asked.dry_run:
-            say(f"{len(idle)} to remove, {len(found) - len(idle)} in use")
+            away = sum(each.is_away for each in found)
+            rest = f", {away} not reached" if away else ""
+            say(f"{len(idle)} to remove, {len(found) - len(idle) - away} in use{rest}")
             return OK if not found else FAILED
         if not asked.yes and not await anyio.to_thread.run_sync(_agree, len(idle)):
             return USAGE
@@ -157,14 +177,14 @@ async def _find(
     source, vhost = Management(asked.management), unquote(urlsplit(asked.url).path[1:]) or "/"
     for kind in ("queue", "exchange"):
         for name, consumers in await anyio.to_thread.run_sync(source.names, f"{kind}s", vhost, PREFIX):
-            match = LEFT.fullmatch(name)
-            if match and (not runs or match[1] in runs):
+            is_asked = not runs or any(name.startswith(f"{PREFIX}{run}.") for run in runs)
+            if LEFT.fullmatch(name) and is_asked:
                 seen = await _look(connection, name) if kind == "queue" else None
                 # (of a stream's consumers AMQP tells nothing)
                 if seen is None:
                     yield Found(kind, name, consumers=consumers)
                 else:
-                    yield Found(kind, name, seen.messages, max(consumers, seen.consumers))
+                    yield replace(seen, consumers=max(consumers, seen.consumers))
 
 
 async def _probe(connection: rabbitry.Connection, run: str) -> AsyncIterator[Found]:
@@ -192,8 +212,8 @@ async def _look(connection: rabbitry.Connection, name: str) -> Found | None:
         with anyio.fail_after(PATIENCE):
             async with connection.channel(confirm=False) as channel:
                 queue = await channel.declare_queue(name, passive=True)
-    except rabbitry.NotFound:
-        return None
+    except rabbitry.NotFound as error:
+        return Found("queue", name, is_away=True) if AWAY in str(error) else None
     return Found("queue", name, queue.message_count, queue.consumer_count)
 
 
@@ -212,8 +232,7 @@ async def _remove(connection: rabbitry.Connection, found: Found) -> str:
                     return "somebody consumes it now"
                 else:
                     await channel.delete_queue(found.name)
-    except rabbitry.NotFound:  # somebody else was quicker
-        pass
     except rabbitry.ChannelClosed as error:
-        return str(error)
+        if not isinstance(error, rabbitry.NotFound) or AWAY in str(error):  # or somebody else was quicker
+            return str(error)
     return ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,7 @@ def _by_cell(trials: Trials) -> dict[str, Trials]:
 
 def _read(text: str) -> Trials:
     """The trials in a file, or those of one of its cells, in the order of their rounds."""
-    path, cell = Path(text), dict[str, str]()
-    if not path.exists() and ":" in text:
-        name, _, wanted = text.rpartition(":")
-        path, cell = Path(name), dict(_read_cell(text, part) for part in wanted.split(","))
+    path, wanted = _split(text)
     try:
         result = read_json(path)
     except ValueError:
@@ -129,9 +127,31 @@ def _read(text: str) -> Trials:
     refuse(not is_result, f"{path}: this is no result of schema {SCHEMA}")
     trials: Trials = result.get("trials") or [{**result, "cell": {}, "round": 0}]
     refuse(not _are_trials(trials), f"{path}: its trials are none")
+    flags = {flag for trial in trials for flag in trial["cell"]}
+    cell = dict(_read_cell(text, part) for part in _parts(wanted, flags))
     found = [trial for trial in trials if cell.items() <= trial["cell"].items()]
     refuse(not found, f"{text}: it has no such cell: {'; '.join(_by_cell(trials))}")
-    return sorted(found, key=lambda trial: int(trial["round"]))
+    asked = result.get("scenario")  # of all trials, where a trial does not say it itself
+    return [{"scenario": asked, **trial} for trial in sorted(found, key=lambda trial: int(trial["round"]))]
+
+
+def _split(text: str) -> tuple[Path, str | None]:
+    """The file, and which of its cells, if that is said: values may have colons in them, and so may files' names."""
+    ends = [number for number, sign in enumerate(text) if number and sign == ":"]
+    for end in (len(text), *reversed(ends)):
+        if (path := Path(text[:end])).exists():
+            return path, None if end == len(text) else text[end + 1 :]
+    name, colon, wanted = text.rpartition(":")
+    refuse(bool(colon) and "=" not in wanted, f"{text}: there is no such file, nor is it FILE:FLAG=VALUE")
+    return (Path(name), wanted) if colon else (Path(text), None)
+
+
+def _parts(wanted: str | None, flags: Iterable[str]) -> list[str]:
+    """FLAG=VALUE for each of several flags, with commas between; there may be commas in values, too."""
+    if wanted is None:
+        return []
+    names = "|".join(map(re.escape, flags))
+    return re.split(rf",(?=\s*(?:--)?(?:{names})=)", wanted) if names else [wanted]
 
 
 def _are_trials(trials: Any) -> bool:

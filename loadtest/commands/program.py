@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from loadtest.output.console import make_legible
 from loadtest.scenarios.catalogue import COMMAND
 
 COMMANDS = {
@@ -21,6 +22,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the load tester with these arguments, the command line's by default; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        make_legible(stream)
     words = _as_command(list(sys.argv[1:] if arguments is None else arguments))
     if words and words[0] in COMMANDS:
         module, words = COMMANDS[words[0]], words[1:]

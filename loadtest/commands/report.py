@@ -10,6 +10,7 @@ from loadtest.commands.exits import FAILED, OK, USAGE
 from loadtest.commands.parsing import Parser, typed
 from loadtest.output.console import make_console
 from loadtest.output.drawing import DRAWN, INSTALL, NotDrawn, can_draw, draw
+from loadtest.output.files import write_whole
 from loadtest.output.junit import render_junit
 from loadtest.output.markdown import render_markdown
 from loadtest.output.reading import NoResult, read_result
@@ -105,7 +106,7 @@ def _write(results: list[dict[str, Any]], places: dict[str, Path]) -> tuple[list
             continue
         text = render_junit(results) if name == "junit" else render_markdown(results, picture)
         try:
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, text)
             written.append(path)
         except OSError as error:
             problems.append(f"{path} could not be written: {error.strerror or error}")

@@ -29,6 +29,7 @@ from loadtest.commands.flags import make_parser, parse_settings
 from loadtest.commands.sweeping import Performed, make_vhost
 from loadtest.machine.preflight import ADMINISTRATION
 from loadtest.output.console import Speaker
+from loadtest.output.files import as_json, write_whole
 from loadtest.scenarios.brokers import EMBEDDED
 from loadtest.scenarios.completing import refuse
 from loadtest.scenarios.layers import Takes
@@ -219,7 +220,7 @@ def _save(result: Mapping[str, Any], folder: Path | None) -> list[str]:
     if folder is None:
         return []
     try:
-        Path(folder, f"{result['run_id']}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_whole(Path(folder, f"{result['run_id']}.json"), as_json(result))
     except OSError as error:
         return [f"the whole result of a trial could not be written: {error}"]
     return []

@@ -46,7 +46,7 @@ def exported(runs: Sequence[Run], progress: Progress) -> Iterator[None]:
     """The runs are served to Prometheus while the block lasts, if that was asked for."""
     with serve_metrics(runs[0].settings.metrics, [Exported(run) for run in runs]) as url:
         if url is not None:
-            progress.say(f"metrics   {url}")
+            progress.note(f"metrics   {url}")
         yield
 
 

@@ -6,9 +6,10 @@ its latest sample, and may sample more rarely than a run lasts: then they stand 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -18,13 +19,19 @@ from loadtest.machine.management import Management, ManagementFailed, Reading
 
 INTERVAL = 2.0
 """Seconds between two questions."""
+ANEW = "the broker, or a node of it, began to count anew meanwhile: what it had counted until then lacks in part"
+
+
+class Seen(NamedTuple):
+    """When it was read, what the broker said, and what this program had counted by then."""
+
+    now: float
+    reading: Reading
+    own: dict[str, int]
+
 
 _OURS = {"published": "sent", "confirmed": "confirmed", "delivered": "received"}
 """What this program counts of the same, by the names of the tally."""
-
-
-Seen = tuple[float, Reading, dict[str, int]]
-"""When it was read, what the broker said, and what this program had counted by then."""
 
 
 async def watch_broker(runs: Sequence[Run], management: Management) -> None:
@@ -34,43 +41,76 @@ async def watch_broker(runs: Sequence[Run], management: Management) -> None:
     """
     record = runs[0].record
     await runs[0].measuring.wait()
-    seen: list[Seen] = []  # the first and the latest: a run may last for days
-    peak, readings, failed = 0, 0, 0
+    watch, failed = Watch(management.name), 0
     while True:
         own = {name: sum(getattr(run.record.tally, of) for run in runs) for name, of in _OURS.items()}
         error = None
         try:
             reading = await anyio.to_thread.run_sync(management.read, abandon_on_cancel=True)
-            seen = [*seen[:1], (monotonic(), reading, own)]
-            peak, readings = max(peak, reading.memory_bytes or 0), readings + 1
+            watch.add(monotonic(), reading, own)
         except ManagementFailed as failure:  # a broker under load, or one that restarts, may answer the next time
             error, failed = str(failure), failed + 1
-        told = _describe(management, seen, peak or None, readings)
-        record.management = {**told, "failed_readings": failed, "error": error}
+        record.management = {**watch.describe(), "failed_readings": failed, "error": error}
         if record.phases[-1].name != "measure":
             return
         await anyio.sleep(INTERVAL)
 
 
-def _describe(management: Management, seen: Sequence[Seen], peak: int | None, readings: int) -> dict[str, Any]:
-    if not seen:
-        return {"address": management.name, "readings": 0}
-    (began, first, own), (ended, last, own_last) = seen[0], seen[-1]
-    cpu = None if first.cpu_seconds is None or last.cpu_seconds is None else last.cpu_seconds - first.cpu_seconds
-    counted = {name: last.counters[name] - number for name, number in first.counters.items()}
-    done = {name: own_last[name] - number for name, number in own.items()}
-    return {
-        "address": management.name,
-        "readings": readings,
-        "seconds": round(ended - began, 3),
-        "memory_peak_bytes": peak,
-        "cpu_seconds": None if cpu is None else round(cpu, 3),
-        "messages_before": first.messages,
-        "messages_after": last.messages,
-        "counted": counted,
-        "counted_here": done,
-        "note": _find_note(counted, done),
-    }
+class Watch:
+    """What a broker's readings say together. Of all of them little is kept: a run may last for days."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._readings = 0
+        self._peak = 0
+        self._first: Seen | None = None
+        self._last: Seen | None = None
+        self._counted: Counter[str] = Counter()
+        self._cpu = 0.0
+        self._cpu_before: float | None = None
+        self._began_anew = False
+
+    def add(self, now: float, reading: Reading, own: dict[str, int]) -> None:
+        """What the broker said at that moment, and what this program had counted by then."""
+        if self._last is not None:
+            before = self._last.reading
+            for name, number in reading.counters.items():
+                self._grow(number - before.counters[name], name)
+        if reading.cpu_seconds is not None:
+            before_that = reading.cpu_seconds if self._cpu_before is None else self._cpu_before
+            self._cpu, self._cpu_before = self._cpu + max(0.0, reading.cpu_seconds - before_that), reading.cpu_seconds
+        self._last = Seen(now, reading, own)
+        self._first = self._first or self._last
+        self._readings += 1
+        self._peak = max(self._peak, reading.memory_bytes or 0)
+
+    def _grow(self, number: int, name: str) -> None:
+        """Counters grow, but those of a broker that was restarted begin at 0, and those of a node that is gone lack in
+        the sum: how much was counted meanwhile is not known then.
+        """
+        self._counted[name] += max(0, number)
+        self._began_anew |= number < 0
+
+    def describe(self) -> dict[str, Any]:
+        """What it says, for the result."""
+        if self._first is None or self._last is None:
+            return {"address": self._address, "readings": 0}
+        first, last = self._first, self._last
+        is_cpu_known = first.reading.cpu_seconds is not None and last.reading.cpu_seconds is not None
+        counted = {name: self._counted[name] for name in last.reading.counters}
+        done = {name: last.own[name] - number for name, number in first.own.items()}
+        return {
+            "address": self._address,
+            "readings": self._readings,
+            "seconds": round(last.now - first.now, 3),
+            "memory_peak_bytes": self._peak or None,
+            "cpu_seconds": round(self._cpu, 3) if is_cpu_known else None,
+            "messages_before": first.reading.messages,
+            "messages_after": last.reading.messages,
+            "counted": counted,
+            "counted_here": done,
+            "note": ANEW if self._began_anew else _find_note(counted, done),
+        }
 
 
 def _find_note(counted: dict[str, int], done: dict[str, int]) -> str | None:

@@ -1,7 +1,8 @@
 """`--metrics HOST:PORT`: a run's counters and latencies for Prometheus, while it goes on.
 
 They are read when somebody asks, from the run's own counters, by a thread of the library's server: whole numbers, which
-no lock guards. What nobody asks for costs nothing.
+no lock guards. What nobody asks for costs nothing. Each counter and each kind of latency is there from the beginning,
+at 0: whoever asks how much one grew knows nothing of what was in it when it came.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 _COUNTERS = {
     "messages_sent": ("sent", "messages published"),
     "messages_confirmed": ("confirmed", "publishes that the broker confirmed"),
+    "messages_unconfirmed": ("unconfirmed", "publishes that no confirm was asked for"),
     "messages_nacked": ("nacked", "publishes that the broker did not take"),
     "messages_returned": ("returned", "publishes that no queue took"),
     "messages_unknown": ("unknown", "publishes whose outcome will not be known"),
@@ -107,8 +109,7 @@ def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) ->
                     errors.add_metric([*values, error], number)
                 for kind, field in _LATENCIES.items():
                     buckets, total = cumulate([getattr(each, field) for each in source.latencies])
-                    if buckets[-1][1]:
-                        latency.add_metric([*values, kind], buckets, total)
+                    latency.add_metric([*values, kind], buckets, total)
             yield from (errors, phase, latency)
 
     registry = CollectorRegistry()

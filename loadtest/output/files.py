@@ -6,8 +6,12 @@ A result that can't be written is told before the run, and saved elsewhere after
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,9 @@ from loadtest.output.console import silence
 from loadtest.output.drawing import can_draw, draw
 from loadtest.output.markdown import render_markdown
 from loadtest.scenarios.settings import Settings
+
+_NO_TEXT = "backslashreplace"
+"""How a word that was no text at all is written."""
 
 
 class DestinationRefused(Exception):
@@ -31,13 +38,18 @@ def check_destinations(output: Path | None, json_file: str | None) -> None:
                 pass
         flag = "--json"
         if json_file is not None and json_file != "-":
-            path = Path(json_file)
-            is_new = not path.exists()
-            path.open("a").close()
-            if is_new:
-                path.unlink()
+            _try_out(Path(json_file))
     except OSError as error:
         raise DestinationRefused(f"{flag}: the result could not be written there: {error}") from None
+
+
+def _try_out(path: Path) -> None:
+    """OSError if the file can't be written. A pipe is left alone: who reads it would take this for the end."""
+    is_new = not path.exists()
+    if is_new or path.is_file() or path.is_dir():
+        path.open("a").close()
+    if is_new:
+        path.unlink()
 
 
 def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
@@ -45,12 +57,12 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
 
     Tries all places, files first, whatever becomes of the others; OSError, the first one, if any of them failed.
     """
-    text, written, errors = _as_json(result), list[Path](), list[OSError]()
+    text, written, errors = as_json(result), list[Path](), list[OSError]()
 
     def write(path: Path, content: str) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content, encoding="utf-8", errors="backslashreplace")  # a word that was no text at all
+            write_whole(path, content)
             written.append(path)
         except OSError as error:
             errors.append(error)
@@ -65,7 +77,7 @@ def write_result(result: dict[str, Any], settings: Settings) -> list[Path]:
         written += sorted(settings.output.glob(f"{result['run_id']}*.hlog"))
     if settings.json == "-":
         try:
-            sys.stdout.write(_encodable(text, result))
+            sys.stdout.write(_encodable(text))
             sys.stdout.flush()
         except OSError as error:
             silence(sys.stdout)
@@ -89,22 +101,56 @@ def save_elsewhere(result: dict[str, Any], name: str) -> str:
     """Writes the result into the temporary directory, lest an hour's work be lost, and says where it is."""
     path = Path(tempfile.gettempdir()) / f"loadtest-{name}.json"
     try:
-        path.write_text(_as_json(result), encoding="utf-8")
+        path.write_text(as_json(result), encoding="utf-8")
     except OSError as error:
         return f"nor into {path}: {error}"
     return f"it is in {path} instead"
 
 
-def _encodable(text: str, result: dict[str, Any]) -> str:
-    """The text, or the same in ASCII where the standard output's encoding lacks a letter of it."""
+def write_whole(path: Path, content: str) -> None:
+    """Writes a file whole, or not at all: what is there already stays until all of the new one is on the disk. OSError
+    if it can't be written.
+
+    Where nothing can be put in a file's place (a device, a pipe, a file that is mounted by itself) it is written there.
+    """
+    place = path.resolve()  # what a link leads to
+    partial = place.with_name(f".loadtest-{os.getpid()}.tmp")
+    is_in_place = place.exists() and not place.is_file()
     try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return json.dumps(result, indent=1) + "\n"
-    return text
+        if not is_in_place:
+            partial.write_text(content, encoding="utf-8", errors=_NO_TEXT)
+            if place.exists():
+                partial.chmod(place.stat().st_mode)
+            with suppress(OSError):
+                partial.replace(place)
+                return
+    except PermissionError:  # the folder takes no new file, but this one may be written all the same
+        pass
+    finally:
+        partial.unlink(missing_ok=True)
+    place.write_text(content, encoding="utf-8", errors=_NO_TEXT)
 
 
-def _as_json(result: dict[str, Any]) -> str:
-    """As it may stand on a terminal: ASCII where a broker's text would steer one."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    return (text if text.replace("\n", "").isprintable() else json.dumps(result, indent=1)) + "\n"
+def as_json(value: Any) -> str:
+    """JSON that every reader takes, as it may stand on a terminal: ASCII where a broker's text would steer one, and
+    null for what is no number.
+    """
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # infinity, as a header or an argument may be
+        return as_json(_finite(value))
+    return (text if text.replace("\n", "").isprintable() else json.dumps(value, indent=1)) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _encodable(text: str) -> str:
+    """The text; in ASCII where the standard output writes anything but UTF-8, which JSON has to be."""
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "").replace("_", "")
+    return text if encoding.startswith("utf8") else json.dumps(json.loads(text), indent=1) + "\n"

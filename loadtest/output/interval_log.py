@@ -35,7 +35,7 @@ class IntervalLog:
         self._file: TextIOWrapper | None = None
         self._before: dict[str, dict[int, int]] = {name: {} for name in KINDS}
         self._written_at = 0.0
-        self._phase = ""
+        self._phases = 0  # how many of the run's are told
         self._is_over = False
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
@@ -62,11 +62,9 @@ class IntervalLog:
     def _write(self, run: Run, now: float) -> None:
         if self._file is None:
             self._file = self._begin(run, now)
-        lines = []
-        phase = run.record.phases[-1]
-        if phase.name != self._phase:
-            self._phase = phase.name
-            lines.append(f"#[Phase: {phase.name} began at {phase.began:.3f}]\n")
+        phases = run.record.phases  # of which several may have begun since the last entry
+        lines = [f"#[Phase: {phase.name} began at {phase.began:.3f}]\n" for phase in phases[self._phases :]]
+        self._phases = len(phases)
         inside, outside = run.measurement.inside, run.measurement.outside
         for name, tag in KINDS.items():
             counts = dict(getattr(inside, name).counts)

@@ -1,8 +1,13 @@
-"""Results as JUnit's XML, for whatever shows the tests of a build: each requirement is a test case, as is the run."""
+"""Results as JUnit's XML, for whatever shows the tests of a build: each requirement is a test case, as is the run.
+
+What must stay true: no two cases of a document have the same class and name. Those who read it know cases by these
+alone, whatever suite they are in, and of two that are alike they show one: the failed one may be the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,12 +22,13 @@ def render_junit(results: Sequence[Mapping[str, Any]]) -> str:
     root = ElementTree.Element("testsuites", name="loadtest")
     runs = [result for result in results if "timeline" in result]
     for result, name in zip(runs, name_runs(runs), strict=True):
-        _add_suite(root, result, name)
+        _add_suite(root, result, name, f".{name}" if len(runs) > 1 else "")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _add_suite(root: ElementTree.Element, result: Mapping[str, Any], name: str) -> None:
+def _add_suite(root: ElementTree.Element, result: Mapping[str, Any], name: str, suffix: str) -> None:
+    """A run's suite. The classes of its cases end in the suffix: a single run has none, lest each build's be others."""
     requirements = result.get("requirements") or ()
     outcome, why = outcome_of(result)
     broken = [each for each in requirements if not each["holds"]]
@@ -38,13 +44,26 @@ def _add_suite(root: ElementTree.Element, result: Mapping[str, Any], name: str) 
         time=f"{seconds:.3f}",
         timestamp=said(result["started_at"]),
     )
-    run = ElementTree.SubElement(suite, "testcase", classname="loadtest.run", name="the run", time=f"{seconds:.3f}")
+    told = {"classname": f"loadtest.run{suffix}", "name": "the run", "time": f"{seconds:.3f}"}
+    run = ElementTree.SubElement(suite, "testcase", told)
     if outcome != "ok":
         kind = "failure" if outcome == "failed" else "error"
         ElementTree.SubElement(run, kind, type=outcome, message="; ".join(why))
-    for each in requirements:
-        required, note = said(each["requirement"]), said(each["note"])
-        case = ElementTree.SubElement(suite, "testcase", classname="loadtest.require", name=required, time="0")
+    for each, case_name in zip(requirements, _name_cases(requirements), strict=True):
+        told = {"classname": f"loadtest.require{suffix}", "name": case_name, "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", told)
         if not each["holds"]:
-            ElementTree.SubElement(case, "failure", type="requirement", message=f"{required}: {note}")
+            message = f"{said(each['requirement'])}: {said(each['note'])}"
+            ElementTree.SubElement(case, "failure", type="requirement", message=message)
     ElementTree.SubElement(suite, "system-out").text = headline_of(result)
+
+
+def _name_cases(requirements: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A name for each: what is required; of trials, which all have the same requirements, with the trial that it is of,
+    and in any case so that there is but one of it.
+    """
+    seen = Counter[str]()
+    for each in requirements:
+        name = said(each["requirement"]) + (f" ({said(each['trial'])})" if each.get("trial") else "")
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"

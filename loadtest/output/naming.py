@@ -26,6 +26,11 @@ def name_broker(broker: Mapping[str, Any] | None) -> str:
     return f"{name} (private node)" if told.get("private_node") else name
 
 
+def name_published(result: Result) -> str:
+    """What the rate of publishing is one of: without confirms nothing is confirmed."""
+    return "sent" if (result.get("publish") or {}).get("confirms") is False else "confirmed"
+
+
 def name_runs(results: Sequence[Result]) -> list[str]:
     """A short name for each of several results: its labels if they tell all apart, its way, or the end of its run's."""
     ways: list[list[str]] = [[said(", ".join(f"{k}={v}" for k, v in _labels(each).items())) for each in results]]

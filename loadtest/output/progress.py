@@ -53,12 +53,15 @@ class Progress:
     def __init__(self, console: Console, *, quiet: bool) -> None:
         is_picture = console.is_terminal and not console.is_dumb_terminal and not quiet
         self._live = Live(console=console, auto_refresh=False, screen=True) if is_picture else None
-        self._lines = None if is_picture or quiet else console
+        self._console = None if quiet else console
+        self._lines = None if is_picture else self._console
         self._looks: dict[str, _Look] = {}
         """At each run, by its name: one, or that of each workload."""
+        self._notes: list[str] = []
 
     def __enter__(self) -> Self:
         self._looks.clear()  # one display may show several runs, one after the other
+        self._notes.clear()
         if self._live is not None:
             self._live.start()
         return self
@@ -70,11 +73,16 @@ class Progress:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line in place of the run: before it, or after it."""
-        if self._live is not None:
+        """A line in place of the run: before it, or after it, and while nothing is shown of it a line as any other."""
+        if self._live is not None and self._live.is_started:
             self._live.update(Text(text), refresh=True)
-        elif self._lines is not None:
-            self._lines.print(text, markup=False, soft_wrap=True)
+        elif self._console is not None:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line that somebody needs while the run goes on: it stays below the picture."""
+        self._notes.append(text)
+        self.say(text)
 
     def update(self, run: Run, row: Row | None, now: float) -> None:
         """Draws a look at the run, as `loadtest.execution.sampler.Display` says."""
@@ -97,7 +105,7 @@ class Progress:
     def _picture(self, console: Console) -> RenderableType:
         looks, is_ascii = list(self._looks.values()), not console.encoding.startswith("utf")
         wanted = [len(look.run.record.errors.counts) for look in looks]
-        lines = sum(_LINES_OF_ONE + min(errors, ERRORS_SHOWN + 1) for errors in wanted)
+        lines = sum(_LINES_OF_ONE + min(errors, ERRORS_SHOWN + 1) for errors in wanted) + len(self._notes)
         is_short = len(looks) > 1 and lines + sum(look.run.is_blocked for look in looks) > console.height
         parts: list[RenderableType] = []
         for look in looks:
@@ -105,6 +113,7 @@ class Progress:
             parts.append(
                 render_progress(look.run, look.row, look.now, console.width, is_ascii=is_ascii, is_short=is_short)
             )
+        parts += [Text(note, style="dim", overflow="fold") for note in self._notes]
         return Group(*parts)
 
 
@@ -258,8 +267,11 @@ def _figures(
     """
     is_known = row is not None and row["phase"] != "connect"
     settings, tally = run.settings, run.record.tally
+    published = (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed)
+    if settings.no_confirm:  # what was sent is all that is known
+        published = (settings.producers, "sent", "published", "confirm", tally.sent)
     for is_done, label, name, latency, total in (
-        (settings.producers, "confirmed", "confirmed", "confirm", tally.confirmed),
+        published,
         (settings.consumers, "consumed", "consumed", "end_to_end", tally.received),
         (settings.callers, "RPC", "rpc", "rpc", tally.replies),
     ):
@@ -271,4 +283,5 @@ def _figures(
 
 
 def _waiting(run: Run) -> str:
-    return format_count(max(0, run.record.tally.confirmed - run.record.ledger.unique))
+    """How many messages the broker has taken, and no consumer has received: copies of them, where there are several."""
+    return format_count(max(0, run.record.tally.taken * run.settings.copies - run.record.ledger.unique))

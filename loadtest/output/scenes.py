@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from loadtest.output.naming import name_published
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds
 
 Result = Mapping[str, Any]
@@ -70,20 +71,25 @@ def _queues(queues: Result) -> Iterator[Entry]:
     yield "queues", f"{format_count(queues['declared'])}: declared in {declare}, deleted in {delete} (mean){each}"
 
 
+def tell_fault(fault: Result) -> str:
+    """What a fault has cost, as plain text: silences, and what was left of messages and connections."""
+    told = [
+        f"{gap} without a {name}{_recovery(fault, name)}"
+        for name in ("confirm", "delivery")
+        if (gap := _gap(fault, name)) is not None
+    ]
+    counts = [
+        f"{format_count(fault[name])} {name.replace('_', ' ')}"
+        for name in ("killed", "reconnected", "dropped", "unknown", "redelivered", "duplicates")
+        if fault.get(name)
+    ]
+    return ", ".join([*told, *counts])
+
+
 def _faults(faults: list[Result]) -> Iterator[Entry]:
     for fault in faults:
-        told = [
-            f"{gap} without a {name}{_recovery(fault, name)}"
-            for name in ("confirm", "delivery")
-            if (gap := _gap(fault, name)) is not None
-        ]
-        counts = [
-            f"{format_count(fault[name])} {name.replace('_', ' ')}"
-            for name in ("killed", "reconnected", "dropped", "unknown", "redelivered", "duplicates")
-            if fault.get(name)
-        ]
         whose = f" ({fault['workload']})" if fault.get("workload") else ""
-        yield "fault", f"{escape(fault['fault'])}{whose}: {', '.join([*told, *counts])}"
+        yield "fault", f"{escape(fault['fault'])}{whose}: {tell_fault(fault)}"
 
 
 def _gap(fault: Result, name: str) -> str | None:
@@ -92,7 +98,7 @@ def _gap(fault: Result, name: str) -> str | None:
 
 
 def _recovery(fault: Result, name: str) -> str:
-    seconds = fault[f"{name}_recovery_seconds"]
+    seconds = fault.get(f"{name}_recovery_seconds")
     return "" if seconds is None else f" (as before after {format_milliseconds(seconds * 1000)})"
 
 
@@ -112,7 +118,7 @@ def _workloads(workloads: list[Result]) -> Iterator[Entry]:
     for workload in workloads:
         parts = []
         for section, verb, latency in (
-            ("publish", "confirmed", "confirm_latency_ms"),
+            ("publish", name_published(workload), "confirm_latency_ms"),
             ("consume", "consumed", "end_to_end_latency_ms"),
             ("rpc", "replies", "latency_ms"),
         ):

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from loadtest.analysis.failures import blemishes
 from loadtest.output.answer import describe_answer, describe_search
-from loadtest.output.naming import name_broker
+from loadtest.output.console import marked
+from loadtest.output.naming import name_broker, name_published
 from loadtest.output.scenes import scene_entries
 from loadtest.units import format_bytes, format_count, format_duration, format_milliseconds, format_text
 
@@ -55,7 +56,7 @@ class _Summary:
     def _parts(self, width: int) -> Iterator[RenderableType]:
         result = self._result
         for line in _headline(result, self._failures):
-            yield Text.from_markup(line)
+            yield marked(line)
         if answer := list(describe_answer(result)):
             yield _aligned(answer, width)
             yield Text()
@@ -80,8 +81,8 @@ def _stacked(entries: Iterable[Entry]) -> RenderableType:
     """Labels with their texts below them."""
     parts: list[RenderableType] = []
     for label, text in entries:
-        parts += [Text.from_markup(label)] if label else []
-        parts.append(Padding(Text.from_markup(text), (0, 0, 0, 2)))
+        parts += [marked(label)] if label else []
+        parts.append(Padding(marked(text), (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -93,7 +94,7 @@ def _aligned(entries: Sequence[Entry], width: int) -> RenderableType:
     grid.add_column(no_wrap=True, width=9)
     grid.add_column(overflow="fold")
     for label, text in entries:
-        grid.add_row(Text.from_markup(label), Text.from_markup(text))
+        grid.add_row(marked(label), marked(text))
     return grid
 
 
@@ -125,13 +126,13 @@ def _headline(result: Result, failures: Sequence[str]) -> Iterator[str]:
     if result["interrupted"]:
         yield "[bold yellow]interrupted[/]: this is what was measured until then"
     for text in result.get("incomplete", ()):
-        yield f"[bold red]incomplete[/]: {escape(text)}"
+        yield f"[bold red]incomplete[/]: {_said(text)}"
     if failures:
-        yield f"[bold red]failed[/]: {'; '.join(failures)}"
+        yield f"[bold red]failed[/]: {escape('; '.join(failures))}"
     elif not result["interrupted"] and not result.get("incomplete"):
         yield f"[bold green]ok[/]: no connection failed, {_losses(result)}"
     if found := blemishes(result):
-        yield f"[bold yellow]but[/]: {'; '.join(found)}"
+        yield f"[bold yellow]but[/]: {escape('; '.join(found))}"
 
 
 def _losses(result: Result) -> str:
@@ -157,7 +158,7 @@ def _connect(result: Result) -> Iterator[Entry]:
 
 def _traffic(result: Result) -> Iterator[Entry]:
     rates = []
-    for section, verb in (("publish", "confirmed"), ("consume", "consumed"), ("rpc", "RPC replies")):
+    for section, verb in (("publish", name_published(result)), ("consume", "consumed"), ("rpc", "RPC replies")):
         if result[section] and result[section]["rate"] is not None:
             rates.append(f"[bold]{format_count(result[section]['rate'])}/s[/] {verb}")
     measured = next((phase["seconds"] for phase in result["phases"] if phase["name"] == "measure"), None)

@@ -7,13 +7,16 @@ format.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from loadtest.analysis.failures import blemishes, failures
-from loadtest.output.naming import name_broker, name_runs, said
+from loadtest.output.console import marked
+from loadtest.output.naming import name_broker, name_published, name_runs, said
+from loadtest.output.scenes import scene_entries, tell_fault
 from loadtest.output.trials import tell_cells
 from loadtest.output.ways import gave_up, read_strategies
 from loadtest.scenarios.variations import name_cell
@@ -21,6 +24,8 @@ from loadtest.units import format_bytes, format_count, format_duration, format_m
 
 Result = Mapping[str, Any]
 
+_WORD = re.compile(r"[^\W\d_]{4}")
+"""What no number with its unit has in it."""
 _PERCENTILES = ("min", "p50", "p90", "p95", "p99", "p999", "p9999", "max")
 _NAMES = {"p999": "p99.9", "p9999": "p99.99"}
 LATENCIES = (
@@ -50,7 +55,9 @@ class Table:
     def is_number(self, column: int) -> bool:
         """Whether a column has numbers, which stand under each other and on one line, and not text."""
         cells = (row[column] for row in self.rows)
-        return all(cell == "–" or (cell[:1].isdecimal() and len(cell) < 20) for cell in cells)
+        return all(
+            cell == "–" or (cell[:1].isdecimal() and len(cell) < 20 and not _WORD.search(cell)) for cell in cells
+        )
 
 
 def outcome_of(result: Result) -> tuple[str, list[str]]:
@@ -85,7 +92,7 @@ def headline_of(result: Result) -> str:
 
 def _done(result: Result) -> Iterator[str]:
     for section, key, verb in (
-        ("publish", "confirm_latency_ms", "confirmed"),
+        ("publish", "confirm_latency_ms", name_published(result)),
         ("consume", "end_to_end_latency_ms", "consumed"),
         ("rpc", "latency_ms", "RPC"),
     ):
@@ -123,18 +130,20 @@ def tables_of(results: Sequence[Result]) -> Iterator[Table]:
     if any(result.get("requirements") for result in runs):
         yield _requirements(runs, names)
     yield from _trials(runs, names)
-    yield _figures("Rates", runs, names, _RATES)
+    yield _figures("Rates", runs, names, _rates(runs))
     if any(result.get("capacity") for result in runs):
         yield _figures("Capacity", runs, names, _CAPACITY)
     yield _latencies(runs, names)
     yield from _steps(runs, names)
     yield _figures("Account", runs, names, _ACCOUNT, note="Of the whole run, from the warm-up to the end of the drain.")
+    if found := [*_scenes(runs, names)]:
+        yield Table("Scenario", ("", "what was found"), found)
     yield _figures("Cost", runs, names, _COST)
     if errors := [*_errors(runs, names)]:
         yield Table("Errors", ("error", "times", "example"), errors)
     if faults := [*_faults(runs, names)]:
         note = "Seconds count from the beginning of the measurement."
-        yield Table("Faults", ("fault", "at", "outage", *(["run"] if len(runs) > 1 else [])), faults, note)
+        yield Table("Faults", ("fault", "at", "what it cost", *(["run"] if len(runs) > 1 else [])), faults, note)
     yield _figures("Environment", runs, names, _ENVIRONMENT)
     yield Table("Phases", ("", *names), [*_phases(runs)])
 
@@ -161,12 +170,16 @@ def _share(value: float) -> str:
     return f"{value:.0%}"
 
 
-_RATES: tuple[Figure, ...] = (
-    ("confirmed", ("publish", "rate"), _rate),
-    ("consumed", ("consume", "rate"), _rate),
-    ("RPC replies", ("rpc", "rate"), _rate),
-    ("connections opened", ("connect", "rate"), _rate),
-)
+def _rates(runs: Sequence[Result]) -> tuple[Figure, ...]:
+    verbs = {name_published(result) for result in runs if result.get("publish")}
+    return (
+        ("published" if len(verbs) > 1 else "".join(verbs), ("publish", "rate"), _rate),
+        ("consumed", ("consume", "rate"), _rate),
+        ("RPC replies", ("rpc", "rate"), _rate),
+        ("connections opened", ("connect", "rate"), _rate),
+    )
+
+
 _CAPACITY: tuple[Figure, ...] = (
     ("sustainable", ("capacity", "sustainable_rate"), _rate),
     ("in a closed loop", ("capacity", "closed_rate"), _rate),
@@ -189,22 +202,21 @@ _ACCOUNT: tuple[Figure, ...] = (
         (f"publishes {name}", ("publish", name), format_count)
         for name in ("planned", "skipped", "sent", "confirmed", "nacked", "returned", "unknown")
     ),
+    ("publishes unconfirmed", ("publish", "unconfirmed"), format_count),
     ("publishers blocked", ("publish", "blocked_seconds"), _seconds),
     *(
         (f"messages {name}", ("consume", name), format_count)
         for name in ("received", "unique", "duplicates", "redelivered", "resurrected", "lost", "foreign")
     ),
+    *((f"messages {name}", ("consume", name), format_count) for name in ("requeued", "rejected", "corrupted")),
     ("messages left in queues", ("consume", "backlog"), format_count),
     *(
         (f"RPC {name}", ("rpc", name), format_count)
         for name in ("planned", "skipped", "calls", "replies", "timeouts", "errors")
     ),
 )
-_OUTAGES = {
-    "confirmed_outage_seconds": "no confirm for",
-    "consumed_outage_seconds": "no delivery for",
-    "replies_outage_seconds": "no reply for",
-}
+_RARE = ("unconfirmed", "requeued", "rejected", "corrupted")
+"""Counts that are told only where there are any."""
 _COST: tuple[Figure, ...] = (
     ("client's CPU a message", ("resources", "client_cpu_us_per_message"), _cpu),
     ("broker's CPU a message", ("resources", "broker_cpu_us_per_message"), _cpu),
@@ -247,7 +259,7 @@ def _figures(
     rows = []
     for label, path, form in figures:
         values = [_at(result, path) for result in runs]
-        if any(value is not None and value != {} for value in values):
+        if any(values) if path[-1] in _RARE else any(value is not None and value != {} for value in values):
             rows.append((label, *("–" if value is None else form(value) for value in values)))
     return Table(title, ("", *names), rows, note)
 
@@ -334,16 +346,19 @@ def _errors(runs: Sequence[Result], names: Sequence[str]) -> Iterator[tuple[str,
             yield of + said(error), format_count(count), said((result.get("error_examples") or {}).get(error, ""))
 
 
+def _scenes(runs: Sequence[Result], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What scenarios found, but for faults, which have a table of their own."""
+    for result, name in zip(runs, names, strict=True):
+        of = f"{name}: " if len(runs) > 1 else ""
+        for label, text in scene_entries({**result, "faults": None}):
+            yield of + label, said(marked(text).plain)
+
+
 def _faults(runs: Sequence[Result], names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for result, name in zip(runs, names, strict=True):
         for fault in result.get("faults") or ():
             when = fault.get("at_seconds")
-            cost = [
-                f"{what} {_seconds(fault[key])}"
-                for key, what in _OUTAGES.items()
-                if isinstance(fault.get(key), int | float)
-            ]
-            told = said(fault["error"]) if fault.get("error") else ", ".join(cost) or "–"
+            told = said(fault["error"]) if fault.get("error") else tell_fault(fault) or "–"
             at = "–" if when is None else _seconds(when)
             yield (said(fault.get("fault") or fault.get("action")), at, told, *([name] if len(runs) > 1 else []))
 

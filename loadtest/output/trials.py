@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.analysis.comparison import METRICS, Comparison, Difference, Metric, read
+from loadtest.output.console import marked
 from loadtest.scenarios.brokers import NOT_RABBITMQ
 from loadtest.scenarios.variations import name_cell
 from loadtest.units import format_bytes, format_count, format_milliseconds, format_text
@@ -89,22 +90,22 @@ class _Trials:
 
 def _headline(result: Result, failures: Sequence[str]) -> Iterator[RenderableType]:
     trials = result["trials"]
-    yield Text.from_markup(f"[bold]{len(trials)} trials[/], the median of each cell's and their range")
+    yield marked(f"[bold]{len(trials)} trials[/], the median of each cell's and their range")
     if result["interrupted"]:
-        yield Text.from_markup("[bold yellow]interrupted[/]: this is what was measured until then")
+        yield marked("[bold yellow]interrupted[/]: this is what was measured until then")
     for text in result.get("incomplete") or ():
-        yield Text.from_markup(f"[bold red]incomplete[/]: {escape(format_text(text))}")
+        yield marked(f"[bold red]incomplete[/]: {escape(format_text(text))}")
     for text in failures:
-        yield Text.from_markup(f"[bold red]failed[/]: {escape(text)}")
+        yield marked(f"[bold red]failed[/]: {escape(text)}")
 
 
 def _table(cells: Cells) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", style="bold", no_wrap=True)
     for name, trials in cells.items():
-        table.add_column(f"{name} ({len(trials)})", justify="right")
+        table.add_column(Text(f"{name} ({len(trials)})"), justify="right")
     for metric, found in _rows(cells):
-        table.add_row(metric.name, *(f"{middle}[dim]{spread}[/]" for middle, spread in found))
+        table.add_row(metric.name, *(marked(f"{middle}[dim]{spread}[/]") for middle, spread in found))
     return table
 
 
@@ -122,14 +123,14 @@ def _lost(cells: Cells) -> Iterator[RenderableType]:
     for name, trials in cells.items():
         lost = [(trial.get("consume") or {}).get("lost", 0) for trial in trials]
         told = "unknown" if None in lost else format_count(sum(lost))
-        yield Text.from_markup(f"[bold]{told} lost[/] with {escape(name)}")
+        yield marked(f"[bold]{told} lost[/] with {escape(name)}")
 
 
 def _verdicts(cells: Cells) -> Iterator[RenderableType]:
     for name, trials in cells.items():
         statuses = [str(trial["verdict"]["status"]) for trial in trials]
         told = ", ".join(f"{statuses.count(each)} × {each}" for each in dict.fromkeys(statuses))
-        yield Text.from_markup(f"verdicts with {escape(name)}: {escape(told)}")
+        yield marked(f"verdicts with {escape(name)}: {escape(told)}")
 
 
 def _brokers(result: Result) -> Iterator[RenderableType]:
@@ -143,7 +144,7 @@ def _missed(result: Result) -> Iterator[RenderableType]:
     for finding in result["requirements"]:
         if not finding["holds"]:
             text = f"{finding['requirement']} ({finding['note']})"
-            yield Text.from_markup(f"required: [red]✗[/] {escape(text)}")
+            yield marked(f"required: [red]✗[/] {escape(text)}")
 
 
 def render_comparison(comparison: Comparison, base: str, new: str) -> RenderableType:
@@ -161,10 +162,10 @@ class _Compared:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         has_room, is_tight = options.max_width >= _COMPARED, options.max_width < _TIGHT
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("", style="bold", no_wrap=not is_tight)
+        table.add_column("", style="bold", no_wrap=not is_tight, overflow="fold")  # which loses no digit
         for heading in self._sides:
-            table.add_column(heading, justify="right")
-        table.add_column(Text("change [95 %]"), justify="right", no_wrap=not is_tight)
+            table.add_column(Text(heading), justify="right", overflow="fold")
+        table.add_column(Text("change [95 %]"), justify="right", no_wrap=not is_tight, overflow="fold")
         if has_room:
             table.add_column("noise", justify="right", no_wrap=True)
         table.add_column("", no_wrap=not is_tight)
@@ -172,7 +173,7 @@ class _Compared:
             table.add_row(*_cells(difference, has_noise=has_room))
         yield table
         yield Text()
-        yield from (Text.from_markup(f"[yellow]note[/]: {escape(text)}") for text in self._comparison.remarks)
+        yield from (marked(f"[yellow]note[/]: {escape(text)}") for text in self._comparison.remarks)
         yield from _findings(self._comparison)
 
 
@@ -185,7 +186,7 @@ def _cells(difference: Difference, *, has_noise: bool) -> Iterator[RenderableTyp
     if has_noise:
         yield Text("?" if difference.noise is None else f"±{(difference.noise - 1) * 100:.1f} %")
     colour = {"better": "green", "worse": "red"}.get(difference.direction, "dim")
-    yield Text.from_markup(f"[{colour}]{difference.direction}[/]")
+    yield marked(f"[{colour}]{difference.direction}[/]")
 
 
 def _change(factor: float) -> str:
@@ -194,7 +195,7 @@ def _change(factor: float) -> str:
 
 def _findings(comparison: Comparison) -> Iterator[RenderableType]:
     if comparison.broken:
-        yield Text.from_markup(f"[bold red]worse[/]: {escape(comparison.broken)}")
+        yield marked(f"[bold red]worse[/]: {escape(comparison.broken)}")
     shown = [each for each in comparison.differences if each.direction != "not shown"]
     if not shown:
         yield Text("no difference is shown: what there is, chance makes as well")
@@ -202,7 +203,7 @@ def _findings(comparison: Comparison) -> Iterator[RenderableType]:
         colour = "green" if difference.direction == "better" else "red"
         better = "more" if difference.more_is_better else "less"
         beyond = ", beyond the tolerance" if difference.is_regression else ""
-        yield Text.from_markup(
+        yield marked(
             f"[bold {colour}]{difference.direction}[/]: {difference.metric} {_change(difference.factor)} ({better} is "
             f"better){beyond}; equal sides differ so in {difference.chance:.2%} of cases"
         )

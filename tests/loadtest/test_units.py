@@ -57,6 +57,12 @@ def test_parts_of_a_whole_are_refused() -> None:
         (12.34, "12.3 ms"),
         (999, "999 ms"),
         (61_000, "61.0 s"),
+        (0.99949, "999 µs"),
+        (0.99951, "1.00 ms"),
+        (9.996, "10.0 ms"),
+        (99.96, "100 ms"),
+        (999.4, "999 ms"),
+        (999.6, "1.00 s"),
     ],
 )
 def test_latencies_are_written_with_three_digits(milliseconds: float | None, text: str) -> None:
@@ -73,3 +79,13 @@ def test_other_quantities_are_written_for_people() -> None:
     ]
     assert [units.format_duration(seconds) for seconds in (1.26, 65, 3720)] == ["1.3 s", "1 m 05 s", "1 h 02 m"]
     assert [units.format_count(number) for number in (7, 7.25, 1234.5, 1e6)] == ["7", "7.2", "1,234", "1,000,000"]
+
+
+def test_what_is_rounded_up_to_the_next_unit_is_written_in_it() -> None:
+    durations = (59.94, 59.96, 119.6, 3599.4, 3599.6, 7199)
+    assert [units.format_duration(seconds) for seconds in durations] == [
+        *("59.9 s", "1 m 00 s", "2 m 00 s", "59 m 59 s", "1 h 00 m", "1 h 59 m")
+    ]
+    sizes = (1023.4, 1023.6, 1023.94 * 2**10, 1023.96 * 2**10, 1023.96 * 2**20)
+    assert [units.format_bytes(size) for size in sizes] == ["1023 B", "1.0 KiB", "1023.9 KiB", "1.0 MiB", "1.0 GiB"]
+    assert [units.format_count(number) for number in (99.94, 99.96, 999.6)] == ["99.9", "100", "1,000"]

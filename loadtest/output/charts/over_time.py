@@ -15,7 +15,7 @@ from loadtest.metrics.timeline import STUB
 from loadtest.output.charts.lines import Key, chart_of, draw_lines, keys, linear, logarithmic
 from loadtest.output.charts.palette import ALARM, OTHER_PHASE, PHASES, SOFT
 from loadtest.output.charts.points import Point, Result, missing_seconds, spans, thin
-from loadtest.output.naming import name_runs, said
+from loadtest.output.naming import name_published, name_runs, said
 
 RATES = {"confirmed": "confirmed", "consumed": "consumed", "rpc": "RPC replies"}
 LATENCIES = {"confirm": "confirm", "end_to_end": "end to end", "rpc": "RPC"}
@@ -81,9 +81,12 @@ def _rows(result: Result) -> list[Mapping[str, Any]]:
 def _rate_lines(result: Result, run: str, keys: Sequence[str]) -> Iterator[_Line]:
     rows = _rows(result)
     for key in keys:
-        points = [(row["t_seconds"], row.get(key, 0) / row["seconds"]) for row in rows]
+        column, what = key, RATES[key]
+        if key == "confirmed" and name_published(result) != what:  # what was sent is all that is known
+            column, what = "published", name_published(result)
+        points = [(row["t_seconds"], row.get(column, 0) / row["seconds"]) for row in rows]
         if any(value for _, value in points):
-            yield _Line(RATES[key], run, points)
+            yield _Line(what, run, points)
 
 
 def _wait_lines(result: Result, run: str, keys: Sequence[str]) -> Iterator[_Line]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 import pytest
 
 import rabbitry
+from loadtest.commands import clean as clean_command
 from loadtest.commands.clean import Found
 from loadtest.commands.program import main
 from rabbitry.testing import PrivateNode
@@ -119,6 +122,46 @@ async def test_a_run_is_cleaned_by_its_result(left: str, amqp_url: str, tmp_path
     file.write_text(json.dumps({"run_id": left, "trials": None}))
     assert await clean("--url", amqp_url, str(file), "--yes") == 0
     assert not await exists(amqp_url, f"loadtest.{left}.0")
+
+
+@pytest.mark.parametrize("by", ["its result", "its name", "its trials"])
+async def test_what_workloads_left_is_cleaned(
+    by: str, amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = f"20261130T101500Z-{secrets.token_hex(3)}", tmp_path / "result.json"
+    names = [f"loadtest.{run}.{name}" for name in ("steady.0", "steady.1", "no-isy.0", "no-isy.rpc.0")]
+    async with rabbitry.connect(amqp_url) as connection, connection.channel() as channel:
+        for name in names:
+            await channel.declare_queue(name)
+    result = {"run_id": run, "trials": None, "workloads": [{"name": "steady"}, {"name": "no-isy"}]}
+    if by == "its trials":
+        result |= {"run_id": "20261130T101500Z-000000", "trials": [{"run_id": run}]}
+    file.write_text(json.dumps(result), encoding="utf-16")
+    assert await clean("--url", amqp_url, run) == 0
+    assert "nothing has these names; --management URL finds" in capsys.readouterr().out
+    words = [f"{run}.steady", f"{run}.no-isy"] if by == "its name" else [str(file)]
+    assert await clean("--url", amqp_url, *words, "--yes") == 0
+    assert "4 removed, 0 left" in capsys.readouterr().out
+    assert not any([await exists(amqp_url, name) for name in names])
+
+
+class Away:
+    """A connection to a cluster, a node of which is down: what RabbitMQ says of a queue there."""
+
+    @asynccontextmanager
+    async def channel(self, **_: Any) -> AsyncIterator[Away]:
+        yield self
+
+    async def declare_queue(self, name: str, **_: Any) -> None:
+        text = f"NOT_FOUND - home node 'rabbit@b' of durable queue '{name}' in vhost '/' is down or inaccessible"
+        raise rabbitry.NotFound(text, code=404)
+
+
+async def test_a_queue_whose_node_is_down_is_not_gone() -> None:
+    connection: Any = Away()
+    found = await clean_command._look(connection, "loadtest.x.0")
+    assert found == Found("queue", "loadtest.x.0", is_away=True) and "its node is down" in found.why_it_stays
+    assert "down or inaccessible" in await clean_command._remove(connection, found)
 
 
 async def test_nothing_is_removed_unasked(left: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:

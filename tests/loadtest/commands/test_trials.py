@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,12 +18,16 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 import loadtest
+from loadtest.analysis.comparison import compare
 from loadtest.commands import trials
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import main
 from loadtest.commands.trials import plan_trials
+from loadtest.output.console import make_console
+from loadtest.output.trials import render_comparison, render_trials
 from rabbitry.testing import NodeError
 from rabbitry.testing.rabbitmq.setup import free_ports
 
@@ -387,6 +392,14 @@ def test_a_run_that_failed_is_worse_than_one_that_did_not(tmp_path: Path, capsys
     assert {"1 of 2 trials failed", "1 of 2 trials were interrupted"} <= set(told["remarks"])
 
 
+def test_a_rate_that_fell_to_nothing_is_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no ratio, and of a run that was interrupted nothing else says so."""
+    good, none = write_run(tmp_path / "good", 100), write_run(tmp_path / "none", 0, interrupted=True)
+    assert main(["compare", good, "--to", none]) == 3
+    assert "worse: the publish rate is 0 in 1 of 1 new trials" in capsys.readouterr().out
+    assert main(["compare", none, "--to", good]) == 2
+
+
 def test_a_comparison_that_can_not_be_written_is_told_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -394,3 +407,58 @@ def test_a_comparison_that_can_not_be_written_is_told_all_the_same(
     assert main(["compare", good, "--to", good, "--json", str(tmp_path / "no" / "where")]) == 1
     said = capsys.readouterr()
     assert "publish rate" in said.out and "the comparison could not be written: " in said.err
+
+
+def test_a_cell_is_named_as_it_was_varied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With colons and commas in it, as a changing rate has them; and in a file whose own name has a colon."""
+    cells = [{"rate": rate, "queue-arg": "x-max-length=10"} for rate in ("1000:60,5000:10", "500:60,2000:10")]
+    trials = [
+        {"round": number, "cell": cell, "resources": {"client_cpu_us_per_message": 20.0 + number}}
+        for number in range(2)
+        for cell in cells
+    ]
+    file = tmp_path / "12:30.json"
+    file.write_text(json.dumps({"schema": 1, "run_id": "x", "trials": trials}))
+    base, new = (f"{file}:rate={rate},queue-arg=x-max-length=10" for rate in ("1000:60,5000:10", "500:60,2000:10"))
+    for words in ([base, "--to", new], [f"{file}:--rate=1000:60,5000:10", "--to", new], [str(file)]):
+        assert main(["compare", *words, "--json", "-"]) == 0, capsys.readouterr().err
+        (told,) = json.loads(capsys.readouterr().out)["comparisons"]
+        assert "1000:60,5000:10" in told["base"] and told["differences"][0]["pairs"] == 2
+    for words in ([f"{file}:", "--to", new], [f"{file}:rate", "--to", new], [f"{file}x:rate", "--to", new]):
+        assert main(["compare", *words]) == 2
+        assert "there is no such file, nor is it FILE:FLAG=VALUE" in capsys.readouterr().err
+
+
+def test_different_loads_are_not_compared_unsaid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"clients": 100, "size": 128, "faults": [], "transient": False, "labels": {"a": "1"}, "command": "x"}
+    other = {**asked, "clients": 1000, "transient": True, "faults": ["2s stop 1s"], "labels": {}, "command": "y"}
+    one = write_run(tmp_path / "one", 100, scenario=asked)
+    assert main(["compare", one, "--to", write_run(tmp_path / "same", 100, scenario={**asked, "command": "z"})]) == 0
+    assert "loads" not in capsys.readouterr().out
+    assert main(["compare", one, "--to", write_run(tmp_path / "other", 100, scenario=other)]) == 0
+    told = "clients 100 against 1,000, faults none against ['2s stop 1s'], transient no against yes"
+    assert f"the loads are not the same: {told}" in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", one, "--to", write_run(tmp_path / "odd", 100, scenario=["odd"])]) == 0
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_no_width_loses_a_digit_of_a_comparison(width: int) -> None:
+    trials = [{"resources": {"client_cpu_us_per_message": cpu}, "cell": {}} for cpu in (225.5, 130.6)]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(
+        render_comparison(compare(trials[:1], trials[1:], tolerance=0.05), "rate 100:1,300:1", "rate 300:1,100:1")
+    )
+    output: Any = console.file
+    assert "…" not in output.getvalue() and "225.5" in output.getvalue()
+
+
+def test_a_cell_may_be_called_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    trial = {"round": 0, "publish": {"rate": 5.0}, "verdict": {"status": "paced"}, "requirements": []}
+    trials = [{**trial, "cell": {"header": name}} for name in ("a=[/red]", "b=:bomb:")]
+    result = {"trials": trials, "interrupted": False, "verdict": {"evidence": []}, "requirements": []}
+    console = make_console()
+    console.print(render_trials(result, ["[/] failed"]))
+    compared = compare(trials[:1], trials[1:], tolerance=0.05)
+    console.print(render_comparison(compared, "header a=[/red]", "header b=:bomb:"))
+    said = capsys.readouterr().out
+    assert said.count("a=[/red]") >= 2 and said.count("b=:bomb:") >= 2 and "[/] failed" in said

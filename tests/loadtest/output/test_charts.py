@@ -164,3 +164,11 @@ def test_text_and_lines_stand_out(colours: dict[str, str]) -> None:
     for name, colour in colours.items():
         least = 4.5 if name in ("ink", "soft", "alarm") else 3.0 if name.startswith("line") else 1.0
         assert contrast(colour, colours["paper"]) >= least, name
+
+
+def test_without_confirms_the_rate_is_of_what_was_sent(result: dict[str, Any]) -> None:
+    result["publish"] |= {"confirms": False}
+    for row in result["timeline"]:
+        row["confirmed"] = 0
+    texts = picture_of(result)
+    assert "sent" in texts and "confirmed" not in texts

@@ -58,6 +58,15 @@ def test_counters_and_latencies_are_those_of_the_moment() -> None:
         read(url)
 
 
+def test_all_that_may_grow_is_there_from_the_beginning() -> None:
+    with serve_metrics(("127.0.0.1", 0), [Source(run_id="x")]) as url:
+        assert url is not None
+        found = read(url)
+    for kind in ("connect", "confirm", "end_to_end", "rpc", "lag"):
+        assert found[f"loadtest_latency_seconds_count [('kind', '{kind}'), ('run_id', 'x')]"] == 0
+    assert found["loadtest_messages_unconfirmed_total [('run_id', 'x')]"] == 0
+
+
 def test_each_bucket_holds_what_is_no_longer_than_its_limit() -> None:
     histogram = Histogram()
     for limit in BUCKETS:

@@ -109,3 +109,14 @@ def test_the_start_is_the_runs_own(tmp_path: Path) -> None:
     assert match is not None and abs(time.time() - 30 - float(match[1])) < 5
     histogram: Histogram = run.measurement.inside.confirm
     assert read(log.path)[0].get_total_count() == histogram.count
+
+
+def test_every_phase_is_told_however_short_it_was(tmp_path: Path) -> None:
+    run, log = begun(tmp_path), IntervalLog(tmp_path / "run.hlog")
+    log.update(run, None, 1.0)
+    run.begin_phase("drain")
+    run.begin_phase("close")
+    log.update(run, None, 2.0)
+    log.close(run, 2.1)
+    told = re.findall(r"#\[Phase: (\w+) began at", log.path.read_text())
+    assert told == ["measure", "drain", "close"]

@@ -153,10 +153,41 @@ def test_the_search_for_a_rate_is_in_the_headline(result: dict[str, Any]) -> Non
 
 
 def test_faults_are_told_with_what_they_cost(result: dict[str, Any]) -> None:
-    fault = {"fault": "2s pause 1s", "at_seconds": 2.0, "error": None, "confirmed_outage_seconds": 1.25}
+    fault = {"fault": "2s stop 1s", "action": "stop", "at_seconds": 2.0, "error": None, "unknown": 3, "duplicates": 0}
+    fault |= {"confirm_outage_seconds": 1.25, "confirm_recovery_seconds": 1.5, "delivery_outage_seconds": 0.5}
+    fault |= {"delivery_recovery_seconds": None}
     result["faults"] = [fault, {**fault, "error": "it could not"}]
     (table,) = [table for table in tables_of([result]) if table.title == "Faults"]
-    assert table.rows == [("2s pause 1s", "2.0 s", "no confirm for 1.2 s"), ("2s pause 1s", "2.0 s", "it could not")]
+    cost = "1.25 s without a confirm (as before after 1.50 s), 500 ms without a delivery, 3 unknown"
+    assert table.rows == [("2s stop 1s", "2.0 s", cost), ("2s stop 1s", "2.0 s", "it could not")]
+    assert [table.is_number(column) for column in range(3)] == [False, True, False]
+
+
+def test_what_a_scenario_found_is_told(result: dict[str, Any]) -> None:
+    own = {name: result[name] for name in ("loop", "publish", "consume", "rpc")} | {"failures": []}
+    result["workloads"] = [{**own, "name": "steady"}, {**own, "name": "[noisy]", "rpc": None, "publish": None}]
+    (table,) = [table for table in tables_of([result]) if table.title == "Scenario"]
+    assert table.rows == [
+        (
+            "workload",
+            "steady (open loop): 49/s confirmed, p99 1.98 s; 48/s consumed, p99 1.98 s; 0.3/s replies, p99 1.98 s",
+        ),
+        ("workload", "[noisy] (open loop): 48/s consumed, p99 1.98 s"),
+    ]
+    assert "steady" in render_markdown([result]) and "[noisy]" in page_of(result)
+
+
+def test_what_was_not_to_be_confirmed_is_not_called_so(result: dict[str, Any]) -> None:
+    asked = {"confirms": False, "unconfirmed": 980, "confirmed": 0, "confirm_latency_ms": None}
+    other = {**result, "publish": {**result["publish"], **asked}, "run_id": "x-2"}
+    assert "49/s sent" in headline_of(other) and "49/s confirmed" in headline_of(result)
+    tables = {table.title: table for table in tables_of([other])}
+    assert tables["Rates"].rows[0] == ("sent", "49/s")
+    assert ("publishes unconfirmed", "980") in tables["Account"].rows
+    tables = {table.title: table for table in tables_of([result, other])}
+    assert tables["Rates"].rows[0] == ("published", "49/s", "49/s")
+    tables = {table.title: table for table in tables_of([result])}
+    assert "publishes unconfirmed" not in [row[0] for row in tables["Account"].rows]
 
 
 def suites(*results: dict[str, Any]) -> list[ElementTree.Element]:
@@ -176,6 +207,24 @@ def test_junit_has_a_case_for_the_run_and_one_for_each_requirement(result: dict[
     assert broken.attrib["name"] == "confirm.p99 < 50ms"
     assert broken[0].attrib["message"] == "confirm.p99 < 50ms: 1.98 s"
     assert len(kept) == 0
+
+
+def test_no_two_cases_of_junit_are_taken_for_one(result: dict[str, Any]) -> None:
+    """Whoever reads it knows a case by its class and name, and shows one of two that are alike."""
+
+    def names(*results: dict[str, Any]) -> list[tuple[str | None, str | None]]:
+        root = ElementTree.fromstring(render_junit(results))
+        return [(case.get("classname"), case.get("name")) for case in root.iter("testcase")]
+
+    one = {"requirement": "lost == 0", "value": 0, "holds": True, "note": "0"}
+    result["requirements"] = [{**one, "trial": "round 1, window 1"}, {**one, "trial": "round 2, window 1"}, one, one]
+    assert names(result) == [
+        ("loadtest.run", "the run"),
+        *(("loadtest.require", f"lost == 0 (round {number}, window 1)") for number in (1, 2)),
+        *(("loadtest.require", name) for name in ("lost == 0", "lost == 0 (2)")),
+    ]
+    found = names(result, {**result, "run_id": "x-2"}, {**result, "run_id": "y-2"})
+    assert len(set(found)) == len(found) == 15
 
 
 def test_a_run_that_lacks_a_part_is_not_ok(result: dict[str, Any]) -> None:

@@ -47,6 +47,41 @@ async def test_the_picture_at_a_terminal(phase: str, width: int) -> None:
     assert "\x1b[?1049h" in text and "\x1b[?1049l" in text, "on a screen of its own"
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_what_is_said_before_and_after_the_run_is_seen(is_terminal: bool) -> None:
+    """Between the runs of a sweep, or of what could not be written: there is no screen of its own then."""
+    console, file = console_of(80, is_terminal=is_terminal)
+    progress = Progress(console, quiet=False)
+    progress.say("before")
+    with progress:
+        pass
+    progress.say("after")
+    lines = file.getvalue().replace("\x1b[?25h", "").splitlines()
+    assert lines[0] == "before" and lines[-1].endswith("after")
+    quiet = Progress(console, quiet=True)
+    file.truncate(file.seek(0))
+    quiet.say("nothing")
+    quiet.note("nothing")
+    assert not file.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_a_note_stays_for_as_long_as_the_run_is_shown(is_terminal: bool) -> None:
+    """Such as where the counters are served, on a port that nobody has chosen."""
+    run = await in_phase("measure")
+    console, file = console_of(40, is_terminal=is_terminal)
+    progress = Progress(console, quiet=False)
+    with progress:
+        progress.note("metrics   http://127.0.0.1:43210/metrics")
+        file.truncate(file.seek(0) if is_terminal else None)
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert file.getvalue().count("metrics   http://127.0.0.1:43210/metrics") == 1
+    file.truncate(file.seek(0))
+    with progress:
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert "metrics" not in file.getvalue()
+
+
 async def test_blocking_is_shown_while_it_lasts() -> None:
     run = await in_phase("measure")
     for is_terminal in (True, False):
@@ -55,6 +90,31 @@ async def test_blocking_is_shown_while_it_lasts() -> None:
             with Progress(console, quiet=False) as progress:
                 progress.update(run, run.record.timeline[-1], 2.0)
             assert ("blocked" in file.getvalue()) == run.is_blocked
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_without_confirms_what_was_sent_is_shown(is_terminal: bool) -> None:
+    run = start_run(parse_settings(["--producers", "5", "--consumers", "5", "--no-confirm"], {}))
+    run.record.phases.append(Phase("measure", 0.0))
+    run.record.tally.sent = run.record.tally.unconfirmed = 12_345
+    run.record.ledger.unique = 12_000
+    Timeline(run.record.timeline).add(1.0, "measure", run.record.tally, [run.measurement.outside])
+    console, file = console_of(80, is_terminal=is_terminal)
+    with Progress(console, quiet=False) as progress:
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert re.search(r"sent +12,345/s", file.getvalue()) and "confirmed" not in file.getvalue()
+    assert not is_terminal or re.search(r"unreceived +345\b", file.getvalue())
+
+
+async def test_each_copy_of_a_message_is_to_be_received() -> None:
+    run = start_run(parse_settings(["--producers", "5", "--consumers", "30", "--fanout", "3"], {}))
+    run.record.phases.append(Phase("measure", 0.0))
+    run.record.tally.confirmed, run.record.ledger.unique = 100, 250
+    Timeline(run.record.timeline).add(1.0, "measure", run.record.tally, [run.measurement.outside])
+    console, file = console_of(80, is_terminal=True)
+    with Progress(console, quiet=False) as progress:
+        progress.update(run, run.record.timeline[-1], 2.0)
+    assert re.search(r"unreceived +50\b", file.getvalue())
 
 
 async def test_off_a_terminal_there_are_lines() -> None:

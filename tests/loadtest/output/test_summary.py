@@ -108,3 +108,18 @@ def test_strangers_messages_are_told(result: dict[str, Any]) -> None:
     assert "foreign" not in shown(result)
     result["consume"]["foreign"] = 7
     assert "0 left in the queues, 7 foreign" in shown(result)
+
+
+def test_nobodys_text_is_markup_or_an_emoji(result: dict[str, Any]) -> None:
+    text = "no answer of [2001:db8:a:b::1]:5672 [/] :bomb: [red]"
+    result |= {"errors": {text: 1}, "error_examples": {text: text}, "incomplete": [text]}
+    result["verdict"]["evidence"] = [text]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render_summary(result, [text]))
+    output: Any = console.file
+    assert output.getvalue().count(text) == 5
+
+
+def test_what_was_not_to_be_confirmed_is_called_sent(result: dict[str, Any]) -> None:
+    result["publish"] |= {"confirms": False, "unconfirmed": 980, "confirmed": 0}
+    assert "49/s sent" in shown(result) and "49/s confirmed" not in shown(result)
