@@ -175,7 +175,8 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs: a warning, such as a name or link that leads nowhere, is an error."""
     install(session, "docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "build/docs", *session.posargs)
+    words = ("-W", "--keep-going", "-E")  # from the beginning: what is not read again warns of nothing
+    session.run("sphinx-build", *words, "-b", "html", "docs", "build/docs", *session.posargs)
 
 
 @nox.session

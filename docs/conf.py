@@ -42,6 +42,8 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+smartquotes = False  # "wait" is a value
+
 html_theme = "furo"
 html_title = f"rabbitry {release}"
 html_static_path = ["_site/static"]

@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 __all__ = ["to_rst"]
 
 CODE = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+PROGRAM = ".. program::\n\n"
 NAMED = re.compile(r"([a-z_]\w*): +(\S.*)")
 
 
-def to_rst(text: str, link: Callable[[str], str | None]) -> str:
-    """The docstring for Sphinx. `link` says what the words between backticks are called in full, or None."""
-    return "\n\n".join(_block(block, link) for block in _blocks(text))
+def to_rst(text: str, link: Callable[[str], str | None], language: str = "python") -> str:
+    """The docstring for Sphinx. `link` says what the words between backticks are called in full, or None; `language` is
+    that of programs in it.
+    """
+    rst = "\n\n".join(_block(block, link) for block in _blocks(text))
+    return rst.replace(PROGRAM, f".. code-block:: {language}\n\n")
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -37,7 +41,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 def _block(block: str, link: Callable[[str], str | None]) -> str:
     if block.startswith("    "):
-        return ".. code-block:: python\n\n" + block
+        return PROGRAM + block
     lines = block.split("\n")
     if len(lines) > 1 and NAMED.match(lines[0]) and (NAMED.match(lines[1]) or lines[1].startswith(" " * 8)):
         return _list(lines, link)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import shutil
@@ -13,21 +14,17 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.application import Sphinx
-from sphinx.parsers import Parser
+from sphinx.parsers import RSTParser
 from sphinx.util.docutils import SphinxDirective
 
-from docs._site import llms, reference
+from docs._site import beside, llms, reference
 from docs._site.docstrings import to_rst
-
-RESULTS = llms.DOCS / "results"
-"""Where the build finds the results, which are beside the documentation, as pages of it: a copy, for its time."""
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    beside = llms.DOCS.parent / "results"
-    shutil.copytree(beside, RESULTS, ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
-    app.connect("source-read", link_results)
-    app.connect("build-finished", finish_results)
+    beside.bring()
+    app.connect("source-read", bring_together)
+    app.connect("build-finished", finish)
     app.add_directive("public", Public)
     app.add_source_suffix(".py", "recipe")
     app.add_source_parser(Recipe)
@@ -142,32 +139,36 @@ def ancestors(node: nodes.Node) -> Iterator[nodes.Node]:
         yield node
 
 
-def link_results(app: Sphinx, page: str, source: list[str]) -> None:
-    """`../results/` of a page is `results/` there."""
+def bring_together(app: Sphinx, page: str, source: list[str]) -> None:
+    """`../results/` of a page is `results/` there; and the index has the project's pages."""
+    if page == "index":
+        source[0] += beside.toctree()
     source[0] = re.sub(r"(\]\((?:\.\./)*)\.\./results/", r"\1results/", source[0])
 
 
-def finish_results(app: Sphinx, error: Exception | None) -> None:
+def finish(app: Sphinx, error: Exception | None) -> None:
     """Pictures that pages name in HTML of their own stand beside them."""
     if error is None and app.builder.format == "html":
-        for picture in RESULTS.glob("*.svg"):
+        for picture in beside.RESULTS.glob("*.svg"):
             shutil.copy(picture, Path(app.outdir, "results"))
-    shutil.rmtree(RESULTS, ignore_errors=True)
+    beside.remove()
 
 
-class Recipe(Parser):
-    """A program is a page: its name, and all of it."""
+class Recipe(RSTParser):
+    """A program is a page: its name, what it says of itself, and the rest of it."""
 
     supported = ("recipe",)
 
-    def parse(self, inputstring: str, document: nodes.document) -> None:
+    def parse(self, inputstring: str | StringList, document: nodes.document) -> None:
         path = Path(document["source"])
-        if path.parent.name == "others":  # they are found beside their recipe
-            document += nodes.docinfo("", nodes.field("", nodes.field_name("", "orphan"), nodes.field_body()))
-        section = nodes.section("", nodes.title("", path.name), ids=[path.stem.replace("_", "-")])
-        document.note_implicit_target(section)
-        section += nodes.literal_block(inputstring, inputstring, language="python")
-        document += section
+        source = path.read_text(encoding="utf-8")
+        about = ast.parse(source).body[0]
+        code = "\n".join(source.split("\n")[about.end_lineno :]).strip("\n")
+        lines = [":orphan:", ""] if path.parent.name == "others" else []  # those are found beside their recipe
+        lines += [path.name, "=" * len(path.name), ""]
+        lines += [to_rst(ast.get_docstring(ast.parse(source)) or "", lambda _: None, "sh"), ""]
+        lines += [".. code-block:: python", "", *(f"    {line}" for line in code.split("\n")), ""]
+        super().parse("\n".join(lines), document)
 
 
 def write_llms(app: Sphinx, error: Exception | None) -> None:

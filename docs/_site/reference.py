@@ -44,6 +44,7 @@ PLUMBING = {
     *("Consumer.refuse", "Consumer.take_over"),
     *("RPC.cancelled_by_broker", "RPC.channel_ended", "RPC.drop_stale", "RPC.put", "RPC.refuse"),
     *("Delivery.put_back", "Delivery.seems_streamed", "Delivery.settle_handled"),
+    *("VirtualTimeLoop.run_forever", "VirtualTimeLoop.run_in_executor", "VirtualTimeLoop.shutdown_default_executor"),
     *("GetOperation.ended_by", "Message.encoded_properties", "Operation.ended_by", "Operation.located"),
 }
 """Members without an underscore that no user is to call: a class shares them with other rooms."""
@@ -96,15 +97,15 @@ def members_of(path: str) -> tuple[str, ...]:
         if base in siblings or not base.__module__.startswith("rabbitry"):
             break
         for name, member in vars(base).items():
-            if not name.startswith("_") and f"{base.__name__}.{name}" not in PLUMBING and _is_documented(member):
+            if not name.startswith("_") and f"{base.__name__}.{name}" not in PLUMBING and _is_called(member):
                 found.setdefault(name)
     return tuple(name for name in found if f"{shown.name}.{name}" not in PLUMBING)
 
 
-def _is_documented(member: object) -> bool:
+def _is_called(member: object) -> bool:
     if isinstance(member, staticmethod | classmethod):
         member = member.__func__
-    return isinstance(member, types.FunctionType | property) and bool(member.__doc__)
+    return isinstance(member, types.FunctionType | property)
 
 
 def names_in_pages() -> Iterator[tuple[str, str]]:

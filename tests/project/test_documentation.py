@@ -24,12 +24,13 @@ from loadtest.commands.program import main as load_tester
 from loadtest.drivers import LIBRARIES
 from loadtest.scenarios.catalogue import COMMAND, SCENARIOS
 from rabbitry.testing.hosting import broker_in_a_thread
+from tests.project.rooms import ROOMS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {
     page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8")
     for page in sorted(DOCS.rglob("*.md"))
-    if page.relative_to(DOCS).parts[0] not in ("_site", "results")  # what the site is built by, or of
+    if page.relative_to(DOCS).parts[0] not in ("_site", "results", "project")  # what builds the site
 }
 """Each page's text by its path."""
 
@@ -129,6 +130,7 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     prose = re.sub(r"`[^`\n]+`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
     targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|srcset|href)="([^"]+)"', prose)
+    targets += re.findall(r"^\[.+\]: (\S+)", prose, re.MULTILINE)
     for target in targets:
         if "://" in target:
             continue
@@ -148,6 +150,24 @@ def test_each_page_is_in_an_index() -> None:
         for name in re.findall(r"^([\w/]+)$", toctree, re.MULTILINE)
     ]
     assert sorted(f"{each}.md" for each in listed) == sorted(PAGES.keys() - {"index.md"})
+
+
+def test_the_architecture_shows_the_rooms_in_their_order() -> None:
+    page = PAGES["architecture.md"]
+    shown = [
+        f"{folder}.{name}".removesuffix(".py").rstrip("/").replace("/", ".")
+        for folder, rows in re.findall(r"^\| `(\w+)/` \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+        for row in rows.splitlines()
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    ]
+    assert len(shown) > 30
+    assert shown == [room for room in ROOMS if room in shown]
+
+
+def test_the_architecture_walks_through_files_that_exist() -> None:
+    walked = re.findall(r"^([a-z_]+/[a-z_/]+\.py|_endpoint\.py)  ", PAGES["architecture.md"], re.MULTILINE)
+    assert len(walked) > 20
+    assert not [name for name in walked if not (DOCS.parent / "rabbitry" / name).exists()]
 
 
 def test_every_error_has_its_row() -> None:

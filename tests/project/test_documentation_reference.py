@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from docs._site import reference
+from docs._site import beside, reference
 from docs._site.docstrings import CODE, to_rst
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +138,10 @@ def test_docstrings_become_what_they_say(text: str, rst: str) -> None:
     assert to_rst(text, known) == rst
 
 
+def test_programs_of_another_language() -> None:
+    assert to_rst("So:\n\n    ls", known, "sh") == "So:\n\n.. code-block:: sh\n\n    ls"
+
+
 def test_nothing_of_a_docstring_is_lost() -> None:
     def words(text: str) -> list[str]:
         return re.findall(r"\w+", text)
@@ -222,6 +226,24 @@ def test_what_the_inventories_list_is_there(project: str) -> None:
         is_error = inspect.isclass(value) and issubclass(value, BaseException)
         assert kind == ("exception" if is_error else "class" if inspect.isclass(value) else "function")
         assert page.endswith(".html")
+
+
+# --- what stands beside it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("link", "there"),
+    [
+        ("[a](docs/guides/rpc.md#types)", "[a](../guides/rpc.md#types)"),
+        ("[a](results/faults.md)", "[a](../results/faults.md)"),
+        ("[a](.github/CONTRIBUTING.md)", "[a](contributing.md)"),
+        ("[a](README.md) and `b`", "a and `b`"),
+        ("[a](https://example.org/docs/x.md)", "[a](https://example.org/docs/x.md)"),
+        ("[a](#below)", "[a](#below)"),
+    ],
+)
+def test_links_of_pages_that_stand_beside_lead_where_they_led(link: str, there: str) -> None:
+    assert beside.moved(link, ROOT / "CHANGELOG.md") == there
 
 
 # --- the build --------------------------------------------------------------------------------------------------------
