@@ -63,5 +63,12 @@ async def work(*tenants: str) -> None:
     print("ended in order", flush=True)
 
 
+async def main(command: str, *words: str) -> None:
+    if command == "order":
+        await order(*words)
+    else:
+        await work(*words)
+
+
 if __name__ == "__main__":
-    anyio.run({"work": work, "order": order}[sys.argv[1]], *sys.argv[2:])
+    anyio.run(main, *sys.argv[1:])
