@@ -63,11 +63,12 @@ async def work(*tenants: str) -> None:
     print("ended in order", flush=True)
 
 
-async def main(command: str, *words: str) -> None:
+async def main(*words: str) -> None:
+    command, *others = words
     if command == "order":
-        await order(*words)
+        await order(*others)
     else:
-        await work(*words)
+        await work(*others)
 
 
 if __name__ == "__main__":
