@@ -172,6 +172,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into build/docs: a warning, such as a name or link that leads nowhere, is an error."""
+    install(session, "docs")
+    words = ("-W", "--keep-going", "-E")  # from the beginning: what is not read again warns of nothing
+    session.run("sphinx-build", *words, "-b", "html", "docs", "build/docs", *session.posargs)
+
+
+@nox.session
 def loadtest(session: nox.Session) -> None:
     """Run the load tester, e.g. `-- --clients 10000`, on a private RabbitMQ (installed if it may) or `--broker …`."""
     install(session, "loadtest")

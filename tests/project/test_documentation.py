@@ -17,14 +17,21 @@ import anyio
 import pytest
 
 import rabbitry
+from docs._site import llms, parts
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import COMMANDS
 from loadtest.commands.program import main as load_tester
+from loadtest.drivers import LIBRARIES
 from loadtest.scenarios.catalogue import COMMAND, SCENARIOS
 from rabbitry.testing.hosting import broker_in_a_thread
+from tests.project.rooms import ROOMS
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))}
+PAGES = {
+    page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8")
+    for page in sorted(DOCS.rglob("*.md"))
+    if page.relative_to(DOCS).parts[0] not in ("_site", "results", "project")  # what builds the site
+}
 """Each page's text by its path."""
 
 URL = "amqp://guest:guest@localhost"
@@ -69,9 +76,14 @@ def log_level() -> Iterator[None]:
     logger.setLevel(level)
 
 
+def has_its_broker(program: Program) -> bool:
+    """Whether it makes an embedded broker by itself, and so has no address."""
+    return "Broker(" in program.text
+
+
 def run(program: Program, url: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is changed is the broker's address, and the backend of `anyio.run`."""
-    assert URL in program.text
+    assert (URL in program.text) != has_its_broker(program)
     assert not program.is_async or "anyio.run(main)" in program.text
     real = anyio.run
     # (rabbitry.blocking runs its loop so, too, and says on which backend)
@@ -99,7 +111,7 @@ def test_programs_run(
     assert program.printed in ("", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+@pytest.mark.parametrize("program", [each for each in PROGRAMS if not has_its_broker(each)], ids=str)
 def test_programs_run_on_rabbitmq(
     program: Program, amqp_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,10 +125,13 @@ def anchors_of(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "../README.md"])
 def test_links_lead_somewhere(page: str) -> None:
-    prose = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    prose = re.sub(r"`[^`\n]+`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r'(?:src|srcset|href)="([^"]+)"', prose)
+    targets += re.findall(r"^\[.+\]: (\S+)", prose, re.MULTILINE)
+    for target in targets:
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
@@ -126,9 +141,33 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors_of(found.read_text(encoding="utf-8")), f"{page} links to {target}"
 
 
-def test_each_page_is_in_the_index() -> None:
-    listed = re.findall(r"^([\w/]+)$", "".join(re.findall(r"```{toctree}(.*?)```", PAGES["index.md"], re.DOTALL)), re.M)
+def test_each_page_is_in_an_index() -> None:
+    """Of the whole documentation, or of a folder of it; results, which are listed by a pattern, are beside it."""
+    listed = [
+        (Path(page).parent / name).as_posix()
+        for page, text in PAGES.items()
+        for toctree in re.findall(r"^```{toctree}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for name in re.findall(r"^([\w/]+)$", toctree, re.MULTILINE)
+    ]
     assert sorted(f"{each}.md" for each in listed) == sorted(PAGES.keys() - {"index.md"})
+
+
+def test_the_architecture_shows_the_rooms_in_their_order() -> None:
+    page = PAGES["architecture.md"]
+    shown = [
+        f"{folder}.{name}".removesuffix(".py").rstrip("/").replace("/", ".")
+        for folder, rows in re.findall(r"^\| `(\w+)/` \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
+        for row in rows.splitlines()
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1])
+    ]
+    assert len(shown) > 30
+    assert shown == [room for room in ROOMS if room in shown]
+
+
+def test_the_architecture_walks_through_files_that_exist() -> None:
+    walked = re.findall(r"^([a-z_]+/[a-z_/]+\.py|_endpoint\.py)  ", PAGES["architecture.md"], re.MULTILINE)
+    assert len(walked) > 20
+    assert not [name for name in walked if not (DOCS.parent / "rabbitry" / name).exists()]
 
 
 def test_every_error_has_its_row() -> None:
@@ -142,25 +181,49 @@ def test_every_error_has_its_row() -> None:
     assert named - errors == {"ConnectionError", "ExceptionGroup", "TimeoutError", "TypeError", "ValueError"}
 
 
-def test_the_load_testers_flags_and_scenarios_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    page = PAGES["load_tester.md"]
+LOAD_TESTER = {page: text for page, text in PAGES.items() if page.startswith("load_tester")}
 
+
+def test_the_load_testers_flags_and_scenarios_are_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     def flags_of(*command: str) -> set[str]:
         with pytest.raises(SystemExit):
             load_tester([*command, "--help"])
         return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
 
     known = set().union(flags_of(), *map(flags_of, COMMANDS))
-    assert set(re.findall(r"--[a-z][a-z-]*", page)) <= known
-    scenarios = page.partition("## Scenarios")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([\w-]+)` \|", scenarios, re.MULTILINE)) == {*SCENARIOS, COMMAND}
-    for words in map(shlex.split, re.findall(r"^python -m loadtest ([^#\n]*)", page, re.MULTILINE)):
+    pages = "\n".join(LOAD_TESTER.values())
+    assert set(re.findall(r"--[a-z][a-z-]*", pages)) <= known
+    listed = re.findall(
+        r"^\| `([\w-]+)` \|", LOAD_TESTER["load_tester/scenarios.md"].partition("\n## ")[0], re.MULTILINE
+    )
+    assert sorted(listed) == sorted({*SCENARIOS, COMMAND})
+    commands = re.findall(r"^python -m loadtest ([^#|\n]*)", pages, re.MULTILINE)
+    assert len(commands) > 15
+    for words in map(shlex.split, commands):
         if words[0] not in COMMANDS:
             parse_settings(words, {})
 
 
+def test_each_driver_has_its_row() -> None:
+    table = LOAD_TESTER["load_tester/drivers.md"].partition("## Drivers\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([\w-]+)`", row) if not name.startswith("--")]
+    assert sorted(named) == sorted(LIBRARIES)
+
+
 def test_each_section_of_a_result_has_its_row() -> None:
     schema = json.loads((DOCS.parent / "loadtest" / "output" / "schema.json").read_text(encoding="utf-8"))
-    table = PAGES["load_tester.md"].partition("## The result")[2]
-    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
-    assert set(schema["properties"]) <= named
+    table = LOAD_TESTER["load_tester/result.md"].partition("## Sections\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE)))
+    assert sorted(named) == sorted(schema["properties"])
+
+
+@pytest.mark.parametrize("page", parts.PARTS)
+def test_what_is_made_of_the_code_says_what_that_says(page: str) -> None:
+    assert PAGES[page] == parts.with_parts(page), "python -m docs._site.parts writes it anew"
+
+
+def test_llms_txt_tells_of_all_pages() -> None:
+    text = llms.PATH.read_text(encoding="utf-8")
+    assert text == llms.text(), "python -m docs._site.parts writes it anew"
+    assert sorted(re.findall(r"\]\((\S+?)\)", text)) == sorted(PAGES.keys() - {"index.md"})

@@ -25,7 +25,7 @@ def test_the_numbers_are_true(links: str, lines: str, other: str, others_lines: 
 
 def test_all_are_in_the_table() -> None:
     named = [*(file for links, *_ in ROWS for file in files_in(links)), *(other for _, _, other, _ in ROWS)]
-    assert len(ROWS) == 12
+    assert len(ROWS) == 14
     assert sorted(named) == sorted(FILES)
     for links, *_ in ROWS:
         assert f"- **{files_in(links)[0].removesuffix('.py')}**: " in README, "what the other does otherwise"

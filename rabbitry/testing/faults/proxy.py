@@ -64,6 +64,7 @@ class Flow:
             self._running = anyio.Event()
 
     def resume(self) -> None:
+        """End a stall."""
         self._running.set()
 
     def half_close(self) -> None:
@@ -172,6 +173,7 @@ class Link:
         self.to_client.stall()
 
     def resume(self) -> None:
+        """End a stall, of both directions."""
         self.to_broker.resume()
         self.to_client.resume()
 

@@ -5,8 +5,6 @@ RabbitMQ is the run's own (see tests/conftest.py), of whatever version that is; 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rabbitry.testing import PrivateNode
@@ -34,16 +32,6 @@ def test_case(name: str, rabbitmq: PrivateNode, embedded: str, version: str) -> 
         assert ours != theirs, "a difference that is none any more"
         return
     assert ours == theirs
-
-
-def test_the_documentation_has_the_differences() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "testing.md").read_text("utf-8")
-    table = text.partition("### Where it differs from RabbitMQ\n")[2].partition("\n## ")[0]
-    versions: dict[tuple[str, str], list[str]] = {}
-    for (name, version), reason in DIFFERENCES.items():
-        versions.setdefault((name, reason), []).append(version or "all")
-    expected = [f"| `{name}` | {', '.join(listed)} | {reason} |" for (name, reason), listed in versions.items()]
-    assert [line for line in table.splitlines() if line.startswith("| `")] == expected
 
 
 def test_there_are_many_cases() -> None:
