@@ -155,7 +155,7 @@ class Channel:
     def _settle(self, outcome: Outcome, tag: int, multiple: bool, now: float) -> None:
         taken = self._consuming.take(tag, multiple, outcome)
         if self._transaction is not None:
-            self._transaction.settlements.append((outcome, taken))
+            self._transaction.settle(outcome, taken)
         else:
             self._consuming.settle(outcome, taken, now)
 

@@ -1,11 +1,13 @@
 """A transaction: what a channel has published and settled, kept until it commits.
 
-What must stay true: RabbitMQ's order: messages first, settlements after.
+What must stay true: RabbitMQ's order: messages first, settlements after; those with one outcome that follow one another
+are one settlement, in the order of their tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from rabbitry.broker.consuming import Outcome
@@ -15,6 +17,8 @@ from rabbitry.broker.queues import Queue
 from rabbitry.broker.unsettled import Unsettled
 
 __all__ = ["Publish", "Transaction"]
+
+_tag = attrgetter("tag")
 
 
 class Publish(NamedTuple):
@@ -34,6 +38,12 @@ class Transaction:
     def __init__(self) -> None:
         self.publishes: list[Publish] = []
         self.settlements: list[tuple[Outcome, list[Unsettled]]] = []
+
+    def settle(self, outcome: Outcome, taken: list[Unsettled]) -> None:
+        """These deliveries are settled with the commit."""
+        if self.settlements and self.settlements[-1][0] == outcome:
+            taken = sorted((*self.settlements.pop()[1], *taken), key=_tag)
+        self.settlements.append((outcome, taken))
 
     def held(self) -> Iterator[Unsettled]:
         """The deliveries in it."""
