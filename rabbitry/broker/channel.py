@@ -188,7 +188,7 @@ class Channel:
             if len(queues) < len(routed) and self._peer.compat.commits_without == "partial":
                 is_whole = mandatory = False
             is_whole = self._publishing.publish(exchange, message, mandatory, now, queues) and is_whole
-        for outcome, taken in transaction.settlements:
+        for outcome, taken in transaction.settlements():
             self._consuming.settle(outcome, taken, now)
         if not is_whole:
             raise Refusal(406, "partial tx completion")

@@ -33,19 +33,25 @@ class Publish(NamedTuple):
 class Transaction:
     """What waits for the next commit."""
 
-    __slots__ = ("publishes", "settlements")
+    __slots__ = ("_settlements", "publishes")
 
     def __init__(self) -> None:
         self.publishes: list[Publish] = []
-        self.settlements: list[tuple[Outcome, list[Unsettled]]] = []
+        self._settlements: list[tuple[Outcome, list[Unsettled]]] = []
 
     def settle(self, outcome: Outcome, taken: list[Unsettled]) -> None:
         """These deliveries are settled with the commit."""
-        if self.settlements and self.settlements[-1][0] == outcome:
-            taken = sorted((*self.settlements.pop()[1], *taken), key=_tag)
-        self.settlements.append((outcome, taken))
+        if self._settlements and self._settlements[-1][0] == outcome:
+            self._settlements[-1][1].extend(taken)
+        else:
+            self._settlements.append((outcome, taken))
+
+    def settlements(self) -> Iterator[tuple[Outcome, list[Unsettled]]]:
+        """What is settled, and how."""
+        for outcome, taken in self._settlements:
+            yield outcome, sorted(taken, key=_tag)
 
     def held(self) -> Iterator[Unsettled]:
         """The deliveries in it."""
-        for _, taken in self.settlements:
+        for _, taken in self._settlements:
             yield from taken
