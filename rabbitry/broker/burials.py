@@ -68,7 +68,7 @@ class Burials:
         dead = dead_message(entry, queue, reason, name, options.dead_letter_routing_key, wall_time, self._compat)
         if discards is not None:
             letter = DeadLetter(dead, reason, set())
-            if not self._forward(letter, discards, now):
+            if discards.is_full or not self._forward(letter, discards, now):
                 discards.hold(letter)
                 queue.recount()
                 self._watch(queue, discards, now)
@@ -103,6 +103,9 @@ class Burials:
         for letter in discards.held():
             if self._forward(letter, discards, now):
                 discards.let_go(letter)
+        while (waiting := discards.admit()) is not None:
+            if self._forward(waiting, discards, now):
+                discards.let_go(waiting)
         queue.recount()
         if discards.count:
             self._watch(queue, discards, now)

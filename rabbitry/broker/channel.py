@@ -155,7 +155,7 @@ class Channel:
     def _settle(self, outcome: Outcome, tag: int, multiple: bool, now: float) -> None:
         taken = self._consuming.take(tag, multiple, outcome)
         if self._transaction is not None:
-            self._transaction.settlements.append((outcome, taken))
+            self._transaction.settle(outcome, taken)
         else:
             self._consuming.settle(outcome, taken, now)
 
@@ -188,7 +188,7 @@ class Channel:
             if len(queues) < len(routed) and self._peer.compat.commits_without == "partial":
                 is_whole = mandatory = False
             is_whole = self._publishing.publish(exchange, message, mandatory, now, queues) and is_whole
-        for outcome, taken in transaction.settlements:
+        for outcome, taken in transaction.settlements():
             self._consuming.settle(outcome, taken, now)
         if not is_whole:
             raise Refusal(406, "partial tx completion")

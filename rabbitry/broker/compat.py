@@ -67,6 +67,8 @@ class Compat:
     """Whether the headers exchange tells 1 from 1.0."""
     delivery_limit: int | None
     """How often a quorum queue redelivers by default, where a limit below zero is none."""
+    limit_widens_prefetch: bool
+    """Whether the consumer that gives a message back once too often may hold one more from then on, as a defect."""
     delivery_count: Literal["got", "returned", "acquired"]
     """Which counts quorum queues put into the headers: of deliveries that failed, from the first, and of what is got
     always; or from the first; or, beside them, how often the message was handed out, where a nack is no failure."""
@@ -98,9 +100,9 @@ class Compat:
     commits_without: Literal["passed over", "partial", "resource error"]
     """What becomes of a commit to a queue that is gone by then: it is passed over, or the commit is carried out as far
     as it can be and then refused, or ends the connection."""
-    succession: Literal["age", "yields"]
+    succession: Literal["age", "yields", "stalls"]
     """Who is next where a quorum queue has a single active consumer: the first that came; or the first of the highest
-    priority, which takes over as soon as the active one has settled what it has."""
+    priority, which takes over as soon as the active one has settled what it has, or unless it gave that back."""
     global_qos: bool
     """Whether channel-wide prefetch exists; else it is a prefetch of each consumer."""
 
@@ -130,6 +132,7 @@ _3_10 = Compat(
     most_wildcards=None,
     exact_numbers=False,
     delivery_limit=None,
+    limit_widens_prefetch=True,
     delivery_count="got",
     quorum_priorities=False,
     requeues_behind=True,
@@ -165,6 +168,7 @@ _4_0 = replace(
     consumer_timeout="queue",
     exact_numbers=True,
     delivery_limit=20,
+    limit_widens_prefetch=False,
     delivery_count="returned",
     quorum_priorities=True,
     requeues_behind=False,
@@ -174,7 +178,7 @@ _4_0 = replace(
     carried_counts="rejections",
     stumbles_over="malformed",
     commits_without="partial",
-    succession="yields",
+    succession="stalls",
 )
 _DELAYED_RETRY = ("x-delayed-retry-type", "x-delayed-retry-min", "x-delayed-retry-max")
 _4_3 = replace(
@@ -202,6 +206,7 @@ _4_3 = replace(
     stumbles_over="",
     replies_are_routed=True,
     commits_without="resource error",
+    succession="yields",
     global_qos=False,
 )
 

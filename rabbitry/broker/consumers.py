@@ -91,15 +91,30 @@ class Consumer:
         return not (self.prefetch and self.unacked >= self.prefetch)
 
 
-Succession: TypeAlias = Literal["age", "priority", "yields"]
-"""Who is the single active consumer when it has gone: the first that came; the first of the highest priority; or that,
-which need not wait until it has gone."""
+Succession: TypeAlias = Literal["age", "priority", "yields", "stalls"]
+"""Who is the single active consumer when it has gone: the first that came; the first of the highest priority; or of
+these the one with the most prefetch, which need not wait until it has gone: the active one "yields" once it has settled
+what it has. Or "stalls" if it has given that back: then nobody is active until a consumer comes or goes."""
+UNLIMITED = 2000
+"""The prefetch of who has none, in comparisons."""
 
 
 class Consumers:
     """All consumers of a queue."""
 
-    __slots__ = ("_active", "_all", "_leaves_at_once", "_priorities", "_succession", "_turns", "is_single_active")
+    __slots__ = (
+        "_active",
+        "_all",
+        "_has_to_yield",
+        "_leaves_at_once",
+        "_priorities",
+        "_succession",
+        "_turns",
+        "_yields",
+        "is_single_active",
+        "is_stalled",
+        "may_stall",
+    )
 
     def __init__(
         self, is_single_active: bool, *, leaves_at_once: bool = False, succession: Succession = "priority"
@@ -108,7 +123,13 @@ class Consumers:
         self.is_single_active = is_single_active
         self._leaves_at_once = leaves_at_once
         self._succession = succession
+        self._yields = succession in ("yields", "stalls")
         self._active: Consumer | None = None
+        self._has_to_yield = False
+        """The active one has something to settle still, and gets nothing any more."""
+        self.may_stall = is_single_active and succession == "stalls"
+        self.is_stalled = False
+        """Nobody is active, though there are consumers."""
         self._all: dict[Consumer, None] = {}
         self._turns: dict[int, deque[Consumer]] = {}
         self._priorities: list[int] = []  # those of `_turns`, the highest first
@@ -127,6 +148,7 @@ class Consumers:
         self._all[consumer] = None
         self._enter(consumer)
         if self.is_single_active:
+            self.is_stalled = False
             self._elect()
 
     def _enter(self, consumer: Consumer) -> None:
@@ -142,7 +164,17 @@ class Consumers:
         if not consumer.is_waiting:
             self._turns[consumer.priority].remove(consumer)
         if self.is_single_active:
+            self.is_stalled = False
             self._elect()
+
+    def settle(self, consumer: Consumer, *, is_done: bool) -> None:
+        """What this consumer had is settled; `is_done`: it does not come back. To be told where they `may_stall`."""
+        if is_done:
+            self.is_stalled = False
+        elif consumer is self._active and self._has_to_yield and not consumer.unacked:
+            self._active = None
+            self._has_to_yield = False
+            self.is_stalled = True
 
     def unblock(self, consumer: Consumer) -> bool:
         """Let it back into the turn if it can take a message again. True if it came back."""
@@ -180,25 +212,31 @@ class Consumers:
     def _elect(self) -> Consumer | None:
         active = self._active
         if active is not None and not active.overdue and active in self._all:
-            may_stay = self._succession != "yields" or active.priority >= self._priorities[0]
+            may_stay = not self._yields or (not self._has_to_yield and active.priority >= self._priorities[0])
             if may_stay:  # hot: asked with each delivery, however many wait
                 return active
         waiting = [consumer for consumer in self._all if not consumer.overdue]
-        if active is None or active not in waiting:
-            self._active = active = self._first(waiting)
-        elif self._succession == "yields":
-            best = self._first(waiting)
-            if best is not None and best.priority > active.priority:
-                if active.unacked:
-                    return None
-                self._active = active = best
-        return active
+        best = None if self.is_stalled else self._first(waiting)
+        if active is not None and active in waiting:
+            if best is not None and best.priority > active.priority and active.unacked:
+                self._has_to_yield = True
+            if self._has_to_yield and active.unacked:
+                return None
+            if not self._has_to_yield and (best is None or best.priority <= active.priority):
+                return active
+        self._has_to_yield = False
+        self._active = best
+        return best
 
     def _first(self, waiting: Sequence[Consumer]) -> Consumer | None:
         """Of these the next to be the active one."""
         if self._succession == "age":
             return waiting[0] if waiting else None
-        return max(waiting, key=_priority, default=None)
+        return max(waiting, key=_rank if self._yields else _priority, default=None)
+
+
+def _rank(consumer: Consumer) -> tuple[int, int]:
+    return consumer.priority, consumer.prefetch or UNLIMITED
 
 
 _priority = attrgetter("priority")

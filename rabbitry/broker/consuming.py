@@ -56,7 +56,7 @@ class Consuming:
         self._tag = 0
         self._prefetch = 0  # of each consumer to come
         self._limit = 0  # of the channel
-        self._limited = 0  # what counts towards it
+        self._limited = 0  # what counts towards it: below zero, too, as in RabbitMQ
         self._watched: float | None = None  # when it is looked for deliveries that are held too long
 
     def release(self, held: Iterable[Unsettled], now: float) -> None:
@@ -286,6 +286,7 @@ class Consuming:
     def settle(self, outcome: Outcome, taken: list[Unsettled], now: float) -> None:
         """Deliveries that were taken are done with, and whoever can take more gets it."""
         queues: Iterable[Queue] = ()
+        spent: list[Entry] = []
         if outcome != "ack":
             grouped = by_queue(taken)
             queues = grouped
@@ -296,9 +297,9 @@ class Consuming:
                 if outcome == "reject":
                     queue.reject(entries, now)
                 else:
-                    queue.requeue(entries, now, failed=outcome == "requeue")
+                    spent += queue.requeue(entries, now, failed=outcome == "requeue")
         was_full = self.is_full
-        is_counted = self._limited > 0
+        is_counted = self._limited != 0
         consumers: dict[Consumer, Queue] = {}
         for _, _, origin, consumer, _ in taken:
             if consumer is None:
@@ -313,6 +314,11 @@ class Consuming:
                 consumer.overdue -= 1
                 if consumer.tag in self._consumers:
                     consumers[consumer] = self._consumers[consumer.tag][1]
+        if spent and self._peer.compat.limit_widens_prefetch:
+            _widen(taken, spent)
+        for consumer, queue in consumers.items():
+            if queue.consumers.may_stall:
+                queue.consumers.settle(consumer, is_done=outcome in ("ack", "reject"))
         if was_full and not self.is_full:
             self.go_on(now)
         else:
@@ -380,3 +386,11 @@ class Consuming:
             queue.dispatch(now)
         if None in consumers or (entries and not self._peer.connection.has_capability("consumer_cancel_notify")):
             raise held_too_long(self._number, 0.0, self._peer.compat)
+
+
+def _widen(taken: Iterable[Unsettled], spent: Iterable[Entry]) -> None:
+    """Who gave back what has come back too often may hold one more from now on."""
+    gone = set(map(id, spent))
+    for each in taken:
+        if each.consumer is not None and each.consumer.prefetch and id(each.entry) in gone:
+            each.consumer.prefetch += 1

@@ -138,7 +138,7 @@ class Queue:
         self._places += 1
         self._ready.append(entry)
         self._count(entry)
-        self.dispatch(now)
+        self._hand_out(now)
         self._after(now)
         return True
 
@@ -191,6 +191,11 @@ class Queue:
 
     def dispatch(self, now: float) -> None:
         """Deliver what is ready to those who can take it."""
+        self._hand_out(now)
+        if self.is_quorum:
+            self._after(now)
+
+    def _hand_out(self, now: float) -> None:
         while self.count and len(self.consumers):
             consumer = self.consumers.next()
             if consumer is None:
@@ -220,17 +225,22 @@ class Queue:
             self._bury(entry, self, "expired", now)
         return None
 
-    def requeue(self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False) -> None:
+    def requeue(
+        self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False
+    ) -> Sequence[Entry]:
         """Messages come back that were given out; `failed`: as a delivery that counts towards the limit, `lost`: as
-        whoever had them is gone. Nothing is delivered yet: see `dispatch`."""
+        whoever had them is gone. Nothing is delivered yet: see `dispatch`. Those that failed too often, and are dead.
+        """
         limit = self.options.delivery_limit
         returned: list[Entry] = []
+        spent: list[Entry] = []
         for entry in entries:
             entry.redelivered = True
             entry.acquired += 1
             entry.count += failed
             if self.is_quorum and limit is not None and entry.count > limit:
                 self._bury(entry, self, "delivery_limit", now)
+                spent.append(entry)
                 continue
             returned.append(entry)
             self._count(entry)
@@ -239,7 +249,9 @@ class Queue:
                 self._ready.append(entry)
         else:
             self._ready.put_back(returned)
-        self._after(now)  # ahead of any delivery: the first to go may be what has just come back
+        if not self.is_quorum:
+            self._after(now)  # ahead of any delivery: the first to go may be what has just come back
+        return spent
 
     def reject(self, entries: Sequence[Entry], now: float) -> None:
         """Messages that were given out are not wanted."""
@@ -360,7 +372,9 @@ class Queue:
         """How many consumers clients are told of: by a quorum queue, all who get or hold its messages."""
         if not self.is_quorum:
             return len(self.consumers)
-        active = min(1, len(self.consumers)) if self.options.single_active else len(self.consumers)
+        active = len(self.consumers)
+        if self.options.single_active:
+            active = 0 if self.consumers.is_stalled else min(1, active)
         return active + self.got + sum(1 for each in self._leaving if self._is_leaving(each))
 
     @property

@@ -172,8 +172,11 @@ class Stream(Queue):
         """See `Queue`."""
         return consumer in self._readers and consumer.can_take
 
-    def requeue(self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False) -> None:
+    def requeue(
+        self, entries: Sequence[Entry], now: float, *, failed: bool = True, lost: bool = False
+    ) -> Sequence[Entry]:
         """Nothing comes back: it has never left."""
+        return ()
 
     def reject(self, entries: Sequence[Entry], now: float) -> None:
         """Nothing goes."""

@@ -1,11 +1,13 @@
 """A transaction: what a channel has published and settled, kept until it commits.
 
-What must stay true: RabbitMQ's order: messages first, settlements after.
+What must stay true: RabbitMQ's order: messages first, settlements after; those with one outcome that follow one another
+are one settlement, in the order of their tags.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from rabbitry.broker.consuming import Outcome
@@ -15,6 +17,8 @@ from rabbitry.broker.queues import Queue
 from rabbitry.broker.unsettled import Unsettled
 
 __all__ = ["Publish", "Transaction"]
+
+_tag = attrgetter("tag")
 
 
 class Publish(NamedTuple):
@@ -29,13 +33,25 @@ class Publish(NamedTuple):
 class Transaction:
     """What waits for the next commit."""
 
-    __slots__ = ("publishes", "settlements")
+    __slots__ = ("_settlements", "publishes")
 
     def __init__(self) -> None:
         self.publishes: list[Publish] = []
-        self.settlements: list[tuple[Outcome, list[Unsettled]]] = []
+        self._settlements: list[tuple[Outcome, list[Unsettled]]] = []
+
+    def settle(self, outcome: Outcome, taken: list[Unsettled]) -> None:
+        """These deliveries are settled with the commit."""
+        if self._settlements and self._settlements[-1][0] == outcome:
+            self._settlements[-1][1].extend(taken)
+        else:
+            self._settlements.append((outcome, taken))
+
+    def settlements(self) -> Iterator[tuple[Outcome, list[Unsettled]]]:
+        """What is settled, and how."""
+        for outcome, taken in self._settlements:
+            yield outcome, sorted(taken, key=_tag)
 
     def held(self) -> Iterator[Unsettled]:
         """The deliveries in it."""
-        for _, taken in self.settlements:
+        for _, taken in self._settlements:
             yield from taken

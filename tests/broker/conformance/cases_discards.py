@@ -342,3 +342,36 @@ def expired_after_its_queue(c: Conversation) -> None:
 @case
 def over_the_limit_after_its_queue(c: Conversation) -> None:
     die_without_a_queue(c, x_queue_type="quorum", x_delivery_limit=0)
+
+
+def crowded(ch: Channel, ahead: int) -> None:
+    """So many dead messages that nothing is bound for, and behind them one with the key "known"."""
+    ch.exchange("in", "fanout", durable=True)
+    ch.bind("q", "in")
+    for number in range(ahead):
+        ch.publish(b"%d" % number, "nowhere", "in")
+    ch.publish(b"m", "known", "in")
+    ch.consume("q", "q")
+    ch.take(ahead + 1)
+    ch.nack(ahead + 1, multiple=True, requeue=False)
+
+
+def die_behind(c: Conversation, ahead: int) -> None:
+    ch = careful(c)
+    ch.exchange("dlx", durable=True)
+    ch.declare("dead")
+    ch.bind("dead", "dlx", "known")
+    ch.consume("dead", "dead", no_ack=True)
+    crowded(ch, ahead)
+    ch.silent(0.2)
+    ch.count()
+
+
+@case
+def there_is_room_on_the_way_for_31_others(c: Conversation) -> None:
+    die_behind(c, 31)
+
+
+@case
+def there_is_no_room_on_the_way_for_32_others(c: Conversation) -> None:
+    die_behind(c, 32)

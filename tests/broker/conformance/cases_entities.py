@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.tables import SIZED_INTS
 from tests.broker.conformance.catalogue import case
 from tests.broker.conformance.conversation import Conversation
 
@@ -638,3 +639,15 @@ def the_first_argument_that_differs(c: Conversation) -> None:
     c.channel().durable("other", {"x-max-priority": 3, "x-overflow": "reject-publish"})
     c.channel().durable("other", {"x-max-priority": 2, "x-overflow": "reject-publish", "x-queue-version": 1})
     c.channel().quorum("other", {"x-max-length": 1})
+
+
+@case
+def bindings_differ_in_the_size_of_a_number(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare()
+    ch.exchange("x", "headers")
+    ch.bind(arguments={"h": 1})
+    ch.unbind(arguments={"h": SIZED_INTS["l"](1)})
+    ch.confirm()
+    ch.publish(b"m", "", "x", headers={"h": 1})
+    ch.count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from struct import pack
 
 from rabbitry.protocol.wire import methods
+from rabbitry.protocol.wire.tables import MAX_DEPTH
 from tests.broker.conformance.catalogue import case
 from tests.broker.conformance.conversation import Channel, Conversation
 
@@ -588,3 +589,41 @@ def a_transaction_whose_exchange_is_deleted(c: Conversation) -> None:
     ch.delete_exchange("x")
     ch.request(methods.TxCommit())
     ch.drain()
+
+
+def deep_headers() -> bytes:
+    """Properties whose headers are deeper than is decoded here."""
+    table = b"\0\0\0\0"
+    for _ in range(MAX_DEPTH):
+        table = b"\x01hF" + table
+        table = len(table).to_bytes(4, "big") + table
+    return b"\x20\0" + table
+
+
+@case
+def headers_that_are_deep_are_passed_on(c: Conversation) -> None:
+    ch = with_queues(c, "q")
+    ch.send_content(methods.BasicPublish(routing_key=c.name("q")), deep_headers(), b"m")
+    ch.drain()
+
+
+@case
+def headers_that_are_deep_and_a_delivery_that_fails(c: Conversation) -> None:
+    ch = c.channel()
+    ch.quorum()
+    ch.confirm()
+    ch.send_content(methods.BasicPublish(routing_key=c.name("q")), deep_headers(), b"m")
+    ch.connection.wait(lambda: 1 in ch.settled)
+    ch.reject(ch.get())
+    c.pause()
+    ch.drain()
+
+
+@case
+def headers_that_are_deep_and_a_death(c: Conversation) -> None:
+    ch = with_queues(c, "dead")
+    ch.declare("q", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": c.name("dead")})
+    ch.send_content(methods.BasicPublish(routing_key=c.name("q")), deep_headers(), b"m")
+    ch.reject(ch.get(), requeue=False)
+    c.pause()
+    ch.drain("dead")

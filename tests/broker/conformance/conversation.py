@@ -19,10 +19,17 @@ from datetime import datetime
 from struct import Struct
 from typing import Any
 
+from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.constants import PROTOCOL_HEADER
 from rabbitry.protocol.wire.methods import Method, decode_method, encode_method_frame
-from rabbitry.protocol.wire.properties import PROPERTIES, Properties, decode_properties, encode_properties
+from rabbitry.protocol.wire.properties import (
+    PROPERTIES,
+    Properties,
+    decode_all_but_headers,
+    decode_properties,
+    encode_properties,
+)
 
 PATIENCE = 5.0
 PAUSE = 0.05
@@ -30,6 +37,7 @@ PAUSE = 0.05
 
 _FRAME = Struct(">BHI")
 _HEADER = Struct(">HHQ")
+_COUNTS = ("x-death", "x-delivery-count")
 _NAMED = ("x-dead-letter-exchange", "alternate-exchange")
 
 Case = Callable[["Conversation"], None]
@@ -261,7 +269,7 @@ class Connection:
                 self._receive_on_zero(method)
         elif kind == 2:
             content = self._content[number]
-            content += [_HEADER.unpack_from(payload)[2], decode_properties(payload, 12), b""]
+            content += [_HEADER.unpack_from(payload)[2], _properties(payload[12:]), b""]
             self._complete(number)
         elif kind == 3:
             self._content[number][3] += payload
@@ -488,9 +496,12 @@ class Channel:
         if not self.is_open:
             self.conversation.say("not open")
             return
-        octets = encode_properties(Properties(**properties))
+        self.send_content(method, encode_properties(Properties(**properties)), body)
+
+    def send_content(self, method: Method, properties: bytes, body: bytes) -> None:
+        """The same, with properties that are octets already."""
         frames = [encode_method_frame(self.number, method)]
-        payload = _HEADER.pack(60, 0, len(body)) + octets
+        payload = _HEADER.pack(60, 0, len(body)) + properties
         frames.append(_FRAME.pack(2, self.number, len(payload)) + payload + b"\xce")
         for start in range(0, len(body), 8184):
             piece = body[start : start + 8184]
@@ -551,6 +562,16 @@ class Channel:
     def close(self) -> None:
         self.request(methods.ChannelClose(reply_code=200))
         self.is_open = False
+
+
+def _properties(octets: bytes) -> Properties:
+    """Of headers that are too deep to be decoded, what the broker puts there."""
+    try:
+        return decode_properties(octets)
+    except RemoteProtocolError:
+        properties = decode_all_but_headers(octets)
+        properties.headers = {"too deep, with": [name for name in _COUNTS if name.encode() in octets]}
+        return properties
 
 
 def _fields(method: Method) -> list[Any]:

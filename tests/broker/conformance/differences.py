@@ -15,5 +15,16 @@ DIFFERENCES: dict[tuple[str, str], str] = {
         "",
     ): "RabbitMQ takes back what was got and what each consumer "
     "had one after the other, the embedded broker at once: limits of length may drop more",
+    (
+        "bindings_differ_in_the_size_of_a_number",
+        "",
+    ): "RabbitMQ takes two bindings for different ones whose arguments have the same number in another size, the "
+    "embedded broker for one: numbers have no size once they are decoded",
+    (
+        "headers_that_are_deep_and_a_delivery_that_fails",
+        "",
+    ): "RabbitMQ counts deliveries in headers of any depth; the embedded broker passes headers on as they are that "
+    "have more than 64 tables one in another, or more than 4,096 values",
+    ("headers_that_are_deep_and_a_death", ""): "the same for x-death",
     ("direct_reply_to_is_declared", "4.3"): "RabbitMQ 4.3 crashes (541) at a reply name that it has not made up",
 }

@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from rabbitry.broker import Broker
 from rabbitry.protocol.wire import methods
 from rabbitry.testing import PrivateNode
-from tests.broker.conformance.cases_discards import buried, careful, lose
+from tests.broker.conformance.cases_discards import buried, careful, crowded, lose
 from tests.broker.conformance.conversation import Case, Connection, Conversation, transcript
 
 TIMEOUT = 0.5
@@ -171,8 +171,26 @@ def kept_until_the_second_has_room(c: Conversation) -> None:
     ch.silent(1.5 * RESENDING)
 
 
+def kept_until_those_ahead_have_a_queue(c: Conversation) -> None:
+    ch = careful(c)
+    ch.exchange("dlx", durable=True)
+    ch.declare("dead")
+    ch.bind("dead", "dlx", "known")
+    ch.consume("dead", "dead", no_ack=True)
+    crowded(ch, 40)
+    ch.silent(1.5 * RESENDING)
+    ch.bind("dead", "dlx", "nowhere")
+    ch.take(41)
+
+
 @pytest.mark.parametrize(
-    "case", [kept_until_there_is_an_exchange, kept_until_there_is_room, kept_until_the_second_has_room]
+    "case",
+    [
+        kept_until_there_is_an_exchange,
+        kept_until_there_is_room,
+        kept_until_the_second_has_room,
+        kept_until_those_ahead_have_a_queue,
+    ],
 )
 def test_dead_letters_are_sent_again(case: Case, resending: PrivateNode, embedded: str) -> None:
     theirs = transcript(case, resending.url)

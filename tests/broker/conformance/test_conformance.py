@@ -16,6 +16,7 @@ from tests.broker.conformance import (  # noqa: F401 - they fill the catalogue
     cases_overflow,
     cases_protocol,
     cases_publishing,
+    cases_settling,
     cases_streams,
 )
 from tests.broker.conformance.catalogue import CASES
@@ -35,5 +36,5 @@ def test_case(name: str, rabbitmq: PrivateNode, embedded: str, version: str) -> 
 
 
 def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 390
+    assert len(CASES) >= 400
     assert {name for name, _ in DIFFERENCES} <= set(CASES)

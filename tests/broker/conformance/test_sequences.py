@@ -1,10 +1,11 @@
 """Random sequences of up to 100 operations, with RabbitMQ and the embedded broker: all that shows must be the same.
 
 Hypothesis makes the sequences and shortens one that shows a difference; that becomes a case by name. There are few of
-them here: `RABBITRY_SEQUENCES=5000` has as many made, `RABBITRY_SEED=7` others. What can't be compared is not made:
-times that pass (those of messages and queues are 0 or far away), streams (they are told of in chunks), two queues that
-dead-letter at once (which is first is not promised), a channel-wide prefetch for more than one consumer (RabbitMQ draws
-lots), publishes that a full quorum queue rejects (a little late).
+them here: `RABBITRY_SEQUENCES=100` has as many made, `RABBITRY_SEED=7` others; `survey` has thousands, in slices.
+
+What can't be compared is not made: times that pass (those of messages and queues are 0 or far away), streams (they are
+told of in chunks), two queues that dead-letter at once (which is first is not promised), a channel-wide prefetch for
+more than one consumer (RabbitMQ draws lots), publishes that a full quorum queue rejects (a little late).
 """
 
 from __future__ import annotations
