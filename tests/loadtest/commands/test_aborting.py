@@ -56,7 +56,7 @@ def test_what_is_true_in_the_end_was_not_never_true(
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
     monkeypatch.setattr("loadtest.commands.watching.AbortWatch.update", lambda *_: None)
     line = ["--clients", "10", "--mode", "closed", "--warmup", "0.1", "--duration", "0.3", "--url", amqp_url]
-    line += ["--abort-on", "confirm.max > 1us", "--abort-on", "errors > 0", "--json", "-"]
+    line += ["--abort-on", "confirm.max > 1us", "--abort-on", "errors > 0", "--abort-after", "0", "--json", "-"]
     assert main(line) == 3
     said = capsys.readouterr()
     result = json.loads(said.out)

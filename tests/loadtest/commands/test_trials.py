@@ -273,11 +273,11 @@ def test_a_file_that_says_how_often_has_each_trial_made_once(
     monkeypatch.setattr("loadtest.output.files.draw", lambda *_: [])
     scenario, file = tmp_path / "often.toml", tmp_path / "result.json"
     folder = tmp_path / "out"
-    scenario.write_text(f'repeat = 2\nvary = ["window=1,2"]\nlabel = {{a = "b"}}\noutput = "{folder}"\n')
+    scenario.write_text(f'repeat = 2\nlabel = {{a = "b"}}\noutput = "{folder}"\n')
     words = ["--scenario", str(scenario), *SMALL, "--mode", "closed", "--url", amqp_url]
     assert main([*words, "--json", str(file), "--quiet"]) == 0
     result = json.loads(file.read_text())
-    assert [trial["cell"]["window"] for trial in result["trials"]] == ["1", "2"] * 2
+    assert [trial["round"] for trial in result["trials"]] == [0, 1]
     runs = {trial["run_id"] for trial in result["trials"]}
     assert {path.name for path in folder.glob("*.json")} == {f"{run}.json" for run in runs}
     one = json.loads((folder / f"{min(runs)}.json").read_text())
@@ -287,9 +287,11 @@ def test_a_file_that_says_how_often_has_each_trial_made_once(
 
 def test_workloads_of_a_file_are_made_once_too(tmp_path: Path) -> None:
     scenario = tmp_path / "both.toml"
-    scenario.write_text('repeat = 3\noutput = "out"\n[[workload]]\nclients = 2\n[[workload]]\nclients = 4\n')
+    text = 'repeat = 3\nvary = "window=1,2"\noutput = "out"\n[[workload]]\nclients = 2\n[[workload]]\nclients = 4\n'
+    scenario.write_text(text)
     settings = make_once(parse_settings(["--scenario", str(scenario)], {}))
-    assert [(each.repeat, each.output) for each in (settings, *settings.workloads)] == [(1, None)] * 3
+    all_ = (settings, *settings.workloads)
+    assert [(each.repeat, each.vary, each.output) for each in all_] == [(1, (), None)] * 3
 
 
 def test_a_trial_asks_nobody_for_what_was_agreed_to(monkeypatch: pytest.MonkeyPatch) -> None:

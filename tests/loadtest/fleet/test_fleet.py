@@ -80,15 +80,6 @@ def test_a_number_of_messages_is_sent_by_all_together(programs: Programs) -> Non
     assert programs.merge() == result
 
 
-def test_all_must_be_idle_for_a_run_to_be(programs: Programs) -> None:
-    """One worker's producers are through at once, and another's are not: it goes on, and then it ends."""
-    words = ("--producers", "2", "--consumers", "2", "--messages", "40", "--rate", "10", "--until-idle", "0.6")
-    lead = programs.lead("--processes", "2", *words, "--duration", "60", "--warmup", "0", "--drain", "10")
-    assert lead.wait() == 0, lead.said
-    result = lead.result()
-    assert result["complete"] and result["publish"]["confirmed"] == 40
-
-
 def test_each_process_may_load_all_brokers_of_the_run(programs: Programs) -> None:
     """Those of publishers and consumers, too; here other names of the same one."""
     other = programs.url.replace("127.0.0.1", "localhost")
