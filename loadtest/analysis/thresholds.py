@@ -184,9 +184,17 @@ def check_thresholds(result: Mapping[str, Any], thresholds: Sequence[Threshold])
     return [_check(result, threshold) for threshold in thresholds]
 
 
-def check_aborts(texts: Sequence[str], aborted: Mapping[str, Any] | None) -> list[Finding]:
-    """What became of each expression that was to end the run, told as requirements that it never be true."""
+def check_aborts(
+    texts: Sequence[str], aborted: Mapping[str, Any] | None, result: Mapping[str, Any] | None = None
+) -> list[Finding]:
+    """What became of each expression that was to end the run, told as requirements that it never be true. With the
+    result, it is also looked whether one is true in the end: of a run's last moments nobody had looked at.
+    """
     found = {text: Finding(f"not {text.strip()}", None, holds=True, note="never true") for text in texts}
+    for finding in check_thresholds(result, [parse_abort(text) for text in texts]) if result is not None else ():
+        if finding.holds:
+            text = finding.requirement
+            found[text] = Finding(f"not {text.strip()}", finding.value, holds=False, note=f"{finding.note} in the end")
     if aborted is not None:
         text = aborted["expression"]
         found[text] = Finding(f"not {text.strip()}", aborted["value"], holds=False, note=aborted["note"])

@@ -44,7 +44,8 @@ class AbortWatch:
         seconds = now - (run.measurement.start - run.began_at) / NANOSECONDS
         if seconds < self._after or now < self._looked_at + INTERVAL:
             return
-        self._looked_at = now
+        if now > self._began[0]:  # (before, no rate and no latency is known)
+            self._looked_at = now
         record.aborted = self._find(run, seconds, now)
         if record.aborted is not None:
             self._end(run, record.aborted)

@@ -77,6 +77,7 @@ def tell(calibration: dict[str, Any]) -> str:
 
 def for_the_sink(settings: Settings, url: str) -> Settings:
     """The same load, as fast as it goes, for a short time; and nothing is written or required."""
+    warmup = min(settings.warmup, WARMUP)
     return replace(
         settings,
         scenario=DEFAULT,
@@ -96,7 +97,8 @@ def for_the_sink(settings: Settings, url: str) -> Settings:
         mode="closed",
         search=0.0,
         rate=None,
-        warmup=min(settings.warmup, WARMUP),
+        warmup=warmup,
+        ramp=min(settings.ramp, warmup),
         duration=min(settings.duration, SECONDS),
         drain=min(settings.drain, DRAIN),
         require=(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -40,6 +40,8 @@ AWAY = "down or inaccessible"
 """What RabbitMQ says of a queue that is on a node that is not there, with the code of one that does not exist."""
 MISSES = 3
 """Numbers in a row without a queue after which a run has no further ones: `rpc.0` follows where `0` is missing."""
+NAME = "loadtest clean"
+"""What the broker lists the connections as."""
 PATIENCE = 30.0
 """Seconds that the broker may take for each answer."""
 
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
             not is_amqp_url(asked.url), f"{redact(asked.url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)"
         )
         refuse(not (runs or asked.management), "say which runs (result files, or their names), or --management URL")
-        return anyio.run(_clean, asked, runs)
+        return _clean(anyio.run(_find_all, asked, runs), asked)
     except (ManagementFailed, rabbitry.RabbitryError, ConnectionError, TimeoutError) as error:
         code, text = NO_BROKER, str(error) or f"the broker did not answer within {PATIENCE:g} s"
     except (ValueError, OSError) as error:
@@ -121,34 +123,28 @@ def _read_runs(text: str) -> list[str]:
     return list(dict.fromkeys(runs))
 
 
-async def _clean(asked: argparse.Namespace, runs: Sequence[str]) -> int:
+def _clean(found: Sequence[Found], asked: argparse.Namespace) -> int:
+    """Shows what was found, has it agreed to, and removes what nobody uses. No connection waits for an answer."""
     console = make_console()
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    async with rabbitry.connect(asked.url, name="loadtest clean") as connection:
-        found = [each async for each in _find(connection, asked, runs)]
-        for each in found:
-            amount = "" if each.messages is None else f", {each.messages:,} messages"
-            stays = f", {each.why_it_stays}" if each.why_it_stays else ""
-            say(f"{each.kind} {format_text(each.name)}{amount}{stays}")
-        idle = [each for each in found if not each.why_it_stays]
-        if not found and asked.management is None:
-            say("nothing has these names; --management URL finds what others there may be, such as of workloads")
-        if not idle or asked.dry_run:
-            away = sum(each.is_away for each in found)
-            rest = f", {away} not reached" if away else ""
-            say(f"{len(idle)} to remove, {len(found) - len(idle) - away} in use{rest}")
-            return OK if not found else FAILED
-        if not asked.yes and not await anyio.to_thread.run_sync(_agree, len(idle)):
-            return USAGE
-        removed = 0
-        for each in reversed(idle):  # if this is interrupted, what is left is numbered from 0, as it is looked for
-            refusal = await _remove(connection, each)
-            removed += not refusal
-            if refusal:
-                say(f"{each.kind} {format_text(each.name)} stays: {format_text(refusal)}")
+    for each in found:
+        amount = "" if each.messages is None else f", {each.messages:,} messages"
+        stays = f", {each.why_it_stays}" if each.why_it_stays else ""
+        say(f"{each.kind} {format_text(each.name)}{amount}{stays}")
+    idle = [each for each in found if not each.why_it_stays]
+    if not found and asked.management is None:
+        say("nothing has these names; --management URL finds what others there may be, such as of workloads")
+    if not idle or asked.dry_run:
+        away = sum(each.is_away for each in found)
+        rest = f", {away} not reached" if away else ""
+        say(f"{len(idle)} to remove, {len(found) - len(idle) - away} in use{rest}")
+        return OK if not found else FAILED
+    if not asked.yes and not _agree(len(idle)):
+        return USAGE
+    removed = anyio.run(_remove_all, asked.url, idle, say)
     say(f"{removed} removed, {len(found) - removed} left")
     return OK if removed == len(found) else FAILED
 
@@ -163,6 +159,11 @@ def _agree(number: int) -> bool:
 
 
 # --- finding and removing -----------------------------------------------------------------------------------------
+
+
+async def _find_all(asked: argparse.Namespace, runs: Sequence[str]) -> list[Found]:
+    async with rabbitry.connect(asked.url, name=NAME) as connection:
+        return [each async for each in _find(connection, asked, runs)]
 
 
 async def _find(
@@ -215,6 +216,18 @@ async def _look(connection: rabbitry.Connection, name: str) -> Found | None:
     except rabbitry.NotFound as error:
         return Found("queue", name, is_away=True) if AWAY in str(error) else None
     return Found("queue", name, queue.message_count, queue.consumer_count)
+
+
+async def _remove_all(url: str, idle: Sequence[Found], say: Callable[[str], None]) -> int:
+    """Removes them, and says why one stays; returns how many were removed."""
+    removed = 0
+    async with rabbitry.connect(url, name=NAME) as connection:
+        for each in reversed(idle):  # if this is interrupted, what is left is numbered from 0, as it is looked for
+            refusal = await _remove(connection, each)
+            removed += not refusal
+            if refusal:
+                say(f"{each.kind} {format_text(each.name)} stays: {format_text(refusal)}")
+    return removed
 
 
 async def _remove(connection: rabbitry.Connection, found: Found) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from loadtest.analysis.failures import failures
 from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NOT_REACHED, OK, USAGE
-from loadtest.commands.fleeting import fleet_result
+from loadtest.commands.leading import fleet_result
 from loadtest.commands.parsing import Parser
 from loadtest.fleet.parts import CoordinatorPart, PartRefused, WorkerPart, read_part
 from loadtest.fleet.sharing import read_shared
 from loadtest.output.console import make_console
 from loadtest.output.files import write_result
 from loadtest.output.summary import render_summary
+from loadtest.scenarios.completing import refuse
 from loadtest.units import format_text
 
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     errors = make_console(stderr=True)
     console = errors if given.json == "-" else make_console()
     try:
+        refuse(given.json == "", "--json is empty")
         parts = [read_part(path) for path in _files(given.files)]
         workers = [part for part in parts if isinstance(part, WorkerPart)]
         own = [part for part in parts if isinstance(part, CoordinatorPart)]

@@ -17,8 +17,8 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
-from loadtest.commands.fleeting import perform_fleet
 from loadtest.commands.interrupts import Hold, held
+from loadtest.commands.leading import perform_fleet
 from loadtest.commands.sweeping import Performed, make_vhost, sweep
 from loadtest.commands.watching import exported, watched
 from loadtest.drivers import LIBRARIES, Library, event_loop, load_driver
@@ -62,8 +62,9 @@ def _perform(
     driver = load_driver(settings.driver, is_lasting=settings.reconnect)
     prepare(_demand(settings, library))
     if settings.processes > 1 or settings.workers:
-        result = perform_fleet(settings, words, progress, _broker)
-        return Performed(result, failures(result), result["interrupted"])
+        with held() as hold:
+            result = perform_fleet(settings, words, progress, _broker, hold)
+        return Performed(result, failures(result), hold.came or result["interrupted"])
     environment = describe_environment(library.packages, settings.backend)
     runs = start_workloads(settings) if settings.workloads else [start_run(settings)]
     for run in runs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ from loadtest.urls import redact_in
 from rabbitry.testing import NodeError, RabbitMQNotFound
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs a load test with these arguments; returns the exit code."""
+def main(arguments: Sequence[str], adapt: Callable[[Settings], Settings] = lambda settings: settings) -> int:
+    """Runs a load test with these arguments, as `adapt` makes of their settings; returns the exit code."""
     words = list(arguments)
-    settings = parse_settings(words, os.environ)
+    settings = adapt(parse_settings(words, os.environ))
     logging.basicConfig(handlers=[logging.NullHandler()])  # errors are counted and reported, not logged by the thousand
     errors = make_console(stderr=True)
     console = errors if settings.json == "-" else make_console()

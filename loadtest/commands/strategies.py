@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,52 @@ def _names(text: str) -> list[str]:
     return names
 
 
+@dataclass(slots=True)
+class _Played:
+    """A tournament, and how it ended."""
+
+    tournament: Tournament
+    broker: dict[str, Any]
+    """What the broker says of itself."""
+    code: int = OK
+    ended_by: str | None = None
+    """Why the broker does not go on, if that is so."""
+
+
 def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
-    plan = Plan(
+    plan = _make_plan(asked)
+    started, rule = datetime.now(UTC), describe_rule(plan.memory_bound)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    cells = sum(map(len, plan.orders()))
+    say(f"{cells} cells, about {units.format_duration(plan.estimate())}. {rule}")
+    packages = [package for name in plan.strategies for package in LIBRARIES[STRATEGIES[name].driver].packages]
+    environment = describe_environment(packages, "asyncio")
+    with held() as hold:
+        with _open_ground(asked, plan, started, say) as ground:
+            played = _play(asked, Tournament(plan, ground, say))
+            hold.begin()  # from here on nothing is to be lost, however long the broker takes to end
+        result = _make_result(played, started, rule, environment)
+        name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
+        written, failure = _write(result, asked, name)
+        for path in written:
+            say(f"written   {path}")
+        elsewhere = "" if failure is None else save_elsewhere(result, name)
+    for finding in result["findings"]:
+        say(finding)
+    if played.ended_by is not None:
+        done = len(played.tournament.cells)
+        text = f"only {done} of {cells} cells were done, as the broker does not go on: {played.ended_by}"
+        errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
+    if failure is not None:
+        raise Unwritable(f"the result could not be written: {failure}; {elsewhere}")
+    return played.code
+
+
+def _make_plan(asked: argparse.Namespace) -> Plan:
+    return Plan(
         strategies=asked.strategies,
         clients=asked.clients,
         trials=asked.repeat,
@@ -181,34 +226,34 @@ def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
         memory_bound=asked.memory,
         seed=asked.seed,
     )
-    started, rule = datetime.now(UTC), describe_rule(plan.memory_bound)
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
 
-    cells = sum(map(len, plan.orders()))
-    say(f"{cells} cells, about {units.format_duration(plan.estimate())}. {rule}")
-    packages = [package for name in plan.strategies for package in LIBRARIES[STRATEGIES[name].driver].packages]
-    environment = describe_environment(packages, "asyncio")
-    with _open_ground(asked, plan, started, say) as ground:
-        tournament = Tournament(plan, ground, say)
-        code, ended_by = OK, None
-        try:
-            server_properties = anyio.run(_ask_broker, ground.url)
-        except (rabbitry.RabbitryError, OSError) as error:
-            raise Unreachable(f"no broker to test: {error}") from error
-        if asked.broker == RABBITMQ and kind_of(server_properties) != RABBITMQ:
-            raise Unreachable(f"--broker rabbitmq: what answers at {redact(ground.url)} is none")
-        broker = describe_broker(server_properties, is_private=asked.url is None)
-        try:
-            tournament.run()
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except (rabbitry.RabbitryError, OSError, NodeError, subprocess.TimeoutExpired) as error:
-            code, ended_by = NO_BROKER, redact_in(str(error) or repr(error), (ground.url,))
-    if not tournament.cells and ended_by is not None:
-        raise Unreachable(ended_by)
-    result = build_strategies_result(
+def _play(asked: argparse.Namespace, tournament: Tournament) -> _Played:
+    """All cells, or those that there were until it was interrupted or the broker was gone. Unreachable if there is no
+    broker, or none after which there is a cell.
+    """
+    url = tournament.ground.url
+    try:
+        server_properties = anyio.run(_ask_broker, url)
+    except (rabbitry.RabbitryError, OSError) as error:
+        raise Unreachable(f"no broker to test: {error}") from error
+    if asked.broker == RABBITMQ and kind_of(server_properties) != RABBITMQ:
+        raise Unreachable(f"--broker rabbitmq: what answers at {redact(url)} is none")
+    played = _Played(tournament, describe_broker(server_properties, is_private=asked.url is None))
+    try:
+        tournament.run()
+    except KeyboardInterrupt:
+        played.code = INTERRUPTED
+    except (rabbitry.RabbitryError, OSError, NodeError, subprocess.TimeoutExpired) as error:
+        played.code, played.ended_by = NO_BROKER, redact_in(str(error) or repr(error), (url,))
+        if not tournament.cells:
+            raise Unreachable(played.ended_by) from None
+    return played
+
+
+def _make_result(played: _Played, started: datetime, rule: str, environment: dict[str, Any]) -> dict[str, Any]:
+    tournament, plan = played.tournament, played.tournament.plan
+    return build_strategies_result(
         started_at=started.isoformat(timespec="seconds"),
         plan={
             "clients": plan.clients,
@@ -223,26 +268,11 @@ def _run(asked: argparse.Namespace, console: Speaker, errors: Speaker) -> int:
         rule=rule,
         strategies={name: _describe(name) for name in plan.strategies},
         environment=environment,
-        broker=broker,
+        broker=played.broker,
         cells=tournament.cells,
         not_tried=tournament.not_tried,
-        is_finished=code == OK,
+        is_finished=played.code == OK,
     )
-    with held() as hold:
-        hold.begin()
-        name = f"strategies-{started:%Y%m%dT%H%M%SZ}"
-        written, failure = _write(result, asked, name)
-        for path in written:
-            say(f"written   {path}")
-        elsewhere = "" if failure is None else save_elsewhere(result, name)
-    for finding in result["findings"]:
-        say(finding)
-    if ended_by is not None:
-        text = f"only {len(tournament.cells)} of {cells} cells were done, as the broker does not go on: {ended_by}"
-        errors.print(f"loadtest strategies: {text}", markup=False, soft_wrap=True)
-    if failure is not None:
-        raise Unwritable(f"the result could not be written: {failure}; {elsewhere}")
-    return code
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Each step is a run of its own, on one broker for all, so that no step inherits the backlog of the one before. It ends
 after two steps that did not put their rate on. The result's sections are those of the step at the knee. An interrupt,
-also between two steps, and a broker that is gone end it with the steps that there were.
+also between two steps, a broker that is gone, and what was to end a run (`--abort-on`) end it with the steps that there
+were.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from loadtest.analysis.result import describe_scenario
 from loadtest.analysis.thresholds import check_thresholds, parse_threshold
 from loadtest.analysis.workloads import with_failures
 from loadtest.commands.exits import Unreachable
+from loadtest.commands.interrupts import held
 from loadtest.execution.queues import QueueRefused
 from loadtest.machine.embedded import EmbeddedBroker
 from loadtest.machine.preflight import ADMINISTRATION
@@ -56,24 +58,32 @@ Perform = Callable[[Settings], Performed]
 
 def sweep(settings: Settings, words: Sequence[str], progress: Progress, perform: Perform) -> Performed:
     """All steps, each of them performed."""
-    with _a_broker(settings, progress) as urls:
-        base = replace(settings, urls=urls, require=(), mode="closed", rate=None)
-        progress.say("sweep: a closed loop tells the capacity")
-        closed = perform(base)
-        capacity = _section(closed.result)["rate"]
-        curve = _Curve(closed)
-        try:
-            for share in SHARES if capacity and not closed.failures else ():
-                if curve.is_over:
-                    break
-                rate = round(share * capacity, 1)
-                progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
-                curve.add(share, rate, perform(replace(base, mode="paced", rate=rate)))
-        except KeyboardInterrupt:  # what was measured until then is the result
-            curve.is_interrupted = True
-        except (Unreachable, NodeError, QueueRefused) as error:
-            curve.ended_by = f"the sweep ended after {len(curve.steps)} steps: {error}"
-    return _join(settings, words, curve)
+    with held() as hold:
+        with _a_broker(settings, progress) as urls:
+            curve = _make_curve(replace(settings, urls=urls, require=(), mode="closed", rate=None), progress, perform)
+            hold.begin()  # the broker takes a moment to end, in which nothing is to be lost
+        curve.is_interrupted |= hold.came
+        return _join(settings, words, curve)
+
+
+def _make_curve(base: Settings, progress: Progress, perform: Perform) -> _Curve:
+    """The closed loop, and all steps that come of it."""
+    progress.say("sweep: a closed loop tells the capacity")
+    curve = _Curve(perform(base))
+    capacity = curve.closed_rate or 0.0
+    try:
+        for share in SHARES if capacity and not curve.closed.failures else ():
+            if curve.is_over:
+                break
+            rate = share * capacity
+            progress.say(f"sweep: {share:.0%} of {capacity:,.0f}/s")
+            rate = round(rate, 1) or rate  # (a rate of 0 would be none)
+            curve.add(share, rate, perform(replace(base, mode="paced", rate=rate)))
+    except KeyboardInterrupt:  # what was measured until then is the result
+        curve.is_interrupted = True
+    except (Unreachable, NodeError, QueueRefused) as error:
+        curve.ended_by = f"the sweep ended after {len(curve.steps)} steps: {error}"
+    return curve
 
 
 class _Curve:
@@ -81,29 +91,52 @@ class _Curve:
 
     def __init__(self, closed: Performed) -> None:
         self.closed = closed
+        self.closed_rate: float | None = _section(closed.result)["rate"]
         self.runs: list[Performed] = []
         self.steps: list[dict[str, Any]] = []
         self.is_interrupted = closed.is_interrupted
+        self.aborted: dict[str, Any] | None = None
+        """What was true that was not to be, and ended it."""
+        self.kept: dict[str, dict[str, Any]] = {}
+        """What became of each expression that was to end it, by how it is told: of the first run in which it was true.
+        """
         self.ended_by: str | None = None
         """Why no further step could be made, if that is so."""
+        self._heed(closed.result, "in the closed loop")
 
     def add(self, share: float, rate: float, step: Performed) -> None:
         """A step was made."""
         self.runs.append(step)
         self.steps.append(_describe_step(share, rate, step.result))
         self.is_interrupted |= step.is_interrupted
+        self._heed(step.result, f"at {rate:,g}/s")
+
+    def _heed(self, result: Result, where: str) -> None:
+        """A run, for which nothing else is required than what was not to be true of it."""
+        for each in result["requirements"]:
+            known = self.kept.get(each["requirement"])
+            if known is None or known["holds"]:
+                note = each["note"] if each["holds"] else f"{each['note']}, {where}"
+                self.kept[each["requirement"]] = {**each, "note": note}
+        if self.aborted is None and (aborted := result["aborted"]) is not None:
+            self.aborted = {**aborted, "note": f"{aborted['note']}, {where}"}
 
     @property
     def is_over(self) -> bool:
-        """Whether a higher rate is no use."""
+        """Whether a higher rate is no use, or is not to be tried."""
         missed = [step["put_on"] for step in self.steps[-OVERLOADED:]] == [False] * OVERLOADED
-        return missed or self.is_interrupted
+        return missed or self.is_interrupted or not all(each["holds"] for each in self.kept.values())
 
     @property
     def failures(self) -> list[str]:
-        """Why it was not all right: that a step's rate was too much for the broker is what a sweep is to find."""
-        of_steps = [text for run in self.runs for text in run.failures if BEYOND not in text]
-        return list(dict.fromkeys([*self.closed.failures, *of_steps, *filter(None, (self.ended_by,))]))
+        """Why it was not all right: that a step's rate was too much for the broker is what a sweep is to find, where a
+        lower one was not.
+        """
+        found, was_put_on = list(self.closed.failures), False
+        for run, step in zip(self.runs, self.steps, strict=True):
+            found += [text for text in run.failures if not (was_put_on and BEYOND in text)]
+            was_put_on |= step["put_on"]
+        return list(dict.fromkeys([*found, *filter(None, (self.ended_by,))]))
 
 
 @contextmanager
@@ -178,9 +211,10 @@ def _join(settings: Settings, words: Sequence[str], curve: _Curve) -> Performed:
     result |= {
         "scenario": describe_scenario(settings, words),
         "interrupted": curve.is_interrupted,
-        "requirements": found,
+        "aborted": curve.aborted,
+        "requirements": [*found, *curve.kept.values()],
         "sweep": {
-            "closed_rate": _section(closed.result)["rate"],
+            "closed_rate": curve.closed_rate,
             "steps": steps,
             "knees": [asdict(knee) for knee in knees],
             "knee_of": KNEE_OF,

@@ -189,7 +189,7 @@ def _run(words: Sequence[str]) -> tuple[dict[str, Any] | None, bool]:
         file = Path(folder, "result.json")
         ours = ["--json", str(file), "--quiet", "--yes"]  # who had to be asked was
         child = subprocess.Popen(  # in a session of its own: what the terminal tells all at once reaches it but once
-            [sys.executable, "-m", "loadtest", *words, *ours],
+            [sys.executable, "-m", "loadtest.commands.trial", *words, *ours],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -103,8 +103,10 @@ def _parse(arguments: Sequence[str], environment: Mapping[str, str]) -> _Options
     urls = [*(given.url or environment.get(TARGETS, "").split()), *given.allow_target]
     control = given.control_url or environment.get(CONTROL) or (given.url[0] if given.url else None)
     try:
-        if not urls or control is None:
-            raise ValueError("--url is missing: the broker to load")
+        if not urls:
+            raise ValueError(f"--url is missing: the broker to load (or ${TARGETS})")
+        if control is None:
+            raise ValueError(f"--control-url is missing: the broker over which the coordinator leads (or ${CONTROL})")
         for url in (*urls, control):
             if not is_amqp_url(url):
                 raise ValueError(f"{redact(url)!r} is no AMQP URL (amqp://user:password@host:port/vhost)")

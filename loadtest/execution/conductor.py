@@ -133,7 +133,7 @@ class Conductor:
                         run.timetable.run,
                         self._sampler.watch,
                         self._probe.run,
-                        partial(watch_for_end, run),
+                        partial(watch_for_end, run, is_alone=self._company is None),
                     ):
                         staff.start_soon(watcher)
                     for number, queue in enumerate(run.plan.server_queues):

@@ -79,14 +79,25 @@ def make_filled(tag: int, settings: Settings) -> FilledBodyMaker:
     return FilledBodyMaker(tag, sizes, fill(settings.body or "zeros", max(sizes) + _SHIFTS, random))
 
 
+def read_beginning(path: str, size: int) -> bytes:
+    """So many bytes of a file at most: it may be a device, which has no end. OSError, or ValueError if it is empty."""
+    with Path(path).open("rb") as file:
+        content = file.read(size)
+    if not content:
+        raise ValueError(f"{path!r} is empty")
+    return content
+
+
 def fill(name: str, size: int, random: Random) -> bytes:
-    """So many bytes of that filling: its name, or a file's, which is repeated. ValueError if the file is empty."""
+    """So many bytes of that filling: its name, or the beginning of a file, which is repeated if it is shorter.
+    ValueError if the file is empty.
+    """
     if name == "zeros":
         return bytes(size)
     if name == "random":
         return random.randbytes(size)
     if name == "text":
         content = " ".join(random.choices(_WORDS.split(), k=20_000)).encode() + b" "
-    elif not (content := Path(name).read_bytes()):
-        raise ValueError(f"{name!r} is empty")
+    else:
+        content = read_beginning(name, size)
     return (content * (-(-size // len(content))))[:size]

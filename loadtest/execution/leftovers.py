@@ -80,8 +80,9 @@ class Leftovers:
             return await self._take_stock_of_streams(stock, missing)
         if not missing:
             stock.lost = 0
-        if not self._queues:
-            return None  # producers alone, to an exchange: who takes its messages isn't known
+        if not self._queues:  # of producers alone, to an exchange, it isn't known who takes their messages
+            stock.backlog = None if self._run.settings.producers else 0
+            return None
         if self._run.settings.is_existing:
             return await self._take_stock_of_others(stock, missing)
         give_up_at = monotonic() + RECOUNT_BOUND

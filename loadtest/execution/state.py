@@ -84,6 +84,8 @@ class Run:
         """Set once everyone is there: the work begins."""
         self.enough = anyio.Event()
         """Set when the run is to end before its time."""
+        self.is_done = False
+        """Whether all that was asked of this process is done, or nothing happens in it any more."""
         self.over = anyio.Event()
         """Set when everybody is to leave."""
         self.measuring = anyio.Event()
@@ -117,6 +119,11 @@ class Run:
     def interrupt(self) -> None:
         """Asks for an early end, in order."""
         self.record.is_interrupted = True
+        self.enough.set()
+
+    def complete(self) -> None:
+        """All that was asked for is done, here and in all other processes."""
+        self.record.is_complete = True
         self.enough.set()
 
     def begin_phase(self, name: str) -> None:

@@ -203,13 +203,15 @@ class Coordinator:
         def is_over() -> bool:
             return all(member.beat.phase in ("drain", "close") for member in self.roster.present)
 
-        def is_to_stop() -> bool:
-            return is_over() or self._run.enough.is_set()
+        def is_done() -> bool:
+            beats = [member.beat for member in self.roster.present]
+            return all(beat.is_done or beat.phase in ("drain", "close") for beat in beats)
 
-        await self.crew.until(is_to_stop, longest)
+        await self.crew.until(lambda: is_over() or is_done() or self._run.enough.is_set(), longest)
         if not is_over():
+            stop = said.Stop(is_complete=is_done() and not self._run.enough.is_set())
             for member in self.roster.present:
-                await self.crew.tell(member, said.Stop())
+                await self.crew.tell(member, stop)
             await self.crew.until(is_over, SILENT)
 
     # --- its end ----------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class Leadership:
         if kind is said.Probe:
             return await self.tell(said.Echo(number=message.number, received=received, sent=monotonic_ns()))
         if kind is said.Stop:
-            return self.run.interrupt() if self.run is not None else None
+            return self._end_early(message)
         if kind in AFTER and AFTER[kind] not in self.told:
             return guard.turn_away("out of order")
         if kind is said.Pace:
@@ -116,6 +116,12 @@ class Leadership:
         if kind is said.TurnedAway and self.run is not None:
             self.give_up(f"the coordinator ended the run: {message.reason}")
         return None
+
+    def _end_early(self, stop: said.Stop) -> None:
+        if self.run is not None and stop.is_complete:
+            self.run.complete()
+        elif self.run is not None:
+            self.run.interrupt()
 
     async def expect(self, kind: type[Any]) -> Any:
         """The message of that kind. TurnedDown or CoordinatorGone if there will be none."""

@@ -24,6 +24,9 @@ def find_limits(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "--scenario queues", "one process declares all queues and times that: more of them would not show more"
     if settings.scenario == "sweep" and settings.workers:
         yield "--scenario sweep", "its steps are runs of their own, and workers join for one: use --processes"
+    if settings.workers and (settings.repeat > 1 or settings.vary):
+        flag = "--repeat" if settings.repeat > 1 else "--vary"
+        yield flag, "each trial is a run of its own, and workers join for one: use --processes"
     if settings.backlog:
         yield "--backlog", "the time to drain it is one process's to tell"
     if settings.faults:

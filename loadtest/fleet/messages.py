@@ -12,7 +12,7 @@ from typing import Any
 
 from loadtest.fleet.plain import from_plain, to_plain
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both ends must speak the same."""
 
 
@@ -83,6 +83,8 @@ class Beat:
     phase: str = ""
     is_settled: bool = False
     """Whether the worker sends nothing more, and waits for no answer."""
+    is_done: bool = False
+    """Whether all that was asked of the worker is done, or nothing happens in it any more."""
     consumers: int = 0
     unique: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -193,6 +195,9 @@ class Measure:
 @dataclass(frozen=True, kw_only=True)
 class Stop:
     """End early, in order."""
+
+    is_complete: bool = False
+    """Whether that is because all is done that was asked for, by all workers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,8 @@ _BEATS = {"connect": 0.2, "settle": 0.2, "drain": 0.2}
 SEEKING_BEAT = 0.05
 """Seconds between signs of life, in phases in which somebody waits for what they tell, and while a rate is sought."""
 SEEKING = ("warmup", "closed", "search")
+BRIEF_BEAT = 0.2
+"""The same where a run is over once all workers have told that they are done: until then it is measured."""
 HELLO_EVERY = 0.5
 CHALLENGE_BOUND = 2.0
 """Seconds between hellos where nobody is there, and where somebody is who doesn't answer."""
@@ -251,10 +253,18 @@ class Worker:
         """Tells every second how far it is, until cancelled or nobody is there to hear."""
         lead = self.lead
         while not lead.gone:
-            is_sought = self._run is not None and self._run.settings.mode == "both" and self._phase in SEEKING
-            await anyio.sleep(SEEKING_BEAT if is_sought else _BEATS.get(self._phase, BEAT))
+            await anyio.sleep(self._beat_seconds)
             if said.Welcome in lead.told and said.Goodbye not in lead.told:
                 await lead.tell(self._beat())
+
+    @property
+    def _beat_seconds(self) -> float:
+        settings = None if self._run is None else self._run.settings
+        if settings is not None and settings.mode == "both" and self._phase in SEEKING:
+            return SEEKING_BEAT
+        if settings is not None and (settings.messages is not None or settings.until_idle):
+            return BRIEF_BEAT
+        return _BEATS.get(self._phase, BEAT)
 
     @property
     def _phase(self) -> str:
@@ -268,6 +278,7 @@ class Worker:
         return said.Beat(
             phase=self._phase,
             is_settled=self._company.is_settled(),
+            is_done=run.is_done,
             consumers=len(run.consumers),
             unique=run.record.ledger.unique,
             counts=run.record.tally.to_plain(),

@@ -65,7 +65,8 @@ def complete(asked: Asked, environment: Mapping[str, str]) -> Settings:
     refuse(asked.json == "", "--json is empty")
     refuse(asked.vhost == "", "--vhost is empty")
     mode = _choose_mode(asked, shares)
-    chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)} | _choose_time(asked)
+    chosen: dict[str, Any] = {each.name: getattr(asked, each.name) for each in fields(Choices)}
+    chosen["duration"] = _choose_duration(asked)
     if asked.shape is not None and asked.rate_each:
         chosen["shape"] = str(parse_shape(asked.shape).times(senders))
     settings = Settings(
@@ -183,7 +184,7 @@ def _check_use(asked: Asked, shares: Mapping[Role, int]) -> None:
         asked.ramp and not shares[Role.PRODUCER] + shares[Role.CALLER],
         "--ramp without producers and callers would do nothing",
     )
-    duration = _choose_time(asked).get("duration", asked.duration)
+    duration = _choose_duration(asked)
     refuse(
         asked.until_idle >= duration,
         f"--until-idle {asked.until_idle:g}s is not within --duration {duration:g}s: it would do nothing",
@@ -254,9 +255,13 @@ def complete_scene(asked: Asked, shares: Mapping[Role, int], urls: Sequence[str]
     refuse(is_sweep and asked.until_idle, "--scenario sweep takes no --until-idle: each of its steps lasts")
     refuse(is_sweep and not senders, "--scenario sweep without producers and callers: nobody's rate can rise")
     refuse(is_sweep and asked.backlog, "--scenario sweep takes no --backlog: each of its steps is a run")
+    duration = _choose_duration(asked)
     for fault in asked.faults:
-        ends = fault.at + fault.seconds
-        refuse(ends >= asked.duration, f"--fault {str(fault)!r} would not be over by --duration {asked.duration:g}s")
+        refuse(
+            fault.at + fault.seconds >= duration,
+            f"--fault {str(fault)!r} would not be over by --duration {duration:g}s: make that longer, or say another "
+            "--fault",
+        )
         refuse(
             fault.action in NEED_OUR_BROKER and urls,
             f"--fault {str(fault)!r}: {fault.action} needs a broker that is started for the run, without --url; on one "
@@ -291,9 +296,9 @@ def parse_backlog(text: str, size: int) -> int:
 # --- broker -------------------------------------------------------------------------------------------------------
 
 
-def _choose_time(asked: Asked) -> dict[str, float]:
+def _choose_duration(asked: Asked) -> float:
     """A number of messages ends a run by itself, unless it was said how long it may take."""
-    return {"duration": LONGEST} if asked.messages and asked.duration == Asked.duration else {}
+    return LONGEST if asked.messages and asked.duration == Asked.duration else asked.duration
 
 
 def _with_vhost(asked: Asked, url: str | None) -> tuple[str, ...]:

@@ -72,12 +72,20 @@ def _parse(text: str, parse: Callable[[str], float], kind: str, examples: str) -
         if numbers[1] < numbers[0]:
             raise ValueError(f"{text!r}: the least is more than the most")
     elif name == "lognormal":
-        numbers.append(units.parse_rate(words[1]))
-        if numbers[1] > 5:
-            raise ValueError(f"{text!r}: the logarithm's standard deviation is at most 5")
+        numbers.append(_parse_number(words[1], "the logarithm's standard deviation", text, most=5))
     if not numbers[0] > 0 and name != "uniform":
         raise ValueError(f"{text!r}: it must be above 0")
     return Distribution(name, tuple(numbers))
+
+
+def _parse_number(word: str, name: str, text: str, *, most: int) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= most:
+        raise ValueError(f"{text!r}: {name} is a number above 0, and at most {most}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +170,7 @@ def parse_skew(text: str) -> Callable[[int], list[float]]:
         return lambda queues: [share, *[(1 - share) / (queues - 1)] * (queues - 1)] if queues > 1 else [1.0]
     if call[1] != "zipf":
         raise ValueError(f"{text!r} is no choice of queues (write for example zipf:1.1, or 80%)")
-    exponent = units.parse_rate(call[2] or call[3] or "")
-    if exponent > 10:
-        raise ValueError(f"{text!r}: the exponent is at most 10")
+    exponent = _parse_number(call[2] or call[3] or "", "the exponent", text, most=10)
 
     def weigh(queues: int) -> list[float]:
         weights = [k**-exponent for k in range(1, queues + 1)]

@@ -11,7 +11,9 @@ import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
+from math import isfinite
 from typing import Any
 
 
@@ -38,7 +40,7 @@ _INSTEAD: Mapping[str, frozenset[str]] = {
     "--no-reconnect": frozenset({"--reconnect"}),
 }
 """What a flag takes the place of, beside itself."""
-_NOT_IN_FILES = frozenset({"--help", "--list-scenarios", "--json"})
+_NOT_IN_FILES = frozenset({"--help", "--list-scenarios", "--list-drivers", "--json"})
 _TABLES: Mapping[str, Callable[[str], str]] = {"--queue-arg": json.dumps, "--header": json.dumps, "--label": str}
 """Flags of the form K=V, which may be tables; and how a text is written then."""
 
@@ -127,13 +129,26 @@ def _spell(key: str, flag: str, value: Any, takes: Takes) -> list[str]:
     if isinstance(value, Mapping):
         if flag not in _TABLES:
             raise ValueError(f"{key!r} takes no table")
-        write = _TABLES[flag]
-        pairs = ((name, write(each) if isinstance(each, str) else json.dumps(each)) for name, each in value.items())
-        return [f"{flag}={name}={each}" for name, each in pairs]
+        return [f"{flag}={name}={_spell_in_table(key, flag, name, each)}" for name, each in value.items()]
     values = value if isinstance(value, list) and takes is Takes.SEVERAL else [value]
     if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values):
         raise ValueError(f"{key!r} takes {takes.value}")
-    return [f"{flag}={each}" for each in values]
+    return [f"{flag}={_spell_number(each) if isinstance(each, float) else each}" for each in values]
+
+
+def _spell_in_table(key: str, flag: str, name: str, value: Any) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{key!r}: {name!r} is no name: it has letters, and no =")
+    if isinstance(value, str):
+        return _TABLES[flag](value)
+    if not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{key!r}: {name!r} is neither a text, a number, nor true or false")
+    return json.dumps(value)
+
+
+def _spell_number(number: float) -> str:
+    """As flags take it, who know no 1e-05."""
+    return f"{Decimal(repr(number)):f}"
 
 
 def stack(layers: Sequence[Layer], words: Sequence[str]) -> list[str]:

@@ -145,7 +145,8 @@ def parse_shape(text: str) -> Shape:
     segments = [_parse_segment(word, text, is_last=number == len(words)) for number, word in enumerate(words, 1)]
     shape = Shape(segments)
     if not shape.mean > 0:
-        raise ValueError(f"{text!r}: a rate must be above 0")
+        which = "a rate" if shape.is_repeated or len(segments) == 1 else "the last rate, which lasts,"
+        raise ValueError(f"{text!r}: {which} must be above 0")
     return shape
 
 

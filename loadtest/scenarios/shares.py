@@ -18,7 +18,7 @@ def share_clients(clients: int, asked: Mapping[Role, int | None]) -> dict[Role, 
     open_roles = [role for role in Role if role not in shares]
     if left < 0 or (left and not open_roles):
         parts = " + ".join(f"{number} {role.value}s" for role, number in shares.items())
-        raise ValueError(f"{parts} don't make {clients} clients")
+        raise ValueError(f"{parts} don't make {clients} clients: say how many of them produce, consume and call")
     while open_roles:  # each share is rounded, the last role takes what remains
         role = open_roles.pop(0)
         total = weights[role] + sum(weights[other] for other in open_roles)

@@ -18,6 +18,7 @@ from loadtest.execution.conductor import COLLECT_AFTER
 from loadtest.machine.resources import Meter, Usage
 from loadtest.strategies.table import CONNECT_BOUND, LEAST_CONNECTED, MOST_FAILED, PRODUCERS_FOR_ONE
 from loadtest.strategies.work import Book, Cell, Total, Window, add_up
+from loadtest.urls import redact_in
 
 LOOK = 0.05
 """Seconds between two looks."""
@@ -126,7 +127,8 @@ class Course:
     # --- giving up ----------------------------------------------------------------------------------------------------
 
     def give_up(self, reason: str, text: str, number: float) -> None:
-        """Notes why it ends, unless that is known."""
+        """Notes why it ends, unless that is known. The text, which may be a library's, is told without passwords."""
+        text = redact_in(text, (self._cell.url,))
         self.gave_up = self.gave_up or {"reason": reason, "text": text, "number": number}
 
     def _is_within(self) -> bool:
@@ -188,7 +190,7 @@ class Course:
             "resources": self._resources(total, seconds),
             "measured_seconds": seconds,
             "drain_seconds": round(self._drain_seconds, 3),
-            "errors": dict(total.errors.most_common(10)),
+            "errors": {redact_in(text, (cell.url,)): count for text, count in total.errors.most_common(10)},
         }
 
     def _judge(self, total: Total, rate: float | None, crowd: Crowd) -> None:

@@ -23,6 +23,7 @@ import psutil
 from loadtest.strategies.ground import Ground, count_messages
 from loadtest.strategies.table import CONNECT_BOUND
 from loadtest.strategies.work import Cell
+from loadtest.urls import redact_in
 
 MARGIN = 30.0
 """Seconds that a cell's process may take beside its connecting, its work and its drain."""
@@ -194,6 +195,7 @@ def run_process(cell: Cell) -> dict[str, Any]:
         if process.returncode == -signal.SIGALRM:
             return _ended_early(cell, "bound", f"its process was not over after {cell.bound:.0f} s")
         last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+        last = redact_in(last, (cell.url,))
         return _ended_early(cell, "ended", f"its process ended with {process.returncode}: {last[:300]}")
     return result
 

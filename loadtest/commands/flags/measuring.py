@@ -51,6 +51,7 @@ def check_expressions(settings: Settings) -> None:
         "consume": "" if has_queues(settings) else "no queue is known to consume from",
         "end_to_end": "" if settings.consumers else "there are no consumers",
         "rpc": "" if settings.callers else "there are no callers",
+        "confirm_": "nothing is confirmed (--no-confirm)" if settings.no_confirm else "",
         "lag": "nothing is late in a closed loop (--mode)" if is_closed else "",
     }
     for flag, texts in (("--require", settings.require), ("--abort-on", settings.abort_on)):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from loadtest.commands.parsing import checked, duration, number, pairs, read_value, typed
-from loadtest.execution.filling import FILLINGS, MOST_BYTES
+from loadtest.execution.filling import FILLINGS, MOST_BYTES, read_beginning
 from loadtest.scenarios import distributions
 from loadtest.scenarios.completing import Asked, refuse
 from loadtest.scenarios.shapes import parse_shape
@@ -95,7 +94,7 @@ def read_traffic(given: dict[str, Any]) -> None:
 def _body(text: str) -> str:
     if text not in FILLINGS:
         try:
-            refuse(not Path(text).read_bytes()[:1], f"{text!r} is empty")
+            read_beginning(text, 1)
         except OSError as error:
             raise ValueError(f"{text!r} is none of {', '.join(FILLINGS)}, and no file: {error.strerror}") from None
     return text

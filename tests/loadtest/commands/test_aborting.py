@@ -40,6 +40,32 @@ def test_it_strikes_with_the_first_look_that_finds_it_true() -> None:
     assert not run.record.is_interrupted
 
 
+def test_a_look_before_anything_is_known_is_followed_by_another_at_once() -> None:
+    run, watch = measuring(), AbortWatch(["confirm.p50 > 10ms"], after=0.0)
+    run.record.latencies.confirm.record_many(11_000_000, 20)
+    watch.update(run, None, 5.1)
+    assert run.record.aborted is None
+    watch.update(run, None, 5.6)
+    assert run.record.aborted is not None
+
+
+def test_what_is_true_in_the_end_was_not_never_true(
+    amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may be over before anybody has looked, and so may its last second."""
+    monkeypatch.delenv("RABBITMQ_URL", raising=False)
+    monkeypatch.setattr("loadtest.commands.watching.AbortWatch.update", lambda *_: None)
+    line = ["--clients", "10", "--mode", "closed", "--warmup", "0.1", "--duration", "0.3", "--url", amqp_url]
+    line += ["--abort-on", "confirm.max > 1us", "--abort-on", "errors > 0", "--abort-after", "0", "--json", "-"]
+    assert main(line) == 3
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["aborted"] is None and result["verdict"]["status"] != "failed"
+    late, never = result["requirements"]
+    assert not late["holds"] and late["note"].endswith(" in the end") and late["value"] > 0.001
+    assert (never["holds"], never["note"]) == (True, "never true")
+
+
 def test_it_waits_for_so_long_before_it_looks() -> None:
     run, watch = measuring(), AbortWatch(["errors > 0"], after=3.0)
     run.record.errors.note_name("Some", "error")

@@ -32,6 +32,16 @@ def test_the_same_load_but_as_fast_as_it_goes() -> None:
     assert for_the_sink(replace(asked, duration=2.0), "amqp://sink").duration == 2.0
 
 
+def test_all_clients_are_at_work_when_it_is_measured() -> None:
+    """However long they are spread over in the run itself: those that have not begun reach nothing."""
+    asked = parse_settings(["--ramp", "30s", "--calibrate"], {})
+    assert asked.warmup == 30
+    settings = for_the_sink(asked, "amqp://sink")
+    assert settings.ramp <= settings.warmup == 2
+    assert max(make_plan(settings, "run").offsets) <= 2
+    assert for_the_sink(replace(asked, ramp=0.5, warmup=0.5), "amqp://sink").ramp == 0.5
+
+
 def test_what_only_the_broker_has_is_not_asked_of_the_sink() -> None:
     line = "--url amqp://h --producers 5 --exchange events --no-confirm --calibrate --metrics :0 --management http://h"
     settings = for_the_sink(parse_settings([*line.split(), "--fault", "1s kill-sockets 5%"], {}), "amqp://sink")

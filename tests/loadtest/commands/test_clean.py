@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,6 +173,34 @@ async def test_nothing_is_removed_unasked(left: str, amqp_url: str, capsys: pyte
     assert await clean("--url", amqp_url, left) == 2
     assert "say --yes to remove these 5" in capsys.readouterr().err
     assert await exists(amqp_url, f"loadtest.{left}.0")
+
+
+def answer_at_a_terminal(command: list[str], answer: bytes | None) -> int:
+    """The exit code of a program that is answered when it asks, with Ctrl-C if there is no other answer."""
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL) as process:
+            said = b""
+            while b"[y/N]" not in said:
+                said += os.read(ours, 1000)
+            if answer is None:
+                process.send_signal(signal.SIGINT)
+            else:
+                os.write(ours, answer)
+            return process.wait(30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize(("answer", "code", "stays"), [(b"n\n", 2, True), (b"y\n", 0, False), (None, 130, True)])
+async def test_who_sits_at_the_terminal_is_asked(
+    answer: bytes | None, code: int, stays: bool, left: str, amqp_url: str
+) -> None:
+    """And may answer with Ctrl-C, which ends it at once: nothing waits for another key."""
+    command = [sys.executable, "-m", "loadtest", "clean", "--url", amqp_url, left]
+    assert await anyio.to_thread.run_sync(answer_at_a_terminal, command, answer) == code
+    assert await exists(amqp_url, f"loadtest.{left}.0") is stays
 
 
 @pytest.mark.parametrize(

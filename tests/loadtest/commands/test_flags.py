@@ -123,6 +123,8 @@ def test_queue_arguments_and_labels() -> None:
         ("--clients 0", "0 is less than 1"),
         ("--clients ten", "'ten' is no number"),
         ("--clients 5 --producers 6", "don't make 5 clients"),
+        ("--scenario work-queue --clients 8", "don't make 8 clients: say how many of them produce, consume and call"),
+        ("--scenario soak --duration 30s", "would not be over by --duration 30s: make that longer, or say another"),
         ("--clients 5 --producers 1 --consumers 1 --callers 1", "don't make 5 clients"),
         ("--producers 0 --consumers 0", "no clients"),
         ("--clients 5 --connections 6", "idle"),
@@ -155,6 +157,8 @@ def test_queue_arguments_and_labels() -> None:
         ("--callers 5 --require lost==0", "would not be measured: no queue is known"),
         ("--producers 5 --require end_to_end.p50<1s", "would not be measured: there are no consumers"),
         ("--mode closed --require lag.p50<1s", "would not be measured: nothing is late in a closed loop"),
+        ("--no-confirm --require confirm.p99<1s", "would not be measured: nothing is confirmed (--no-confirm)"),
+        ("--no-confirm --abort-on confirm_service.p99>1s", "would not be measured: nothing is confirmed"),
         ("--prefetch 5 --ack-every 6", "wait for ever"),
         ("--prefetch 70000", "more than 65535"),
         ("--driver aiormq --backend trio", "aiormq runs on asyncio or uvloop only"),
@@ -224,6 +228,15 @@ def test_no_password_of_the_environment_is_told(url: str, capsys: pytest.Capture
     assert "secret" not in told
 
 
+def test_a_fault_may_come_at_any_time_in_which_so_many_messages_may_be_sent() -> None:
+    line = ["--producers", "2", "--messages", "1m", "--fault"]
+    assert parse(*line, "90s kill-sockets 10%").duration == 3600
+    with pytest.raises(SystemExit):
+        parse(*line, "90s kill-sockets 10%", "--duration", "60s")
+    with pytest.raises(SystemExit):
+        parse(*line, "3600s kill-sockets 10%")
+
+
 @pytest.mark.parametrize("line", ["--scenario consume --transient", "--scenario backlog --size 20,200"])
 def test_what_fills_the_queues_beforehand_heeds_what_is_said_of_messages(line: str) -> None:
     assert parse(*line.split()).backlog
@@ -274,6 +287,7 @@ def test_what_will_be_measured_may_be_required() -> None:
         "--require lag.p50<1s",  # of the schedule that follows the search
         "--scenario sweep --require lag.p50<1s",
         "--producers 5 --require lost==0",
+        "--producers 5 --no-confirm --require publish.rate>1 --require publish.confirmed==0",
         "--callers 5 --require loop_lateness.p50<1s --require errors==0 --abort-on rpc.p50>1s",
     ):
         assert parse_settings(line.split(), {}).require

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.commands import interrupts, performing
+from loadtest.commands import interrupts, leading, performing
 from loadtest.commands import run as run_module
 from loadtest.commands.run import main
 
@@ -47,6 +47,16 @@ def test_what_was_measured_is_made_a_result(
     assert main([*RUN, "--url", amqp_url, "--backend", backend, "--json", str(file)]) == 130
     assert json.loads(file.read_text())["publish"]["confirmed"] > 0
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == former
+
+
+def test_what_several_processes_measured_is_made_a_result(
+    amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding up what thousands of clients measured takes a while, in which nobody may lose it."""
+    monkeypatch.setattr(leading, "fleet_result", struck(leading.fleet_result))
+    file = tmp_path / "result.json"
+    assert main([*RUN, "--processes", "2", "--url", amqp_url, "--json", str(file)]) == 130
+    assert json.loads(file.read_text())["publish"]["confirmed"] > 0
 
 
 def test_a_result_is_written(amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

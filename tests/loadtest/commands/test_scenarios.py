@@ -257,6 +257,19 @@ def test_workloads_begin_to_work_together(amqp_url: str, tmp_path: Path, capsys:
     assert all(own["publish"]["confirmed"] for own in result["workloads"])
 
 
+def test_a_workload_of_callers_alone_leaves_nothing_in_the_queues_of_another(
+    amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = tmp_path / "two.toml"
+    scene.write_text(
+        "duration = 1\nwarmup = 0\n[[workload]]\nproducers = 2\nconsumers = 2\nrate = 50\n[[workload]]\ncallers = 2"
+    )
+    code, result = run(capsys, "--scenario", str(scene), "--url", amqp_url)
+    assert is_all_right(code, result)
+    assert (result["consume"]["lost"], result["consume"]["backlog"]) == (0, 0)
+    assert result["rpc"]["replies"] > 0
+
+
 def test_what_concerns_all_workloads_is_done_once(
     amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

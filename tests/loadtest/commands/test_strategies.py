@@ -7,6 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ import pytest
 
 from loadtest.analysis.strategies import SCHEMA, rows
 from loadtest.commands import strategies
+from loadtest.commands.interrupts import SIGNALS
 from loadtest.commands.program import main
+from loadtest.execution.state import name_run
+from loadtest.strategies.ground import GivenGround
 from loadtest.strategies.tournament import Tournament
 from rabbitry.testing import PrivateNode
 
@@ -74,6 +80,21 @@ def test_a_broker_that_is_there_has_queues_for_each_cell_which_are_gone_afterwar
     assert all(cell["resources"]["broker_cpu_seconds"] is not None for cell in result["cells"]), "it is on this machine"
     assert "starting a private" not in captured.err and "guest:guest" not in captured.err + captured.out
     assert node.rabbitmqctl("list_queues", "name") == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interrupt_while_the_broker_ends_loses_nothing(
+    number: int, tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def ending(*_: object) -> Iterator[Any]:
+        yield GivenGround(amqp_url, name_run(datetime.now(UTC)))
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(strategies, "_open_ground", ending)
+    file = tmp_path / "result.json"
+    assert strategies.main([*TINY, "--strategies", "connection-per-client", "--json", str(file)]) == 0
+    assert len(json.loads(file.read_text())["cells"]) == 1
 
 
 def test_a_broker_that_is_not_there_is_code_4(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from loadtest.analysis.comparison import compare
 from loadtest.commands import trials
 from loadtest.commands.flags import parse_settings
 from loadtest.commands.program import main
+from loadtest.commands.trial import make_once
 from loadtest.commands.trials import plan_trials
 from loadtest.output.console import make_console
 from loadtest.output.trials import render_comparison, render_trials
@@ -128,11 +129,12 @@ def test_a_switch_that_is_varied_is_in_no_cell_by_itself() -> None:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for a `loadtest` that trials run instead: what it does is in `does.py`, which knows the trial's seed."""
+    """A `loadtest` that trials run instead: what it does is in the file `does.py`, which knows the trial's seed."""
     package = tmp_path / "fake" / "loadtest"
-    package.mkdir(parents=True)
+    (package / "commands").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(
+    (package / "commands" / "__init__.py").touch()
+    (package / "commands" / "trial.py").write_text(
         "import runpy, sys\n"
         f"runpy.run_path({str(package / 'does.py')!r}, {{'seed': int(sys.argv[sys.argv.index('--seed') + 1]),"
         " 'file': sys.argv[sys.argv.index('--json') + 1]})\n"
@@ -267,6 +269,34 @@ def test_what_ends_the_whole_between_two_trials_loses_none_that_ran(
     if code == 5:
         (missing,) = result["incomplete"]
         assert missing.startswith("the trials ended after 1 of 3: ") and "it is gone" in missing
+
+
+def test_a_file_that_says_how_often_has_each_trial_made_once(
+    tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial is asked for with the same file, and must neither begin trials of its own nor make a report."""
+    monkeypatch.setattr("loadtest.output.files.draw", lambda *_: [])
+    scenario, file = tmp_path / "often.toml", tmp_path / "result.json"
+    folder = tmp_path / "out"
+    scenario.write_text(f'repeat = 2\nlabel = {{a = "b"}}\noutput = "{folder}"\n')
+    words = ["--scenario", str(scenario), *SMALL, "--mode", "closed", "--url", amqp_url]
+    assert main([*words, "--json", str(file), "--quiet"]) == 0
+    result = json.loads(file.read_text())
+    assert [trial["round"] for trial in result["trials"]] == [0, 1]
+    runs = {trial["run_id"] for trial in result["trials"]}
+    assert {path.name for path in folder.glob("*.json")} == {f"{run}.json" for run in runs}
+    one = json.loads((folder / f"{min(runs)}.json").read_text())
+    assert (one["trials"], one["scenario"]["repeat"], one["scenario"]["labels"]) == (None, 1, {"a": "b"})
+    assert not list(folder.glob("*.html"))
+
+
+def test_workloads_of_a_file_are_made_once_too(tmp_path: Path) -> None:
+    scenario = tmp_path / "both.toml"
+    text = 'repeat = 3\nvary = "window=1,2"\noutput = "out"\n[[workload]]\nclients = 2\n[[workload]]\nclients = 4\n'
+    scenario.write_text(text)
+    settings = make_once(parse_settings(["--scenario", str(scenario)], {}))
+    all_ = (settings, *settings.workloads)
+    assert [(each.repeat, each.vary, each.output) for each in all_] == [(1, (), None)] * 3
 
 
 def test_a_trial_asks_nobody_for_what_was_agreed_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,18 @@ def test_what_is_random_is_not_compressible_and_text_is() -> None:
     assert len(random) == len(text) == len(fill("zeros", 100_000, Random(1))) == 100_000
 
 
+def test_of_a_file_no_more_is_read_than_is_used(tmp_path: Path) -> None:
+    """It may be a device, which has no end."""
+    whole = bytes(range(256)) * 100
+    (tmp_path / "large").write_bytes(whole)
+    assert fill(str(tmp_path / "large"), 1000, Random(1)) == whole[:1000]
+    assert fill("/dev/zero", 100, Random(1)) == bytes(100)
+    made = filled("--size", "100", "--body", "/dev/zero")(1, 2, 3)
+    assert made[24:] == bytes(76)
+    with pytest.raises(ValueError, match="is empty"):
+        fill("/dev/null", 100, Random(1))
+
+
 def test_others_bodies_are_nobodys() -> None:
     bodies = filled("--body", "random")
     assert bodies.read(b"short") is None

@@ -64,6 +64,31 @@ def test_a_plan_is_shared_out(programs: Programs) -> None:
     assert result["consume"]["lost"] == 0
 
 
+def test_a_number_of_messages_is_sent_by_all_together(programs: Programs) -> None:
+    """A worker whose consumers have no producer beside them measures for as long as the others do."""
+    words = ("--producers", "1", "--consumers", "3", "--callers", "2", "--messages", "600", "--rate", "200")
+    lead = programs.lead("--processes", "2", *words, "--warmup", "0.2", "--drain", "10")
+    assert lead.wait() == 0, lead.said
+    result, parts = lead.result(), programs.parts()
+    assert result["complete"] and not result["interrupted"] and result["publish"]["confirmed"] == 600
+    assert [Record.from_plain(dict(part.record)).ledger.accounts[0].sent for part in parts] == [600, 0]
+    works = [Record.from_plain(dict(part.record)).work for part in parts]
+    assert all(work is not None and 2 < work.seconds < 20 for work in works), works
+    assert result["consume"]["rate"] == pytest.approx(result["publish"]["rate"], rel=0.1)
+    measured = next(phase["seconds"] for phase in result["phases"] if phase["name"] == "measure")
+    assert measured < 20
+    assert programs.merge() == result
+
+
+def test_each_process_may_load_all_brokers_of_the_run(programs: Programs) -> None:
+    """Those of publishers and consumers, too; here other names of the same one."""
+    other = programs.url.replace("127.0.0.1", "localhost")
+    assert other != programs.url
+    lead = programs.lead("--processes", "2", *SHORT, "--publish-url", other, "--consume-url", other)
+    assert lead.wait() == 0, lead.said
+    add_up(lead.result())
+
+
 def test_workers_join_over_rabbitmq(programs: Programs, backend: str) -> None:
     workers = [programs.work("--backend", backend) for _ in range(2)]
     lead = programs.lead("--workers", "2", *SHORT, "--backend", backend, LOADTEST_TOKEN=TOKEN)

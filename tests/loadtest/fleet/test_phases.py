@@ -36,6 +36,7 @@ from loadtest.fleet.messages import (
     Prepared,
     Ready,
     Received,
+    Stop,
     Welcome,
 )
 from loadtest.fleet.parts import WorkerPart, encode, read_part
@@ -170,6 +171,68 @@ async def test_who_has_handed_over_has_finished_whatever_becomes_of_it(
         (member,) = coordinator.roster
         assert member.status == "finished"
         assert len(coordinator.workers_parts()) == 1
+
+
+# --- all is done before the time is up --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("brisk")
+async def test_a_run_is_over_once_all_workers_have_done_what_was_asked_for() -> None:
+    """And not with the first: whoever measures for a shorter time than the others has counted less than they did."""
+    async with (
+        broker() as url,
+        leading(url, 2) as coordinator,
+        acting(url, "one") as one,
+        acting(url, "other") as other,
+        anyio.create_task_group() as tg,
+    ):
+
+        async def conduct() -> None:
+            await coordinator.assemble(10)
+            await coordinator.prepare([])
+            await coordinator.conduct(Nothing())  # type: ignore[arg-type]
+
+        tg.start_soon(conduct)
+        actors = (one, other)
+        for actor in actors:
+            await prepare(actor)
+        for actor in actors:
+            await actor.expect(Connect)
+            await actor.say(Ready(connected=2, failed=0))
+        for actor in actors:
+            await actor.expect(Begin)
+        await one.say(Beat(phase="measure", is_done=True))
+        await other.say(Beat(phase="measure"))
+        await until(lambda: all(member.beat.phase == "measure" for member in coordinator.roster))
+        await one.say(Beat(phase="measure", is_done=True))
+        await anyio.wait_all_tasks_blocked()
+        assert not any(isinstance(word, Stop) for actor in actors for word in actor.heard)
+        await other.say(Beat(phase="measure", is_done=True))
+        for actor in actors:
+            assert (await actor.expect(Stop)).is_complete
+        tg.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_a_worker_that_is_told_to_stop_knows_why(is_complete: bool, tmp_path: Path) -> None:
+    async with broker() as url, workers_bus(url) as bus, anyio.create_task_group() as tg:
+        playing = Playing(bus, url, tmp_path)
+        async with coordinators_bus(url) as leaders, anyio.create_task_group() as leader:
+            played = Played(leaders)
+            leader.start_soon(played.listen)
+            tg.start_soon(playing.worker.lead.listen)
+            tg.start_soon(playing.worker.keep_in_touch)
+            tg.start_soon(playing.run)
+            await lead_until(url, played, "measure")
+            await played.say(Stop(is_complete=is_complete))
+            await until(lambda: any(isinstance(each, Beat) and each.phase == "drain" for each in played.heard))
+            run = playing.worker.lead.run
+            assert run is not None
+            assert (run.record.is_complete, run.record.is_interrupted) == (is_complete, not is_complete)
+            leader.cancel_scope.cancel()
+        await until(lambda: playing.is_done)
+        tg.cancel_scope.cancel()
 
 
 # --- the coordinator dies ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from loadtest.commands.flags import parse_settings
-from loadtest.commands.fleeting import fleet_result
+from loadtest.commands.leading import fleet_result
 from loadtest.fleet.crossing import Crossing
 from loadtest.fleet.members import Member
 from loadtest.fleet.messages import Beat, Chunk, Join

@@ -33,6 +33,8 @@ URL = ("--url", "amqp://user:secret@broker")
         (("--processes", "2", "--fault", "1s kill-sockets 10%"), "--fault is for one process"),
         (("--processes", "2", "--scenario", "queues"), "--scenario queues is for one process"),
         (("--workers", "2", "--scenario", "sweep", *URL), "use --processes"),
+        (("--workers", "2", "--repeat", "3", *URL), "--repeat is for one process: each trial is a run of its own"),
+        (("--workers", "2", "--vary", "window=1,2", *URL), "--vary is for one process: each trial is a run of its own"),
         (("--processes", "2", "--calibrate"), "--calibrate"),
         (("--processes", "0"), "less than 1"),
     ],
@@ -73,6 +75,23 @@ def test_a_worker_must_be_told_what_it_may_do(
     assert "user:secret" not in said
 
 
+def test_what_may_be_loaded_does_not_say_who_leads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CONTROL, raising=False)
+    monkeypatch.setenv(TARGETS, "amqp://user:secret@broker")
+    for words in ([], ["--allow-target", "amqp://user:secret@other"]):
+        with pytest.raises(SystemExit):
+            worker(words)
+        said = capsys.readouterr().err
+        assert f"--control-url is missing: the broker over which the coordinator leads (or ${CONTROL})" in said
+        assert "secret" not in said
+
+
+def test_processes_of_one_machine_are_repeated_and_varied() -> None:
+    assert parse_settings(["--processes", "2", "--repeat", "3", "--vary", "window=1,2"], {}).repeat == 3
+
+
 def test_a_short_token_is_no_token(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "short")
     with pytest.raises(SystemExit):
@@ -107,3 +126,5 @@ def test_merging_refuses_what_is_no_part(tmp_path: Path, capsys: pytest.CaptureF
     path.write_bytes(b"noise")
     assert merge([str(path)]) == 2
     assert capsys.readouterr().err.count("x.part") == 2
+    assert merge([str(path), "--json", ""]) == 2
+    assert "--json is empty" in capsys.readouterr().err

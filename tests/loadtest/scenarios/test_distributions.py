@@ -87,6 +87,14 @@ def test_skews() -> None:
             parse_skew(text)
 
 
+@pytest.mark.parametrize("word", ["0", "-1", "x", "", "nan", "inf", "11"])
+def test_a_parameter_that_is_no_number_is_called_by_its_name(word: str) -> None:
+    with pytest.raises(ValueError, match="the exponent is a number above 0, and at most 10"):
+        parse_skew(f"zipf:{word}")
+    with pytest.raises(ValueError, match="the logarithm's standard deviation is a number above 0, and at most 5"):
+        parse_work(f"lognormal:5ms,{word}")
+
+
 def test_what_is_drawn_has_exactly_its_shares() -> None:
     drawn = draw_exactly("abc", [0.5, 0.3, 0.2], Random(3), 1000)
     assert {letter: drawn.count(letter) for letter in "abc"} == {"a": 500, "b": 300, "c": 200}

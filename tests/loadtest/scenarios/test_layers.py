@@ -118,6 +118,13 @@ def test_a_file_has_the_flags_as_keys(scene: Path) -> None:
     assert parse("--scenario", str(scene), "--rate-each", "2", "--label", "a=b").labels == {"a": "b"}
 
 
+def test_numbers_of_a_file_may_be_small_or_large(scene: Path) -> None:
+    """TOML's and Python's shortest way to write them, 1e-05, is no way to write a flag's."""
+    scene.write_text("clients = 2\nrate = 0.00001\nduration = 1e5\n[header]\nx = 1e-7\nyes = true\n")
+    settings = parse("--scenario", str(scene))
+    assert (settings.rate, settings.duration, settings.headers) == (0.00001, 100_000, {"x": 1e-7, "yes": True})
+
+
 def test_a_file_may_begin_as_editors_begin_it(scene: Path) -> None:
     scene.write_bytes('clients = 5\r\n[header]\r\nlang = "兎"\r\nx = 5\r\n'.encode("utf-8-sig"))
     settings = parse("--scenario", str(scene))
@@ -161,6 +168,12 @@ def test_a_file_has_several_workloads(scene: Path) -> None:
         ("client = 4", "'client' is no flag: clients is"),
         ("ackevery = 4", "'ackevery' is no flag: ack-every is"),
         ("list-scenarios = true", "'list-scenarios' is no flag"),
+        ("list-drivers = true", "'list-drivers' is no flag"),
+        ("[header]\nt = 1979-05-27T07:32:00Z", "'header': 't' is neither a text, a number, nor true or false"),
+        ("[queue-arg]\nx-a = [1, 2]", "'queue-arg': 'x-a' is neither a text, a number, nor true or false"),
+        ("[header]\nx = nan", "'header': 'x' is neither a text, a number, nor true or false"),
+        ("[label]\n'a=b' = 1", "'label': 'a=b' is no name"),
+        ("[label]\n'' = 1", "'label': '' is no name"),
         ("clients = ", "it is no TOML"),
         ('clients = "many"', "argument --clients: 'many' is no number"),
         ("clients = {a = 1}", "'clients' takes no table"),
@@ -174,8 +187,10 @@ def test_a_file_has_several_workloads(scene: Path) -> None:
         ("transient = 1", "'transient' takes true or false"),
         ("no-reconnect = []", "'no-reconnect' takes true or false"),
         ("rate_each = 5\n'rate-each' = 6", "'rate_each' and 'rate-each' are the same flag"),
-        ("rate = inf", "argument --rate: 'inf' is no rate"),
-        ("duration = nan", "argument --duration: 'nan' is no duration"),
+        ("rate = inf", "argument --rate: 'Infinity' is no rate"),
+        ("duration = nan", "argument --duration: 'NaN' is no duration"),
+        ("duration = 1e300", "is too large a duration"),
+        ("duration = -0.00001", "argument --duration: '-0.00001' is no duration"),
         ("scenario = 5", "--scenario 5 is none"),
         ("scenario = ['publish']", "--scenario ['publish'] is none"),
         ("scenario = {a = 1}", "--scenario {'a': 1} is none"),

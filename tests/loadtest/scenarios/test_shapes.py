@@ -85,7 +85,8 @@ def test_means() -> None:
     [
         ("", "no rate"),
         ("0", "above 0"),
-        ("0:5", "above 0"),
+        ("0:5", "a rate must be above 0"),
+        ("1000:10,0", "the last rate, which lasts, must be above 0"),
         ("fast", "no rate"),
         (":5", "no rate"),
         ("1000..5", "say for how many seconds"),

@@ -11,13 +11,14 @@ import anyio
 import psutil
 import pytest
 
+from loadtest.execution.body import BodyMaker
 from loadtest.machine.resources import Meter
 from loadtest.strategies import course, tournament
 from loadtest.strategies.course import Course
 from loadtest.strategies.ground import PrivateGround, declare_queues
 from loadtest.strategies.table import STRATEGIES
 from loadtest.strategies.tournament import Plan, Tournament, run_process
-from loadtest.strategies.work import Cell, Window
+from loadtest.strategies.work import Book, Cell, Window
 from loadtest.urls import with_vhost
 from rabbitry import connect
 from rabbitry.testing import PrivateNode
@@ -160,6 +161,18 @@ def test_descriptors_that_run_out_are_a_reason_with_its_number(cell: Cell, monke
     assert found.gave_up is not None
     assert (found.gave_up["reason"], found.gave_up["number"]) == ("descriptors", 3)
     assert "of the 4 descriptors allowed were open with 3 clients connected" in found.gave_up["text"]
+
+
+def test_what_libraries_say_of_a_broker_is_told_without_its_password(cell: Cell) -> None:
+    secret = replace(cell, url="amqp://me:sesame@there")
+    book = Book(Window(), BodyMaker(1, 64))
+    book.note(ConnectionError("no way to amqp://me:sesame@there"))
+    crowd = SimpleNamespace(arrived=0, failed=4, working=0, books=[book])
+    found = Course(secret, book.window, Meter(None))
+    found.give_up("connect", "no way to amqp://me:sesame@there", 0)
+    result = found.result(crowd)
+    assert result["errors"] == {"ConnectionError: no way to amqp://me@there": 1}
+    assert "sesame" not in str(result)
 
 
 @pytest.mark.parametrize("name", ["connection-per-client", "channel-per-client", "threads-pika", "aio-pika-pool"])

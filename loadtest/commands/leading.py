@@ -23,6 +23,7 @@ from loadtest.analysis.fleet import add_fleet
 from loadtest.analysis.result import build_result
 from loadtest.commands.aborting import AbortWatch
 from loadtest.commands.exits import Incomplete, Unreachable
+from loadtest.commands.interrupts import Hold
 from loadtest.commands.joining import CONTROL, TARGETS, TOKEN, make_seal, make_token, read_token
 from loadtest.commands.watching import Watchers, exported
 from loadtest.drivers import LIBRARIES, event_loop, load_driver
@@ -84,14 +85,16 @@ class _Control:
     processes: Processes | None
 
 
-def perform_fleet(settings: Settings, words: Sequence[str], progress: Progress, provide: Provide) -> dict[str, Any]:
+def perform_fleet(
+    settings: Settings, words: Sequence[str], progress: Progress, provide: Provide, hold: Hold
+) -> dict[str, Any]:
     """The result of a run that several processes make. It raises what `perform` raises, and Incomplete where a worker
-    was lost before there was anything to measure.
+    was lost before there was anything to measure. `hold` has begun once there is something to lose.
     """
     driver = load_driver(settings.driver)
     token = _token(settings, progress)
     environment = describe_environment(LIBRARIES[settings.driver].packages, settings.backend)
-    leader = _Leader(_start(settings), driver, progress, token, words, environment)
+    leader = _Leader(_start(settings), driver, progress, token, words, environment, hold)
     with progress:
         anyio.run(leader.lead, provide, **event_loop(settings.backend))
     if leader.unwritten:
@@ -144,6 +147,7 @@ class _Leader:
         token: str,
         words: Sequence[str],
         environment: Mapping[str, Any],
+        hold: Hold,
     ) -> None:
         self.own: CoordinatorPart | None = None
         self.workers: list[WorkerPart] = []
@@ -155,6 +159,7 @@ class _Leader:
         self._token = token
         self._words = words
         self._environment = environment
+        self._hold = hold
         self._coordinator: Coordinator | None = None
         self._broker: dict[str, Any] = {}
         self._is_silent = False
@@ -193,6 +198,7 @@ class _Leader:
             except (NodeError, QueueRefused, MetricsRefused) as error:
                 failure = error
             tg.cancel_scope.cancel()
+        self._hold.begin()
         if failure is None and self.own is None:
             failure = KeyboardInterrupt()
         if failure is not None:
@@ -328,7 +334,8 @@ class _Leader:
 
     def _make_processes(self, control_url: str, urls: Sequence[str]) -> Processes:
         settings = self._run.settings
-        environment = {TOKEN: self._token, CONTROL: control_url, TARGETS: " ".join(urls)}
+        targets = dict.fromkeys((*urls, *settings.publish_urls, *settings.consume_urls))
+        environment = {TOKEN: self._token, CONTROL: control_url, TARGETS: " ".join(targets)}
         words = ["--backend", settings.backend, "--quiet"]
         if self._parts_directory is not None:
             words += ["--output", str(self._parts_directory)]
