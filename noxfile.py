@@ -166,7 +166,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the packages' types with mypy (strict) and pyright."""
-    install(session, "report,opentelemetry", "types", "bench", "recipes")
+    install(session, "report,opentelemetry,prometheus,taskiq", "types", "bench", "recipes")
     session.run("mypy")
     session.run("pyright")
 

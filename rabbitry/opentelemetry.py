@@ -17,7 +17,7 @@ try:
     from opentelemetry import context as contexts
     from opentelemetry import metrics, propagate, trace
     from opentelemetry.context import Context
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import Counter, MeterProvider
     from opentelemetry.propagators.textmap import Getter, TextMapPropagator
     from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
 except ImportError as error:
@@ -36,6 +36,18 @@ from rabbitry import (
     ProcessOperation,
     PublishOperation,
 )
+from rabbitry._conventions import (
+    DURATION_BUCKETS,
+    Attributes,
+    common,
+    encodable,
+    error_type,
+    of_event,
+    of_operation,
+    server,
+    template,
+    text,
+)
 from rabbitry._instrumentation import Instruments
 from rabbitry._instrumented.delivery import process_operation
 
@@ -43,14 +55,6 @@ __all__ = ["SCHEMA_URL", "OpenTelemetry"]
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 """The version of the conventions."""
-
-DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-"""Seconds, as the conventions advise."""
-
-GENERATED = ("amq.gen-", "amq.rabbitmq.reply-to.")
-"""How names begin that the broker made up: there are as many as there are queues, or callers."""
-
-Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
@@ -104,17 +108,21 @@ class OpenTelemetry:
             "{message}",
             "Number of messages producer attempted to send to the broker.",
         )
-        self._consumed = meter.create_counter(
-            "messaging.client.consumed.messages",
-            "{message}",
-            "Number of messages that were delivered to the application.",
-        )
-        self._settled = meter.create_counter(
-            "rabbitry.client.settled.messages", "{message}", "Number of deliveries acknowledged, nacked or rejected."
-        )
-        self._reconnections = meter.create_counter(
-            "rabbitry.client.reconnections", "{connection}", "Number of connections made again after a loss."
-        )
+        self._counters: Mapping[Event, Counter] = {
+            "consumed": meter.create_counter(
+                "messaging.client.consumed.messages",
+                "{message}",
+                "Number of messages that were delivered to the application.",
+            ),
+            "settled": meter.create_counter(
+                "rabbitry.client.settled.messages",
+                "{message}",
+                "Number of deliveries acknowledged, nacked or rejected.",
+            ),
+            "reconnected": meter.create_counter(
+                "rabbitry.client.reconnections", "{connection}", "Number of connections made again after a loss."
+            ),
+        }
 
     def processing(self, delivery: Delivery, queue: str = "") -> AbstractContextManager[object]:
         """A `with` block that processes a delivery, without settling it: its span is current there. `queue` is needed
@@ -150,10 +158,10 @@ class OpenTelemetry:
             self._measure(operation, span)
             if isinstance(operation, GetOperation):
                 self._end_get(operation, span)
-            span.set_attributes(_server(operation))  # which a client may know only by now
+            span.set_attributes(server(operation))  # which a client may know only by now
             span.set_attribute("rabbitry.outcome", operation.outcome)
             if operation.error is not None:
-                span.set_attribute("error.type", _error_type(operation.error))
+                span.set_attribute("error.type", error_type(operation.error))
                 span.set_status(Status(StatusCode.ERROR, _told(operation.error)))
                 if isinstance(operation, ProcessOperation):
                     span.record_exception(operation.error)
@@ -162,14 +170,7 @@ class OpenTelemetry:
 
     def count(self, event: Event, labels: Mapping[str, str]) -> None:
         """Count one more of this event."""
-        match event:
-            case "consumed":
-                self._consumed.add(1, _measured("consume", "receive", labels["queue"]))
-            case "settled":
-                self._settled.add(1, _measured(labels["how"], "settle", labels["queue"]))
-            case "reconnected":
-                connection = labels["connection"]
-                self._reconnections.add(1, {"messaging.system": "rabbitmq", "rabbitry.connection": connection})
+        self._counters[event].add(1, of_event(event, labels))
 
     # --- spans --------------------------------------------------------------------------------------------------------
 
@@ -195,14 +196,14 @@ class OpenTelemetry:
             self._inject(operation.headers, span)
 
     def _begin_get(self, operation: GetOperation) -> None:
-        attributes = _common("get", "receive", operation.queue) | _server(operation)
+        attributes = common("get", "receive", operation.queue) | server(operation)
         _name(attributes, operation.queue)
         operation.state = self._start(SpanKind.CLIENT, attributes)
 
     def _end_get(self, operation: GetOperation, span: Span) -> None:
         if operation.delivery is not None:
             attributes, headers = self._received(operation.delivery, operation.queue)
-            span.set_attributes(_encodable(attributes))
+            span.set_attributes(encodable(attributes))
             context = self._context_of(headers)
             if context is not None:
                 span.add_link(context)
@@ -226,7 +227,7 @@ class OpenTelemetry:
 
     def _begin_process(self, operation: ProcessOperation) -> None:
         attributes, headers = self._received(operation.delivery, operation.queue)
-        attributes |= _common("process", "process", "") | _server(operation)
+        attributes |= common("process", "process", "") | server(operation)
         ambient = trace.get_current_span()
         parent = self._extract(headers, trace.set_span_in_context(trace.INVALID_SPAN))
         own = _span_context(parent)
@@ -238,7 +239,7 @@ class OpenTelemetry:
     def _start(
         self, kind: SpanKind, attributes: Attributes, linked: SpanContext | None = None, parent: Context | None = None
     ) -> Span:
-        attributes = _encodable(attributes)
+        attributes = encodable(attributes)
         links = [] if linked is None else [Link(linked)]
         return self._tracer.start_span(_span_name(attributes), parent, kind=kind, attributes=attributes, links=links)
 
@@ -262,18 +263,9 @@ class OpenTelemetry:
     # --- metrics ------------------------------------------------------------------------------------------------------
 
     def _measure(self, operation: Operation, span: Span) -> None:
-        match operation:
-            case ProcessOperation(queue=queue):
-                attributes = _measured("process", "process", queue)
-            case GetOperation(queue=queue):
-                attributes = _measured("get", "receive", queue)
-            case PublishOperation(exchange=exchange) | CallOperation(exchange=exchange):
-                attributes = _measured(operation.name, "send", exchange or "amq.default")
-            case _:
-                return
-        attributes |= _server(operation)
-        if operation.error is not None:
-            attributes["error.type"] = _error_type(operation.error)
+        attributes = of_operation(operation)
+        if not attributes:
+            return
         context = trace.set_span_in_context(span)  # of which the histogram keeps an example
         if isinstance(operation, ProcessOperation):
             self._process_duration.record(operation.seconds, attributes, context)
@@ -300,7 +292,7 @@ class _HeadersGetter(Getter[Mapping[str, Any]]):
         value = carrier.get(key)
         if isinstance(value, bytes):
             value = value.decode("ascii", "replace")
-        return [_text(value)] if isinstance(value, str) else None
+        return [text(value)] if isinstance(value, str) else None
 
     def keys(self, carrier: Mapping[str, Any]) -> list[str]:
         return list(carrier)
@@ -317,33 +309,14 @@ def _span_context(context: Context) -> SpanContext | None:
 # --- attributes -------------------------------------------------------------------------------------------------------
 
 
-def _common(operation: str, kind: str, destination: str) -> Attributes:
-    attributes: Attributes = {
-        "messaging.system": "rabbitmq",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": kind,
-    }
-    if destination:
-        attributes["messaging.destination.name"] = destination
-    return attributes
-
-
-def _measured(operation: str, kind: str, destination: str) -> Attributes:
-    """The attributes of a metric, which must not have a series for each name that the broker makes up."""
-    template = _template(destination)
-    if template is None:
-        return _encodable(_common(operation, kind, destination))
-    return _common(operation, kind, "") | {"messaging.destination.template": template}
-
-
 def _sent_to(operation: PublishOperation | CallOperation, name: str) -> Attributes:
     exchange, routing_key = operation.exchange, operation.routing_key
-    attributes = _common(name, "send", _joined(exchange, routing_key) or "amq.default")
+    attributes = common(name, "send", _joined(exchange, routing_key) or "amq.default")
     if not exchange:
         _name(attributes, routing_key)
     if routing_key:
         attributes["messaging.rabbitmq.destination.routing_key"] = routing_key
-    return attributes | _server(operation)
+    return attributes | server(operation)
 
 
 def _joined(*names: str) -> str:
@@ -352,27 +325,17 @@ def _joined(*names: str) -> str:
 
 def _name(attributes: Attributes, queue: str) -> None:
     """Say that a queue's name is the broker's invention, so that it does not get into the span's name."""
-    template = _template(queue)
-    if template:
-        attributes["messaging.destination.template"] = template
+    made_up = template(queue)
+    if made_up:
+        attributes["messaging.destination.template"] = made_up
         attributes["messaging.destination.temporary"] = True
         attributes["messaging.destination.anonymous"] = True
-
-
-def _template(queue: str) -> str | None:
-    return next((f"{prefix}*" for prefix in GENERATED if queue.startswith(prefix)), None)
 
 
 def _span_name(attributes: Attributes) -> str:
     operation = attributes["messaging.operation.name"]
     destination = attributes.get("messaging.destination.template") or attributes.get("messaging.destination.name")
     return f"{operation} {destination}" if destination else operation
-
-
-def _server(operation: Operation) -> Attributes:
-    if not operation.host:
-        return {}
-    return {"server.address": operation.host} | ({"server.port": operation.port} if operation.port else {})
 
 
 def _describe(attributes: Attributes, message_id: str | None, correlation_id: str | None) -> None:
@@ -382,25 +345,9 @@ def _describe(attributes: Attributes, message_id: str | None, correlation_id: st
         attributes["messaging.message.conversation_id"] = correlation_id
 
 
-def _encodable(attributes: Attributes) -> Attributes:
-    return {name: _text(value) if isinstance(value, str) else value for name, value in attributes.items()}
-
-
-def _text(text: str) -> str:
-    """The text without lone surrogates, which stand for a peer's octets that are not UTF-8: an exporter would fail at
-    them, and lose the other spans that it has with this one.
-    """
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
 def _told(error: BaseException) -> str:
     """What an error says, if it can."""
     try:
-        return _text(str(error))
+        return text(str(error))
     except Exception:
         return ""
-
-
-def _error_type(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -27,6 +27,7 @@ ROOMS = (
     "rabbitry._endpoint",
     "rabbitry._channel",
     "rabbitry._instrumentation",
+    "rabbitry._conventions",
     "rabbitry._rpc",
     "rabbitry._connection",
     "rabbitry._client",
@@ -35,6 +36,8 @@ ROOMS = (
     "rabbitry._public",
     "rabbitry",
     "rabbitry.opentelemetry",
+    "rabbitry.prometheus",
+    "rabbitry.taskiq",
     "rabbitry.blocking",
     "rabbitry.broker",
     "rabbitry.testing.rabbitmq",
@@ -67,8 +70,10 @@ DOORS = (
     "rabbitry.blocking",
     "rabbitry.broker",
     "rabbitry.opentelemetry",
+    "rabbitry.prometheus",
     "rabbitry.protocol",
     "rabbitry.protocol.server",
+    "rabbitry.taskiq",
     "rabbitry.testing",
 )
 
@@ -87,6 +92,8 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry.protocol": ("rabbitry.protocol.client", "rabbitry.protocol.wire", "rabbitry._errors"),
     "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.testing.rabbitmq": (),
+    "rabbitry.prometheus": ("rabbitry", "rabbitry._conventions", "rabbitry._values"),
+    "rabbitry.taskiq": ("rabbitry", "rabbitry._api", "rabbitry._concurrency", "rabbitry._values"),
     "rabbitry.blocking": ("rabbitry", "rabbitry._values", "rabbitry._secrets"),
     "rabbitry.broker": (  # rabbitry: for `connect` and `open_client`; see test_the_brokers_core_is_pure
         "rabbitry",

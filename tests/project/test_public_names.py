@@ -47,8 +47,8 @@ def test_every_part_can_be_imported_first() -> None:
     """None of them relies on another order of imports."""
     run(
         "import importlib, os, anyio, msgpack, trio\n"
-        "parts = 'blocking opentelemetry protocol testing testing.hosting testing.pytest_plugin _transport'.split()\n"
-        "parts += 'tutorials.rpc _cli.commands.rpc'.split()\n"
+        "parts = 'blocking opentelemetry prometheus protocol taskiq testing testing.hosting'.split()\n"
+        "parts += 'testing.pytest_plugin _transport tutorials.rpc _cli.commands.rpc'.split()\n"
         "for part in parts:\n"
         "    if not (child := os.fork()):\n"
         "        importlib.import_module(f'rabbitry.{part}')\n"
