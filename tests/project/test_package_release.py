@@ -28,8 +28,8 @@ VERSION = release.PROJECT["version"]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
-    SdistBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    for builder in (WheelBuilder(str(ROOT)), SdistBuilder(str(ROOT))):
+        assert len(list(builder.build(directory=str(folder), versions=["standard"]))) == 1
     return folder
 
 
