@@ -20,19 +20,24 @@ PATIENCE = {"interrupt_timeout": 120, "terminate_timeout": 30}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def find_pythons() -> list[str]:
-    """Every CPython from 3.11 on: those on the PATH, and pyenv's, which are added to it so that nox finds them."""
+def find_interpreters() -> dict[str, str]:
+    """Every CPython from 3.11 on by its version: the program, of those on the PATH and of pyenv's. The folders of the
+    latter are added to the PATH, so that nox finds them.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = []
+    found = {}
     for version in (f"3.{minor}" for minor in range(11, 20)):
-        folders = [path.parent for path in pyenv.glob(f"versions/{version}.*/bin/python{version}")]
+        programs = list(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
         on_path = shutil.which(f"python{version}")
         if on_path and Path(on_path).parent != pyenv / "shims":  # a shim may stand for a version that is not selected
-            found.append(version)
-        elif folders:
-            os.environ["PATH"] += os.pathsep + str(max(folders))
-            found.append(version)
+            found[version] = on_path
+        elif programs:
+            found[version] = str(max(programs))
+            os.environ["PATH"] += os.pathsep + str(max(programs).parent)
     return found
+
+
+INTERPRETERS = find_interpreters()
 
 
 def install(session: nox.Session, extras: str, *groups: str) -> None:
@@ -87,7 +92,18 @@ def quick(session: nox.Session) -> None:
     session.run("pytest", "-m", "in_memory", *words, env=without_rabbitmq)
 
 
-@nox.session(python=find_pythons())
+@nox.session
+def tests_without_epoll(session: nox.Session) -> None:
+    """Run the client's tests (or what follows --) as on a system without epoll, all of them against RabbitMQ."""
+    install(session, "report", "test")
+    if "RABBITMQ_URL" not in os.environ:
+        ensure_rabbitmq(session)
+    rooms = ("channel", "client", "connection", "rpc", "blocking", "opentelemetry")
+    words = session.posargs or [*SIDE_BY_SIDE, *(f"tests/{room}" for room in rooms)]
+    session.run("pytest", "--without-epoll", "--rabbitmq", *words, **PATIENCE)
+
+
+@nox.session(python=[*INTERPRETERS])
 def tests_all(session: nox.Session) -> None:
     """Run the tests on every CPython from 3.11 on that is found here."""
     run_tests(session)
@@ -169,6 +185,37 @@ def types(session: nox.Session) -> None:
     install(session, "report,opentelemetry,prometheus,taskiq", "types", "bench", "recipes")
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "rabbitry", "--ignoreexternal")
+
+
+@nox.session
+def release_check(session: nox.Session) -> None:
+    """Build sdist and wheel, look into both, and use the wheel in an empty environment of each CPython found here."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "release", "types"), silent=True)
+    built = Path(session.create_tmp(), "dist").resolve()
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built), ".", silent=True)  # the wheel is made of the sdist
+    session.run("twine", "check", "--strict", *map(str, sorted(built.iterdir())))
+    session.run("python", "-m", "tests.project.release", str(built))
+    (wheel,) = built.glob("*.whl")
+    session.install(f"{wheel}[trio,opentelemetry]", silent=True)
+    session.install("--force-reinstall", "--no-deps", str(wheel), silent=True)  # its version may have been there
+    with session.chdir(built):  # where the wheel is what `rabbitry` means
+        session.run("pyright", "--verifytypes", "rabbitry", "--ignoreexternal")
+    for version, program in INTERPRETERS.items():
+        for extras in ("", "[trio]"):
+            use_alone(session, version, program, f"{wheel}{extras}")
+
+
+def use_alone(session: nox.Session, version: str, program: str, wheel: str) -> None:
+    """Install the wheel into a new environment of this Python, and have a program use it there."""
+    folder = Path(session.create_tmp(), f"python{version}").resolve()
+    python = str(folder / "bin" / "python")
+    session.log(f"Python {version}: {Path(wheel).name}")
+    session.run(program, "-m", "venv", "--clear", str(folder), external=True, silent=True)
+    session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True, silent=True)
+    smoke = str(Path("tests", "project", "smoke.py").resolve())
+    session.run(python, "-I", smoke, "asyncio", "trio", external=True, env={"PYTHONPATH": None})
 
 
 @nox.session

@@ -18,14 +18,22 @@ def main() -> int:
         missing = (error.name or "").partition(".")[0]
         if missing in ("loadtest", "rabbitry"):
             raise
-        if missing in sys.stdlib_module_names:
-            print(f"loadtest: it needs Unix: this Python has no module {missing!r}", file=sys.stderr)
-            return 2
-        print(f"loadtest: it needs the package {error.name!r}: pip install 'rabbitry[loadtest]'", file=sys.stderr)
+        print(f"loadtest: {_what_to_do(missing)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("loadtest: interrupted before anything was measured", file=sys.stderr)
         return 130
+
+
+def _what_to_do(missing: str) -> str:
+    if missing not in sys.stdlib_module_names:
+        return f"it needs the package {missing!r}: in a clone of rabbitry, pip install '.[loadtest]'"
+    if sys.platform == "win32":
+        return f"it needs Unix: this Python has no module {missing!r}"
+    return (
+        f"this Python ({sys.executable}) has no module {missing!r}, a part of the standard library: it was built or "
+        "packaged without it, so take another, or install what is missing of this one"
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from rabbitry._concurrency.clock import monotonic
-from rabbitry._concurrency.waiting import Waiter, Waits, check_here
+from rabbitry._concurrency.waiting import Signal, Waiter, Waits, check_here
 from rabbitry._errors import Closed, ConnectionClosed, RabbitryError, shown
 from rabbitry._transport.contracts import Transport
 from rabbitry._values.culprit import find_culprit, loss
@@ -105,20 +105,20 @@ class Endpoint:
     )
 
     def __init__(self, protocol: ProtocolConnection, name: str, waits: Waits, host: str, port: int) -> None:
-        self.protocol = protocol
-        self.name = name
-        self.host = host
-        self.port = port
-        self.new_signal = waits.new_signal
-        self.checkpoint_if_cancelled = waits.checkpoint_if_cancelled
-        self.check_loop = waits.check_loop
-        self.thread = waits.thread
+        self.protocol: ProtocolConnection = protocol
+        self.name: str = name
+        self.host: str = host
+        self.port: int = port
+        self.new_signal: Callable[[], Signal] = waits.new_signal
+        self.checkpoint_if_cancelled: Callable[[], Awaitable[None]] = waits.checkpoint_if_cancelled
+        self.check_loop: Callable[[], None] = waits.check_loop
+        self.thread: int = waits.thread
         self.transport: Transport = _NoTransport()
         self.blocked_reason: str | None = None
         self.watcher: AlarmWatcher | None = None
-        self.opened = Waiter()
+        self.opened: Waiter = Waiter()
         self.closed: list[Waiter] | None = []
-        self.unmatched_returns = 0
+        self.unmatched_returns: int = 0
         protocol.token = self
         self._later: tuple[tuple[float, Callable[[], None]], ...] = ()  # what to call, and when
         self._next_tick: float | None = None  # of the heartbeats

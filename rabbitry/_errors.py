@@ -295,7 +295,7 @@ class Refused(PublishFailed):
 
     def __init__(self, message: Any, exchange: str, routing_key: str, code: int = 0, text: str = "") -> None:
         super().__init__(message, exchange, routing_key, f"{code} {shown(text)}")
-        self.args = (message, exchange, routing_key, code, text)  # by which it is copied
+        self.args: tuple[Any, ...] = (message, exchange, routing_key, code, text)  # by which it is copied
         self.code = code
         self.text = text
 
@@ -317,7 +317,7 @@ class PublishesFailed(RabbitryError):
 
     def __init__(self, failures: Sequence[PublishFailed], count: int) -> None:
         super().__init__(failures, count)
-        self.failures = tuple(failures)
+        self.failures: tuple[PublishFailed, ...] = tuple(failures)
         self.count = count
 
     def __str__(self) -> str:

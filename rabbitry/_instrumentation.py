@@ -86,10 +86,10 @@ class Operation:
     name: ClassVar[str] = ""
 
     def __init__(self) -> None:
-        self.outcome = ""
+        self.outcome: str = ""
         self.error: BaseException | None = None
-        self.host = ""
-        self.port = 0
+        self.host: str = ""
+        self.port: int = 0
         self.state: Any = None
         self._began = monotonic()
         self._seconds = 0.0
@@ -128,11 +128,11 @@ class PublishOperation(Operation):
 
     def __init__(self, message: Message | bytes, exchange: str, routing_key: str) -> None:
         super().__init__()
-        self.message = message
-        self.exchange = exchange
-        self.routing_key = routing_key
+        self.message: Message | bytes = message
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
         self.headers: dict[str, str] = {}
-        self.attempts = 0  # that may have arrived
+        self.attempts: int = 0  # that may have arrived
         self._carried: Message | bytes | None = None
 
     def ended_by(self, error: BaseException) -> str:
@@ -162,8 +162,8 @@ class ProcessOperation(Operation):
 
     def __init__(self, delivery: Delivery, queue: str) -> None:
         super().__init__()
-        self.delivery = delivery
-        self.queue = queue
+        self.delivery: Delivery = delivery
+        self.queue: str = queue
 
     def ended_by(self, error: BaseException) -> str:
         """Whatever the handler raised is its failure."""
@@ -182,7 +182,7 @@ class GetOperation(Operation):
 
     def __init__(self, queue: str) -> None:
         super().__init__()
-        self.queue = queue
+        self.queue: str = queue
         self.delivery: Delivery | None = None
 
     def ended_by(self, error: BaseException) -> str:
@@ -203,9 +203,9 @@ class CallOperation(Operation):
 
     def __init__(self, exchange: str, routing_key: str, given: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.given = given
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.given: Mapping[str, Any] | None = given
         self.headers: dict[str, str] = {}
 
     @property

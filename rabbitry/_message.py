@@ -1,6 +1,6 @@
 """An alias, for one release: what pickles of messages named before they named `rabbitry.Message`.
 
-Nothing imports it but `pickle`. It goes with the release after 0.1; pickles made from now on don't need it.
+Nothing imports it but `pickle`. It goes with the release after 0.2; pickles made from now on don't need it.
 """
 
 from __future__ import annotations

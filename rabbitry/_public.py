@@ -65,6 +65,7 @@ from rabbitry._instrumentation import (
 from rabbitry._rpc.caller import RPC
 from rabbitry._rpc.requests import RequestCounts
 from rabbitry._rpc.service import Service
+from rabbitry._signatures import hide_constructors
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.codecs import Codec, register_codec
 from rabbitry._values.converting import convert
@@ -150,6 +151,10 @@ __all__ = [
 ]
 
 escape_tracebacks()
+
+# What `connect` and `open_client` give, and what is made from that.
+hide_constructors(RPC, ClientRPC, Channel, Client, Connection, Delivery, Publisher, ClientPublisher, Reactor)
+hide_constructors(Batches, Consumer, Subscription, SubscriptionBatches)
 
 # Public names say where they are imported from, not where they are defined. The annotations of their fields are
 # evaluated before: what builds objects from data (msgspec, cattrs) looks names up in the module that a class is from.

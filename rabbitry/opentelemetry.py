@@ -1,5 +1,6 @@
 """`OpenTelemetry`: an instrumentation that makes spans and metrics, by version 1.44 of the semantic conventions for
-messaging, and has the trace travel with each message. Needs the extra: `pip install "rabbitry[opentelemetry]"`.
+messaging, and has the trace travel with each message. Needs the extra `opentelemetry`, which is its API:
+`pip install opentelemetry-api`.
 
 What must stay true: names, kinds and attributes are the conventions'; the span of a handler is current while it runs; a
 message whose publisher gave it a context of its own keeps that. Nothing here touches a message: the context is headers
@@ -20,10 +21,8 @@ try:
     from opentelemetry.metrics import Counter, MeterProvider
     from opentelemetry.propagators.textmap import Getter, TextMapPropagator
     from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
-except ImportError as error:
-    raise ImportError(
-        'rabbitry.opentelemetry needs the OpenTelemetry API: pip install "rabbitry[opentelemetry]"'
-    ) from error
+except ImportError as _error:
+    raise ImportError("rabbitry.opentelemetry needs the OpenTelemetry API: pip install opentelemetry-api") from _error
 
 from rabbitry import (
     CallOperation,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import select
+import selectors
 import signal
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
@@ -62,9 +64,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-backend", choices=sorted(BACKENDS), help=text)
     text = "RabbitMQ for the tests, too, that otherwise have the embedded broker in memory"
     parser.addoption("--rabbitmq", action="store_true", help=text)
+    text = "as on a system without epoll: connections on streams of the event loop, and asyncio's loop on poll"
+    parser.addoption("--without-epoll", action="store_true", help=text)
     parser.addoption(
         "--shuffle", type=int, metavar="SEED", help="the tests in random order, the same for the same seed"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-epoll"):
+        import trio  # noqa: F401 - which keeps the epoll that it finds now, as no other loop of its runs on Linux
+
+        selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc]
+        del selectors.EpollSelector, select.epoll
 
 
 @pytest.hookimpl(wrapper=True)

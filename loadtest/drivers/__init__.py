@@ -132,7 +132,7 @@ def event_loop(backend: str) -> dict[str, Any]:
     if backend != "uvloop":
         return {"backend": backend}
     if find_spec("uvloop") is None:
-        raise DriverMissing("--backend uvloop needs the package 'uvloop': pip install 'rabbitry[loadtest]'")
+        raise DriverMissing("--backend uvloop needs the package 'uvloop': pip install uvloop")
     return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
 
 
@@ -163,6 +163,6 @@ def load_driver(name: str, *, is_lasting: bool = False) -> Driver:
     except ModuleNotFoundError as error:
         extra = LIBRARIES[name].extra
         raise DriverMissing(
-            f"--driver {name} needs the package {error.name!r}: pip install 'rabbitry[{extra}]'"
+            f"--driver {name} needs the package {error.name!r}: in a clone of rabbitry, pip install '.[{extra}]'"
         ) from error
     return driver

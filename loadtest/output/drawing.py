@@ -19,7 +19,7 @@ DRAWN = ("html", "svg", "png")
 """The formats that need the extra `report`."""
 PATIENCE = 120.0
 """Seconds that the child may take: it needs about three."""
-INSTALL = "pip install 'rabbitry[report]'"
+INSTALL = "in a clone of rabbitry, pip install '.[report]'"
 
 
 class NotDrawn(Exception):

@@ -86,7 +86,9 @@ def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) ->
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     except ModuleNotFoundError as error:
-        raise MetricsRefused(f"--metrics needs the package {error.name!r}: pip install 'rabbitry[loadtest]'") from None
+        raise MetricsRefused(
+            f"--metrics needs the package {error.name!r}: in a clone of rabbitry, pip install '.[loadtest]'"
+        ) from None
     names = _label_names(sources[0].labels)
 
     class Collector:

@@ -80,7 +80,7 @@ class Batch:
     __slots__ = ("deliveries",)
 
     def __init__(self, deliveries: list[Delivery]) -> None:
-        self.deliveries = deliveries
+        self.deliveries: list[Delivery] = deliveries
 
     def __len__(self) -> int:
         return len(self.deliveries)

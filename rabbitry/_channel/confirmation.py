@@ -47,10 +47,10 @@ class Confirmation:
         tag: Any = None,
         on_settled: Callable[[Confirmation], None] | None = None,
     ) -> None:
-        self.message = message
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.tag = tag
+        self.message: Message | bytes = message
+        self.exchange: str = exchange
+        self.routing_key: str = routing_key
+        self.tag: Any = tag
         self.outcome: Outcome = "pending"
         self._on_settled = on_settled  # called once, while reading
         self._returned: tuple[int, str] | None = None

@@ -131,7 +131,7 @@ class Consumer:
         on_end: Callable[[RabbitryError | None], None] | None,
     ) -> None:
         self._life = life
-        self.queue = method.queue
+        self.queue: str = method.queue
         self._method = method
         self._prefetch = prefetch
         self._on_arrival = on_arrival

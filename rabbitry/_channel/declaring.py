@@ -15,7 +15,7 @@ import anyio
 from rabbitry._channel.life import ChannelLife
 from rabbitry._errors import NotFound
 from rabbitry._values.arguments import as_others_write_them, check_exchange_type, check_queue_arguments, table_of
-from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of
+from rabbitry._values.topology import Entity, Exchange, Queue, in_order, name_of, server_name_of
 from rabbitry.protocol.wire import methods
 
 __all__ = ["Declaring", "QueueInfo", "unbind"]
@@ -48,11 +48,11 @@ class Declaring:
         """
         life = self._life.endpoint.opened  # (an object of this connection alone, and small: the queue keeps it)
         for entity in in_order(entities):
-            if isinstance(entity, Queue) and entity.is_temporary:
-                async with entity.naming_lock(life, anyio.Lock):
-                    if not (entity.was_named_in(life) and await self._is_there(entity)):
+            if isinstance(entity, Queue) and (server_name := server_name_of(entity)) is not None:
+                async with server_name.lock(life, anyio.Lock):
+                    if not (server_name.is_of(life) and await self._is_there(entity)):
                         reply = await self._life.call(entity.declaration())
-                        entity.declared_as(reply.queue, life)
+                        server_name.keep(reply.queue, life)
             else:
                 await self._life.call(entity.declaration())
 

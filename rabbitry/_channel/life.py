@@ -31,11 +31,11 @@ class ChannelLife:
     __slots__ = ("confirm", "endpoint", "prefetch", "prefetch_sent", "protocol", "shared_prefetch")
 
     def __init__(self, endpoint: Endpoint, confirm: bool, prefetch: int) -> None:
-        self.endpoint = endpoint
-        self.confirm = confirm
-        self.prefetch = checked_prefetch(prefetch)
+        self.endpoint: Endpoint = endpoint
+        self.confirm: bool = confirm
+        self.prefetch: int = checked_prefetch(prefetch)
         self.prefetch_sent: int | None = None
-        self.shared_prefetch = 0
+        self.shared_prefetch: int = 0
         self.protocol: ProtocolChannel | None = None
 
     @property

@@ -70,9 +70,9 @@ class Publisher:
         self._drained: anyio.Event | None = None  # set when nothing is pending
         self._waiting: list[Signal] = []  # for a place in the window, the first first
         self._reserved = 0  # places given to those who are about to queue
-        self.sent = 0
-        self.confirmed = 0
-        self.failed = 0
+        self.sent: int = 0
+        self.confirmed: int = 0
+        self.failed: int = 0
 
     def __repr__(self) -> str:
         return f"<Publisher sent={self.sent} confirmed={self.confirmed} failed={self.failed} window={self._window}>"

@@ -86,7 +86,7 @@ def _run_async(command: Command, arguments: argparse.Namespace) -> int:
     from rabbitry._cli.session import Session
 
     if arguments.backend == "trio" and find_spec("trio") is None:
-        raise CommandError("--backend trio needs trio: pip install 'rabbitry[trio]'", USAGE)
+        raise CommandError("--backend trio needs trio: pip install trio", USAGE)
     session = Session(arguments)
     try:
         code: int = anyio.run(partial(session.run, command, arguments), backend=arguments.backend)

@@ -86,7 +86,7 @@ class Fate:
     __slots__ = ("_pausing", "failure", "has_lived")
 
     def __init__(self) -> None:
-        self.has_lived = False
+        self.has_lived: bool = False
         self.failure: Exception | None = None
         self._pausing: anyio.Event | None = None
 
@@ -160,15 +160,15 @@ class Link:
         """`start_soon` has a task of the client do something, `keep` has such a task `run` the link, `restore` puts
         back what a new life needs, `tell` is told of each change.
         """
-        self.role = role
+        self.role: str = role
         self._fate = fate
         self.state: State = "idle"
         self.last_error: Exception | None = None
-        self.lives = 0
+        self.lives: int = 0
         self._hub = hub
         self._hosts = list(hosts)
         self._failed: Settings | None = None
-        self.backoff = backoff
+        self.backoff: Backoff = backoff
         self._credentials = credentials
         self._start_soon = start_soon
         self._keep = keep
@@ -183,7 +183,7 @@ class Link:
         self._vain_since: float | None = None
         self._changed: anyio.Event | None = None
         self._alone: anyio.Lock | None = None
-        self.is_awaited = True
+        self.is_awaited: bool = True
 
     def __repr__(self) -> str:
         return f"<Link {self.role} {self.state}, {self.lives} lives>"

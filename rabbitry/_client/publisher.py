@@ -102,6 +102,8 @@ class ClientPublisher(Publisher):
         "republished",
     )
 
+    sent: int
+
     def __init__(
         self,
         life: ChannelLife,
@@ -125,7 +127,7 @@ class ClientPublisher(Publisher):
         self._is_ready = True  # none waits to be sent again, and the channel is not suspect
         self._renewal = Renewal()
         self._lock = anyio.Lock()
-        self.republished = 0
+        self.republished: int = 0
 
     async def __aenter__(self) -> Self:
         """Nothing is left to do, so there is nothing to cancel: the channel is open."""

@@ -88,13 +88,13 @@ class Running:
         host: Host | None,
     ) -> None:
         start_soon = tg.start_soon
-        self.fate = fate
-        self.host = host
-        self.closed = anyio.Event()
-        self.registry = Registry()
-        self.subscriptions = Subscriptions(self.registry, start_soon)
-        self.publishers = Publishers(start_soon)
-        self.changes = Changes(on_change)
+        self.fate: Fate = fate
+        self.host: Host | None = host
+        self.closed: anyio.Event = anyio.Event()
+        self.registry: Registry = Registry()
+        self.subscriptions: Subscriptions = Subscriptions(self.registry, start_soon)
+        self.publishers: Publishers = Publishers(start_soon)
+        self.changes: Changes = Changes(on_change)
         self._working: set[anyio.Event] = set()  # one for each `process` or `serve` under way
 
         def link(role: str, restore: Callable[[Connection], Any]) -> Link:
@@ -113,8 +113,8 @@ class Running:
                 tell=tell,
             )
 
-        self.consuming = link("consume", self.registry.restore)
-        self.publishing = link("publish", self._await_topology)
+        self.consuming: Link = link("consume", self.registry.restore)
+        self.publishing: Link = link("publish", self._await_topology)
 
     @property
     def links(self) -> tuple[Link, Link]:

@@ -92,7 +92,7 @@ class Subscription:
         self._queue = queue
         self._prefetch = checked_prefetch(prefetch)
         self._no_ack = no_ack = options.get("no_ack", False)
-        self.consumer_tag = options.get("consumer_tag")  # None: each life's consumer has one of its own
+        self.consumer_tag: str | None = options.get("consumer_tag")  # None: each life's consumer has one of its own
         if self.consumer_tag is not None:
             check_consumer_tag(self.consumer_tag)
             if not self.consumer_tag:
@@ -123,7 +123,7 @@ class Subscription:
         self._since = 0.0
         self._lock = anyio.Lock()
         self._waiting = anyio.CancelScope()
-        self.lives = 0
+        self.lives: int = 0
 
     def __repr__(self) -> str:
         state = "stopped" if self._is_stopped else "consuming" if self._is_entered else "not entered"

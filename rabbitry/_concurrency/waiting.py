@@ -196,7 +196,7 @@ class Waiter:
     __slots__ = ("_error", "_signal", "is_done", "value")
 
     def __init__(self) -> None:
-        self.is_done = False
+        self.is_done: bool = False
         self.value: Any = None
         self._error: BaseException | None = None
         self._signal: Signal | None = None

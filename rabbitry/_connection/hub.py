@@ -16,7 +16,7 @@ from anyio.abc import ByteStream, TaskGroup, TaskStatus
 
 from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.scopes import background
-from rabbitry._concurrency.waiting import checkpoint_if_cancelled, waits
+from rabbitry._concurrency.waiting import Waits, checkpoint_if_cancelled, waits
 from rabbitry._endpoint import Endpoint
 from rabbitry._errors import LocalProtocolError, NotConnected
 from rabbitry._transport import Endpoint as TransportEndpoint
@@ -36,7 +36,7 @@ class Hub:
         self._tg = tg
         self._endpoints: set[Endpoint] = set()
         self._is_closed = False
-        self.waits = waits()
+        self.waits: Waits = waits()
 
     def __len__(self) -> int:
         """How many connections it has."""

@@ -86,7 +86,7 @@ class RPC:
         self._reply_headers: dict[str, Any] = {}
         self._waiters: dict[str, _Call] = {}  # in the order of publishing
         self._error: RabbitryError | None = None
-        self.late_replies = 0
+        self.late_replies: int = 0
 
     def __repr__(self) -> str:
         return f"<RPC {len(self._waiters)} calls in flight, {self.late_replies} late replies>"

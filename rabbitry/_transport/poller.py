@@ -14,7 +14,7 @@ import errno
 import select
 import socket
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -56,11 +56,11 @@ class Poller:
     """
 
     def __init__(self, pump: Callable[[Poller], Pump] | None = None) -> None:
-        self.epoll = select.epoll()
+        self.epoll: select.epoll = select.epoll()
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
-        self.view = self._buffer  # the part received into by every transport, kept by none
+        self.view: memoryview = self._buffer  # the part received into by every transport, kept by none
         self.next_deadline: float | None = None  # the earliest in the heap; it may be stale, which costs one look
-        self.context = copy_context()  # of what is called while reading, like the pump's
+        self.context: Context = copy_context()  # of what is called while reading, like the pump's
         self._monotonic = clock().monotonic
         self._make_pump = pump or pump_for_backend
         self._pump: Pump | None = None

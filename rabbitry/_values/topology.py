@@ -79,16 +79,33 @@ class Exchange:
 
 class ServerName:
     """The name that the broker gave a temporary queue, and the connection's `life` that it is good for; also what tells
-    such queues apart. `lock` is for whoever has it named, in the life that is `locked_in`.
+    such queues apart. A life is one and the same object for all that happens on one connection.
     """
 
-    __slots__ = ("life", "lock", "locked_in", "name")
+    __slots__ = ("_life", "_lock", "_locked_in", "name")
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.life: object = None
-        self.lock: Any = None
-        self.locked_in: object = None
+        self._life: object = None
+        self._lock: Any = None
+        self._locked_in: object = None
+
+    def lock(self, life: object, new: Callable[[], Lock]) -> Lock:
+        """What to hold while the broker names the queue on this connection: tasks that declare it at once would else
+        have a queue each. `new` makes a lock.
+        """
+        if self._locked_in is not life:
+            self._lock, self._locked_in = new(), life
+        lock: Lock = self._lock
+        return lock
+
+    def is_of(self, life: object) -> bool:
+        """Whether the broker has named the queue on this connection: to declare it there again would make another."""
+        return self._life is life and life is not None
+
+    def keep(self, name: str, life: object) -> None:
+        """Keep what the broker answered on this connection."""
+        self.name, self._life = name, life
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,7 @@ class Queue:
     delayed_retry_min: float | timedelta | None = None
     delayed_retry_max: float | timedelta | None = None
     consumer_timeout: float | timedelta | None = None
-    _server: ServerName | None = field(default=None, repr=False)
+    _server: ServerName | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def temporary(cls, **options: Any) -> Queue:
@@ -150,7 +167,12 @@ class Queue:
 
         Each is a queue of its own, and belongs to one client or connection.
         """
-        return cls("", **{"durable": False, "exclusive": True, **options, "_server": ServerName()})
+        queue = cls("temporary", **{"durable": False, "exclusive": True, **options})  # is what its options make it
+        if queue.declaration().arguments.get("x-queue-type", "classic") != "classic":
+            raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
+        object.__setattr__(queue, "name", "")
+        object.__setattr__(queue, "_server", ServerName())
+        return queue
 
     @property
     def current_name(self) -> str:
@@ -166,30 +188,9 @@ class Queue:
         """Whether the broker chooses the queue's name."""
         return self._server is not None
 
-    def declared_as(self, name: str, life: object) -> None:
-        """Keep the name that the broker gave as it answered the declaration, if it was to choose one. `life` is one and
-        the same object for all that happens on one connection.
-        """
-        if self._server is not None:
-            self._server.name, self._server.life = name, life
-
-    def naming_lock(self, life: object, new: Callable[[], Lock]) -> Lock:
-        """What to hold while the broker names it on this connection: tasks that declare it at once would else have a
-        queue each. `new` makes a lock.
-        """
-        assert self._server is not None
-        if self._server.locked_in is not life:
-            self._server.lock, self._server.locked_in = new(), life
-        lock: Lock = self._server.lock
-        return lock
-
-    def was_named_in(self, life: object) -> bool:
-        """Whether the broker has given it a name on this connection: to declare it there again would make another."""
-        return self._server is not None and self._server.life is life and life is not None
-
     def __post_init__(self) -> None:
         check_name("the name of a queue", self.name)
-        if not self.name and self._server is None:
+        if not self.name:
             raise ValueError("a queue needs a name: Queue.temporary() is one whose name the broker chooses")
         for flag in ("durable", "exclusive", "auto_delete", "single_active_consumer", "transient"):
             check_flag(flag, getattr(self, flag))
@@ -228,8 +229,6 @@ class Queue:
         declared = self.declaration()  # refuses times out of range, and what is given twice
         check_queue_arguments(declared.arguments)
         declared.encode()  # refuses what no frame carries
-        if self.is_temporary and declared.arguments.get("x-queue-type", "classic") != "classic":
-            raise ValueError("only a classic queue can be temporary: RabbitMQ chooses no names for others")
 
     def _check_delayed_retry(self) -> None:
         """Refuse what RabbitMQ 4.3 takes for none, without a word."""
@@ -370,6 +369,11 @@ def _check_way(routing_key: object, arguments: object) -> None:
 
 
 Entity: TypeAlias = Exchange | Queue | ExchangeBinding | Binding
+
+
+def server_name_of(queue: Queue) -> ServerName | None:
+    """Where a temporary queue keeps the name that the broker chose; None of any other queue."""
+    return queue._server
 
 
 def is_another(former: Exchange | Queue, entity: Exchange | Queue) -> bool:

@@ -36,6 +36,7 @@ instrumentation) it so calls in any of these threads. What takes its time - hand
 it does not stall the loop.
 """
 
+from rabbitry._signatures import hide_constructors
 from rabbitry.blocking.changes import Changes
 from rabbitry.blocking.channel import Channel
 from rabbitry.blocking.client import Client, open_client, start_client
@@ -60,6 +61,9 @@ __all__ = [
     "open_client",
     "start_client",
 ]
+
+# `connect` and `open_client` make all of them.
+hide_constructors(RPC, Batches, Changes, Channel, Client, Confirmation, Connection, Consumer, Delivery, Publisher)
 
 for _public in [globals()[name] for name in __all__]:
     _public.__module__ = "rabbitry.blocking"

@@ -19,7 +19,7 @@ from rabbitry.blocking.portal import Leave, Portal, Timeout
 
 __all__ = ["Block"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 T = TypeVar("T")
 

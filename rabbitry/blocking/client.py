@@ -54,7 +54,7 @@ from rabbitry.blocking.threads import Handler, OnError, Threads, caught, on_the_
 
 __all__ = ["Client", "ClientOptions", "open_client", "start_client"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 HANDLERS_DRAIN = 5.0
 """Seconds that the handlers of an interrupted `process` or `serve` have to finish. The async ones have none, and are

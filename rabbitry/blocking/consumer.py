@@ -40,7 +40,7 @@ class Fetch(Waiter):
 
     def __init__(self, begin: Callable[[], None]) -> None:
         super().__init__()
-        self.begin = begin  # type: ignore[method-assign]
+        self.begin: Callable[[], None] = begin  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Consumer(Block[AnyConsumer]):

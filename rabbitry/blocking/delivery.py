@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import rabbitry
 from rabbitry import AlreadySettled, StaleDelivery
@@ -15,7 +16,7 @@ from rabbitry.blocking.portal import Portal
 
 __all__ = ["Delivery"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 
 class Delivery(rabbitry.Delivery):
@@ -31,10 +32,10 @@ class Delivery(rabbitry.Delivery):
         self._channel = delivery._channel
         self._header = delivery._header
         self._route = delivery._route
-        self.body = delivery.body
-        self.consumer = delivery.consumer
-        self.delivery_tag = delivery.delivery_tag
-        self.redelivered = delivery.redelivered
+        self.body: bytes = delivery.body
+        self.consumer: Any = delivery.consumer
+        self.delivery_tag: int = delivery.delivery_tag
+        self.redelivered: bool = delivery.redelivered
         self._portal = portal
         self._is_settling = False
 

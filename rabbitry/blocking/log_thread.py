@@ -20,7 +20,7 @@ LINES_KEPT = 10_000
 _LOGGERS = tuple(map(logging.getLogger, ("rabbitry", "asyncio", "py.warnings")))
 _LEVELS = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
 
-logging_of = threading.local()
+logging_of: threading.local = threading.local()
 """The calling thread's `log_thread`: what writes what it logs, where that is not itself."""
 
 

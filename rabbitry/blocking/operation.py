@@ -81,14 +81,15 @@ class Operation(Waiter, Generic[T]):
         self._turns = turns
         self._is_patient = is_patient
         self._function: Callable[[], Awaitable[T]] | None = function
-        self.deadline = deadline
+        self.deadline: Deadline = deadline
         self._context = copy_context()
         self._scope: anyio.CancelScope | None = None
         self._undo: Callable[[T], object] | None = None
         self._value: T | None = None
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
-        self.has_value = self._is_started = self._is_cancelled = False
+        self.has_value: bool = False
+        self._is_started = self._is_cancelled = False
 
     # --- in the waiting thread ----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from rabbitry.blocking.portal import Portal
 
 __all__ = ["PublisherOptions", "Publishers"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 PublisherOptions: TypeAlias = tuple[WhileDown | None, OnUnknown]
 

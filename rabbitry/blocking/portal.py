@@ -30,7 +30,7 @@ from rabbitry.blocking.turns import Turns
 
 __all__ = ["Deadline", "Leave", "Portal", "Timeout", "lease"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 T = TypeVar("T")
 
@@ -58,17 +58,17 @@ class Portal:
         self._tasks: asyncio.TaskGroup
         self._stopping: asyncio.Event
         self._lock = threading.RLock()  # a signal handler or a finalizer may come back to it in the same thread
-        self.is_open = False
+        self.is_open: bool = False
         self.at_the_end: set[WeakMethod[Leave]] = set()
         """Each leaves a block that a thread may still be in then. None of them raises. Used on the loop alone."""
         self._settlements: deque[Callable[[], object]] = deque()
         self._is_settling = False
         self._forks = _forks
-        self.leases = 0
+        self.leases: int = 0
         self._has_run = False
         started = threading.Event()
         self._log_thread = LogThread()
-        self.turns = Turns(self._log_thread, self._settlements, self.settle_now, SETTLE_WITHIN)
+        self.turns: Turns = Turns(self._log_thread, self._settlements, self.settle_now, SETTLE_WITHIN)
         self._thread = threading.Thread(target=self._host, args=(started,), name="rabbitry.blocking", daemon=True)
         try:
             self._thread.start()

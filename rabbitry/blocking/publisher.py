@@ -36,7 +36,7 @@ from rabbitry.blocking.threads import caught
 
 __all__ = ["Confirmation", "OnOutcome", "Publisher", "with_portal"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 
 FAILURES_KEPT = 1000

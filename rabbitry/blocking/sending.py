@@ -35,6 +35,8 @@ class Sending(Operation[None]):
 
     __slots__ = ("_confirmation", "_go_on", "_queue", "_timer")
 
+    source: Source | None
+
     def __init__(
         self,
         queue: Callable[[], Queued | None],

@@ -80,7 +80,7 @@ class SharedLoop(PlainLoop):
         self._poll: Any = None  # for the socket below and the selector
         self._polled_fd = -1
         self._ran_at = 0.0
-        self.is_due = False
+        self.is_due: bool = False
         """Whether it was not run for so long, at the last `exchange`, that a step of it is to be taken."""
         self.to_call: deque[Any] | tuple[None] = getattr(self, "_ready", (None,))
         """What is to be called at once."""

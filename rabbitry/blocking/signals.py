@@ -40,7 +40,7 @@ class Note:
 
     def __init__(self, guard: Guard, handler: Handler) -> None:
         self._guard = guard
-        self.handler = handler
+        self.handler: Handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> Any:
         guard = self._guard
@@ -56,7 +56,7 @@ class Guard:
 
     def __init__(self, interrupt: Callable[[], object]) -> None:
         self.interrupt = interrupt
-        self.is_on = False
+        self.is_on: bool = False
         self.noted: dict[int, Handler] = {}
         self._seen: list[Any] = []  # what all signals' handlers were the last time
         self._notes: list[tuple[int, Note]] = []  # what stands in for those of them that are functions

@@ -28,7 +28,7 @@ class Spare:
         self._soon = soon
         self._waiter = Waiter()
         self._is_wanted = self._is_alert = False
-        self.sleeps_long = False
+        self.sleeps_long: bool = False
         """Until it is woken, since another thread leads."""
         self.led = 0
         """How often another thread led."""

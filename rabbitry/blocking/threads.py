@@ -49,9 +49,9 @@ class Job:
     __slots__ = ("context", "error", "function", "future", "result")
 
     def __init__(self, function: Callable[[], Any], future: asyncio.Future[Any], context: Context) -> None:
-        self.function = function
-        self.future = future
-        self.context = context
+        self.function: Callable[[], Any] = function
+        self.future: asyncio.Future[Any] = future
+        self.context: Context = context
         self.result: Any = None
         self.error: BaseException | None = None
 

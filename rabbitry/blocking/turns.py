@@ -58,14 +58,14 @@ class Turns:
         self.loop: SharedLoop
         self.main: asyncio.Task[Any]  # with which all ends
         self.context: Context  # of what is called on the loop for nobody's operation
-        self.leader = 0  # the thread that runs the loop, by its identity
+        self.leader: int = 0  # the thread that runs the loop, by its identity
         self._turn = threading.Lock()
         self._leading: Waiter | None = None  # whom the leader waits for
         self._followers: deque[Waiter] = deque()
         self._onlookers: set[Waiter] = set()  # who waits and can't lead
         self._patient: set[Waiter] = set()  # who waits and needs nobody to
         self._running: dict[Waiter, asyncio.Task[None]] = {}
-        self.has_ended = False
+        self.has_ended: bool = False
         self._calls: deque[Callable[[], object]] = deque()
         self._is_told = False  # the loop, that there are calls
         self._spare = Spare(self._turn, self._has_something, settle_within)

@@ -37,7 +37,8 @@ class Waiter:
     __slots__ = ("_awake", "is_begun", "is_done", "source")
 
     def __init__(self) -> None:
-        self.is_done = self.is_begun = False
+        self.is_done: bool = False
+        self.is_begun: bool = False
         self.source: Source | None = None  # where `begin` has sent something that this is the answer to
         self._awake = threading.Lock()
         self._awake.acquire()

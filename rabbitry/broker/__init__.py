@@ -17,6 +17,7 @@ A test looks (`queue`, `published`, `connections`), helps itself (`publish`, `dr
 
 from __future__ import annotations
 
+from rabbitry._signatures import hide_constructors
 from rabbitry.broker.broker import Broker
 from rabbitry.broker.compat import Version
 from rabbitry.broker.inspection import BindingState, ConsumerState, Published, QueueState, StoredMessage
@@ -32,3 +33,5 @@ __all__ = [
     "StoredMessage",
     "Version",
 ]
+
+hide_constructors(ServedConnection)

@@ -31,7 +31,7 @@ from rabbitry.broker.world import World
 __all__ = ["Broker"]
 
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 
 class Broker(Controls):

@@ -65,22 +65,22 @@ class Consumer:
         exclusive: bool,
         options: ConsumerOptions,
     ) -> None:
-        self.channel = channel
-        self.tag = tag
-        self.unacked = 0
+        self.channel: Receiver = channel
+        self.tag: str = tag
+        self.unacked: int = 0
         self.renew(no_ack=no_ack, prefetch=prefetch, exclusive=exclusive, options=options)
-        self.overdue = 0
+        self.overdue: int = 0
         """Deliveries that went back as it had them for too long: it gets nothing before it has settled these."""
-        self.is_waiting = False
+        self.is_waiting: bool = False
         """It has left the turn, as it could take nothing."""
 
     def renew(self, *, no_ack: bool, prefetch: int, exclusive: bool, options: ConsumerOptions) -> None:
         """It begins, or begins again, with what it has not settled yet."""
-        self.no_ack = no_ack
-        self.prefetch = prefetch
-        self.options = options
-        self.priority = options.priority
-        self.exclusive = exclusive
+        self.no_ack: bool = no_ack
+        self.prefetch: int = prefetch
+        self.options: ConsumerOptions = options
+        self.priority: int = options.priority
+        self.exclusive: bool = exclusive
 
     @property
     def can_take(self) -> bool:
@@ -120,7 +120,7 @@ class Consumers:
         self, is_single_active: bool, *, leaves_at_once: bool = False, succession: Succession = "priority"
     ) -> None:
         """`leaves_at_once`: who is at its prefetch has left the turn, and not only when it is passed over."""
-        self.is_single_active = is_single_active
+        self.is_single_active: bool = is_single_active
         self._leaves_at_once = leaves_at_once
         self._succession = succession
         self._yields = succession in ("yields", "stalls")

@@ -35,10 +35,10 @@ class Discards:
     def __init__(self) -> None:
         self._held: dict[int, DeadLetter] = {}  # by identity, the oldest first
         self._waiting: deque[DeadLetter] = deque()
-        self.count = 0
-        self.octets = 0
+        self.count: int = 0
+        self.octets: int = 0
         """Of their bodies."""
-        self.is_watched = False
+        self.is_watched: bool = False
         """Whether somebody will send again what is held."""
 
     @property

@@ -22,13 +22,13 @@ class Entry:
     __slots__ = ("acquired", "count", "expires", "level", "message", "place", "redelivered")
 
     def __init__(self, message: Message, place: int, level: int, expires: float | None) -> None:
-        self.message = message
-        self.place = place
-        self.level = level
-        self.expires = expires
-        self.redelivered = message.was_delivered
-        self.acquired = 0  # how often it came back
-        self.count = 0  # how often it came back as what had failed
+        self.message: Message = message
+        self.place: int = place
+        self.level: int = level
+        self.expires: float | None = expires
+        self.redelivered: bool = message.was_delivered
+        self.acquired: int = 0  # how often it came back
+        self.count: int = 0  # how often it came back as what had failed
 
 
 _place = attrgetter("place")

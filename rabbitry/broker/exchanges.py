@@ -30,10 +30,10 @@ class Binding:
     __slots__ = ("arguments", "destination", "key", "source")
 
     def __init__(self, source: Exchange, destination: Destination, key: str, arguments: Mapping[str, Any]) -> None:
-        self.source = source
-        self.destination = destination
-        self.key = key
-        self.arguments = arguments
+        self.source: Exchange = source
+        self.destination: Destination = destination
+        self.key: str = key
+        self.arguments: Mapping[str, Any] = arguments
 
 
 Found: TypeAlias = dict[Destination, None]
@@ -223,12 +223,12 @@ class Exchange:
         internal: bool = False,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = name
-        self.type = type
-        self.durable = durable
-        self.auto_delete = auto_delete
-        self.internal = internal
-        self.arguments = arguments or {}
+        self.name: str = name
+        self.type: str = type
+        self.durable: bool = durable
+        self.auto_delete: bool = auto_delete
+        self.internal: bool = internal
+        self.arguments: Mapping[str, Any] = arguments or {}
         self.bindings: dict[object, Binding] = {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
         self._router = TYPES[type]()

@@ -18,9 +18,9 @@ class Faults:
     __slots__ = ("_duplicates", "_nacks", "_returns", "is_armed", "refuses_connections")
 
     def __init__(self) -> None:
-        self.refuses_connections = False
+        self.refuses_connections: bool = False
         self._nacks = self._returns = self._duplicates = 0
-        self.is_armed = False
+        self.is_armed: bool = False
         """Whether any count is left."""
 
     def arm(self, *, nacks: int = 0, returns: int = 0, duplicates: int = 0) -> None:
@@ -71,7 +71,7 @@ class FrameCut:
     def __init__(self, frames: int) -> None:
         self._left = frames
         self._rest = b""
-        self.is_over = frames == 0
+        self.is_over: bool = frames == 0
 
     def take(self, data: bytes) -> bytes:
         """What may pass now. An incomplete frame waits for its end."""

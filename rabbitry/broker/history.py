@@ -43,7 +43,7 @@ class History:
     __slots__ = ("_octets", "_records", "most")
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        self.most: int = most
         self._records: deque[tuple[Message, str, str, Sequence[Named]]] = deque(maxlen=most)
         self._octets = 0  # at least those that are kept: what `most` has pushed out is not taken off before it matters
 

@@ -26,7 +26,7 @@ from rabbitry.broker.session import Session
 
 __all__ = ["Listening", "NewSession", "listen"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before others get their turn."""

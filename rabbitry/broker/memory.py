@@ -23,8 +23,9 @@ class _Pipe:
 
     def __init__(self) -> None:
         self.chunks: deque[bytes] = deque()
-        self.size = 0
-        self.has_reader = self.has_writer = True
+        self.size: int = 0
+        self.has_reader: bool = True
+        self.has_writer: bool = True
         self._changed: anyio.Event | None = None
 
     def change(self) -> None:

@@ -60,14 +60,14 @@ class Message:
         was_delivered: bool = False,
         counts: Counts | None = None,
     ) -> None:
-        self.exchange = exchange
-        self.routing_keys = routing_keys
-        self.properties = properties
-        self.body = body
-        self.facts = facts
-        self.deaths = deaths
-        self.was_delivered = was_delivered
-        self.counts = counts
+        self.exchange: str = exchange
+        self.routing_keys: tuple[str, ...] = routing_keys
+        self.properties: bytes = properties
+        self.body: bytes = body
+        self.facts: Facts = facts
+        self.deaths: Sequence[Mapping[str, Any]] = deaths
+        self.was_delivered: bool = was_delivered
+        self.counts: Counts | None = counts
 
 
 @lru_cache(1024)

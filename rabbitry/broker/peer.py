@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rabbitry.broker.compat import Compat
 from rabbitry.broker.users import Access, User
 from rabbitry.broker.vhost import VirtualHost
 from rabbitry.broker.world import World
@@ -30,16 +31,16 @@ class Peer:
         wake: Callable[[], None],
         watch: Callable[[float], None],
     ) -> None:
-        self.connection = connection
-        self.user = user
-        self.vhost = vhost
-        self.world = world
-        self.compat = world.compat
-        self.wake = wake
+        self.connection: ServerConnection = connection
+        self.user: User = user
+        self.vhost: VirtualHost = vhost
+        self.world: World = world
+        self.compat: Compat = world.compat
+        self.wake: Callable[[], None] = wake
         """Has what is queued sent."""
-        self.watch = watch
+        self.watch: Callable[[float], None] = watch
         """Has the channels looked at, at that time or before: somebody may hold a delivery for too long."""
-        self.was_full = False
+        self.was_full: bool = False
         """Whether a consumer was passed over as too much waits to be sent."""
 
     @property

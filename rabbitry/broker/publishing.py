@@ -30,7 +30,7 @@ class Publishing:
     def __init__(self, number: int, peer: Peer) -> None:
         self._number = number
         self._peer = peer
-        self.is_confirmed = False
+        self.is_confirmed: bool = False
         """Whether what is published is confirmed."""
         self._published = 0
         self._confirmed: list[tuple[int, bool]] = []

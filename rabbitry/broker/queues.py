@@ -76,28 +76,28 @@ class Queue:
         succession: Succession = "priority",
         on_unused: Callable[[Queue, float], None] = lambda queue, now: None,
     ) -> None:
-        self.name = name
-        self.options = options
-        self.durable = durable
-        self.auto_delete = auto_delete
-        self.owner = owner
-        self.arguments = arguments or {}
+        self.name: str = name
+        self.options: QueueOptions = options
+        self.durable: bool = durable
+        self.auto_delete: bool = auto_delete
+        self.owner: object = owner
+        self.arguments: Mapping[str, Any] = arguments or {}
         self.incoming: dict[Binding, None] = {}  # of which it is the destination
-        self.consumers = Consumers(
+        self.consumers: Consumers = Consumers(
             options.single_active,
             leaves_at_once=options.kind == "quorum",
             succession=succession if options.kind == "quorum" else "priority",
         )
         self._leaving: list[Consumer] = []
         """Those of a quorum queue that were cancelled, and have not settled everything yet."""
-        self.kind = options.kind
-        self.is_quorum = options.kind == "quorum"
-        self.is_limited = options.max_length is not None or options.max_bytes is not None
-        self.on_unused = on_unused
+        self.kind: str = options.kind
+        self.is_quorum: bool = options.kind == "quorum"
+        self.is_limited: bool = options.max_length is not None or options.max_bytes is not None
+        self.on_unused: Callable[[Queue, float], None] = on_unused
         self._requeues_behind = requeues_behind and self.is_quorum and options.delivery_limit is None
-        self.count = 0
+        self.count: int = 0
         """Messages that are ready."""
-        self.got = 0
+        self.got: int = 0
         """Messages that were got, and are not settled."""
         self._bytes = 0
         self._ready: InPlace | ReturnsFirst = ReturnsFirst() if self.is_quorum else InPlace(options.max_priority)
@@ -106,7 +106,7 @@ class Queue:
         self._admission: Admission | None = None
         if self.is_quorum and self.is_limited and options.overflow == "reject-publish":
             self._admission = Admission(options.max_length, options.max_bytes)
-        self.discards = Discards() if options.at_least_once else None
+        self.discards: Discards | None = Discards() if options.at_least_once else None
         """The dead messages that not all of their queues have taken yet, where none may be lost."""
         self._bury = bury
         self._timers = timers

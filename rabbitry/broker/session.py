@@ -28,7 +28,7 @@ from rabbitry.protocol.wire import methods
 
 __all__ = ["Session"]
 
-logger = logging.getLogger("rabbitry")
+logger: logging.Logger = logging.getLogger("rabbitry")
 
 LOOK_SECONDS = 0.02
 """How often it is looked whether the last words have left."""

@@ -61,6 +61,8 @@ class Stream(Queue):
 
     __slots__ = ("_compat", "_first", "_readers", "_segments", "_stored", "_total")
 
+    count: int
+
     def __init__(self, *args: Any, compat: Compat, **fields: Any) -> None:
         super().__init__(*args, **fields)
         self._compat = compat

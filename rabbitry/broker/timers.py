@@ -19,7 +19,7 @@ class Timers:
         self._order = count()
         self.on_earlier: Callable[[], None] | None = None
         """Called when the next moment has become an earlier one."""
-        self.wall_offset = 0.0
+        self.wall_offset: float = 0.0
         """What is to be added to a moment for the time of day."""
 
     def schedule(self, when: float, callback: Callable[[float], None]) -> None:

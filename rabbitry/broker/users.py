@@ -29,7 +29,7 @@ class User:
     __slots__ = ("_password", "name", "permissions")
 
     def __init__(self, name: str, password: str) -> None:
-        self.name = name
+        self.name: str = name
         self._password = password.encode()
         self.permissions: dict[str, Permissions] = {}
 

@@ -46,10 +46,10 @@ class VirtualHost:
         self.name = name
         self.compat = compat
         self.queues: dict[str, Queue] = {}
-        self.exchanges = {
+        self.exchanges: dict[str, Exchange] = {
             name: Exchange(name, type, internal=name == "amq.rabbitmq.trace") for name, type in _PREDECLARED.items()
         }
-        self.replies = ReplyAddresses(compat)
+        self.replies: ReplyAddresses = ReplyAddresses(compat)
         self._timers = timers
         self._bury = Burials(self.queues, self.exchanges, self.route, compat, timers).bury
 

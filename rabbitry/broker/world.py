@@ -60,10 +60,10 @@ class World:
         if version not in COMPAT:
             raise ValueError(f"compat must be one of {', '.join(COMPAT)}, not {version!r}")
         self.compat: Compat = COMPAT[version]
-        self.timers = Timers()
+        self.timers: Timers = Timers()
         self.consumer_timeout = consumer_timeout
-        self.faults = Faults()
-        self.history = History(history)
+        self.faults: Faults = Faults()
+        self.history: History = History(history)
         self.clients: dict[Client, None] = {}
         self.alarms: dict[Alarm, None] = {}
         """Those that are raised: publishers are blocked."""
@@ -72,7 +72,7 @@ class World:
         self._is_full = False  # the alarm of memory is this broker's own
         self.users: dict[str, User] = {}
         self.vhosts: dict[str, VirtualHost] = {}
-        self.properties = _properties(self.compat)
+        self.properties: dict[str, Any] = _properties(self.compat)
         """What clients are told of the broker."""
         self.add_vhost("/")
         self.add_user("guest", "guest").permissions["/"] = Permissions(".*", ".*", ".*")

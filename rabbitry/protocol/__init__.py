@@ -20,6 +20,7 @@ room where `out_size` grows, and for replies, is the caller's business.
 
 from __future__ import annotations
 
+from rabbitry._signatures import hide_constructors
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import ProtocolChannel, ProtocolConsumer
 from rabbitry.protocol.client.connection import ProtocolConnection
@@ -43,3 +44,5 @@ __all__ = [
     "events",
     "methods",
 ]
+
+hide_constructors(ProtocolChannel, Slot)  # `open_channel` and requests make them

@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """Called for what is not there yet: imports all of the public names."""
+        """Called for what is not there yet: imports all of the public names, and is not needed any more."""
         if name == "__all__" or not name.startswith("_"):
             names = import_module("rabbitry.testing.names")
             for each in ("__all__", *names.__all__):
                 globals().setdefault(each, getattr(names, each))  # what a test has put there meanwhile stays
+            for each in ("__getattr__", "__dir__"):
+                globals().pop(each, None)  # Python does the same from now on, and `help` shows names alone
             if name in globals():
                 return globals()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
     def __dir__():
-        __getattr__("__all__")
+        load = globals().get("__getattr__")
+        if load is not None:
+            load("__all__")
         return sorted(globals())

@@ -85,7 +85,7 @@ def _backend(name: str) -> str:
     if name not in ("asyncio", "trio"):
         raise argparse.ArgumentTypeError(f"there are asyncio and trio, and no {name!r}")
     if find_spec(name) is None:
-        raise argparse.ArgumentTypeError("trio is not installed: pip install 'rabbitry[trio]'")
+        raise argparse.ArgumentTypeError("trio is not installed: pip install trio")
     return name
 
 

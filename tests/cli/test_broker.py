@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 import rabbitry
+from rabbitry._cli.commands.broker import is_for_this_machine
 from rabbitry._cli.flags.broker import VERSIONS
 from rabbitry._cli.program import main
 from rabbitry.broker.compat import COMPAT
@@ -68,6 +69,33 @@ def test_an_event_loop_without_signals_is_ended_at_once() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(("host", "is_warned"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_who_listens_for_the_network_is_warned(host: str, is_warned: bool) -> None:
+    """On stderr: stdout has the URL and nothing else."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "rabbitry", "broker", "--port", "0", "--host", host],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("amqp://guest:guest@")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        said = process.stderr.read()
+    assert said.startswith(f"rabbitry: warning: it listens at {host}: anybody on the network can connect") == is_warned
+    assert ("anybody" in said) == is_warned
+
+
+def test_which_addresses_are_this_machines_own() -> None:
+    assert is_for_this_machine("amqp://guest:guest@[::1]:5672") and is_for_this_machine(
+        "amqp://guest:guest@127.9.9.9:1"
+    )
+    others = ("[::]:5672", "0.0.0.0:5672", "10.0.0.1:5672", "[fe80::1%eth0]:5672")
+    assert not any(is_for_this_machine(f"amqp://guest:guest@{address}") for address in others)
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:

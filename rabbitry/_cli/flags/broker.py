@@ -23,7 +23,9 @@ def add_to(commands: Any) -> None:
         "can't do it refuses (540). The user is guest, with that password. The flags --url, --vhost and --wait mean "
         "nothing here.",
     )
-    add.add_argument("--host", default="127.0.0.1", help="the address to listen at (default %(default)s)")
+    add.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at (default %(default)s: this machine alone)"
+    )
     add_value(add, "--port", _port, "N", "the port, 0 for one that is free", 5672)
     add.add_argument(
         "--compat", choices=VERSIONS, default=VERSIONS[0], help="like which RabbitMQ (default %(default)s)"

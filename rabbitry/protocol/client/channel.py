@@ -47,11 +47,11 @@ class ProtocolConsumer:
     __slots__ = ("canceller", "consumer_tag", "discard", "is_started", "no_ack", "token")
 
     def __init__(self, consumer_tag: bytes, no_ack: bool, token: Any) -> None:
-        self.consumer_tag = consumer_tag
-        self.no_ack = no_ack
-        self.token = token
-        self.discard = False
-        self.is_started = False
+        self.consumer_tag: bytes = consumer_tag
+        self.no_ack: bool = no_ack
+        self.token: Any = token
+        self.discard: bool = False
+        self.is_started: bool = False
         self.canceller: Any = None
 
 
@@ -73,18 +73,20 @@ class ProtocolChannel(Settling):
         "state",
     )
 
+    error: RabbitryError | None
+
     def __init__(self, connection: ConnectionLife[Any], number: int) -> None:
         super().__init__(connection, number)
-        self.state = ChannelState.OPENING
-        self.mode = Mode.PLAIN
+        self.state: ChannelState = ChannelState.OPENING
+        self.mode: Mode = Mode.PLAIN
         # Takes what basic.return brings and no publish of this channel claims: (code, text, content).
         self.on_return: Callable[[int, str, Content], None] | None = None
-        self.slots = Slots()
+        self.slots: Slots = Slots()
         self.consumers: dict[bytes, ProtocolConsumer] = {}
         # What abandoned `get(no_ack=True)`s received too late, by queue.
         self._kept: dict[str, list[Content]] | None = None
         # Publishes.
-        self.confirms = PublishTags()
+        self.confirms: PublishTags = PublishTags()
         self._heads: dict[tuple[str, str, bool], bytes] = {}
         # The message being received in pieces, None between messages.
         self.assembly: Assembly | None = None

@@ -72,6 +72,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
 
     __slots__ = ("_due", "_late", "_missed", "_needed", "_next_number", "_pieces_of", "_received", "_tail")
 
+    awaiting: int
+
     def __init__(
         self,
         *,

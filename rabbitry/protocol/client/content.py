@@ -53,12 +53,12 @@ class Content:
         body: bytes,
     ) -> None:
         self._channel = channel
-        self.consumer = consumer
-        self.delivery_tag = delivery_tag
-        self.redelivered = redelivered
+        self.consumer: Any = consumer
+        self.delivery_tag: int = delivery_tag
+        self.redelivered: bool = redelivered
         self._route = route
         self._header: bytes | Properties = header
-        self.body = body
+        self.body: bytes = body
 
     @property
     def exchange(self) -> str:

@@ -55,7 +55,7 @@ class DeliveryTags:
 
     def __init__(self) -> None:
         self.outstanding: set[int] = set()
-        self.last = 0
+        self.last: int = 0
         # Acknowledged here, not yet told the broker, in the order of acknowledging.
         self.pending: list[int] = []
         # To be put back into their queue, not yet told the broker; outstanding until then.

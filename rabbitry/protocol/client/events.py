@@ -41,8 +41,8 @@ class Replied:
     __slots__ = ("reply", "token")
 
     def __init__(self, token: Any, reply: Any) -> None:
-        self.token = token
-        self.reply = reply
+        self.token: Any = token
+        self.reply: Any = reply
 
 
 class Failed:
@@ -51,8 +51,8 @@ class Failed:
     __slots__ = ("error", "token")
 
     def __init__(self, token: Any, error: RabbitryError) -> None:
-        self.token = token
-        self.error = error
+        self.token: Any = token
+        self.error: RabbitryError = error
 
 
 class Confirmed:
@@ -61,8 +61,8 @@ class Confirmed:
     __slots__ = ("acked", "tokens")
 
     def __init__(self, tokens: list[Any], acked: bool) -> None:
-        self.tokens = tokens
-        self.acked = acked
+        self.tokens: list[Any] = tokens
+        self.acked: bool = acked
 
 
 class Returned:
@@ -75,11 +75,11 @@ class Returned:
     def __init__(
         self, on_return: Callable[[int, str, Any], None] | None, token: Any, code: int, text: str, content: Any
     ) -> None:
-        self.on_return = on_return
-        self.token = token
-        self.code = code
-        self.text = text
-        self.content = content
+        self.on_return: Callable[[int, str, Any], None] | None = on_return
+        self.token: Any = token
+        self.code: int = code
+        self.text: str = text
+        self.content: Any = content
 
 
 class TooLarge:
@@ -90,8 +90,8 @@ class TooLarge:
     __slots__ = ("content", "size")
 
     def __init__(self, content: Any, size: int) -> None:
-        self.content = content
-        self.size = size
+        self.content: Any = content
+        self.size: int = size
 
 
 class ConsumerCancelledByBroker:
@@ -100,7 +100,7 @@ class ConsumerCancelledByBroker:
     __slots__ = ("token",)
 
     def __init__(self, token: Any) -> None:
-        self.token = token
+        self.token: Any = token
 
 
 class Blocked:
@@ -109,7 +109,7 @@ class Blocked:
     __slots__ = ("reason",)
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
+        self.reason: str = reason
 
 
 class Unblocked:
@@ -126,8 +126,8 @@ class Recovered:
     __slots__ = ("consumers", "number")
 
     def __init__(self, number: int, consumers: list[Any]) -> None:
-        self.number = number
-        self.consumers = consumers
+        self.number: int = number
+        self.consumers: list[Any] = consumers
 
 
 class ChannelEnded:
@@ -148,13 +148,13 @@ class ChannelEnded:
         unsent: list[Any],
         is_alone: bool = True,
     ) -> None:
-        self.number = number
-        self.error = error
-        self.waiting = waiting
-        self.consumers = consumers
-        self.unknown = unknown
-        self.unsent = unsent
-        self.is_alone = is_alone
+        self.number: int = number
+        self.error: RabbitryError = error
+        self.waiting: list[Any] = waiting
+        self.consumers: list[Any] = consumers
+        self.unknown: list[Any] = unknown
+        self.unsent: list[Any] = unsent
+        self.is_alone: bool = is_alone
 
 
 class ConnectionEnded:
@@ -166,8 +166,8 @@ class ConnectionEnded:
     __slots__ = ("error", "waiting")
 
     def __init__(self, error: RabbitryError, waiting: list[Any]) -> None:
-        self.error = error
-        self.waiting = waiting
+        self.error: RabbitryError = error
+        self.waiting: list[Any] = waiting
 
 
 Event = (

@@ -109,23 +109,23 @@ class ConnectionLife(Generic[Channel]):
         max_message_size: int,
         delivery_type: type[Any],
     ) -> None:
-        self.state = ConnectionState.START
-        self.ended_here = False  # whether it was this program that ended it
-        self.stale_settlements = 0  # deliveries processed after their channel had ended
+        self.state: ConnectionState = ConnectionState.START
+        self.ended_here: bool = False  # whether it was this program that ended it
+        self.stale_settlements: int = 0  # deliveries processed after their channel had ended
         self.token: Any = None  # the caller's: for what reaches it through a received message
         self.error: RabbitryError | None = None
         self.events: list[Any] = []
         self.server_properties: Mapping[str, Any] = {}
-        self.heartbeat = heartbeat
-        self.frame_max = frame_max
-        self.body_max = UNTUNED_FRAME_MAX - FRAME_OVERHEAD
-        self.channel_max = channel_max
-        self.max_message_size = max_message_size
-        self.delivery_type = delivery_type
+        self.heartbeat: int = heartbeat
+        self.frame_max: int = frame_max
+        self.body_max: int = UNTUNED_FRAME_MAX - FRAME_OVERHEAD
+        self.channel_max: int = channel_max
+        self.max_message_size: int = max_message_size
+        self.delivery_type: type[Any] = delivery_type
         # Requests and publishes not answered yet, over all channels.
-        self.awaiting = 1  # the handshake
+        self.awaiting: int = 1  # the handshake
         self.out: list[bytes] = [PROTOCOL_HEADER]
-        self.out_size = len(PROTOCOL_HEADER)
+        self.out_size: int = len(PROTOCOL_HEADER)
         self.acking: list[Acking] = []
         # What is said and needed until the connection is open, credentials among it; None from then on.
         self.handshake: Handshake | None = handshake

@@ -19,10 +19,10 @@ class PublishTags:
     __slots__ = ("_marked", "_oldest", "_together", "following", "pending", "singles")
 
     def __init__(self) -> None:
-        self.following = 1
+        self.following: int = 1
         self._oldest = 1  # every tag below is settled; it only rises, so a `multiple` looks at each tag once
         self.pending: dict[int, Any] = {}
-        self.singles = 0  # confirms that answered one publish each
+        self.singles: int = 0  # confirms that answered one publish each
         self._together: dict[int, int] | None = None  # of the others, how many answered so many
         self._marked: dict[int, int] | None = None  # tags by mark, of those pending and of some that are not any more
 

@@ -25,10 +25,10 @@ class Settling:
     __slots__ = ("connection", "error", "held", "number", "tags")
 
     def __init__(self, connection: ConnectionLife[Any], number: int) -> None:
-        self.connection = connection
-        self.number = number
+        self.connection: ConnectionLife[Any] = connection
+        self.number: int = number
         self.error: RabbitryError | None = None  # why it ended
-        self.tags = NO_TAGS
+        self.tags: DeliveryTags = NO_TAGS
         # Frames that wait for tx.commit-ok, None while no commit is under way.
         self.held: list[bytes] | None = None
 

@@ -40,10 +40,10 @@ class Slot:
     __slots__ = ("abandoned", "channel", "request", "token")
 
     def __init__(self, channel: Undoes | None, request: Method, token: Any) -> None:
-        self.channel = channel
-        self.request = request
-        self.token = token
-        self.abandoned = False
+        self.channel: Undoes | None = channel
+        self.request: Method = request
+        self.token: None = token
+        self.abandoned: bool = False
 
     def abandon(self, reply: Any = None) -> None:
         """The waiter was cancelled: keep the place, and undo what the request did. `reply`: it came, but too late."""

@@ -132,14 +132,14 @@ class ServerConnection:
         max_message_size: int = 134217728,
         unknown_protocol: bytes = PROTOCOL_HEADER,
     ) -> None:
-        self.state = State.HEADER
-        self.channel_max = channel_max
-        self.frame_max = frame_max
-        self.heartbeat = heartbeat
-        self.max_message_size = max_message_size
-        self.body_max = FRAME_MIN_SIZE - FRAME_OVERHEAD
+        self.state: State = State.HEADER
+        self.channel_max: int = channel_max
+        self.frame_max: int = frame_max
+        self.heartbeat: int = heartbeat
+        self.max_message_size: int = max_message_size
+        self.body_max: int = FRAME_MIN_SIZE - FRAME_OVERHEAD
         self.client_properties: Mapping[str, Any] = {}
-        self.out_size = 0
+        self.out_size: int = 0
         self._properties = properties
         self._mechanisms = mechanisms
         self._unknown_protocol = unknown_protocol

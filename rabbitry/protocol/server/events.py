@@ -16,9 +16,9 @@ class Login:
     __slots__ = ("client_properties", "mechanism", "response")
 
     def __init__(self, mechanism: str, response: bytes, client_properties: Mapping[str, Any]) -> None:
-        self.mechanism = mechanism
-        self.response = response
-        self.client_properties = client_properties
+        self.mechanism: str = mechanism
+        self.response: bytes = response
+        self.client_properties: Mapping[str, Any] = client_properties
 
     def __repr__(self) -> str:
         return f"Login({self.mechanism!r}, ...)"  # what is left out may be a password
@@ -43,11 +43,11 @@ class Command:
     def __init__(
         self, number: int, method: Method, properties: bytes = b"", body: bytes = b"", excess: int = 0
     ) -> None:
-        self.number = number
-        self.method = method
-        self.properties = properties
-        self.body = body
-        self.excess = excess
+        self.number: int = number
+        self.method: Method = method
+        self.properties: bytes = properties
+        self.body: bytes = body
+        self.excess: int = excess
 
 
 class Closing(NamedTuple):

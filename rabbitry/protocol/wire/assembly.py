@@ -26,11 +26,11 @@ class Assembly:
     __slots__ = ("_parts", "_remaining", "excessive", "header", "method")
 
     def __init__(self, method: Method) -> None:
-        self.method = method
+        self.method: Method = method
         self.header: bytes | None = None
         self._parts: list[bytes | bytearray] = []
         self._remaining = 0
-        self.excessive = 0  # the size of a message that is too large, whose body is dropped as it comes
+        self.excessive: int = 0  # the size of a message that is too large, whose body is dropped as it comes
 
     def add_header(self, payload: bytes, largest: int, largest_properties: int) -> bool:
         """Take class, weight, body size, properties (specification 4.2.6.1). True if that completes the message.

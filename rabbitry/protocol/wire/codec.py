@@ -175,7 +175,7 @@ class Method:
             return NotImplemented
         return all(getattr(self, field.name) == getattr(other, field.name) for field in self.fields)
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         """The fields that differ from their defaults, without secrets."""

@@ -39,9 +39,9 @@ class Conditions:
     """
 
     def __init__(self) -> None:
-        self.delay = 0.0
+        self.delay: float = 0.0
         self.split = 0
-        self.throttle = 0.0
+        self.throttle: float = 0.0
 
 
 class Flow:
@@ -49,8 +49,9 @@ class Flow:
     its source did or the link is over."""
 
     def __init__(self, conditions: Conditions) -> None:
-        self.passed, self.last = 0, b""
-        self.ended = anyio.Event()
+        self.passed: int = 0
+        self.last: bytes = b""
+        self.ended: anyio.Event = anyio.Event()
         self._conditions = conditions
         self._source: socket.socket | None = None
         self._target: socket.socket | None = None
@@ -150,8 +151,9 @@ class Link:
     """One client's way to the broker, and back. `ended` is set once both sockets are closed."""
 
     def __init__(self, client: socket.socket, addresses: list[tuple[int, Any]], conditions: Conditions) -> None:
-        self.to_broker, self.to_client = Flow(conditions), Flow(conditions)
-        self.ended = anyio.Event()
+        self.to_broker: Flow = Flow(conditions)
+        self.to_client: Flow = Flow(conditions)
+        self.ended: anyio.Event = anyio.Event()
         self._addresses = addresses
         self._sockets = [client]
         self._scope = anyio.CancelScope()
@@ -222,7 +224,7 @@ class Proxy(Conditions):
     def __init__(self, listener: socket.socket, broker_url: str, addresses: list[tuple[int, Any]]) -> None:
         super().__init__()
         self.links: list[Link] = []
-        self.accepted = 0
+        self.accepted: int = 0
         self.on_link: Callable[[Link], object] = lambda link: None
         self._listener = listener
         self._addresses = addresses
@@ -233,7 +235,7 @@ class Proxy(Conditions):
         credentials = parts.netloc.rpartition("@")[0] or "guest:guest"
         address = listener.getsockname()
         if listener.family == socket.AF_UNIX:
-            self.url = f"amqp+unix://{credentials}@{address}?vhost={parts.path[1:] or '%2F'}"
+            self.url: str = f"amqp+unix://{credentials}@{address}?vhost={parts.path[1:] or '%2F'}"
         else:
             host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
             netloc = f"{credentials}@{host}:{address[1]}"

@@ -26,7 +26,7 @@ RECORDS = 10_000  # the latest that a schedule keeps
 
 CoroutineFunction = Callable[[], Awaitable[object]]
 
-logger = logging.getLogger("rabbitry.testing")
+logger: logging.Logger = logging.getLogger("rabbitry.testing")
 
 
 @dataclass(frozen=True, slots=True)

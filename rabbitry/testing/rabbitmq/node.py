@@ -87,9 +87,9 @@ class PrivateNode:
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         self.connections = connections
-        self.name = f"rabbitry-{secrets.token_hex(4)}@localhost"
+        self.name: str = f"rabbitry-{secrets.token_hex(4)}@localhost"
         self.host = setup.HOST
-        self.port = 0
+        self.port: int = 0
         self.ports: Mapping[str, int] = {}
         self._counts_as_started = False
         self._schedulers = schedulers

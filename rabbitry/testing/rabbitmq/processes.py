@@ -54,12 +54,13 @@ class Guardian:
         command: Path | str = "",
     ) -> None:
         self.exit_status: int | None = None
-        self.epmd_ended = self.has_ended = False
+        self.epmd_ended: bool = False
+        self.has_ended: bool = False
         self._pid = 0
         self._starting = False
         self._owner = os.getpid()
         arguments = [directory, descriptors, self._owner, *(epmd or (0, "")), command]
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
             # Isolated and without site: it needs the standard library only, and is there in 20 ms.
             [sys.executable, "-IS", SCRIPT, *map(str, arguments)],
             env=environment,

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -25,14 +27,36 @@ def test_help() -> None:
 def test_a_missing_extra_is_named() -> None:
     done = run_with("sys.modules['psutil'] = None")
     assert done.returncode == 2
-    assert done.stderr == "loadtest: it needs the package 'psutil': pip install 'rabbitry[loadtest]'\n"
+    assert done.stderr == "loadtest: it needs the package 'psutil': in a clone of rabbitry, pip install '.[loadtest]'\n"
+
+
+WINDOWS = """
+class Windows:
+    def find_spec(self, name, path, target=None):
+        if name == "loadtest.commands.program":
+            sys.platform = "win32"
+            raise ModuleNotFoundError("No module named 'resource'", name="resource")
+sys.meta_path.insert(0, Windows())
+"""
 
 
 def test_a_system_without_unix_is_named() -> None:
     """And not a package to install: none has it."""
-    done = run_with("sys.modules['resource'] = None")
+    done = run_with(WINDOWS)
     assert done.returncode == 2
     assert done.stderr == "loadtest: it needs Unix: this Python has no module 'resource'\n"
+
+
+@pytest.mark.parametrize("module", ["resource", "sqlite3.dbapi2", "ssl"])
+def test_a_python_without_a_part_of_its_library_is_told_which(module: str) -> None:
+    """It is this Python that lacks it, whatever the system."""
+    missing = f"raise ModuleNotFoundError('No module', name={module!r})"
+    done = run_with(WINDOWS.replace('sys.platform = "win32"', missing))
+    assert done.returncode == 2
+    told = (
+        f"loadtest: this Python ({sys.executable}) has no module {module.partition('.')[0]!r}, a part of the standard "
+    )
+    assert done.stderr.startswith(told) and "Unix" not in done.stderr
 
 
 def test_interrupted_while_it_imports() -> None:

@@ -58,7 +58,7 @@ def test_what_lacks_the_extra_says_what_to_install(
     with pytest.raises(SystemExit) as caught:
         main(["report", files[0], "--format", "md,html"])
     assert caught.value.code == 2
-    assert "html needs the extra `report`: pip install 'rabbitry[report]'" in capsys.readouterr().err
+    assert "html needs the extra `report`: in a clone of rabbitry, pip install '.[report]'" in capsys.readouterr().err
 
 
 def test_a_chart_that_fails_loses_no_text(

@@ -170,7 +170,7 @@ def test_a_missing_library_is_named_before_anything_starts(
     monkeypatch.setitem(sys.modules, "pika", None)
     monkeypatch.delitem(sys.modules, "loadtest.drivers.pika", raising=False)
     assert strategies.main(["--strategies", "threads-pika"]) == 2
-    assert "pip install 'rabbitry[loadtest-drivers]'" in capsys.readouterr().err
+    assert "pip install '.[loadtest-drivers]'" in capsys.readouterr().err
 
 
 def test_the_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

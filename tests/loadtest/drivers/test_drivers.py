@@ -76,7 +76,9 @@ def test_the_table_says_what_each_can() -> None:
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiormq", None)
     monkeypatch.delitem(sys.modules, "loadtest.drivers.aiormq", raising=False)
-    with pytest.raises(DriverMissing, match=r"--driver aiormq needs the package 'aiormq': pip install"):
+    with pytest.raises(
+        DriverMissing, match=r"--driver aiormq needs the package 'aiormq': in a clone of rabbitry, pip install"
+    ):
         load_driver("aiormq")
 
 

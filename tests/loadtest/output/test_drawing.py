@@ -30,7 +30,9 @@ def test_a_run_is_written_whether_it_can_be_drawn_or_not(
     monkeypatch.setattr(drawing, "find_spec", lambda name: None)
     settings = parse_settings(["--output", str(tmp_path)], {})
     assert sorted(path.suffix for path in write_result(result, settings)) == [".json", ".md"]
-    with pytest.raises(NotDrawn, match=r"html, svg: they need the extra `report`: pip install 'rabbitry\[report\]'"):
+    with pytest.raises(
+        NotDrawn, match=r"html, svg: they need the extra `report`: in a clone of rabbitry, pip install '\.\[report\]'"
+    ):
         write_report(result, settings)
     assert "![" not in next(tmp_path.glob("*.md")).read_text(), "no picture is promised"
 
