@@ -30,13 +30,15 @@ __all__ = [
 
 DOCS = Path(__file__).parents[1]
 
-MODULES = ("rabbitry", "rabbitry.blocking", "rabbitry.testing", "rabbitry.broker", "rabbitry.opentelemetry")
+MODULES = (
+    *("rabbitry", "rabbitry.blocking", "rabbitry.testing", "rabbitry.broker", "rabbitry.opentelemetry"),
+    *("rabbitry.prometheus", "rabbitry.taskiq"),
+)
 """The doors, whose names are in the reference."""
 
 PLUMBING = {
     *("Exchange.declaration", "Exchange.deletion", "ExchangeBinding.declaration", "ExchangeBinding.deletion"),
     *("Binding.declaration", "Binding.deletion", "Queue.declaration", "Queue.deletion"),
-    *("Queue.declared_as", "Queue.naming_lock", "Queue.was_named_in"),
     *("Backoff.delay", "Backoff.is_exhausted", "Backoff.rest"),
     *("Confirmation.check", "Confirmation.forget_return", "Confirmation.lose", "Confirmation.mark_returned"),
     *("Confirmation.settle", "Confirmation.tell", "Confirmation.told"),
@@ -51,6 +53,7 @@ PLUMBING = {
 
 CONSTRUCTED = {
     *("rabbitry.Service", "rabbitry.Stop", "rabbitry.broker.Broker", "rabbitry.opentelemetry.OpenTelemetry"),
+    *("rabbitry.prometheus.Prometheus", "rabbitry.taskiq.RabbitryBroker"),
     *("rabbitry.testing.PrivateCluster", "rabbitry.testing.PrivateNode", "rabbitry.testing.Schedule"),
     *("rabbitry.testing.VirtualTimeLoop",),
 }

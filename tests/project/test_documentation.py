@@ -78,7 +78,7 @@ def log_level() -> Iterator[None]:
 
 def has_its_broker(program: Program) -> bool:
     """Whether it makes an embedded broker by itself, and so has no address."""
-    return "Broker(" in program.text
+    return bool(re.search(r"\bBroker\(", program.text))
 
 
 def run(program: Program, url: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
