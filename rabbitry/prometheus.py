@@ -1,5 +1,5 @@
-"""`Prometheus`: an instrumentation that counts and times in the metrics of `prometheus_client`. Needs the extra:
-`pip install "rabbitry[prometheus]"`.
+"""`Prometheus`: an instrumentation that counts and times in the metrics of `prometheus_client`. Needs
+`pip install prometheus-client`.
 
 What must stay true: names and labels are what becomes of OpenTelemetry's metrics in Prometheus, so that a dashboard
 shows either: those of the semantic conventions for messaging, version 1.44, by the rules of "Prometheus and OpenMetrics
@@ -15,7 +15,7 @@ from typing import Any
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 except ImportError as error:
-    raise ImportError('rabbitry.prometheus needs prometheus_client: pip install "rabbitry[prometheus]"') from error
+    raise ImportError("rabbitry.prometheus needs prometheus_client: pip install prometheus-client") from error
 
 from rabbitry import (
     CallOperation,

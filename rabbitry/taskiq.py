@@ -1,5 +1,5 @@
-"""`RabbitryBroker`: has Taskiq's tasks go through RabbitMQ. Needs the extra: `pip install "rabbitry[taskiq]"`. asyncio
-only, as Taskiq is.
+"""`RabbitryBroker`: has Taskiq's tasks go through RabbitMQ. Needs `pip install taskiq`. asyncio only, as
+Taskiq is.
 
 What must stay true: a message is acknowledged when Taskiq says so (`AcknowledgeType`), and otherwise comes again. One
 that the worker has in its hands is not handed to it a second time, whatever connections were lost meanwhile: what the
@@ -22,7 +22,7 @@ from weakref import WeakSet
 try:
     from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 except ImportError as error:
-    raise ImportError('rabbitry.taskiq needs Taskiq: pip install "rabbitry[taskiq]"') from error
+    raise ImportError("rabbitry.taskiq needs Taskiq: pip install taskiq") from error
 
 from rabbitry import (
     Binding,
