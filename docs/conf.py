@@ -23,7 +23,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["conf.py", "_site"]
 nitpicky = True  # what is named must be there; see the names of other projects in _site/inventories
 nitpick_ignore_regex = [
-    ("py:.*", r"opentelemetry\..*"),
+    ("py:.*", r"(opentelemetry|prometheus_client|taskiq)\..*"),
     ("py:class", r"rabbitry\..*\.T"),  # a type variable
     ("py:.*", r"rabbitry\.protocol\..*"),  # provisional, and not in the reference
 ]
