@@ -7,20 +7,25 @@ for cancellation every time and give way every 32nd (`GIVE_WAY`); looking alone 
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from math import inf
 from threading import get_ident
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from rabbitry._concurrency.elsewhere import of_another_loop, of_another_thread
 from rabbitry._errors import LocalProtocolError
+from rabbitry._later import Later
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = Later("asyncio")
 
 __all__ = [
     "GIVE_WAY",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = (
     "rabbitry._errors",
     "rabbitry._secrets",
+    "rabbitry._later",
     "rabbitry._concurrency",
     "rabbitry._transport",
     "rabbitry.protocol.wire",
@@ -79,13 +80,14 @@ GUESTS = ("loadtest", "rabbitry._cli", "rabbitry.__main__", "rabbitry.tutorials"
 ONLY: Mapping[str, tuple[str, ...]] = {
     "rabbitry._errors": (),
     "rabbitry._secrets": (),
-    "rabbitry._concurrency": ("rabbitry._errors",),
-    "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors", "rabbitry._secrets"),
+    "rabbitry._later": (),
+    "rabbitry._concurrency": ("rabbitry._errors", "rabbitry._later"),
+    "rabbitry._transport": ("rabbitry._concurrency", "rabbitry._errors", "rabbitry._secrets", "rabbitry._later"),
     "rabbitry.protocol.wire": ("rabbitry._errors",),
     "rabbitry.protocol.client": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
     "rabbitry.protocol.server": ("rabbitry.protocol.wire", "rabbitry._errors"),
     "rabbitry.protocol": ("rabbitry.protocol.client", "rabbitry.protocol.wire", "rabbitry._errors"),
-    "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets"),
+    "rabbitry._values": ("rabbitry.protocol.wire", "rabbitry._errors", "rabbitry._secrets", "rabbitry._later"),
     "rabbitry.testing.rabbitmq": (),
     "rabbitry.blocking": ("rabbitry", "rabbitry._values", "rabbitry._secrets"),
     "rabbitry.broker": (  # rabbitry: for `connect` and `open_client`; see test_the_brokers_core_is_pure
