@@ -6,12 +6,11 @@ what happens: below, connections and clients are given the kinds of classes to m
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from rabbitry._client.changes import Change
 from rabbitry._client.client import Client
@@ -24,12 +23,18 @@ from rabbitry._connection.settings import ConnectionOptions, Dial, connection_se
 from rabbitry._instrumentation import Instrumentation, Instruments
 from rabbitry._instrumented.client import InstrumentedClient, Reconnections
 from rabbitry._instrumented.kinds import kinds_for
+from rabbitry._later import Later
 from rabbitry._secrets import Secret, hidden_if_given
 from rabbitry._values.address import DEFAULT_URL
 from rabbitry._values.backoff import Backoff
 from rabbitry._values.durations import seconds
 from rabbitry._values.options import DEFAULT_DRAIN, DEFAULT_MAX_MESSAGE_SIZE, WhileDown, check_options
 from rabbitry._values.parts import AddressParts, address_url
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    ssl = Later("ssl")
 
 __all__ = ["ClientOptions", "Reactor", "connect", "open_client", "open_reactor", "start_client"]
 

@@ -10,10 +10,10 @@ is none (0, or `no_ack`), or where the broker sends more than it allows, the mar
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from os import urandom
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -439,7 +439,7 @@ def consume_method(
         table["x-priority"] = priority
     return methods.BasicConsume(
         queue=queue,
-        consumer_tag=consumer_tag or f"rabbitry-{secrets.token_hex(8)}",
+        consumer_tag=consumer_tag or f"rabbitry-{urandom(8).hex()}",
         no_ack=no_ack,
         exclusive=exclusive,
         arguments=table,

@@ -10,8 +10,8 @@ active consumer it never gets anything, and it ends before the first does.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
+from os import urandom
 from typing import Any
 
 from rabbitry._channel.consumer import Consumer, begin_again, life_behind, method_of, shed
@@ -65,7 +65,7 @@ class SecondConsumer:
         waiter = Waiter()
         first = method_of(self._consumer)
         method = methods.BasicConsume(
-            queue=first.queue, consumer_tag=f"rabbitry-{secrets.token_hex(8)}", arguments=first.arguments
+            queue=first.queue, consumer_tag=f"rabbitry-{urandom(8).hex()}", arguments=first.arguments
         )
         registration, slot = life.live.consume(method, self, waiter)
         self._registrations.append(registration)

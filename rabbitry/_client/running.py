@@ -6,12 +6,11 @@ only; leaving it ends consuming first, then publishing, then the connections, in
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,7 +26,13 @@ from rabbitry._connection.connection import Connection
 from rabbitry._connection.hub import Hub, open_hub
 from rabbitry._connection.settings import Settings
 from rabbitry._errors import ConsumingStopped, LocalProtocolError, NotConnected, RabbitryError
+from rabbitry._later import Later
 from rabbitry._values.backoff import Backoff
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = Later("asyncio")
 
 __all__ = ["Host", "Running", "run_client", "start_hosted"]
 

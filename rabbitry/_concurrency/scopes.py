@@ -7,10 +7,10 @@ it only where the body raised no error of its own, or where it ends the program 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,6 +19,12 @@ from rabbitry._concurrency.elsewhere import of_another_loop, of_another_task
 from rabbitry._concurrency.virtual import follow_loop
 from rabbitry._concurrency.waiting import running_loop
 from rabbitry._errors import LocalProtocolError
+from rabbitry._later import Later
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = Later("asyncio")
 
 __all__ = ["background"]
 

@@ -7,20 +7,26 @@ for cancellation every time and give way every 32nd (`GIVE_WAY`); looking alone 
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from math import inf
 from threading import get_ident
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+import anyio.lowlevel
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from rabbitry._concurrency.elsewhere import of_another_loop, of_another_thread
 from rabbitry._errors import LocalProtocolError
+from rabbitry._later import Later
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = Later("asyncio")
 
 __all__ = [
     "GIVE_WAY",
@@ -103,7 +109,11 @@ def waits() -> Waits:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, get_ident())
-    return Waits(partial(AsyncioSignal, loop), checkpoint_if_cancelled, partial(_check_asyncio, loop), get_ident())
+    # hot: AnyIO's own function looks up its backend each time. (Before 4.11 its token is asyncio's, and has no class.)
+    backend = getattr(current_token(), "backend_class", anyio.lowlevel)
+    return Waits(
+        partial(AsyncioSignal, loop), backend.checkpoint_if_cancelled, partial(_check_asyncio, loop), get_ident()
+    )
 
 
 def _check_asyncio(loop: asyncio.AbstractEventLoop) -> None:
@@ -150,7 +160,13 @@ def call_soon_from_anywhere() -> Callable[[Callable[[], object]], object]:
 
 def new_signal() -> Signal:
     """A signal for the running task, of the kind that its event loop wakes fastest."""
-    return waits().new_signal()
+    if "trio.lowlevel" in sys.modules and (trio := _waiting_trio()).in_trio_task():
+        signal: Signal = trio.TrioSignal()
+        return signal
+    try:
+        return AsyncioSignal(asyncio.get_running_loop())
+    except RuntimeError:
+        return anyio.Event()
 
 
 @cache

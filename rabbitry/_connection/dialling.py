@@ -10,14 +10,13 @@ task and no timer for all this.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import ByteStream
-from anyio.streams.tls import TLSAttribute
 
 from rabbitry._concurrency.clock import loop_time, monotonic
 from rabbitry._concurrency.scopes import background
@@ -40,6 +39,9 @@ from rabbitry._transport.addresses import peer_name, resolve
 from rabbitry._values.address import Address
 from rabbitry.protocol.client.connection import ProtocolConnection
 from rabbitry.protocol.client.states import ConnectionState
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["open_endpoint"]
 
@@ -308,12 +310,18 @@ async def _dialled(dial: Dial, address: Address) -> ByteStream:
         raise ConnectFailed(f"dial failed: {str(exc) or type(exc).__name__}") from exc
     if not isinstance(stream, ByteStream):
         raise TypeError(f"dial must return an AnyIO ByteStream, not {stream!r}")
-    if address.tls and stream.extra(TLSAttribute.tls_version, None) is None:
+    if address.tls and not _is_tls(stream):
         await anyio.aclose_forcefully(stream)
         raise ValueError(
             "amqps:// needs a TLS stream, and dial returned another: use amqp:// where the tunnel itself encrypts"
         )
     return stream
+
+
+def _is_tls(stream: ByteStream) -> bool:
+    from anyio.streams.tls import TLSAttribute  # which imports ssl, and few need it
+
+    return stream.extra(TLSAttribute.tls_version, None) is not None
 
 
 def _protocol(settings: Settings) -> ProtocolConnection:

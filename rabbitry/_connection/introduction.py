@@ -5,15 +5,20 @@ What must stay true: no error that comes from here carries a user name, a passwo
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rabbitry._later import Later
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.address import Address
 from rabbitry.protocol.wire.tables import encode_table
+
+if TYPE_CHECKING:
+    import platform
+    from importlib import metadata
+else:
+    metadata, platform = Later("importlib.metadata"), Later("platform")
 
 __all__ = ["mechanisms", "octets", "own_properties"]
 
@@ -52,8 +57,8 @@ def octets(text: str, what: str) -> bytes:
 def own_properties() -> Mapping[str, Any]:
     """What the broker is told of this client, and the extensions it may use."""
     try:
-        release = version("rabbitry")
-    except PackageNotFoundError:
+        release = metadata.version("rabbitry")
+    except metadata.PackageNotFoundError:
         release = "unknown"
     return {
         "product": "rabbitry",

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from math import ceil
-from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict, Unpack
 
 from anyio.abc import ByteStream
 
@@ -33,6 +32,9 @@ from rabbitry._values.durations import seconds
 from rabbitry._values.options import DEFAULT_MAX_MESSAGE_SIZE, ReplyTo
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
 from rabbitry.protocol.wire.tables import encode_table
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = [
     "DEFAULT_CHANNEL_MAX",

@@ -6,13 +6,19 @@ What must stay true: the peer is verified unless the URI says `verify=verify_non
 from __future__ import annotations
 
 import os
-import ssl
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from rabbitry._errors import ConnectFailed
+from rabbitry._later import Later
 from rabbitry._secrets import Secret
 from rabbitry._transport.tls import NotTLS, reason_of
 from rabbitry._values.address import Address
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    ssl = Later("ssl")
 
 __all__ = ["connect_failed", "make_context", "server_name"]
 

@@ -8,7 +8,6 @@ loop).
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import sys
 from typing import TYPE_CHECKING
@@ -17,10 +16,14 @@ import anyio
 import anyio.lowlevel
 
 from rabbitry._concurrency.clock import clock, loop_time
+from rabbitry._later import Later
 from rabbitry._transport.contracts import Turn
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
+else:
+    asyncio = Later("asyncio")
 
 __all__ = ["SPINS", "AsyncioPump", "TaskPump"]
 

@@ -14,8 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
 from anyio import TASK_STATUS_IGNORED
-from anyio.abc import ByteStream, SocketAttribute
 
 from rabbitry._concurrency.clock import loop_time, monotonic
 from rabbitry._secrets import forget_frames
@@ -23,7 +23,7 @@ from rabbitry._transport.addresses import os_error, peer_name
 from rabbitry._transport.contracts import GONE, Endpoint
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskStatus
+    from anyio.abc import ByteStream, TaskStatus
 
 RECEIVE_SIZE = 65536
 LINGER_SECONDS = 0.2  # what was handed over by `flush` may take this long to leave after `abort`
@@ -259,7 +259,7 @@ def _translate(error: Exception, peer: str) -> Exception | None:
 
 def _peer_name(stream: ByteStream) -> str:
     try:
-        address = stream.extra(SocketAttribute.remote_address, None)
+        address = stream.extra(anyio.abc.SocketAttribute.remote_address, None)
     except OSError:  # not connected any more
         address = None
     return type(stream).__name__ if address is None else peer_name(address)

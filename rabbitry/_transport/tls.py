@@ -8,11 +8,17 @@ connection.
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING
 
 import anyio
 
+from rabbitry._later import Later
 from rabbitry._transport.contracts import Endpoint, Transport
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    ssl = Later("ssl")
 
 __all__ = ["NotTLS", "TlsLayer", "reason_of"]
 

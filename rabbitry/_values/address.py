@@ -15,10 +15,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
+from typing import TYPE_CHECKING
 
+from rabbitry._later import Later
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.query import TLS_PARAMETERS, decode, parse_query
+
+if TYPE_CHECKING:
+    import ipaddress
+else:
+    ipaddress = Later("ipaddress")
 
 __all__ = ["DEFAULT_URL", "Address", "parse_uri"]
 
@@ -82,7 +88,7 @@ def _parse(uri: str) -> Address:
         raise ValueError(f"a broker's URI must be a str, not {type(uri).__name__}")
     if re.search(r"[\x00-\x20\x7f]", uri):
         raise ValueError("the URI contains white space or control characters; write them as %20 and so on")
-    match = _URI.fullmatch(uri)
+    match = re.fullmatch(_URI, uri)
     if match is None or match["scheme"].lower() not in _SCHEMES:
         raise ValueError(f"a broker's URI begins with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
     scheme, query = match["scheme"].lower(), match["query"] or ""
@@ -129,9 +135,7 @@ def _parse(uri: str) -> Address:
 _SCHEMES = ("amqp", "amqps", "amqp+unix")
 
 # RFC 3986, appendix B, with the authority required.
-_URI = re.compile(
-    r"(?P<scheme>[^:/?#]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?"
-)
+_URI = r"(?P<scheme>[^:/?#]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?"
 
 
 def _parse_credentials(text: str) -> dict[str, str | Secret[str]]:
@@ -150,8 +154,8 @@ def _parse_location(text: str, default_port: int) -> tuple[str, int]:
     if host.startswith("["):
         host = decode(host[1:-1], "host")
         try:
-            IPv6Address(host)
-        except AddressValueError:
+            ipaddress.IPv6Address(host)
+        except ipaddress.AddressValueError:
             raise ValueError("there is no IPv6 address between the brackets") from None
     else:
         host = decode(host, "host") or "localhost"

@@ -28,7 +28,7 @@ __all__ = [
     "whole",
 ]
 
-_INTERVAL = re.compile(r"[0-9]{1,18}[YMDhms]")
+_INTERVAL = r"[0-9]{1,18}[YMDhms]"
 """What RabbitMQ reads as a time span (`rabbit_amqqueue:check_max_age`); over "-5s" its channel crashes."""
 
 _COUNTS = ("x-max-length", "x-max-length-bytes", "x-message-ttl", "x-expires", "x-max-priority")
@@ -107,7 +107,7 @@ def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
     if age is not None:
         if not isinstance(age, str):
             raise TypeError(f'x-max-age is text such as "7D", not {age!r}')
-        if not _INTERVAL.fullmatch(age) or not int(age[:-1]):
+        if not re.fullmatch(_INTERVAL, age) or not int(age[:-1]):
             raise ValueError(f'x-max-age is a positive number with one of Y, M, D, h, m, s, such as "7D", not {age!r}')
     if arguments.get("x-overflow") == "reject-publish-dlx" and arguments.get("x-queue-type") == "quorum":
         raise ValueError(
@@ -119,7 +119,7 @@ def check_queue_arguments(arguments: Mapping[str, Any]) -> None:
 def check_offset(offset: object) -> None:
     """Refuse what is no place in a stream, over which RabbitMQ's channel crashes: `TypeError`, `ValueError`."""
     if isinstance(offset, str):
-        if offset not in ("first", "last", "next") and not _INTERVAL.fullmatch(offset):
+        if offset not in ("first", "last", "next") and not re.fullmatch(_INTERVAL, offset):
             raise ValueError(
                 f'the offset in a stream is "first", "last", "next", or a time span such as "1h", not {offset!r}'
             )

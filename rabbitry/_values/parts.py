@@ -7,13 +7,19 @@ is refused; no message shows the password, nor what may be a part of it.
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv6Address
-from typing import Any, TypedDict
-from urllib.parse import quote, unquote
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from rabbitry._later import Later
 from rabbitry._secrets import Secret, unwatched
 from rabbitry._values.address import DEFAULT_URL, parse_uri
 from rabbitry._values.arguments import check_flag, whole
+
+if TYPE_CHECKING:
+    import ipaddress
+    from urllib import parse as quoting
+else:
+    ipaddress = Later("ipaddress")
+    quoting = Later("urllib.parse")
 
 __all__ = ["AddressParts", "address_url"]
 
@@ -44,7 +50,7 @@ def address_url(url: Secret[str], parts: AddressParts) -> Secret[str]:
 
 
 def _with_parts(url: str, given: dict[str, Any]) -> str:
-    match = _PARTS.fullmatch(url)
+    match = re.fullmatch(_PARTS, url)
     assert match is not None
     scheme, credentials, host, port, path, query = match.groups(default="")
     is_tls = scheme.lower() == "amqps"
@@ -55,35 +61,34 @@ def _with_parts(url: str, given: dict[str, Any]) -> str:
         raise ValueError("a Unix socket has no host and no port: leave out host= and port=, or the URL")
 
     user, colon, password = credentials.partition(":")
-    user = _merged("user", unquote(user), given.get("user"))
-    secret = _merged("password", unquote(password) if colon else "", given.get("password"))
+    user = _merged("user", quoting.unquote(user), given.get("user"))
+    secret = _merged("password", quoting.unquote(password) if colon else "", given.get("password"))
     if secret and not user:
         raise ValueError("a password is of a user: give user= as well")
     if given.get("user") and not (secret or colon):
         raise ValueError("a user has a password: give password= as well (or credentials= alone, or the URL)")
     location = ""
     if not is_unix:
-        name = _merged("host", unquote(host.strip("[]")), given.get("host"), fold=True)
+        name = _merged("host", quoting.unquote(host.strip("[]")), given.get("host"), fold=True)
         number = _merged("port", port, str(given["port"]) if "port" in given else None)
-        location = (f"[{quote(name)}]" if ":" in name else quote(name)) + (f":{number}" if number else "")
+        quoted = quoting.quote(name)
+        location = (f"[{quoted}]" if ":" in name else quoted) + (f":{number}" if number else "")
     virtual_host = given.get("virtual_host")
     if virtual_host is not None and is_unix:
         found = re.search("(?:^|&)vhost=([^&]*)", query)
-        _merged("virtual_host", unquote(found[1]) if found else "", virtual_host)
+        _merged("virtual_host", quoting.unquote(found[1]) if found else "", virtual_host)
         if not found:
-            query += ("&" if query else "") + f"vhost={quote(virtual_host, safe='')}"
+            query += ("&" if query else "") + f"vhost={quoting.quote(virtual_host, safe='')}"
     elif virtual_host is not None:
-        of_url = "/" if path == "//" else unquote(path.removeprefix("/"))
-        path = "/" + quote(_merged("virtual_host", of_url, virtual_host), safe="")
+        of_url = "/" if path == "//" else quoting.unquote(path.removeprefix("/"))
+        path = "/" + quoting.quote(_merged("virtual_host", of_url, virtual_host), safe="")
     who = ""
     if user:
-        who = quote(user, safe="") + (f":{quote(secret, safe='')}@" if secret or colon else "@")
+        who = quoting.quote(user, safe="") + (f":{quoting.quote(secret, safe='')}@" if secret or colon else "@")
     return f"{scheme}://{who}{location}{path}" + (f"?{query}" if query else "")
 
 
-_PARTS = re.compile(
-    r"([^:/?#]+)://(?:([^/?#@]*)@)?(\[[^]]*\]|[^:/?#]*)(?::([0-9]*))?(/[^?#]*)?(?:\?([^#]*))?",
-)
+_PARTS = r"([^:/?#]+)://(?:([^/?#@]*)@)?(\[[^]]*\]|[^:/?#]*)(?::([0-9]*))?(/[^?#]*)?(?:\?([^#]*))?"
 """Scheme, credentials, host, port, path and query of a URL that `parse_uri` has taken."""
 
 
@@ -148,8 +153,8 @@ def _checked_host(host: str) -> str:
     if host.startswith("[") or ":" in host:
         address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
-            IPv6Address(address)
-        except AddressValueError:
+            ipaddress.IPv6Address(address)
+        except ipaddress.AddressValueError:
             raise ValueError(
                 "host is a name or an IP address alone: a port is given by port=, and a URL instead of it all"
             ) from None

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rabbitry._later import Later
 from rabbitry._secrets import Secret
 from rabbitry._values.durations import LONGEST_MS
 from rabbitry.protocol.wire.constants import FRAME_MAX_SIZE, FRAME_MIN_SIZE
+
+if TYPE_CHECKING:
+    from urllib import parse as quoting
+else:
+    quoting = Later("urllib.parse")
 
 __all__ = ["TLS_PARAMETERS", "decode", "parse_query"]
 
@@ -23,7 +28,7 @@ def decode(text: str, what: str) -> str:
     if re.search("%(?![0-9A-Fa-f]{2})", text):
         raise ValueError(f"the {what} has a '%' without two hexadecimal digits; a percent sign itself is written %25")
     try:
-        return unquote_to_bytes(text).decode()
+        return quoting.unquote_to_bytes(text).decode()
     except UnicodeError:  # which carries the text, and so must not be the context of what is raised
         pass
     raise ValueError(f"the {what} is not UTF-8, plain or behind its percent signs")

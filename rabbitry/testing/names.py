@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rabbitry._concurrency.virtual import VirtualTimeLoop, check_virtual_time
+from rabbitry._concurrency.virtual import check_virtual_time
+from rabbitry._concurrency.virtual_asyncio import VirtualTimeLoop
 from rabbitry.testing.faults.proxy import Conditions, Flow, Link, Proxy, open_proxy
 from rabbitry.testing.faults.schedule import FAULTS, Fault, Schedule
 from rabbitry.testing.rabbitmq.alarm import MemoryAlarm

@@ -22,7 +22,8 @@ from anyio.pytest_plugin import get_runner
 
 import rabbitry
 from rabbitry._concurrency.clock import SYSTEM, clock, loop_time, monotonic, utc_now, wall_time
-from rabbitry._concurrency.virtual import VirtualTimeLoop, check_virtual_time, is_virtual
+from rabbitry._concurrency.virtual import check_virtual_time, is_virtual
+from rabbitry._concurrency.virtual_asyncio import VirtualTimeLoop
 from rabbitry.broker import Broker
 from rabbitry.testing import open_proxy
 
@@ -156,7 +157,7 @@ def test_a_real_socket_holds_up_time(run: Run) -> None:
 
 
 def test_it_is_said_what_holds_up_time(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("rabbitry._concurrency.virtual.TOLD_AFTER", 0.01)
+    monkeypatch.setattr("rabbitry._concurrency.virtual_asyncio.TOLD_AFTER", 0.01)
 
     async def main() -> int:
         near, far = socket.socketpair()

@@ -34,6 +34,21 @@ async def test_each_event_loop_has_its_own_signal(anyio_backend_name: str) -> No
     await waits().checkpoint_if_cancelled()
 
 
+async def test_who_need_not_wait_learns_of_each_cancellation() -> None:
+    """Of a scope of its own or one further out, not from behind a shield, nor of one that is over."""
+    look = waits().checkpoint_if_cancelled
+    with anyio.CancelScope() as outer, anyio.CancelScope() as inner:
+        await look()
+        outer.cancel()
+        with anyio.CancelScope(shield=True):
+            await look()
+        assert not inner.cancel_called
+        await look()
+        raise AssertionError("it was cancelled")
+    assert outer.cancelled_caught and not inner.cancelled_caught
+    await look()
+
+
 async def test_a_signal_set_before_or_while_somebody_waits() -> None:
     early = new_signal()
     early.set()

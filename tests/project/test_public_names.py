@@ -83,3 +83,51 @@ def test_annotations_of_public_classes_can_be_evaluated() -> None:
 
 def test_what_was_put_in_place_of_a_name_before_the_first_was_asked_for_stays() -> None:
     run("import rabbitry\nrabbitry.connect = 'fake'\nassert rabbitry.Client and rabbitry.connect == 'fake'\n")
+
+
+WAITS = """
+    asyncio ssl trio concurrent.futures subprocess importlib.metadata email zipfile secrets ipaddress urllib.parse
+    anyio.streams.tls anyio._backends rabbitry.protocol.server rabbitry.testing rabbitry.broker rabbitry.blocking
+    rabbitry._cli rabbitry._concurrency.virtual_asyncio
+"""
+"""What takes long to import, and what most programs need later, or never, or have imported themselves."""
+
+
+def test_the_first_name_imports_nothing_that_can_wait() -> None:
+    """Whatever AnyIO itself imports, which differs between its versions."""
+    run(
+        "import sys, anyio\n"
+        "anyio.Event, anyio.create_task_group\n"
+        "before = set(sys.modules)\n"
+        "import rabbitry\n"
+        "rabbitry.open_client\n"
+        f"assert not (found := set({WAITS.split()}) & (set(sys.modules) - before)), found\n"
+        "from rabbitry.protocol.wire.methods import METHODS\n"
+        "compiled = {row.name for row in METHODS.values() if '__init__' in vars(row)}\n"
+        "assert len(compiled) < 5, f'these methods are compiled as they are imported: {compiled}'\n"
+    )
+
+
+def test_annotations_of_public_functions_can_be_evaluated() -> None:
+    """Those that name a module which is imported later, too."""
+    run(
+        "import sys, typing, rabbitry\n"
+        "hints = typing.get_type_hints(rabbitry.open_client)\n"
+        "import ssl\n"
+        "assert hints['ssl_context'] == ssl.SSLContext | None\n"
+    )
+
+
+def test_what_is_imported_later_is_the_module_itself() -> None:
+    from rabbitry._later import Later
+
+    later = Later("colorsys")
+    assert repr(later) == "<module 'colorsys', to be imported when used>"
+    sys.modules.pop("colorsys", None)
+    with pytest.raises(AttributeError, match="colorsys"):
+        later.no_such_name
+    import colorsys
+
+    assert later.rgb_to_hsv is colorsys.rgb_to_hsv and "rgb_to_hsv" in vars(later)
+    with pytest.raises(ModuleNotFoundError):
+        Later("no_such_module_of_anybody").name

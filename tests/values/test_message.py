@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import io
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -354,3 +357,45 @@ def test_headers_are_copied_with_what_they_hold() -> None:
     message = rabbitry.Message(b"", headers=nested)
     nested["list"].append(3)
     assert message.headers == {"list": [1, 2]}
+
+
+def test_a_message_is_frozen_from_when_it_is_made() -> None:
+    message = rabbitry.Message(b"body", priority=3)
+    assert type(message) is rabbitry.Message
+    for name in ("body", "priority"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(message, name, b"")
+        with pytest.raises(FrozenInstanceError):
+            delattr(message, name)
+    assert not hasattr(message, "__dict__")
+    fields = {each.name for each in dataclasses.fields(message)}
+    assert set(inspect.signature(rabbitry.Message).parameters) == fields - {"_encoded"}
+
+
+class Plain(rabbitry.Message):
+    """A program's own, with a dictionary."""
+
+
+class Slotted(rabbitry.Message):
+    __slots__ = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(rabbitry.Message):
+    tenant: str = "a"
+
+
+@pytest.mark.parametrize("kind", [Plain, Slotted, Derived])
+def test_classes_of_a_programs_own_are_messages_too(kind: type[rabbitry.Message]) -> None:
+    message = kind(bytearray(b"body"), headers={"a": 1}, priority=3)  # type: ignore[arg-type]
+    assert type(message) is kind
+    assert message.replace(priority=4).priority == 4 and type(message.replace(body=b"")) is kind
+    assert (message.body, message.headers, message.delivery_mode) == (b"body", {"a": 1}, 2)
+    assert isinstance(message.headers, MappingProxyType)
+    assert message.encoded_properties() == rabbitry.Message(b"", headers={"a": 1}, priority=3).encoded_properties()
+    with pytest.raises(FrozenInstanceError):
+        message.priority = 5  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"Message\.json"):
+        kind("text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="delivery_mode"):
+        kind(b"", delivery_mode=3)

@@ -49,8 +49,8 @@ def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
         _finish_content(channel, assembly)
 
 
-def receive_body(channel: ProtocolChannel, payload: bytes) -> None:
-    """Take in one body frame; the message may be whole with it."""
+def receive_body(channel: ProtocolChannel, payload: bytes | memoryview) -> None:
+    """Take in one body frame, or a piece of one; the message may be whole with it."""
     if channel.state is ChannelState.CLOSING:
         return
     if channel.assembly is None:

@@ -28,7 +28,7 @@ class Assembly:
     def __init__(self, method: Method) -> None:
         self.method: Method = method
         self.header: bytes | None = None
-        self._parts: list[bytes | bytearray] = []
+        self._parts: list[bytes | bytearray | memoryview] = []
         self._remaining = 0
         self.excessive: int = 0  # the size of a message that is too large, whose body is dropped as it comes
 
@@ -52,8 +52,12 @@ class Assembly:
         self._remaining = size
         return not size
 
-    def add_body(self, payload: bytes) -> bool:
-        """Take one body frame. True if it completes the message."""
+    def lacks(self, size: int) -> bool:
+        """Whether so many bytes of the body, at least, are still to come."""
+        return self.header is not None and size <= self._remaining
+
+    def add_body(self, payload: bytes | memoryview) -> bool:
+        """Take one body frame, or a piece of one. True if it completes the message."""
         if self.header is None:
             raise RemoteProtocolError(f"a content body before its header after {self.method.name}", UNEXPECTED_FRAME)
         if len(payload) > self._remaining:

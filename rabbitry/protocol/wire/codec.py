@@ -1,8 +1,9 @@
 """What turns a row of the method table into a class: the types of its fields, and the compiler of its codec.
 
-A row is a class whose annotations are its fields in wire order. `@method` gives it slots, a keyword constructor,
-`encode` and `decode`. What must stay true: the annotations alone decide the octets; encoding raises only
-`TypeError` and `ValueError`, naming method and field, decoding only `RemoteProtocolError`. Knows no method by name.
+A row is a class whose annotations are its fields in wire order. `@method` gives it slots; a keyword constructor,
+`encode` and `decode` are compiled when the first of them is called. What must stay true: the annotations alone decide
+the octets; encoding raises only `TypeError` and `ValueError`, naming method and field, decoding only
+`RemoteProtocolError`. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -128,6 +129,12 @@ Secret = Annotated[bytes, FieldType("longstr", encode=encode_longstr, decode=dec
 Table = Annotated[Mapping[str, Any], FieldType("table", encode=encode_table, decode=_decode_frozen_table)]
 """Read-only at every level when decoded: equal tables may be one object."""
 
+_FIELD_TYPES: Mapping[str, FieldType] = {
+    name: globals()[name].__metadata__[0]
+    for name in ("Bit", "Octet", "Short", "Long", "LongLong", "ShortStr", "Route", "LongStr", "Secret", "Table")
+}
+"""By the names that rows write them with: to evaluate their annotations took longer than all else at their import."""
+
 
 # --- methods -------------------------------------------------------------------------------------------------------
 
@@ -161,14 +168,19 @@ class Method:
     has_content: ClassVar[bool]
     """Whether a content header follows it."""
 
+    # These three are called once for each class: what they compile takes their place there.
+
+    def __init__(self, **values: Any) -> None:
+        _compile(type(self)).__init__(self, **values)  # (which is not this one any more)
+
     def encode(self) -> bytes:
         """The payload of the method's frame. `TypeError` or `ValueError` names the field that can't be encoded."""
-        raise NotImplementedError
+        return _compile(type(self)).encode(self)
 
-    @staticmethod
-    def decode(payload: bytes) -> Any:
+    @classmethod
+    def decode(cls, payload: bytes) -> Any:
         """The method in a payload that begins with `key`; see `decode_method`."""
-        raise NotImplementedError
+        return _compile(cls).decode(payload)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -196,13 +208,13 @@ def method(
 ) -> Callable[[type[_M]], type[_M]]:
     """Make a row into a method class."""
 
-    def compile_row(row: type[_M]) -> type[_M]:
+    def with_slots(row: type[_M]) -> type[_M]:
         namespace = dict(row.__dict__)
         namespace.pop("__dict__", None)
         namespace.pop("__weakref__", None)
         fields = tuple(
-            Field(name, annotation.__metadata__[0], namespace.pop(name, inspect.Parameter.empty))
-            for name, annotation in inspect.get_annotations(row, eval_str=True).items()
+            Field(name, _FIELD_TYPES[written], namespace.pop(name, inspect.Parameter.empty))
+            for name, written in inspect.get_annotations(row).items()
         )
         class_name, *rest = re.findall("[A-Z][a-z]*", row.__name__)
         namespace |= {
@@ -217,19 +229,16 @@ def method(
             "has_content": has_content,
         }
         # Slots can't be added to a class that exists, so, like dataclasses, make it again.
-        compiled: Any = type(row.__name__, row.__bases__, namespace)
-        for name, function in _compile(compiled).items():
-            setattr(compiled, name, function)
-        return cast("type[_M]", compiled)
+        return cast("type[_M]", type(row.__name__, row.__bases__, namespace))
 
-    return compile_row
+    return with_slots
 
 
 # --- the compiler --------------------------------------------------------------------------------------------------
 #
 # hot: ten thousand handshakes are 140,000 methods. The codec of each row is written out as source, numbers side by side
 # sharing one `struct` call: connection.tune-ok is encoded in 0.09 us and basic.consume in 0.7, walking over the fields
-# took 0.5 and 1.5; all rows together compile in 10 ms. The source of basic.cancel, for example:
+# took 0.5 and 1.5. A row is compiled when it is first used: all of them take 10 ms. The source of basic.cancel, say:
 #
 #     def __init__(self, *, consumer_tag, nowait=default_nowait):
 #         self.consumer_tag = consumer_tag
@@ -252,8 +261,8 @@ def method(
 #         return self
 
 
-def _compile(cls: type[Method]) -> dict[str, Any]:
-    """The three functions of a method class."""
+def _compile(cls: type[Method]) -> type[Method]:
+    """The class, with its three functions."""
     scope: dict[str, Any] = {
         "cls": cls,
         "key": cls.key,
@@ -287,7 +296,10 @@ def _compile(cls: type[Method]) -> dict[str, Any]:
     lines += [f"    {step}" for step in steps]
     functions: dict[str, Any] = {}
     exec("\n".join(lines), scope, functions)
-    return functions | {"decode": staticmethod(functions["decode"])}
+    functions["decode"] = staticmethod(functions["decode"])
+    for name, function in functions.items():
+        setattr(cls, name, function)
+    return cls
 
 
 _Unit: TypeAlias = tuple[Field, ...]

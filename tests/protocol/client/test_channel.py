@@ -406,6 +406,69 @@ def test_bodies_in_any_pieces(split: str, pieces: list[int]) -> None:
     assert dialogue.feed(method, header, *frames) == [content("c", 1, b"0123456789")]
 
 
+LARGE = bytes(number % 251 for number in range(300_000))
+FIRST = methods.BasicDeliver(consumer_tag="c", delivery_tag=1, exchange="", routing_key="q")
+
+
+def large_delivery(tag: int) -> bytes:
+    return deliver(1, tag, LARGE, piece=131_064)
+
+
+@pytest.mark.parametrize("chunk", [20_000, 65_536, 131_071, 131_072, 131_073, 262_144, 1_000_000])
+def test_large_bodies_are_taken_as_they_come(chunk: int) -> None:
+    """Wherever the frames are cut, and whatever stands between and behind them."""
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    other = deliver(1, 3, b"between")
+    data = large_delivery(1) + HEARTBEAT + large_delivery(2) + other + large_delivery(4)
+    events = dialogue.feed(*(data[start : start + chunk] for start in range(0, len(data), chunk)))
+    expected = [content("c", tag, LARGE) for tag in (1, 2)] + [content("c", 3, b"between"), content("c", 4, LARGE)]
+    assert events == expected
+    assert channel.assembly is None and channel.tags.outstanding == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 100, 131_063])
+@pytest.mark.parametrize("frame", [2, 3])
+def test_a_large_frame_may_be_cut_at_each_of_its_last_octets(frame: int, before: int) -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    frames = content_frames(1, FIRST, LARGE, piece=131_064)
+    cut = sum(map(len, frames[: frame + 1])) - before
+    data = b"".join(frames)
+    assert dialogue.feed(data[:cut]) == []
+    assert dialogue.feed(data[cut:]) == [content("c", 1, LARGE)]
+
+
+def test_no_message_is_whole_before_its_last_frame_has_ended_well() -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    data = deliver(1, 1, LARGE[:131_064], piece=131_064)
+    assert dialogue.feed(data[:-2], data[-2:-1]) == []  # all of the body
+    events = dialogue.feed(b"a")
+    assert "frame-end" in str(events) and not any(event[0] == "content" for event in events)
+
+
+def test_a_large_frame_longer_than_its_message_is_refused_as_a_whole() -> None:
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    method, header, _ = content_frames(1, FIRST, LARGE[:50_000], piece=50_000)
+    for piece in (method, header, body_frame(1, LARGE[:60_000])[:30_000]):
+        assert dialogue.feed(piece) == []
+    events = dialogue.feed(body_frame(1, LARGE[:60_000])[30_000:])
+    assert "longer than its header says" in str(events) and not any(event[0] == "content" for event in events)
+
+
+def test_a_body_keeps_no_more_of_what_came_with_it_than_four_times_its_size() -> None:
+    """Small frames of a large chunk, each of another message that is never whole, keep none of the chunk."""
+    dialogue, channel = with_channel()
+    dialogue.consume(channel)
+    method, header, _ = content_frames(1, FIRST, LARGE[:40_000], piece=50_000)
+    dialogue.feed(b"".join((HEARTBEAT * 30_000, method, header, body_frame(1, LARGE[:20_000]))))
+    assert channel.assembly is not None
+    [part] = channel.assembly._parts
+    assert type(part) is bytes and len(part) == 20_000
+
+
 def test_channels_and_heartbeats_between_the_frames_of_a_message(split: str) -> None:
     dialogue = Dialogue(split).open()
     channels = [dialogue.open_channel() for _ in range(3)]

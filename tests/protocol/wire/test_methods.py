@@ -16,7 +16,7 @@ from pamqp import base, commands
 
 from rabbitry._errors import RemoteProtocolError
 from rabbitry.protocol.wire import methods
-from rabbitry.protocol.wire.codec import Bit, FieldType, Method, ShortStr, method
+from rabbitry.protocol.wire.codec import FieldType, Method, method
 from rabbitry.protocol.wire.methods import METHODS, decode_method, encode_method_frame, method_name
 from rabbitry.protocol.wire.tables import encode_table
 
@@ -202,7 +202,7 @@ def test_frames() -> None:
 
 def test_more_than_eight_bits_take_more_octets() -> None:
     names = [f"bit{number}" for number in range(18)]
-    row = type("TestBits", (Method,), {"__annotations__": dict.fromkeys(names, Bit) | {"text": ShortStr}})
+    row = type("TestBits", (Method,), {"__annotations__": dict.fromkeys(names, "Bit") | {"text": "ShortStr"}})
     bits: Any = method(999, 1)(row)
     assert bits(**dict.fromkeys(names, True), text="x").encode()[4:] == b"\xff\xff\x03\x01x"
     for number, name in enumerate(names):

@@ -19,6 +19,7 @@ from rabbitry.protocol.wire.properties import (
     Properties,
     decode_all_but_headers,
     decode_properties,
+    encode_by_rows,
     encode_properties,
 )
 
@@ -234,3 +235,8 @@ def test_a_truncated_list_of_properties_is_refused_whatever_is_passed_over() -> 
     for length in range(len(encoded)):
         with pytest.raises(RemoteProtocolError):
             decode_all_but_headers(encoded[:length])
+
+
+@given(some_properties)
+def test_the_hot_way_and_the_rows_give_the_same_octets(properties: Properties) -> None:
+    assert encode_properties(properties) == encode_by_rows(properties)
