@@ -179,7 +179,7 @@ class _Leader:
                     self._driver.open() as session,
                     self._open_control(broker) as control,
                 ):
-                    with exported([self._run], self._progress):
+                    with exported([self._run], self._progress, are_made_here=False):
                         if (url := self._run.settings.management) is not None:
                             tg.start_soon(watch_broker, [self._run], Management(url))
                         await self._lead(broker, session, control)

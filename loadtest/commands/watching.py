@@ -17,10 +17,11 @@ from loadtest.output.progress import Progress
 
 
 class Exported:
-    """A run as `loadtest.output.exporter` reads it."""
+    """A run as `loadtest.output.exporter` reads it. Of one that others make, latencies are known at its end only."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, is_made_here: bool = True) -> None:
         self._run = run
+        self._is_made_here = is_made_here
         self.tally = run.record.tally
         self.errors = run.record.errors.counts
         self.labels = {
@@ -36,15 +37,16 @@ class Exported:
         return phases[-1].name if phases else "start"
 
     @property
-    def latencies(self) -> tuple[Latencies, Latencies]:
-        """Those of the measured window, and those outside it."""
-        return self._run.measurement.inside, self._run.measurement.outside
+    def latencies(self) -> tuple[Latencies, ...]:
+        """Those of the measured window, and those outside it; none if nothing is known of them."""
+        return (self._run.measurement.inside, self._run.measurement.outside) if self._is_made_here else ()
 
 
 @contextmanager
-def exported(runs: Sequence[Run], progress: Progress) -> Iterator[None]:
+def exported(runs: Sequence[Run], progress: Progress, *, are_made_here: bool = True) -> Iterator[None]:
     """The runs are served to Prometheus while the block lasts, if that was asked for."""
-    with serve_metrics(runs[0].settings.metrics, [Exported(run) for run in runs]) as url:
+    sources = [Exported(run, is_made_here=are_made_here) for run in runs]
+    with serve_metrics(runs[0].settings.metrics, sources) as url:
         if url is not None:
             progress.note(f"metrics   {url}")
         yield

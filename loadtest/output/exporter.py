@@ -69,8 +69,8 @@ class Source(Protocol):
     @property
     def phase(self) -> str: ...
     @property
-    def latencies(self) -> tuple[Latencies, Latencies]:
-        """Those of the measured window, and those outside it."""
+    def latencies(self) -> tuple[Latencies, ...]:
+        """Those of the measured window, and those outside it; none if nothing is known of them."""
         ...
 
 
@@ -109,7 +109,7 @@ def serve_metrics(address: tuple[str, int] | None, sources: Sequence[Source]) ->
                 phase.add_metric([*values, source.phase], 1)
                 for error, number in dict(source.errors).items():
                     errors.add_metric([*values, error], number)
-                for kind, field in _LATENCIES.items():
+                for kind, field in _LATENCIES.items() if source.latencies else ():
                     buckets, total = cumulate([getattr(each, field) for each in source.latencies])
                     latency.add_metric([*values, kind], buckets, total)
             yield from (errors, phase, latency)
