@@ -20,7 +20,7 @@ room where `out_size` grows, and for replies, is the caller's business.
 
 from __future__ import annotations
 
-from rabbitry._signatures import hide_constructors
+from rabbitry._signatures import hide_constructors as _hide_constructors
 from rabbitry.protocol.client import events
 from rabbitry.protocol.client.channel import ProtocolChannel, ProtocolConsumer
 from rabbitry.protocol.client.connection import ProtocolConnection
@@ -45,4 +45,4 @@ __all__ = [
     "methods",
 ]
 
-hide_constructors(ProtocolChannel, Slot)  # `open_channel` and requests make them
+_hide_constructors(ProtocolChannel, Slot)  # `open_channel` and requests make them

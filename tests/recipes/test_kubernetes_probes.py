@@ -47,7 +47,8 @@ def test_the_broker_comes_and_goes(
     onlooker.client.publish(b"two", routing_key=JOBS.name, mandatory=True)
     worker.wait_for("working on two")
     assert worker.end(signal.SIGTERM) == 0
-    assert worker.lines[-2:] == ["done two", "ended in order"]
+    assert "done two" in worker.lines  # perhaps not the last: the cut may have come before the acknowledgement of "one"
+    assert worker.lines[-1] == "ended in order"
     onlooker.wait_for_messages(JOBS.name, 0)
 
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from hdrh.histogram import HdrHistogram
 
+from loadtest.analysis.failures import failures
 from loadtest.commands.run import main
 from loadtest.execution.conductor import Conductor
 from loadtest.machine.preflight import Demand
@@ -80,7 +81,7 @@ def is_what_fell_due(planned: int, rate: int, result: Result) -> bool:
 def test_a_closed_loop(backend: str, driver: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--clients", "40", "--seed", "7", "--label", "why=test")
     code, result = run(capsys, *words, "--url", amqp_url, "--backend", backend, "--driver", driver)
-    assert code == 0, result["errors"]
+    assert code == 0, (failures(result), result["errors"])
     add_up(result)
     assert set(result) >= {
         *("schema", "run_id", "started_at", "loop", "verdict", "scenario", "environment", "phases", "connect"),
