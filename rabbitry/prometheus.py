@@ -14,8 +14,8 @@ from typing import Any
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
-except ImportError as error:
-    raise ImportError("rabbitry.prometheus needs prometheus_client: pip install prometheus-client") from error
+except ImportError as _error:
+    raise ImportError("rabbitry.prometheus needs prometheus_client: pip install prometheus-client") from _error
 
 from rabbitry import (
     CallOperation,

@@ -21,8 +21,8 @@ from weakref import WeakSet
 
 try:
     from taskiq import AckableMessage, AsyncBroker, BrokerMessage
-except ImportError as error:
-    raise ImportError("rabbitry.taskiq needs Taskiq: pip install taskiq") from error
+except ImportError as _error:
+    raise ImportError("rabbitry.taskiq needs Taskiq: pip install taskiq") from _error
 
 from rabbitry import (
     Binding,

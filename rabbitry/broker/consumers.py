@@ -127,8 +127,8 @@ class Consumers:
         self._active: Consumer | None = None
         self._has_to_yield = False
         """The active one has something to settle still, and gets nothing any more."""
-        self.may_stall = is_single_active and succession == "stalls"
-        self.is_stalled = False
+        self.may_stall: bool = is_single_active and succession == "stalls"
+        self.is_stalled: bool = False
         """Nobody is active, though there are consumers."""
         self._all: dict[Consumer, None] = {}
         self._turns: dict[int, deque[Consumer]] = {}
