@@ -42,7 +42,7 @@ class Slot:
     def __init__(self, channel: Undoes | None, request: Method, token: Any) -> None:
         self.channel: Undoes | None = channel
         self.request: Method = request
-        self.token: None = token
+        self.token: Any = token
         self.abandoned: bool = False
 
     def abandon(self, reply: Any = None) -> None:
