@@ -42,9 +42,11 @@ def message_frames(number: int, publish: bytes, properties: bytes, body: bytes, 
             f"the message's properties take {header_size + 8} bytes, which exceeds frame_max ({body_max + 8})"
         )
     # No body frame for an empty body (specification 4.2.6.2), several for one larger than a frame.
-    parts = [publish, _pack_content_header(2, number, header_size, 60, 0, size), properties, b"\xce"]
+    header = _pack_content_header(2, number, header_size, 60, 0, size)
+    parts: list[bytes | memoryview] = [publish, header, properties, b"\xce"]
+    view = memoryview(body)  # or each piece would be a copy, in pages of its own
     for start in range(0, size, body_max):
-        piece = body[start : start + body_max]
+        piece = view[start : start + body_max]
         parts += (_pack_frame_head(3, number, len(piece)), piece, b"\xce")
     return b"".join(parts)
 
