@@ -96,6 +96,8 @@ class Comparison:
     """What a reader has to know before believing it."""
     broken: str = ""
     """Why the new side is worse whatever its figures are; empty if it isn't."""
+    too_few: str = ""
+    """Why no difference could be shown, however large; empty if it could."""
 
     @property
     def regressions(self) -> list[Difference]:
@@ -126,7 +128,8 @@ def compare(
         _differ(metric, values, chance, _noise(metric, base, new, same, len(values)), tolerance)
         for (metric, values), chance in zip(found.items(), chances, strict=True)
     ]
-    return Comparison(differences, list(_remarks(base, new, len(found), gone)), broken)
+    too_few = _find_too_few(len(pairs), len(found))
+    return Comparison(differences, list(_remarks(base, new, gone)), broken, too_few)
 
 
 def _refuse_mixed_kinds(*sides: Sequence[Sections]) -> None:
@@ -186,6 +189,13 @@ def _is_open(pairs: Sequence[tuple[Sections, Sections]]) -> bool:
     return any(side.get("loop") == "open" for pair in pairs for side in pair)
 
 
+def _find_too_few(pairs: int, metrics: int) -> str:
+    if not metrics or pairs >= (needed := least_pairs(metrics)):
+        return ""
+    told = "1 pair" if pairs == 1 else f"{pairs} pairs"
+    return f"{told} can't show any difference among {metrics} metrics: at least {needed} are needed (--repeat)"
+
+
 def _noise(
     metric: Metric, base: Sequence[Sections], new: Sequence[Sections], same: Sequence[Sections], pairs: int
 ) -> float | None:
@@ -225,17 +235,13 @@ def _differ(
     )
 
 
-def _remarks(base: Sequence[Sections], new: Sequence[Sections], metrics: int, gone: Sequence[str]) -> Iterator[str]:
+def _remarks(base: Sequence[Sections], new: Sequence[Sections], gone: Sequence[str]) -> Iterator[str]:
     if differing := list(_differing_loads(base[0], new[0])):
         more = f" and {len(differing) - LOADS_SHOWN} more" if len(differing) > LOADS_SHOWN else ""
         yield f"the loads are not the same: {', '.join(differing[:LOADS_SHOWN])}{more}"
     pairs = min(len(base), len(new))
     if len(base) != len(new):
         yield f"{len(base)} trials against {len(new)}: the first {pairs} of each are compared"
-    if metrics and pairs < (needed := least_pairs(metrics)):
-        yield (
-            f"{pairs} pairs can't show any difference among {metrics} metrics: at least {needed} are needed (--repeat)"
-        )
     if gone:
         yield f"not known of the new side, and so not compared: {', '.join(gone)}"
     for what, number in (

@@ -1,4 +1,5 @@
-"""`compare BASE… --to NEW…`: did something become better or worse? Exit code 3 if worse beyond the tolerance.
+"""`compare BASE… --to NEW…`: did something become better or worse? Exit code 3 if worse beyond the tolerance, or
+where so few trials can't show any difference.
 
 A file is a result; one of several trials (`--repeat`) counts as so many. With `--vary` a file has cells, and
 `FILE:CELL` takes one of them, as in ``varied.json:queue-type=quorum``. Without `--to`, the cells of one file are
@@ -21,6 +22,7 @@ from loadtest.analysis.result import SCHEMA
 from loadtest.commands.exits import FAILED, NOT_REACHED, OK, USAGE
 from loadtest.commands.parsing import Parser, typed
 from loadtest.output.console import make_console, silence
+from loadtest.output.files import write_whole
 from loadtest.output.reading import read_json
 from loadtest.output.trials import render_comparison
 from loadtest.scenarios.completing import refuse
@@ -52,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         errors.print(f"loadtest compare: {format_text(unwritten)}", markup=False, soft_wrap=True)
     if any(comparison.regressions or comparison.broken for _, _, comparison in comparisons):
         return NOT_REACHED
-    return FAILED if unwritten else OK
+    if unwritten:
+        return FAILED
+    return NOT_REACHED if any(comparison.too_few for _, _, comparison in comparisons) else OK
 
 
 def _make_parser() -> Parser:
@@ -62,7 +66,8 @@ def _make_parser() -> Parser:
         description="Compare the trials of two load tests, in pairs: the first with the first and so on. Make them in "
         "turns (--vary), or shortly one after the other.",
         epilog="Exit codes: 0 nothing became worse beyond the tolerance, 1 the comparison could not be written, 2 "
-        "wrong usage, 3 something became worse, or most trials of NEW failed and those of BASE did not.",
+        "wrong usage, 3 something became worse, or most trials of NEW failed and those of BASE did not, "
+        "or there are too few trials to show any difference.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -187,6 +192,7 @@ def _write(comparisons: Sequence[tuple[str, str, Comparison]], asked: argparse.N
             "differences": [asdict(each) for each in comparison.differences],
             "remarks": comparison.remarks,
             "broken": comparison.broken or None,
+            "too_few": comparison.too_few or None,
         }
         for base, new, comparison in comparisons
     ]
@@ -196,7 +202,7 @@ def _write(comparisons: Sequence[tuple[str, str, Comparison]], asked: argparse.N
             sys.stdout.write(text)
             sys.stdout.flush()
         elif asked.json is not None:
-            Path(asked.json).write_text(text, encoding="utf-8")
+            write_whole(Path(asked.json), text)
     except OSError as error:
         if asked.json == "-":
             silence(sys.stdout)

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM while no event loop heeds them: before a run, between two, while its result is made and written.
+"""Which signals end a run (Ctrl-C, SIGTERM, the SIGHUP of a terminal that is closed), and what becomes of them while no
+event loop heeds them: before a run, between two, while its result is made and written.
 
-What must stay true: SIGTERM ends the program as Ctrl-C does, with what was measured; and however often either comes,
+What must stay true: each of them ends the program as Ctrl-C does, with what was measured; and however often they come,
 what was measured is written first. Outside the main thread, where there are no signals, all of it does nothing.
 """
 
@@ -11,20 +12,29 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals that end a run in order: of a lost terminal, too, unless the program was started to outlive that
+    (`nohup`), or the system has no such signal.
+    """
+    hang_up: signal.Signals | None = getattr(signal, "SIGHUP", None)
+    outlives = hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM] if outlives or hang_up is None else [signal.SIGINT, signal.SIGTERM, hang_up]
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, until the block ends."""
+    """Each of them raises KeyboardInterrupt, as Ctrl-C does, until the block ends."""
     with _restored():
         if _is_main():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in ending_signals():
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.default_int_handler)
         yield
 
 
 class Hold:
-    """Keeps both signals from interrupting anything, once it has begun."""
+    """Keeps these signals from interrupting anything, once it has begun."""
 
     def __init__(self) -> None:
         self.came = False
@@ -33,7 +43,7 @@ class Hold:
     def begin(self) -> None:
         """From now on they are only noted."""
         if _is_main():
-            for number in SIGNALS:
+            for number in ending_signals():
                 signal.signal(number, self._note)
 
     def _note(self, *_: object) -> None:
@@ -50,7 +60,7 @@ def held() -> Iterator[Hold]:
 @contextmanager
 def _restored() -> Iterator[None]:
     """The handlers are what they were, afterwards: asyncio resets those that it has used."""
-    former = {number: signal.getsignal(number) for number in SIGNALS}
+    former = {number: signal.getsignal(number) for number in ending_signals()}
     try:
         yield
     finally:

@@ -7,7 +7,6 @@ said of the run never queues behind the run. For `--workers` it is RabbitMQ, on 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from loadtest.analysis.fleet import add_fleet
 from loadtest.analysis.result import build_result
 from loadtest.commands.aborting import AbortWatch
 from loadtest.commands.exits import Incomplete, Unreachable
-from loadtest.commands.interrupts import Hold
+from loadtest.commands.interrupts import Hold, ending_signals
 from loadtest.commands.joining import CONTROL, TARGETS, TOKEN, make_seal, make_token, read_token
 from loadtest.commands.watching import Watchers, exported
 from loadtest.drivers import LIBRARIES, event_loop, load_driver
@@ -205,7 +204,7 @@ class _Leader:
             raise failure
 
     async def _heed_signals(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(*ending_signals()) as signals:
             task_status.started()
             async for _ in signals:
                 if self._coordinator is None or self._run.record.is_interrupted:

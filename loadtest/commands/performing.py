@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from loadtest.analysis.failures import failures
 from loadtest.analysis.result import build_result
 from loadtest.analysis.workloads import join_results
 from loadtest.commands.exits import Unreachable
-from loadtest.commands.interrupts import Hold, held
+from loadtest.commands.interrupts import Hold, ending_signals, held
 from loadtest.commands.leading import perform_fleet
 from loadtest.commands.sweeping import Performed, make_vhost, sweep
 from loadtest.commands.watching import exported, watched
@@ -145,7 +144,7 @@ async def _conduct(runs: Sequence[Run], session: Session, broker: Broker, progre
 
 
 async def _heed_signals(runs: Sequence[Run], scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with anyio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
         async for _ in signals:
             if any(run.record.is_interrupted or not run.record.phases for run in runs):

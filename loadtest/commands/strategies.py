@@ -37,7 +37,7 @@ from loadtest.machine.embedded import EmbeddedBroker
 from loadtest.machine.environment import describe_broker, describe_environment
 from loadtest.machine.preflight import ADMINISTRATION, Demand, Refused, prepare
 from loadtest.output.console import Speaker, make_console, silence
-from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere
+from loadtest.output.files import DestinationRefused, check_destinations, save_elsewhere, write_whole
 from loadtest.output.strategies import render_page
 from loadtest.scenarios.brokers import AUTO, CHOICES, EMBEDDED, RABBITMQ, kind_of
 from loadtest.scenarios.completing import refuse
@@ -319,7 +319,7 @@ def _write(result: dict[str, Any], asked: argparse.Namespace, name: str) -> tupl
         files[Path(asked.json)] = text
     for path, content in files.items():
         try:
-            path.write_text(content, encoding="utf-8")
+            write_whole(path, content)
             written.append(path)
         except OSError as error:
             errors.append(error)

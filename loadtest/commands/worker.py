@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from anyio.abc import TaskStatus
 
 from loadtest import units
 from loadtest.commands.exits import FAILED, INCOMPLETE, INTERRUPTED, NO_BROKER, OK, USAGE
+from loadtest.commands.interrupts import ending_signals
 from loadtest.commands.joining import CONTROL, TARGETS, TOKEN, make_seal, read_token
 from loadtest.commands.parsing import Parser, duration, typed
 from loadtest.drivers import BACKENDS, DriverMissing, event_loop
@@ -173,7 +173,7 @@ async def _work(options: _Options, say: Callable[[str], None]) -> int:
 
 
 async def _heed_signals(worker: Worker, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with anyio.open_signal_receiver(*ending_signals()) as signals:
         task_status.started()
         async for _ in signals:
             if worker.is_interrupted:

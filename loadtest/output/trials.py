@@ -197,7 +197,9 @@ def _findings(comparison: Comparison) -> Iterator[RenderableType]:
     if comparison.broken:
         yield marked(f"[bold red]worse[/]: {escape(comparison.broken)}")
     shown = [each for each in comparison.differences if each.direction != "not shown"]
-    if not shown:
+    if comparison.too_few:
+        yield marked(f"[bold yellow]too few trials[/]: {escape(comparison.too_few)}")
+    elif not shown:
         yield Text("no difference is shown: what there is, chance makes as well")
     for difference in shown:
         colour = "green" if difference.direction == "better" else "red"

@@ -17,7 +17,7 @@ import pytest
 
 from loadtest.analysis.strategies import SCHEMA, rows
 from loadtest.commands import strategies
-from loadtest.commands.interrupts import SIGNALS
+from loadtest.commands.interrupts import ending_signals
 from loadtest.commands.program import main
 from loadtest.execution.state import name_run
 from loadtest.strategies.ground import GivenGround
@@ -82,7 +82,7 @@ def test_a_broker_that_is_there_has_queues_for_each_cell_which_are_gone_afterwar
     assert node.rabbitmqctl("list_queues", "name") == before
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ending_signals())
 def test_an_interrupt_while_the_broker_ends_loses_nothing(
     number: int, tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

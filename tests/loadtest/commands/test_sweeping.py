@@ -12,7 +12,7 @@ import pytest
 from loadtest.commands import sweeping
 from loadtest.commands.exits import Unreachable
 from loadtest.commands.flags import parse_settings
-from loadtest.commands.interrupts import SIGNALS, interruptible
+from loadtest.commands.interrupts import ending_signals, interruptible
 from loadtest.commands.sweeping import Performed, sweep
 from loadtest.output.console import make_console
 from loadtest.output.progress import Progress
@@ -150,7 +150,7 @@ def test_what_never_came_true_is_told_as_kept() -> None:
     assert done.result["requirements"] == [KEPT]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", ending_signals())
 def test_an_interrupt_while_the_broker_ends_loses_nothing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def ending(*_: object) -> Iterator[tuple[str, ...]]:

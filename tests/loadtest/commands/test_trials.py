@@ -60,10 +60,10 @@ def test_cells_take_turns(tmp_path: Path, amqp_url: str, capsys: pytest.CaptureF
     assert result["publish"] is None and result["scenario"]["vary"] == ["transient=yes,no"]
     assert amqp_url not in result["scenario"]["command"] or "guest" not in result["scenario"]["command"]
 
-    assert main(["compare", str(file)]) in (0, 3)
+    assert main(["compare", str(file)]) == 3
     said = capsys.readouterr().out
     assert "client CPU a message" in said and "2 pairs can't show any difference" in said
-    assert main(["compare", f"{file}:transient=yes", "--to", f"{file}:transient=no", "--json", "-"]) == 0
+    assert main(["compare", f"{file}:transient=yes", "--to", f"{file}:transient=no", "--json", "-"]) == 3
     compared = json.loads(capsys.readouterr().out)["comparisons"]
     assert [(each["base"], each["new"]) for each in compared] == [("transient yes", "transient no")]
 
@@ -397,6 +397,15 @@ def test_compare_tells_a_regression_by_its_exit_code(tmp_path: Path, capsys: pyt
     assert "no difference is shown" in capsys.readouterr().out
 
 
+def test_a_comparison_of_too_few_trials_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two single runs nothing can be shown, however much worse one is: a gate that would never close."""
+    old, new = write_run(tmp_path / "old", 100), write_run(tmp_path / "new", 1)
+    assert main(["compare", old, "--to", new]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "too few trials: 1 pair can't show any difference among 1 metrics: at least 6 are needed (--repeat)" in said
+    assert "no difference is shown" not in said
+
+
 def write_run(path: Path, rate: float | None, status: str = "paced", **more: Any) -> str:
     result = {"schema": 1, "run_id": "x", "trials": None, "verdict": {"status": status, "evidence": []}}
     path.write_text(json.dumps({**result, "publish": {"rate": rate}, "resources": {}, **more}))
@@ -409,16 +418,16 @@ def test_a_run_that_failed_is_worse_than_one_that_did_not(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "1 of 1 new trials failed, and 0 of 1 of the base's" in said
     assert "not known of the new side, and so not compared: publish rate" in said
-    assert main(["compare", good, "--to", good]) == 0
+    assert main(["compare", good, "--to", good]) == 3  # too few trials
     assert (
         main(["compare", write_run(tmp_path / "was", 90, "failed"), "--to", bad]) == 2
     )  # and nothing is known of both
     assert main(["compare", bad, "--to", good, "--json", "-"]) == 2
     capsys.readouterr()
     better = write_run(tmp_path / "better", 90, "failed", interrupted=True)
-    assert main(["compare", better, "--to", good, "--json", "-"]) == 0
+    assert main(["compare", better, "--to", good, "--json", "-"]) == 3
     (told,) = json.loads(capsys.readouterr().out)["comparisons"]
-    assert told["broken"] is None
+    assert told["broken"] is None and told["too_few"].startswith("1 pair can't show any difference")
     assert {"1 of 2 trials failed", "1 of 2 trials were interrupted"} <= set(told["remarks"])
 
 
@@ -451,7 +460,7 @@ def test_a_cell_is_named_as_it_was_varied(tmp_path: Path, capsys: pytest.Capture
     file.write_text(json.dumps({"schema": 1, "run_id": "x", "trials": trials}))
     base, new = (f"{file}:rate={rate},queue-arg=x-max-length=10" for rate in ("1000:60,5000:10", "500:60,2000:10"))
     for words in ([base, "--to", new], [f"{file}:--rate=1000:60,5000:10", "--to", new], [str(file)]):
-        assert main(["compare", *words, "--json", "-"]) == 0, capsys.readouterr().err
+        assert main(["compare", *words, "--json", "-"]) == 3, capsys.readouterr().err
         (told,) = json.loads(capsys.readouterr().out)["comparisons"]
         assert "1000:60,5000:10" in told["base"] and told["differences"][0]["pairs"] == 2
     for words in ([f"{file}:", "--to", new], [f"{file}:rate", "--to", new], [f"{file}x:rate", "--to", new]):
@@ -463,12 +472,12 @@ def test_different_loads_are_not_compared_unsaid(tmp_path: Path, capsys: pytest.
     asked = {"clients": 100, "size": 128, "faults": [], "transient": False, "labels": {"a": "1"}, "command": "x"}
     other = {**asked, "clients": 1000, "transient": True, "faults": ["2s stop 1s"], "labels": {}, "command": "y"}
     one = write_run(tmp_path / "one", 100, scenario=asked)
-    assert main(["compare", one, "--to", write_run(tmp_path / "same", 100, scenario={**asked, "command": "z"})]) == 0
+    assert main(["compare", one, "--to", write_run(tmp_path / "same", 100, scenario={**asked, "command": "z"})]) == 3
     assert "loads" not in capsys.readouterr().out
-    assert main(["compare", one, "--to", write_run(tmp_path / "other", 100, scenario=other)]) == 0
+    assert main(["compare", one, "--to", write_run(tmp_path / "other", 100, scenario=other)]) == 3
     told = "clients 100 against 1,000, faults none against ['2s stop 1s'], transient no against yes"
     assert f"the loads are not the same: {told}" in " ".join(capsys.readouterr().out.split())
-    assert main(["compare", one, "--to", write_run(tmp_path / "odd", 100, scenario=["odd"])]) == 0
+    assert main(["compare", one, "--to", write_run(tmp_path / "odd", 100, scenario=["odd"])]) == 3
 
 
 @pytest.mark.parametrize("width", [40, 80])
