@@ -65,6 +65,7 @@ class Channel:
         self._peer.vhost.replies.remove(self._reply_address)
         transaction, self._transaction = self._transaction, None
         self._consuming.release(() if transaction is None else transaction.held(), now)
+        self._publishing.release(now)
 
     def flush_confirms(self) -> None:
         """Confirm what was published since the last time."""
@@ -186,7 +187,13 @@ class Channel:
                 self._consuming.put_back(transaction.held())
                 raise self._undeliverable(routed)
             if len(queues) < len(routed) and self._peer.compat.commits_without == "partial":
-                is_whole = mandatory = False
+                gone = [each for each in routed if each not in queues]
+                stream = next((each for each in gone if each.kind == "stream"), None)
+                if stream is not None:
+                    self._consuming.put_back(transaction.held())
+                    raise Refusal(506, f"Stream not found for {self._peer.vhost.called('queue', stream.name)}")
+                mandatory = False
+                is_whole = is_whole and all(each.kind != "classic" for each in gone)
             is_whole = self._publishing.publish(exchange, message, mandatory, now, queues) and is_whole
         for outcome, taken in transaction.settlements():
             self._consuming.settle(outcome, taken, now)

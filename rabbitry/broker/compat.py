@@ -76,6 +76,9 @@ class Compat:
     """Whether quorum queues heed priorities, which the embedded broker's don't."""
     requeues_behind: bool
     """Whether a quorum queue without a delivery limit has messages that come back at its end."""
+    returns_by: Literal["tag", "arrival"]
+    """In which order a quorum queue's messages come back as their channel ends: by the tags of the consumers that had
+    them, among which what was got has its number; or by which consumer came first, with what was got after them."""
     get_from_single_active: str
     """The words for quorum queues in the refusal of a get."""
     tells_last_death: bool
@@ -99,7 +102,7 @@ class Compat:
     else it has the tag of the next one."""
     commits_without: Literal["passed over", "partial", "resource error"]
     """What becomes of a commit to a queue that is gone by then: it is passed over, or the commit is carried out as far
-    as it can be and then refused, or ends the connection."""
+    as it can be and then refused if that was a classic queue, or ends the connection."""
     succession: Literal["age", "yields", "stalls"]
     """Who is next where a quorum queue has a single active consumer: the first that came; or the first of the highest
     priority, which takes over as soon as the active one has settled what it has, or unless it gave that back."""
@@ -136,6 +139,7 @@ _3_10 = Compat(
     delivery_count="got",
     quorum_priorities=False,
     requeues_behind=True,
+    returns_by="tag",
     get_from_single_active="quorum queues",
     tells_last_death=False,
     believes_x_death=True,
@@ -172,6 +176,7 @@ _4_0 = replace(
     delivery_count="returned",
     quorum_priorities=True,
     requeues_behind=False,
+    returns_by="arrival",
     tells_last_death=True,
     believes_x_death=False,
     keeps_copies=True,

@@ -43,6 +43,7 @@ class Consumer:
     """One consumer. `prefetch` 0 is no limit."""
 
     __slots__ = (
+        "arrival",
         "channel",
         "exclusive",
         "is_waiting",
@@ -59,6 +60,7 @@ class Consumer:
         self,
         channel: Receiver,
         tag: str,
+        arrival: int,
         *,
         no_ack: bool,
         prefetch: int,
@@ -67,6 +69,8 @@ class Consumer:
     ) -> None:
         self.channel: Receiver = channel
         self.tag: str = tag
+        self.arrival: int = arrival
+        """How many came to its channel before."""
         self.unacked: int = 0
         self.renew(no_ack=no_ack, prefetch=prefetch, exclusive=exclusive, options=options)
         self.overdue: int = 0
@@ -94,7 +98,8 @@ class Consumer:
 Succession: TypeAlias = Literal["age", "priority", "yields", "stalls"]
 """Who is the single active consumer when it has gone: the first that came; the first of the highest priority; or of
 these the one with the most prefetch, which need not wait until it has gone: the active one "yields" once it has settled
-what it has. Or "stalls" if it has given that back: then nobody is active until a consumer comes or goes."""
+what it has. Or "stalls" if it has given that back: then nobody is active until a consumer comes or goes, or a channel
+ends that has published to the queue."""
 UNLIMITED = 2000
 """The prefetch of who has none, in comparisons."""
 

@@ -6,7 +6,7 @@ over, and then is back in its queue; a reply is queued before what it sets off. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from rabbitry.broker.names import generated_name
 from rabbitry.broker.overdue import due, held_too_long
 from rabbitry.broker.peer import Peer
 from rabbitry.broker.queues import Queue
-from rabbitry.broker.unsettled import Unsettled, UnsettledDeliveries, by_queue
+from rabbitry.broker.unsettled import Unsettled, UnsettledDeliveries, by_queue, in_turn
 from rabbitry.protocol.server.refusals import Refusal
 from rabbitry.protocol.wire import methods
 
@@ -37,6 +37,7 @@ class Consuming:
     """The consumer's side of one channel: what its queues see of it (`Receiver`)."""
 
     __slots__ = (
+        "_arrivals",
         "_consumers",
         "_limit",
         "_limited",
@@ -52,6 +53,7 @@ class Consuming:
         self._number = number
         self._peer = peer
         self._consumers: dict[str, tuple[Consumer, Queue, bytes]] = {}  # the octets begin each basic.deliver
+        self._arrivals = 0  # of consumers, ever
         self._unsettled = UnsettledDeliveries()
         self._tag = 0
         self._prefetch = 0  # of each consumer to come
@@ -66,7 +68,7 @@ class Consuming:
             queue.remove_consumer(consumer, now)
             queues[queue] = None
         self._consumers.clear()
-        back = sorted((*self._unsettled.take_all(), *held), key=_tag)
+        back = sorted((*self._unsettled.take_all(), *held), key=self._return_rank)
         for each in back:
             if each.consumer is not None:
                 each.consumer.unacked = 0
@@ -77,6 +79,15 @@ class Consuming:
             queues[queue] = None
         for queue in queues:
             queue.dispatch(now)
+
+    def _return_rank(self, unsettled: Unsettled) -> tuple[int, str, int]:
+        """Where a delivery stands among those that come back as their channel ends, which shows with quorum queues."""
+        tag, _, _, consumer, _ = unsettled
+        if consumer is None:
+            return (self._arrivals, str(tag), tag)
+        if self._peer.compat.returns_by == "tag":
+            return (self._arrivals, consumer.tag, tag)
+        return (consumer.arrival, "", tag)
 
     @property
     def held(self) -> Iterable[Unsettled]:
@@ -187,7 +198,8 @@ class Consuming:
         }
         earlier = queue.find_leaving(self, tag)
         if earlier is None:
-            consumer = Consumer(self, tag, **terms)
+            consumer = Consumer(self, tag, self._arrivals, **terms)
+            self._arrivals += 1
         else:
             consumer = earlier
             consumer.renew(**terms)
@@ -284,12 +296,23 @@ class Consuming:
         return "return" if self._peer.compat.delivery_count == "acquired" else "requeue"
 
     def settle(self, outcome: Outcome, taken: list[Unsettled], now: float) -> None:
-        """Deliveries that were taken are done with, and whoever can take more gets it."""
+        """Deliveries that were taken are done with, and whoever can take more gets it. They count towards the channel's
+        own limit until all of them are settled.
+        """
+        was_full, is_counted = self.is_full, self._limited != 0
+        for group in in_turn(taken):
+            self._settle_group(outcome, group, now)
+        if is_counted:
+            self._limited -= sum(each.consumer is not None and each.queue is not None for each in taken)
+        if was_full and not self.is_full:
+            self.go_on(now)
+
+    def _settle_group(self, outcome: Outcome, group: Sequence[Unsettled], now: float) -> None:
+        """Deliveries of one consumer, or one message that was got."""
         queues: Iterable[Queue] = ()
         spent: list[Entry] = []
         if outcome != "ack":
-            grouped = by_queue(taken)
-            queues = grouped
+            queues = grouped = by_queue(group)
             alive = self._peer.vhost.queues
             for queue, entries in grouped.items():
                 if alive.get(queue.name) is not queue:
@@ -298,31 +321,26 @@ class Consuming:
                     queue.reject(entries, now)
                 else:
                     spent += queue.requeue(entries, now, failed=outcome == "requeue")
-        was_full = self.is_full
-        is_counted = self._limited != 0
-        consumers: dict[Consumer, Queue] = {}
-        for _, _, origin, consumer, _ in taken:
+        consumer = group[0].consumer
+        origin: Queue | None = None
+        for each in group:
+            origin = each.queue or origin
             if consumer is None:
-                if origin is not None:
-                    origin.got -= 1
-                continue
-            if origin is not None:
+                if each.queue is not None:
+                    each.queue.got -= 1
+            elif each.queue is not None:
                 consumer.unacked -= 1
-                self._limited -= is_counted
-                consumers[consumer] = origin
             else:
                 consumer.overdue -= 1
-                if consumer.tag in self._consumers:
-                    consumers[consumer] = self._consumers[consumer.tag][1]
-        if spent and self._peer.compat.limit_widens_prefetch:
-            _widen(taken, spent)
-        for consumer, queue in consumers.items():
-            if queue.consumers.may_stall:
-                queue.consumers.settle(consumer, is_done=outcome in ("ack", "reject"))
-        if was_full and not self.is_full:
-            self.go_on(now)
-        else:
-            self._unblock(consumers.items(), now)
+        if consumer is not None:
+            if origin is None and consumer.tag in self._consumers:
+                _, origin, _ = self._consumers[consumer.tag]
+            if spent and self._peer.compat.limit_widens_prefetch:
+                _widen(group, spent)
+            if origin is not None:
+                if origin.consumers.may_stall:
+                    origin.consumers.settle(consumer, is_done=outcome in ("ack", "reject"))
+                self._unblock([(consumer, origin)], now)
         for queue in queues:
             queue.dispatch(now)
 

@@ -122,7 +122,7 @@ def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, no
             now=now,
             check_new=lambda: _check_dead_letters(peer, name, method.arguments),
         )
-    queue.expire(now)
+    queue.catch_up(now)
     ok = methods.QueueDeclareOk(queue=queue.name, message_count=queue.count, consumer_count=queue.consumer_count)
     return ok, queue.name
 

@@ -66,8 +66,14 @@ class InPlace:
         return None
 
     def heads(self) -> Iterator[deque[Entry]]:
-        """Each sequence whose head may expire."""
-        return iter(self._levels)
+        """Each sequence whose head may expire, the next once the one before is empty: what is behind a message of a
+        higher priority stays, however old it is.
+        """
+        for level in reversed(self._levels):
+            if level:
+                yield level
+            if level:
+                return
 
     def __iter__(self) -> Iterator[Entry]:
         """In the order in which they leave."""

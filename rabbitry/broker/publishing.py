@@ -25,7 +25,7 @@ __all__ = ["Publishing"]
 class Publishing:
     """The publisher's side of one channel. Full quorum queues know it again."""
 
-    __slots__ = ("__weakref__", "_confirmed", "_number", "_peer", "_published", "_writable", "is_confirmed")
+    __slots__ = ("__weakref__", "_confirmed", "_met", "_number", "_peer", "_published", "_writable", "is_confirmed")
 
     def __init__(self, number: int, peer: Peer) -> None:
         self._number = number
@@ -35,6 +35,12 @@ class Publishing:
         self._published = 0
         self._confirmed: list[tuple[int, bool]] = []
         self._writable: set[str] = set()  # exchanges this user may write to
+        self._met: dict[Queue, None] = {}  # queues to which the channel's end means something
+
+    def release(self, now: float) -> None:
+        """The channel is over."""
+        for queue in self._met:
+            queue.go_on(now)
 
     def check(self, command: Command, reply_address: str) -> tuple[Exchange, Message]:
         """The message of a publish, and the exchange that it is for; `reply_address` is where this channel gets
@@ -106,6 +112,8 @@ class Publishing:
         accepted = True
         for queue in queues:
             accepted = queue.publish(message, now, self) and accepted
+            if queue.consumers.may_stall:
+                self._met[queue] = None
         if tag:
             self._confirmed.append((tag, accepted))
         return accepted

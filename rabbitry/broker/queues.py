@@ -36,6 +36,7 @@ class Queue:
         "_bury",
         "_bytes",
         "_expiring",
+        "_has_priorities",
         "_leaving",
         "_places",
         "_ready",
@@ -92,6 +93,7 @@ class Queue:
         """Those of a quorum queue that were cancelled, and have not settled everything yet."""
         self.kind: str = options.kind
         self.is_quorum: bool = options.kind == "quorum"
+        self._has_priorities = bool(options.max_priority) and not self.is_quorum
         self.is_limited: bool = options.max_length is not None or options.max_bytes is not None
         self.on_unused: Callable[[Queue, float], None] = on_unused
         self._requeues_behind = requeues_behind and self.is_quorum and options.delivery_limit is None
@@ -139,7 +141,7 @@ class Queue:
         self._ready.append(entry)
         self._count(entry)
         self._hand_out(now)
-        self._after(now)
+        self._after(now, is_published=True)
         return True
 
     def _expiry(self, message: Message, now: float) -> float | None:
@@ -162,15 +164,17 @@ class Queue:
         if self._admission is not None:
             self._admission.shrink(self.total, self.octets)
 
-    def _after(self, now: float) -> None:
+    def _after(self, now: float, *, is_published: bool = False) -> None:
         """What limits say, once nobody takes more: first of length, then of time."""
+        is_head_known = is_published and self._has_priorities and self.count > 1
         if self.is_limited and self.options.overflow == "drop-head":  # what comes back where others are refused, stays
             while self.count and self._is_over(self.count, self._bytes):
                 entry = self._ready.pop()
                 assert entry is not None
                 self._discount(entry)
                 self._bury(entry, self, "maxlen", now)
-        if self._expiring:
+                is_head_known = False
+        if self._expiring and not is_head_known:  # as RabbitMQ takes it for, even if the new one goes ahead of it
             self.expire(now)
         if self._admission is not None:
             self._admission.grow(self.total, self.octets)
@@ -209,7 +213,7 @@ class Queue:
     def get(self, now: float, *, no_ack: bool = True) -> Entry | None:
         """Take the next message."""
         self.touch(now)
-        self.expire(now)
+        self.catch_up(now)
         entry = self._take(now)
         if self.is_quorum and not no_ack:  # what is next now is looked at a moment later, and counted in the answer
             self._timers.schedule(now, self.expire)
@@ -220,7 +224,8 @@ class Queue:
     def _take(self, now: float) -> Entry | None:
         while (entry := self._ready.pop()) is not None:
             self._discount(entry)
-            if entry.expires is None or entry.expires >= now:  # a message of no time at all may go out at once
+            # a message of no time at all may go out at once
+            if entry.expires is None or entry.expires >= now or self._has_priorities:
                 return entry
             self._bury(entry, self, "expired", now)
         return None
@@ -356,6 +361,13 @@ class Queue:
     def _is_leaving(self, consumer: Consumer) -> bool:
         return consumer.unacked > 0 and consumer not in self.consumers
 
+    def go_on(self, now: float) -> None:
+        """A channel has ended that has published here: where no consumer is the active one though there are some, one
+        is from now on."""
+        if self.consumers.is_stalled:
+            self.consumers.is_stalled = False
+            self.dispatch(now)
+
     def drop_consumers(self) -> list[Consumer]:
         """All go, as the queue does; who they were."""
         gone = list(self.consumers)
@@ -409,6 +421,11 @@ class Queue:
         if soonest is not None and (self._wakes_at is None or soonest < self._wakes_at):
             self._wakes_at = soonest
             self._timers.schedule(soonest, self._wake)
+
+    def catch_up(self, now: float) -> None:
+        """Bury what would have been buried by now if the timer had been on time."""
+        if self.is_quorum or (self._wakes_at is not None and self._wakes_at <= now):
+            self.expire(now)
 
     def _wake(self, now: float) -> None:
         self._wakes_at = None

@@ -6,7 +6,7 @@ What must stay true: settling one, or all up to one, costs what is settled and n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rabbitry.broker.consumers import Consumer
@@ -14,7 +14,7 @@ from rabbitry.broker.entries import Entry
 from rabbitry.broker.queues import Queue
 from rabbitry.protocol.server.refusals import Refusal
 
-__all__ = ["Unsettled", "UnsettledDeliveries", "by_queue"]
+__all__ = ["Unsettled", "UnsettledDeliveries", "by_queue", "in_turn"]
 
 
 class Unsettled(NamedTuple):
@@ -86,6 +86,22 @@ class UnsettledDeliveries:
             self._by_tag[each.tag] = each
         self._by_tag = dict(sorted(self._by_tag.items()))
         self._order = deque(self._by_tag)
+
+
+def in_turn(taken: Sequence[Unsettled]) -> Collection[Sequence[Unsettled]]:
+    """What is settled at once, as RabbitMQ does it: the deliveries of each consumer by themselves, and each message
+    that was got; by the queues' names, the messages that were got before the consumers, and these by their tags.
+    """
+    groups: dict[Consumer | int, list[Unsettled]] = {}
+    for each in taken:
+        groups.setdefault(each.tag if each.consumer is None else each.consumer, []).append(each)
+    return groups.values() if len(groups) < 2 else sorted(groups.values(), key=_turn)
+
+
+def _turn(group: Sequence[Unsettled]) -> tuple[str, bool, int, str]:
+    queue = next((each.queue.name for each in group if each.queue is not None), "")
+    tag, _, _, consumer, _ = group[0]
+    return (queue, False, tag, "") if consumer is None else (queue, True, 0, consumer.tag)
 
 
 def by_queue(unsettled: Iterable[Unsettled]) -> dict[Queue, list[Entry]]:

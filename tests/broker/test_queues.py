@@ -58,7 +58,9 @@ def made(grave: Grave | None = None, timers: Timers | None = None, **options: An
 
 def consumer(receiver: Receiver, tag: str = "c", *, priority: int = 0, offset: Any = "next", **fields: Any) -> Consumer:
     options = ConsumerOptions(priority=priority, offset=offset)
-    return Consumer(receiver, tag, **{"no_ack": False, "prefetch": 0, "exclusive": False, "options": options, **fields})
+    return Consumer(
+        receiver, tag, 0, **{"no_ack": False, "prefetch": 0, "exclusive": False, "options": options, **fields}
+    )
 
 
 def test_time_is_an_argument() -> None:
@@ -94,7 +96,7 @@ def test_those_who_wait_to_be_the_single_active_one_cost_nothing(succession: Suc
     terms: dict[str, Any] = {"no_ack": False, "prefetch": 0, "exclusive": False}
     for number in range(100):
         queue.add_consumer(
-            Watched(receiver, str(number), options=ConsumerOptions(priority=0, offset="next"), **terms), 0.0
+            Watched(receiver, str(number), number, options=ConsumerOptions(priority=0, offset="next"), **terms), 0.0
         )
     Watched.looks = 0
     for _ in range(10):

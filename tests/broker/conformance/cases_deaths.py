@@ -42,6 +42,73 @@ def an_expiration_of_zero(c: Conversation) -> None:
     ch.take()
 
 
+def by_priority(c: Conversation) -> Channel:
+    """A channel, and its queue with a message of priority 1 that stays."""
+    ch = c.channel()
+    ch.declare(arguments={"x-max-priority": 3})
+    ch.confirm()
+    ch.publish(b"1", priority=1)
+    return ch
+
+
+@case
+def what_is_behind_a_higher_priority_does_not_expire(c: Conversation) -> None:
+    ch = by_priority(c)
+    ch.publish(b"2", expiration="0")
+    ch.publish(b"3", priority=9)
+    ch.count()
+    c.pause(0.1)
+    ch.count()
+    ch.get()
+    ch.count()
+    ch.get()
+    ch.count()
+
+
+@case
+def what_goes_ahead_by_its_priority_is_not_seen_to_expire(c: Conversation) -> None:
+    ch = by_priority(c)
+    ch.publish(b"2", priority=2, expiration="0")
+    ch.count()
+    ch.publish(b"3", priority=1, expiration="50")
+    c.pause(0.1)
+    ch.count()
+    ch.drain()
+
+
+@case
+def what_goes_ahead_by_its_priority_expires_when_something_else_is_taken(c: Conversation) -> None:
+    ch = by_priority(c)
+    ch.publish(b"2", priority=2, expiration="0")
+    ch.publish(b"3", priority=3)
+    ch.get()
+    ch.count()
+    ch.nack(1)
+    ch.count()
+    ch.drain()
+
+
+@case
+def what_goes_ahead_by_its_priority_is_delivered_though_expired(c: Conversation) -> None:
+    ch = by_priority(c)
+    ch.publish(b"2", priority=2, expiration="0")
+    ch.publish(b"3")
+    ch.consume()
+    ch.take(3)
+
+
+@case
+def priorities_and_expiry_where_the_length_is_limited(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare(arguments={"x-max-priority": 3, "x-max-length": 2})
+    ch.confirm()
+    ch.publish(b"1", priority=1)
+    ch.publish(b"2", priority=2, expiration="0")
+    ch.publish(b"3", priority=3, expiration="0")
+    ch.count()
+    ch.drain()
+
+
 @case
 def only_the_head_expires(c: Conversation) -> None:
     ch = c.channel()

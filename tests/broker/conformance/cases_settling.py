@@ -230,3 +230,194 @@ def of_those_that_wait_the_one_with_most_prefetch_is_next(c: Conversation) -> No
         ch.publish(b"m")
         ch.silent(0.1)
         ch.ack(ch.last_tag)
+
+
+def held_by_two_consumers(c: Conversation, *, is_quorum: bool, prefetch: int = 0) -> tuple[Channel, Channel]:
+    """A channel whose consumers "b" and "a", in this order, hold two messages each, in turns, and another channel."""
+    ch = c.channel()
+    if is_quorum:
+        ch.quorum()
+    else:
+        ch.durable()
+    ch.confirm()
+    if prefetch:
+        ch.qos(prefetch)
+    for tag in ("b", "a"):
+        ch.consume(tag=tag)
+    for number in range(1, 5):
+        ch.publish(b"%d" % number)
+        ch.take()
+    return ch, c.channel()
+
+
+def given_back_by_two_consumers(c: Conversation, *, is_quorum: bool) -> tuple[Channel, Channel]:
+    """What `held_by_two_consumers` has, and another channel that takes all that comes back."""
+    ch, other = held_by_two_consumers(c, is_quorum=is_quorum)
+    other.consume(tag="high", arguments={"x-priority": 1})
+    return ch, other
+
+
+@case
+def two_consumers_of_a_channel_recover(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=False)
+    ch.recover()
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_recover_what_a_quorum_queue_gave_them(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=True)
+    ch.recover()
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_nack_at_once(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=False)
+    ch.nack(4, multiple=True)
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_nack_at_once_what_a_quorum_queue_gave_them(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=True)
+    ch.nack(4, multiple=True)
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_that_closes(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=False)
+    ch.close()
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_that_closes_had_messages_of_a_quorum_queue(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=True)
+    ch.close()
+    other.take(4)
+
+
+@case
+def two_consumers_of_a_channel_that_fails_had_messages_of_a_quorum_queue(c: Conversation) -> None:
+    ch, other = given_back_by_two_consumers(c, is_quorum=True)
+    ch.ack(99)
+    other.take(4)
+
+
+def given_back_after_gets(c: Conversation, *, is_quorum: bool) -> tuple[Channel, Channel]:
+    """A channel that has got a message, was delivered two and got ten more; another takes what comes back."""
+    ch, other = c.channel(), c.channel()
+    if is_quorum:
+        ch.quorum()
+    else:
+        ch.durable()
+    ch.confirm()
+    ch.publish(b"1")
+    ch.get()
+    ch.consume(tag="a")
+    ch.publish_all([b"2", b"3"])
+    ch.take(2)
+    ch.cancel("a")
+    ch.publish_all(b"%d" % number for number in range(4, 14))
+    c.pause()
+    for _ in range(10):
+        ch.get()
+    other.consume(tag="high")
+    return ch, other
+
+
+@case
+def what_was_got_and_delivered_is_recovered(c: Conversation) -> None:
+    ch, other = given_back_after_gets(c, is_quorum=False)
+    ch.recover()
+    other.take(13)
+
+
+@case
+def what_was_got_and_delivered_of_a_quorum_queue_is_recovered(c: Conversation) -> None:
+    ch, other = given_back_after_gets(c, is_quorum=True)
+    ch.recover()
+    other.take(13)
+
+
+@case
+def what_was_got_and_delivered_of_a_quorum_queue_when_its_channel_closes(c: Conversation) -> None:
+    ch, other = given_back_after_gets(c, is_quorum=True)
+    ch.close()
+    other.take(13)
+
+
+@case
+def two_consumers_of_a_channel_acknowledge_at_once(c: Conversation) -> None:
+    ch, _ = held_by_two_consumers(c, is_quorum=False, prefetch=2)
+    ch.publish_all(b"%d" % number for number in range(5, 9))
+    ch.silent(0.1)
+    ch.ack(4, multiple=True)
+    ch.take(4)
+
+
+@case
+def two_consumers_of_a_channel_acknowledge_at_once_what_a_quorum_queue_gave_them(c: Conversation) -> None:
+    ch, _ = held_by_two_consumers(c, is_quorum=True, prefetch=2)
+    ch.publish_all(b"%d" % number for number in range(5, 9))
+    ch.silent(0.1)
+    ch.ack(4, multiple=True)
+    ch.take(4)
+
+
+@case
+def two_queues_are_recovered_to_their_consumers(c: Conversation) -> None:
+    """In the order of the queues' names."""
+    ch, other = c.channel(), c.channel()
+    ch.confirm()
+    for queue in ("y", "x"):
+        ch.durable(queue)
+        ch.consume(queue, queue)
+        ch.publish(queue.encode(), queue)
+        ch.take()
+        other.consume(queue, f"high {queue}", {"x-priority": 1})
+    ch.recover()
+    other.take(2)
+
+
+@case
+def a_publisher_ends_while_nobody_is_the_single_active_consumer(c: Conversation) -> None:
+    ch, publisher, other = c.channel(), c.channel(), c.channel()
+    ch.quorum(arguments={"x-single-active-consumer": True})
+    publisher.confirm()
+    publisher.publish(b"1")
+    ch.consume(tag="low")
+    ch.take()
+    other.consume(tag="high", arguments={"x-priority": 1})
+    ch.recover()
+    ch.silent(0.2)
+    other.silent(0.2)
+    publisher.close()
+    ch.silent(0.2)
+    other.silent(0.2)
+
+
+def commit_to_a_queue_that_is_gone(c: Conversation, kind: str) -> None:
+    ch, other = c.channel(), c.channel()
+    ch.durable(arguments={"x-queue-type": kind})
+    ch.request(methods.TxSelect())
+    ch.publish(b"1")
+    other.delete()
+    ch.request(methods.TxCommit())
+
+
+@case
+def a_classic_queue_is_gone_before_the_commit(c: Conversation) -> None:
+    commit_to_a_queue_that_is_gone(c, "classic")
+
+
+@case
+def a_quorum_queue_is_gone_before_the_commit(c: Conversation) -> None:
+    commit_to_a_queue_that_is_gone(c, "quorum")
+
+
+@case
+def a_stream_is_gone_before_the_commit(c: Conversation) -> None:
+    commit_to_a_queue_that_is_gone(c, "stream")

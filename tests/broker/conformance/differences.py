@@ -11,11 +11,6 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ): "RabbitMQ crashes (541) where a channel knows a queue as one of another type",
     ("a_quorum_queue_comes_back_as_a_classic_one_in_a_transaction", ""): "the same",
     (
-        "what_was_got_comes_back_ahead_of_what_was_delivered",
-        "",
-    ): "RabbitMQ takes back what was got and what each consumer "
-    "had one after the other, the embedded broker at once: limits of length may drop more",
-    (
         "bindings_differ_in_the_size_of_a_number",
         "",
     ): "RabbitMQ takes two bindings for different ones whose arguments have the same number in another size, the "
