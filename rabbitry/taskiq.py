@@ -62,11 +62,11 @@ class RabbitryBroker(AsyncBroker):
     `bindings` take the place of those. `exchange=""` is the default exchange, which needs none. Queues are shared by
     workers: neither exclusive, nor temporary, nor streams.
 
-    Labels of a task: `delay`, seconds for which the broker holds it (no plugin, no queue of yours: the README, "Retries
-    and delays"); `priority`, 0 to 255, for a queue with `max_priority`; `queue_name`, the routing key, which several
-    queues need. What is none of that is a `ValueError`, which Taskiq has as the cause of its `SendTaskError`; so is
-    each failure to publish: `Unroutable` where no queue gets the task, `OutcomeUnknown` where the connection was lost
-    meanwhile, unless `on_unknown="republish"` sends it again, perhaps twice. A task that is sent was confirmed.
+    Labels of a task: `delay`, seconds for which the broker holds it (no plugin, no queue of yours: the guide
+    "Publishing", "Later"); `priority`, 0 to 255, for a queue with `max_priority`; `queue_name`, the routing key, which
+    several queues need. What is none of that is a `ValueError`, which Taskiq has as the cause of its `SendTaskError`;
+    so is each failure to publish: `Unroutable` where no queue gets the task, `OutcomeUnknown` where the connection was
+    lost meanwhile, unless `on_unknown="republish"` sends it again, perhaps twice. A task that is sent was confirmed.
 
     A worker process has up to `prefetch` (0 to 65,535; 0 is no bound) messages of each queue that are not acknowledged,
     so no more tasks at once, whatever `--max-async-tasks` says. A message that is no task that the worker knows is

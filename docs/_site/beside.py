@@ -1,4 +1,4 @@
-"""What stands beside the documentation, and is a part of the site: results, the changelog, how to contribute.
+"""What stands beside the documentation, and is a part of the site: results, and the changelog.
 
 What must stay true: a build copies it into the documentation's folder for its own time, and git ignores it there; a
 link in it leads where it led, or is none.
@@ -18,7 +18,7 @@ ROOT = DOCS.parent
 
 RESULTS = DOCS / "results"
 PROJECT = DOCS / "project"
-PAGES = {"changelog.md": ROOT / "CHANGELOG.md", "contributing.md": ROOT / ".github" / "CONTRIBUTING.md"}
+PAGES = {"changelog.md": ROOT / "CHANGELOG.md"}
 """Pages of the folder `project`, and where they come from, if they are there."""
 
 

@@ -125,8 +125,8 @@ class Client:
         With a `delay` (seconds or timedelta, to 48 days) the broker holds the message so long, and up to a tenth longer
         (50 ms at least), and then routes it as if it was published then. The queue that the routing key means, or the
         exchange, must exist now: else it raises `Unroutable`, or `Refused`. `mandatory`, and the message's own
-        `expiration`, are `ValueError`s then; what a user may not declare raises `AccessRefused`. The README, "Retries
-        and delays", says what becomes of what.
+        `expiration`, are `ValueError`s then; what a user may not declare raises `AccessRefused`. The guide "Consuming",
+        "Try again later", says what becomes of what.
         """
         if delay is not None:
             return await self._publish_later(

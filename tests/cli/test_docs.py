@@ -1,4 +1,4 @@
-"""What the README and `--help` say of the command line is so, and it stands on public names."""
+"""What the documentation and `--help` say of the command line is so, and it stands on public names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rabbitry._cli.arguments import make_parser, parse
 
 ROOT = Path(__file__).parents[2]
 CLI = ROOT / "rabbitry" / "_cli"
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## The command line\n")[1].split("\n## ")[0]
+PAGE = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
 
 
 def commands(text: str, program: str) -> list[list[str]]:
@@ -44,12 +44,12 @@ def helps() -> dict[str, str]:
 HELPS = helps()
 
 
-def test_the_readmes_commands_are_its_own() -> None:
-    lines = commands(SECTION, "python -m rabbitry")
+def test_the_pages_commands_are_its_own() -> None:
+    lines = commands(PAGE, "python -m rabbitry")
     assert len(lines) == 10
     for words in lines:
         parse(words)
-    named = set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\| (`.*?) \|", SECTION, re.MULTILINE))))
+    named = set(re.findall(r"`([a-z]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE))))
     assert named == {prog.split()[1] for prog in HELPS}
 
 

@@ -26,11 +26,8 @@ from tests.support.clients import QUICK, refuse, some_queue, through_proxy
 from tests.support.helpers import has_counts, open_channel, unique, until
 
 ROOT = Path(__file__).parents[2]
-RECIPE = next(
-    program
-    for program in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    if "client.stop_on(" in program
-)
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+WORKER = next(text for text in re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL) if "client.stop_on(" in text)
 
 
 async def handle_nothing(delivery: Delivery) -> None: ...
@@ -221,12 +218,12 @@ async def test_handlers_at_work_publish_though_the_broker_was_away(amqp_url: str
                 await published.wait()
 
 
-# --- the recipe -------------------------------------------------------------------------------------------------------
+# --- the worker of the tutorial ---------------------------------------------------------------------------------------
 
 
 @contextmanager
-def recipe(url: str, backend: str, change: tuple[str, str] = ("", "")) -> Iterator[subprocess.Popen[str]]:
-    program = RECIPE.replace("amqp://guest:guest@localhost", url).replace("recipe.jobs", f"recipe.jobs.{os.getpid()}")
+def worker(url: str, backend: str, change: tuple[str, str] = ("", "")) -> Iterator[subprocess.Popen[str]]:
+    program = WORKER.replace("amqp://guest:guest@localhost", url).replace("tutorial.orders", f"orders.{os.getpid()}")
     assert change[0] in program
     program = program.replace(*change).replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
     process = subprocess.Popen(
@@ -252,20 +249,20 @@ async def ended(process: subprocess.Popen[str]) -> str:
     return out
 
 
-async def test_the_recipe_ends_with_the_broker_away_from_the_start(anyio_backend_name: str) -> None:
+async def test_the_worker_ends_with_the_broker_away_from_the_start(anyio_backend_name: str) -> None:
     async with _deaf() as (url, asked):
-        with recipe(url, anyio_backend_name) as process:
+        with worker(url, anyio_backend_name) as process:
             with anyio.fail_after(30):
                 await asked.wait()
             assert await ended(process) == "ended in order\n"
 
 
-async def test_the_recipe_ends_with_the_broker_gone_midway(amqp_url: str, anyio_backend_name: str) -> None:
+async def test_the_worker_ends_with_the_broker_gone_midway(amqp_url: str, anyio_backend_name: str) -> None:
     async with open_proxy(amqp_url) as proxy:
-        idle = ("for number in range(3):", "for number in range(0):")
-        with recipe(proxy.url, anyio_backend_name, idle) as process:
+        idle = ("await client.publish", "await anyio.sleep(0)  # await client.publish")
+        with worker(proxy.url, anyio_backend_name, idle) as process:
             async with open_channel(amqp_url) as channel:
-                queue = f"recipe.jobs.{os.getpid()}"
+                queue = f"orders.{os.getpid()}"
                 await until(lambda: bool(proxy.links))
                 await channel.declare_queue(queue)
                 assert await has_counts(channel, queue, 0, 1)

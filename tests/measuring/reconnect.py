@@ -105,7 +105,7 @@ class Crowd:
                 await self._enter(working, reactor, node.url, queues)
                 self.full_memory = self.memory
                 gc.collect()
-                gc.freeze()  # as README advises where thousands of clients live in a process
+                gc.freeze()  # as docs/guides/many_connections.md advises
                 gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
                 print(f"{self.clients:,} connected after {anyio.current_time() - self.began:.1f} s", flush=True)
                 await anyio.sleep(STEADY)

@@ -181,6 +181,19 @@ def test_every_error_has_its_row() -> None:
     assert named - errors == {"ConnectionError", "ExceptionGroup", "TimeoutError", "TypeError", "ValueError"}
 
 
+async def test_the_defaults_are_as_told() -> None:
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", PAGES["defaults.md"], re.MULTILINE))
+    channel, publisher = rabbitry.Connection.channel, rabbitry.Channel.publisher
+    prefetch, window = rows["prefetch of `consume`, and of a channel's consumers"], rows["window of a publisher"]
+    assert prefetch.startswith(f"{inspect.signature(channel).parameters['prefetch'].default} messages")
+    assert window == f"{inspect.signature(publisher).parameters['window'].default:,} messages"
+    assert rows["messages"] == f"persistent (`delivery_mode` {rabbitry.Message(b'').delivery_mode})"
+    settings = rabbitry.connect(URL)._settings
+    assert rows["heartbeat"].startswith(f"{settings.heartbeat} s")
+    assert rows["one connect attempt: dial, TLS, handshake"] == f"{settings.connect_timeout:g} s"
+    assert rows["the largest message accepted"] == f"{settings.max_message_size >> 20} MiB"
+
+
 LOAD_TESTER = {page: text for page, text in PAGES.items() if page.startswith("load_tester")}
 
 

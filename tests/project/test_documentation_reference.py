@@ -236,7 +236,8 @@ def test_what_the_inventories_list_is_there(project: str) -> None:
     [
         ("[a](docs/guides/rpc.md#types)", "[a](../guides/rpc.md#types)"),
         ("[a](results/faults.md)", "[a](../results/faults.md)"),
-        ("[a](.github/CONTRIBUTING.md)", "[a](contributing.md)"),
+        ("[a](CHANGELOG.md#020)", "[a](changelog.md#020)"),
+        ("[a](docs/contributing.md)", "[a](../contributing.md)"),
         ("[a](README.md) and `b`", "a and `b`"),
         ("[a](https://example.org/docs/x.md)", "[a](https://example.org/docs/x.md)"),
         ("[a](#below)", "[a](#below)"),

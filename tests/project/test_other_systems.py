@@ -1,4 +1,4 @@
-"""What the README says of other systems, as far as it can be seen here: nothing imports what only Unix has."""
+"""What the documentation says of other systems, as far as it can be seen here: nothing imports what only Unix has."""
 
 from __future__ import annotations
 

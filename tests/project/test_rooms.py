@@ -12,7 +12,6 @@ from tests.project.rooms import (
     GUESTS,
     ONLY,
     ROOMS,
-    ROOT,
     Graph,
     is_within,
     room_of,
@@ -21,7 +20,6 @@ from tests.project.rooms import (
 )
 
 GRAPH = Graph()
-ARCHITECTURE = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Architecture")[2].partition("## W")[0]
 
 # protocol is sans-IO: no clock, no socket, no event loop.
 FORBIDDEN_IN_PROTOCOL = {
@@ -77,19 +75,6 @@ def test_the_brokers_core_is_pure() -> None:
             assert not {each.partition(".")[0] for each in GRAPH.imported(module)} & FORBIDDEN_IN_PROTOCOL, module
             outside = [other for other in GRAPH.imports[module] if not any(is_within(other, each) for each in allowed)]
             assert not outside, f"{module} imports {outside}"
-
-
-def test_the_readme_shows_the_rooms_in_their_order() -> None:
-    shown = re.findall(r"^  (_?[a-z_.]+(?:/[a-z]+)?)[/ ]", ARCHITECTURE, re.M)
-    names = [room.partition(".")[2].replace(".", "/") for room in ROOMS]
-    places = [names.index(name.removesuffix(".py").rstrip("/")) for name in shown]
-    assert len(places) > 20 and places == sorted(places)
-
-
-def test_the_readme_walks_through_files_that_exist() -> None:
-    walked = re.findall(r"^([a-z_]+/[a-z_/]+\.py|_endpoint\.py)  ", ARCHITECTURE, re.M)
-    assert len(walked) > 20
-    assert not [name for name in walked if not (ROOT / "rabbitry" / name).exists()]
 
 
 def test_names_that_are_another_modules_own() -> None:

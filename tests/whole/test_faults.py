@@ -1,7 +1,7 @@
 """What a broken network does to a connection: cut, reset, half closed, silent, or no longer read.
 
 Every test runs over both transports, the poller's own socket and a stream of `dial=`, behind a proxy that fails on
-command. Whatever was under way ends in bounded time with the error that the README names for it.
+command. Whatever was under way ends in bounded time with the error that docs/guides/errors.md names for it.
 """
 
 from __future__ import annotations

@@ -245,13 +245,14 @@ def test_a_file_without_workloads_has_none() -> None:
     assert read_file("clients = 5").workloads == {}
 
 
-def test_the_readme_has_the_catalogue() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "load_tester" / "scenarios.md").read_text(encoding="utf-8")
+
+
+def test_the_documentation_has_the_catalogue() -> None:
     rows = [f"| `{name}` | {scenario.question} |" for name, scenario in SCENARIOS.items()]
-    assert "\n".join(rows) in readme
+    assert "\n".join(rows) in PAGE
 
 
-def test_the_readmes_file_is_one(scene: Path) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    scene.write_text(readme.partition("```toml\nduration")[2].partition("```")[0].join(("duration", "")))
+def test_the_documentations_file_is_one(scene: Path) -> None:
+    scene.write_text(PAGE.partition("```toml\nduration")[2].partition("```")[0].join(("duration", "")))
     assert [each.workload for each in parse("--scenario", str(scene)).workloads] == ["steady", "noisy"]

@@ -50,6 +50,17 @@ class Page:
         """Its first heading of the second rank: most say there what was measured."""
         return _heading(self.text, "##")
 
+    @property
+    def faults(self) -> list[str]:
+        """Of the table of faults: each of them."""
+        return re.findall(r"^## (.+)$", self.text, re.MULTILINE)
+
+    @property
+    def operations(self) -> list[str]:
+        """Of the table of faults: what each of them meets."""
+        rows = re.findall(r"^\| (\w[\w ]*) \| .* \|$", self.text, re.MULTILINE)
+        return [name for name in dict.fromkeys(rows) if name != "operation"]
+
     def cell(self, label: str, column: int = 1) -> str:
         """The cell of a table's row that begins with this label; empty where there is none."""
         for line in self.text.splitlines():
@@ -77,6 +88,13 @@ class Folder:
     @property
     def files(self) -> list[File]:
         return [*self.answers, *self.runs, *self.strategies, *self.comparisons, *self.bounds]
+
+    @property
+    def default_run(self) -> File | None:
+        """The latest that `python -m loadtest --clients N` has made: rabbitry on asyncio, without another scenario."""
+        default = {"scenario": "c10k", "driver": "rabbitry", "backend": "asyncio"}
+        runs = [file for file in self.answers if default.items() <= file.result["scenario"].items()]
+        return runs[-1] if runs else None
 
     def pages_named(self, start: str) -> list[Page]:
         """The pages of a program, by how their names begin."""

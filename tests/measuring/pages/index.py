@@ -134,9 +134,7 @@ def _faults(folder: Folder) -> Iterator[str]:
 
 
 def _fault_table(page: Page) -> str:
-    faults = re.findall(r"^## (.+)$", page.text, re.MULTILINE)
-    operations = dict.fromkeys(re.findall(r"^\| (\w[\w ]*) \| .* \|$", page.text, re.MULTILINE))
-    operations.pop("operation", None)
+    faults, operations = page.faults, page.operations
     count = f", {len(operations)} operations under {len(faults)} faults" if faults and operations else ""
     return f"[{escape(page.title)}]({page.path.name}){count}: `nox -s faults`"
 

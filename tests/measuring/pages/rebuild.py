@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from loadtest.output.charts.rendering import write_in_both
+from loadtest.output.charts.rendering import to_svg, write_in_both
 from loadtest.output.charts.strategies import strategies_picture
 from loadtest.output.drawing import draw
 from loadtest.output.markdown import render_markdown
@@ -13,6 +13,7 @@ from loadtest.output.strategies import render_page
 from tests.measuring.bench import report
 from tests.measuring.bench.comparison import page
 from tests.measuring.bench.comparison.page import show_picture
+from tests.measuring.pages.brief import brief_path, libraries_brief, run_brief, strategies_brief
 from tests.measuring.pages.folder import File, Folder
 
 STRATEGIES_ALTERNATIVE = "Messages a second, waits and memory for each way to serve many clients"
@@ -29,10 +30,23 @@ def rebuild(folder: Folder) -> Iterator[Path]:
     for files, make in makers:
         for file in files:
             yield from make(file)
+    yield from _briefs(folder)
 
 
 def strategies_picture_path(file: File) -> Path:
     return file.path.with_name(f"{file.path.stem}-bars.svg")
+
+
+def _briefs(folder: Folder) -> Iterator[Path]:
+    """The pictures of the README, of the latest result of each kind."""
+    for file in folder.comparisons[-1:]:
+        yield from write_in_both(libraries_brief(file.result), brief_path(file.path))
+    for file in folder.strategies[-1:]:
+        yield from write_in_both(strategies_brief(file.result), brief_path(file.path))
+    if run := folder.default_run:
+        picture = brief_path(run.path)
+        picture.write_text(to_svg(run_brief(run.result)), encoding="utf-8")
+        yield picture
 
 
 def _run(file: File) -> list[Path]:

@@ -18,10 +18,11 @@ from tests.measuring.bench.plan import OURS, Run
 from tests.measuring.bench.report import Report, as_json
 from tests.measuring.bench.runner import Outcome
 from tests.measuring.bench.verdict import judge, summarise
-from tests.measuring.pages.__main__ import ROOT, main
+from tests.measuring.pages.__main__ import PAGES, ROOT, main
+from tests.measuring.pages.brief import libraries_brief, strategies_brief
 from tests.measuring.pages.folder import read_folder
 from tests.measuring.pages.index import render_index
-from tests.measuring.pages.readme import BEGIN, END, NoPlace, with_pictures
+from tests.measuring.pages.readme import PARTS, NoPlace, begin, end, with_parts
 
 FIGURES = {"messages": 10.0, "seconds": 1.0, "cpu_seconds": 0.1, "system_seconds": 0.01}
 SOAK = """# A soak under faults, 2026-11-21
@@ -165,30 +166,67 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 # --- the project's README ---------------------------------------------------------------------------------------------
 
 
-def test_the_readme_has_the_latest_pictures_alone(tmp_path: Path) -> None:
+def page_with(*names: str) -> str:
+    return "\n".join(["# x", *(f"{begin(name)}\n\nold\n\n{end(name)}" for name in names), "y", ""])
+
+
+def test_a_page_tells_of_the_latest_results_alone(tmp_path: Path, run_result: dict[str, Any]) -> None:
     later = comparison() | {"started_at": "2026-02-01"}
-    put(tmp_path, b_first=comparison(), a_later=later, ways=strategies())
-    text = with_pictures(f"# x\n{BEGIN}\n\nold\n\n{END}\ny\n", read_folder(tmp_path))
-    assert text.startswith("# x\n") and text.endswith(f"{END}\ny\n") and "old" not in text
-    assert f"{tmp_path.name}/a_later-messages.svg" in text and "b_first" not in text
-    assert f"{tmp_path.name}/a_later-messages-dark.svg" in text and f"{tmp_path.name}/ways-bars.svg" in text
-    assert with_pictures(text, read_folder(tmp_path)) == text, "again is the same"
+    on_trio = deepcopy(run_result) | {"started_at": "2027-01-01"}
+    on_trio["scenario"]["backend"] = "trio"
+    put(tmp_path, b_first=comparison(), a_later=later, ways=strategies(), run=run_result, trio=on_trio)
+    put(tmp_path, faults=FAULTS, **{"soak-trio": SOAK, "soak-asyncio": SOAK})
+    assert main([str(tmp_path)]) == 0
+    folder = read_folder(tmp_path)
+    text = with_parts(page_with(*PARTS), folder)
+    assert text.startswith("# x\n") and text.endswith(f"{end('run')}\ny\n") and "old" not in text
+    for part in (
+        *(
+            "2 operations under each of 2 faults, from “cut” to “reset”",
+            "Of 1,160,104 messages confirmed",
+            "**0** were",
+        ),
+        *("a_later-brief.svg", "a_later-brief-dark.svg", "ways-brief.svg"),
+        *("kept up 9,000 messages/s", "`python -m loadtest --clients 10000`", "on 2 cores", "run-brief.svg"),
+    ):
+        assert part in " ".join(text.split()), part
+    assert "b_first" not in text and "trio-brief" not in text
+    for link in re.findall(r"(?:src|srcset)=\"([^\"]+)\"|\]\(([^)]+\.svg)\)", text):
+        assert (tmp_path.parent / (link[0] or link[1])).exists(), link
+    assert with_parts(text, folder) == text, "again is the same"
+    answer = with_parts(page_with("answer"), folder)
+    assert "kept up" in answer and "svg" not in answer, "a page has the parts that it has marks for"
 
 
-def test_a_readme_without_results_has_marks_alone(tmp_path: Path) -> None:
-    assert with_pictures(f"{BEGIN}old{END}", read_folder(tmp_path)) == f"{BEGIN}\n\n{END}"
+def test_a_page_without_results_has_marks_alone(tmp_path: Path) -> None:
+    empty = "\n".join(["# x", *(f"{begin(name)}\n\n{end(name)}" for name in PARTS), "y", ""])
+    assert with_parts(page_with(*PARTS), read_folder(tmp_path)) == empty
+
+
+@pytest.mark.parametrize("page", ["# nothing", begin("run"), f"{begin('nothing known')}\n{end('nothing known')}"])
+def test_a_page_without_its_marks(page: str, tmp_path: Path) -> None:
     with pytest.raises(NoPlace):
-        with_pictures("# nothing", read_folder(tmp_path))
+        with_parts(page, read_folder(tmp_path))
+
+
+def test_brief_pictures_show_all_who_are_compared() -> None:
+    libraries = json.dumps(libraries_brief(comparison()))
+    assert "published one at a time" in libraries and "consumed" not in libraries, "what was not measured has no scale"
+    assert all(json.dumps(each["title"]) in libraries for each in comparison()["libraries"].values())
+    ways = json.dumps(strategies_brief(strategies()), ensure_ascii=False)
+    assert '"100 clients"' not in ways and "Ways to serve 100 clients" in ways
+    assert '"way a"' in ways and '"way b"' in ways and ways.count('"told": "✗"') == 3, "b was given up"
 
 
 def test_the_project_shows_what_it_has() -> None:
     folder = read_folder(ROOT / "results")
     assert not folder.problems
     assert (ROOT / "results" / "README.md").read_text() == render_index(folder), "run `nox -s report`"
+    for page in PAGES:
+        assert with_parts(page.read_text(), folder) == page.read_text(), "run `nox -s report`"
     readme = (ROOT / "README.md").read_text()
-    assert with_pictures(readme, folder) == readme, "run `nox -s report`"
-    pages = [ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))]
-    for page in pages:
+    assert all(begin(name) in readme for name in PARTS)
+    for page in (ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))):
         for link in re.findall(r"(?:src|srcset)=\"([^\"]+)\"|\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / (link[0] or link[1])).exists(), (page.name, link)
 
@@ -206,5 +244,6 @@ def run_result(result: dict[str, Any]) -> dict[str, Any]:
         "verdict": {"status": "machine-bound", "evidence": ["machine: all cores were busy"]},
     }
     result["environment"]["cores"] = 2
+    result["scenario"] |= {"scenario": "c10k", "backend": "asyncio"}
     result["scenario"]["command"] = "python -m loadtest --clients 10000 --output /somewhere/else"
     return result

@@ -75,7 +75,7 @@ def _ours(backend: str) -> Library:
         "rabbitry",
         {"publish": 40_000, "publish_one": 6_000, "consume": 40_000},
         {"publish": _TASKS, "consume": "`async for`, `delivery.ack()`"},
-        "README.md, “A tour”, “Many connections”",
+        "docs/guides/connections.md, “One connection”; docs/guides/many_connections.md",
         backend,
         is_ours=True,
     )
@@ -90,7 +90,7 @@ LIBRARIES = (
         "rabbitry_blocking",
         {"publish": 40_000, "publish_one": 4_000, "consume": 40_000},
         {"publish": "`publisher(window=…)`, `submit`", "consume": "`for`, `delivery.ack()`"},
-        "README.md, “Without async”",
+        "docs/guides/blocking.md",
         is_ours=True,
     ),
     Library(

@@ -1,5 +1,5 @@
 """rabbitry on asyncio, uvloop or trio: `channel.publish`, awaited by as many tasks as may be ahead; `async for` with
-`delivery.ack()`; connections of `open_reactor` (README.md, "A tour" and "Many connections").
+`delivery.ack()`; connections of `open_reactor` (docs/guides/connections.md, "One connection", and many_connections.md).
 """
 
 from __future__ import annotations

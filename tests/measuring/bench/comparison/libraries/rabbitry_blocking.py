@@ -1,5 +1,5 @@
 """rabbitry.blocking: `publisher(window=…).submit` and `flush`; `channel.publish`; `for delivery in channel.consume(…)`
-with `delivery.ack()` (README.md, "Without async").
+with `delivery.ack()` (docs/guides/blocking.md).
 """
 
 from __future__ import annotations
