@@ -18,7 +18,7 @@ from rabbitry.broker.peer import Peer
 from rabbitry.broker.publishing import Publishing
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.replies import REPLY_TO
-from rabbitry.broker.transactions import Publish, Transaction
+from rabbitry.broker.transactions import Publish, Settlement, Transaction
 from rabbitry.broker.unsettled import Unsettled
 from rabbitry.protocol.server.events import Command
 from rabbitry.protocol.server.refusals import Refusal, term
@@ -180,6 +180,10 @@ class Channel:
 
     def _tx_commit(self, method: methods.TxCommit, now: float) -> None:
         transaction = self._end_transaction()
+        settlements = list(transaction.settlements())
+        alive = self._peer.vhost.queues
+        if all(alive.get(each.name) is not None for _, _, _, routed in transaction.publishes for each in routed):
+            settlements = self._settle_ahead(settlements, now)
         is_whole = True
         for exchange, message, mandatory, routed in transaction.publishes:
             queues = [queue for each in routed if (queue := self._peer.vhost.queues.get(each.name)) is not None]
@@ -195,11 +199,20 @@ class Channel:
                 mandatory = False
                 is_whole = is_whole and all(each.kind != "classic" for each in gone)
             is_whole = self._publishing.publish(exchange, message, mandatory, now, queues) and is_whole
-        for outcome, taken in transaction.settlements():
+        for outcome, taken in settlements:
             self._consuming.settle(outcome, taken, now)
         if not is_whole:
             raise Refusal(406, "partial tx completion")
         self._send(methods.TxCommitOk())
+
+    def _settle_ahead(self, settlements: Iterable[Settlement], now: float) -> list[Settlement]:
+        """Settle what quorum queues have delivered, which they heed before what is published to them; what is left."""
+        left: list[Settlement] = []
+        for outcome, taken in settlements:
+            urgent = [each for each in taken if each.queue is not None and each.queue.is_quorum]
+            self._consuming.settle(outcome, urgent, now)
+            left.append((outcome, [each for each in taken if each.queue is None or not each.queue.is_quorum]))
+        return left
 
     def _undeliverable(self, queues: Iterable[Queue]) -> Refusal:
         """The refusal of a commit to the first of these queues that is gone."""

@@ -1,14 +1,14 @@
 """A transaction: what a channel has published and settled, kept until it commits.
 
-What must stay true: RabbitMQ's order: messages first, settlements after; those with one outcome that follow one another
-are one settlement, in the order of their tags.
+What must stay true: settlements with one outcome that follow one another are one settlement, in the order of their
+tags, as in RabbitMQ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rabbitry.broker.consuming import Outcome
 from rabbitry.broker.exchanges import Exchange
@@ -16,7 +16,10 @@ from rabbitry.broker.messages import Message
 from rabbitry.broker.queues import Queue
 from rabbitry.broker.unsettled import Unsettled
 
-__all__ = ["Publish", "Transaction"]
+__all__ = ["Publish", "Settlement", "Transaction"]
+
+Settlement: TypeAlias = tuple[Outcome, list[Unsettled]]
+"""Deliveries, and what becomes of them."""
 
 _tag = attrgetter("tag")
 
@@ -37,7 +40,7 @@ class Transaction:
 
     def __init__(self) -> None:
         self.publishes: list[Publish] = []
-        self._settlements: list[tuple[Outcome, list[Unsettled]]] = []
+        self._settlements: list[Settlement] = []
 
     def settle(self, outcome: Outcome, taken: list[Unsettled]) -> None:
         """These deliveries are settled with the commit."""
@@ -46,7 +49,7 @@ class Transaction:
         else:
             self._settlements.append((outcome, taken))
 
-    def settlements(self) -> Iterator[tuple[Outcome, list[Unsettled]]]:
+    def settlements(self) -> Iterator[Settlement]:
         """What is settled, and how."""
         for outcome, taken in self._settlements:
             yield outcome, sorted(taken, key=_tag)

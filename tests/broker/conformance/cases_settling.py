@@ -421,3 +421,47 @@ def a_quorum_queue_is_gone_before_the_commit(c: Conversation) -> None:
 @case
 def a_stream_is_gone_before_the_commit(c: Conversation) -> None:
     commit_to_a_queue_that_is_gone(c, "stream")
+
+
+def settled_and_published_in_a_transaction(c: Conversation, kind: str, outcome: str) -> None:
+    """A consumer that may hold one message settles it and publishes two, for which another consumer waits, too. Whether
+    a classic queue heeds an acknowledgement first depends on how busy RabbitMQ is.
+    """
+    ch, other = c.channel(), c.channel()
+    ch.durable(arguments={"x-queue-type": kind})
+    ch.publish(b"1")
+    ch.qos(1)
+    ch.consume(tag="limited")
+    ch.take()
+    other.consume(tag="free")
+    ch.request(methods.TxSelect())
+    if outcome == "ack":
+        ch.tell(methods.BasicAck(delivery_tag=1))
+    else:
+        ch.tell(methods.BasicReject(delivery_tag=1, requeue=outcome == "requeue"))
+    ch.publish(b"2")
+    ch.publish(b"3")
+    ch.request(methods.TxCommit())
+    c.pause(0.2)
+    ch.silent()
+    other.silent()
+
+
+@case
+def acknowledged_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
+    settled_and_published_in_a_transaction(c, "quorum", "ack")
+
+
+@case
+def rejected_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
+    settled_and_published_in_a_transaction(c, "quorum", "reject")
+
+
+@case
+def given_back_and_published_in_a_transaction(c: Conversation) -> None:
+    settled_and_published_in_a_transaction(c, "classic", "requeue")
+
+
+@case
+def given_back_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
+    settled_and_published_in_a_transaction(c, "quorum", "requeue")
