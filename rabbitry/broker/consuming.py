@@ -299,9 +299,10 @@ class Consuming:
         """Deliveries that were taken are done with, and whoever can take more gets it. They count towards the channel's
         own limit until all of them are settled.
         """
-        was_full, is_counted = self.is_full, self._limited != 0
+        is_counted = self._limited != 0
         for group in in_turn(taken):
             self._settle_group(outcome, group, now)
+        was_full = self.is_full
         if is_counted:
             self._limited -= sum(each.consumer is not None and each.queue is not None for each in taken)
         if was_full and not self.is_full:

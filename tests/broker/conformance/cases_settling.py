@@ -465,3 +465,14 @@ def given_back_and_published_in_a_transaction(c: Conversation) -> None:
 @case
 def given_back_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
     settled_and_published_in_a_transaction(c, "quorum", "requeue")
+
+
+@case
+def recovered_to_a_channel_with_a_limit(c: Conversation) -> None:
+    """What comes back counts twice for a moment."""
+    ch = filled(c, 2)
+    ch.qos(3, for_all=True)
+    ch.consume()
+    ch.take(2)
+    ch.recover()
+    ch.take(2)
