@@ -220,7 +220,8 @@ def room_of(module: str) -> str:
     return max(matching, key=len)
 
 
-def private_names(tree: ast.Module) -> set[str]:
+@cache
+def private_names(tree: ast.Module) -> frozenset[str]:
     """Names with a leading underscore that a module defines: attribute, function, class, slot or annotation."""
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -233,7 +234,7 @@ def private_names(tree: ast.Module) -> set[str]:
             names.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             names.add(node.value)  # __slots__
-    return {name for name in names if _is_private(name)}
+    return frozenset(filter(_is_private, names))
 
 
 def _is_private(name: str) -> bool:
