@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -127,14 +128,26 @@ def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 class Graph:
-    """The modules of rabbitry and loadtest, and which imports which."""
+    """The modules of rabbitry and loadtest, and which imports which. They are read when that is asked for: each process
+    that collects the tests has graphs, for the names in them, and few run what looks into the modules."""
 
     def __init__(self, root: Path = ROOT) -> None:
         paths = [path for package in ("rabbitry", "loadtest") for path in (root / package).rglob("*.py")]
         self.sources = {module_name(path, root): path for path in sorted(paths)}
-        self.trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in self.sources.items()}
-        self.imports = {name: self._imports(name) for name in self.sources}
+
+    @cached_property
+    def trees(self) -> Mapping[str, ast.Module]:
+        return {name: parse(path) for name, path in self.sources.items()}
+
+    @cached_property
+    def imports(self) -> Mapping[str, set[str]]:
+        return {name: self._imports(name) for name in self.sources}
 
     def imported(self, module: str) -> Iterator[str]:
         """The full names that a module imports, wherever in it: `from a import b` gives a.b, relative ones resolved."""
@@ -207,7 +220,8 @@ def room_of(module: str) -> str:
     return max(matching, key=len)
 
 
-def private_names(tree: ast.Module) -> set[str]:
+@cache
+def private_names(tree: ast.Module) -> frozenset[str]:
     """Names with a leading underscore that a module defines: attribute, function, class, slot or annotation."""
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -220,7 +234,7 @@ def private_names(tree: ast.Module) -> set[str]:
             names.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             names.add(node.value)  # __slots__
-    return {name for name in names if _is_private(name)}
+    return frozenset(filter(_is_private, names))
 
 
 def _is_private(name: str) -> bool:

@@ -150,6 +150,15 @@ def test_a_private_name_of_another_module_is_seen(tmp_path: Path) -> None:
     assert graph.reaches() == ["rabbitry.a:2 x._other"]
 
 
+def test_a_graph_that_is_asked_for_names_alone_reads_no_module(tmp_path: Path) -> None:
+    (tmp_path / "rabbitry").mkdir()
+    (tmp_path / "rabbitry" / "broken.py").write_text("no Python")
+    graph = Graph(tmp_path)
+    assert list(graph.sources) == ["rabbitry.broken"]
+    with pytest.raises(SyntaxError):
+        graph.imports
+
+
 def test_a_module_of_no_room_is_refused() -> None:
     with pytest.raises(ValueError, match="none of the rooms"):
         room_of("rabbitry.somewhere")

@@ -106,6 +106,7 @@ def test_nothing_but_the_measured_phase_is_looked_at() -> None:
     assert run.record.aborted is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_whole_run_ends_early_with_3_and_is_told(
     amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_whole_run_ends_early_with_3_and_is_told(
     assert str(log) in " ".join(out.split()).replace(" ", "") or log.name in out.replace("\n", "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_any_of_several_workloads_ends_all_of_them(
     amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

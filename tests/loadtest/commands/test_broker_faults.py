@@ -13,6 +13,7 @@ import pytest
 
 from loadtest.commands.run import main
 from loadtest.execution import conductor as conductor_module
+from loadtest.execution import leftovers
 from loadtest.execution.conductor import Conductor
 from rabbitry.testing import PrivateNode
 from tests.measuring.coordinated_omission import BEYOND_MS, TOLERANCE, measure
@@ -21,7 +22,8 @@ from tests.support.lines import without_search
 Result = dict[str, Any]
 Deeds = dict[str, tuple[float, Callable[[], object]]]
 """What is done so many seconds after a phase has begun."""
-BACKENDS = ("asyncio", "trio")
+on_asyncio, on_trio = (pytest.mark.parametrize("backend", [backend]) for backend in ("asyncio", "trio"))
+"""A node that stands still is seen on both; each of the others on one, as both have it in memory: execution/."""
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +31,6 @@ def victim() -> Iterator[PrivateNode]:
     """A node of this module's own, as it is paused and killed."""
     with PrivateNode() as node:
         yield node
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +69,7 @@ def reasons(result: Result) -> str:
     return "\n".join(text for text in result["verdict"]["evidence"] if text.startswith("failed: "))
 
 
-@pytest.mark.parametrize("backend", ["trio"])  # (one that ends is seen on asyncio: test_run)
+@on_trio  # (one that ends is seen on asyncio: test_run)
 def test_an_alarm_from_before_the_start_to_the_end(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +86,7 @@ def test_an_alarm_from_before_the_start_to_the_end(
     assert 500 < confirm["p50"] < 1500 < confirm["max"]
 
 
+@on_asyncio
 def test_a_stall_to_the_end_of_what_is_measured(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +115,8 @@ def test_a_broker_paused_for_good(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(leftovers, "SILENCE_BOUND", 2.0)
+    monkeypatch.setattr("rabbitry._endpoint.CLOSE_BOUND", 1.0)
     line = "--producers 5 --consumers 5 --callers 2 --duration 2 --drain 0.5"
     words = (*line.split(), *loop, "--url", victim.url, "--backend", backend)
     try:
@@ -135,6 +134,7 @@ def test_a_broker_paused_for_good(
     assert result["publish"]["confirm_latency_ms"]["max"] > 1400
 
 
+@on_trio
 def test_one_second_of_pause_shows_in_the_response_as_arithmetic_says(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +159,7 @@ def test_one_second_of_pause_shows_in_the_response_as_arithmetic_says(
     assert stalled == pytest.approx(paused[0], abs=200), "and in the row in which it ended"
 
 
+@on_asyncio
 def test_a_second_of_pause_in_four_omits_nobody(backend: str, victim: PrivateNode) -> None:
     """The share above x ms is (1,000 - x)/4,000, and more where the machine is busy or catching up takes long: by how
     much less than 5 % on a quiet one, `python -m tests.measuring.coordinated_omission` tells, and in simulated time
@@ -175,16 +176,7 @@ def test_a_second_of_pause_in_four_omits_nobody(backend: str, victim: PrivateNod
         assert share.seen > (1 - TOLERANCE) * share.predicted - chance, share
 
 
-def test_queues_that_refuse_nearly_all(
-    backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("--producers", "3", "--duration", "1", "--queue-arg", "x-max-length=10")
-    words += ("--queue-arg", "x-overflow=reject-publish", "--url", victim.url, "--backend", backend)
-    code, result = run(capsys, monkeypatch, {}, *words)
-    assert code == 1
-    assert "publishes were nacked" in reasons(result)
-
-
+@on_trio
 def test_a_backlog_that_grows_is_named(
     backend: str, victim: PrivateNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

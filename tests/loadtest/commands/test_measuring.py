@@ -92,6 +92,7 @@ def test_small_bodies_have_no_room_for_the_lag(backend: str, amqp_url: str, caps
     assert result["consume"]["end_to_end_service_ms"]["count"] == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_log_adds_up_to_the_result(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -13,18 +13,15 @@ from loadtest.commands.run import main
 from rabbitry.testing import PrivateNode
 
 Result = dict[str, Any]
-BACKENDS = ("asyncio", "trio")
+on_asyncio, on_trio = (pytest.mark.parametrize("backend", [backend]) for backend in ("asyncio", "trio"))
+"""A scenario sets flags and reads figures, and has no part in how a run waits: so one backend for each. What clients do
+for it is run on both: here by another scenario, or in test_run and test_traffic.
+"""
 
 
 @pytest.fixture(autouse=True)
 def _no_broker_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RABBITMQ_URL", raising=False)
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Result]:
@@ -49,6 +46,7 @@ def _failed(result: Result) -> list[str]:
     return [text for text in result["verdict"]["evidence"] if text.startswith("failed: ")]
 
 
+@on_asyncio
 def test_publish_only_publishes(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 8 --duration 1 --warmup 0.2 --drain 0.1 --mode closed"
     code, result = run(capsys, "--scenario", "publish", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -57,6 +55,7 @@ def test_publish_only_publishes(backend: str, amqp_url: str, capsys: pytest.Capt
     assert result["publish"]["confirmed"] == result["consume"]["backlog"] > 8
 
 
+@on_trio
 def test_rpc_only_calls(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 6 --duration 1 --warmup 0.2 --mode closed"
     code, result = run(capsys, "--scenario", "rpc", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -65,6 +64,7 @@ def test_rpc_only_calls(backend: str, amqp_url: str, capsys: pytest.CaptureFixtu
     assert result["rpc"]["replies"] == result["rpc"]["calls"] > 6
 
 
+@on_trio
 def test_consume_empties_what_was_there_before(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 6 --queues 3 --backlog 2000 --duration 30"
     code, result = run(capsys, "--scenario", "consume", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -81,6 +81,7 @@ def test_consume_empties_what_was_there_before(backend: str, amqp_url: str, caps
     assert result["phases"][3]["seconds"] < 30  # it ends when there is nothing left to take
 
 
+@on_asyncio
 def test_a_backlog_is_drained_while_publishing_goes_on(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_backlog_that_does_not_fit_fails_the_run(amqp_url: str, capsys: pytest
     assert result["consume"]["lost"] == 0
 
 
+@on_asyncio
 def test_a_storm_tells_what_connecting_costs(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 60 --duration 1 --warmup 0.2"
     code, result = run(capsys, "--scenario", "storm", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -128,6 +130,7 @@ def test_a_storm_tells_what_connecting_costs(backend: str, amqp_url: str, capsys
     assert result["scenario"]["handshakes"] >= 60  # all at once
 
 
+@on_trio
 def test_churn_times_each_step_of_a_round(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 12 --consumers 2 --callers 3 --duration 1.2 --warmup 0.3"
     code, result = run(capsys, "--scenario", "churn", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -154,6 +157,7 @@ def test_churn_on_a_schedule(amqp_url: str, capsys: pytest.CaptureFixture[str]) 
     assert result["loop"] == "open"
 
 
+@on_trio
 def test_queues_tells_what_each_costs(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--queues 40 --producers 40 --consumers 40 --connections 8 --duration 1 --warmup 0.2"
     code, result = run(capsys, "--scenario", "queues", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -163,6 +167,7 @@ def test_queues_tells_what_each_costs(backend: str, amqp_url: str, capsys: pytes
     assert queues["declare_ms"]["mean"] > 0
 
 
+@on_trio
 def test_a_sweep_makes_a_curve(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +204,7 @@ def test_a_sweep_starts_one_node_for_all_its_steps(
 # --- several workloads --------------------------------------------------------------------------------------------
 
 
+@on_trio
 def test_several_workloads_run_at_once_and_add_up(
     backend: str, amqp_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +347,7 @@ def test_a_workload_whose_queues_are_refused_ends_the_run(
     assert "the broker refuses the queues" in capsys.readouterr().err
 
 
+@on_asyncio
 def test_fanout_copies_each_message(backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--clients 8 --producers 2 --fanout 3 --duration 1 --warmup 0.2 --mode closed"
     code, result = run(capsys, "--scenario", "fanout", *words.split(), "--url", amqp_url, "--backend", backend)
@@ -348,6 +355,7 @@ def test_fanout_copies_each_message(backend: str, amqp_url: str, capsys: pytest.
     assert result["consume"]["unique"] == 3 * result["publish"]["confirmed"] > 0
 
 
+@on_trio
 def test_a_work_queue_is_shared_by_consumers_that_work(
     backend: str, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

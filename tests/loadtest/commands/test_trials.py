@@ -68,6 +68,7 @@ def test_cells_take_turns(tmp_path: Path, amqp_url: str, capsys: pytest.CaptureF
     assert [(each["base"], each["new"]) for each in compared] == [("transient yes", "transient no")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_cell_is_told_by_its_middle_trial(
     tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +158,7 @@ WHOLE: dict[str, Any] = json.loads(PUBLISHED[-1].read_text()) | {"requirements":
         ("sys.exit(0)", "a trial ended with 0, and without a result"),
     ],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_ends_all_leaves_those_before_it(
     ending: str, told: str, stand_in: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_trial_that_lost_a_worker_is_kept(stand_in: Path, tmp_path: Path, caps
     assert "incomplete: worker 2 was lost" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cells_have_a_report(tmp_path: Path, amqp_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, "--vary", "window=1,2", "--url", amqp_url, "--output", str(tmp_path)]
     assert main([*words, "--json", str(tmp_path / "all.json")]) == 0, capsys.readouterr().out
@@ -271,11 +274,9 @@ def test_what_ends_the_whole_between_two_trials_loses_none_that_ran(
         assert missing.startswith("the trials ended after 1 of 3: ") and "it is gone" in missing
 
 
-def test_a_file_that_says_how_often_has_each_trial_made_once(
-    tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_a_file_that_says_how_often_has_each_trial_made_once(tmp_path: Path, amqp_url: str) -> None:
     """A trial is asked for with the same file, and must neither begin trials of its own nor make a report."""
-    monkeypatch.setattr("loadtest.output.files.draw", lambda *_: [])
     scenario, file = tmp_path / "often.toml", tmp_path / "result.json"
     folder = tmp_path / "out"
     scenario.write_text(f'repeat = 2\nlabel = {{a = "b"}}\noutput = "{folder}"\n')
@@ -327,6 +328,7 @@ def test_an_interrupt_while_a_virtual_host_is_removed_loses_no_trial(
     assert len(json.loads(file.read_text())["trials"]) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_can_not_be_written_fails_the_whole_and_is_in_it(
     tmp_path: Path, amqp_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +342,6 @@ def test_a_trial_that_can_not_be_written_fails_the_whole_and_is_in_it(
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", fill_up)
-    monkeypatch.setattr("loadtest.output.files.draw", lambda *_: [])
     words = [*SMALL, "--repeat", "2", "--url", amqp_url, "--output", str(tmp_path / "out"), "--json", str(file)]
     assert main([*words, "--quiet"]) == 1
     result = json.loads(file.read_text())
