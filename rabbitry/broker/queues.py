@@ -224,8 +224,10 @@ class Queue:
     def _take(self, now: float) -> Entry | None:
         while (entry := self._ready.pop()) is not None:
             self._discount(entry)
-            # a message of no time at all may go out at once
-            if entry.expires is None or entry.expires >= now or self._has_priorities:
+            if self._has_priorities:
+                self.expire(now)  # of the next one; this one was looked at when it became the head, or was not
+                return entry
+            if entry.expires is None or entry.expires >= now:  # a message of no time at all may go out at once
                 return entry
             self._bury(entry, self, "expired", now)
         return None

@@ -98,6 +98,16 @@ def what_goes_ahead_by_its_priority_is_delivered_though_expired(c: Conversation)
 
 
 @case
+def what_becomes_the_head_by_a_delivery_expires_first(c: Conversation) -> None:
+    ch = by_priority(c)
+    ch.publish(b"2", priority=1, expiration="0")
+    ch.publish(b"3")
+    ch.consume()
+    ch.take(2)
+    ch.silent()
+
+
+@case
 def priorities_and_expiry_where_the_length_is_limited(c: Conversation) -> None:
     ch = c.channel()
     ch.declare(arguments={"x-max-priority": 3, "x-max-length": 2})
