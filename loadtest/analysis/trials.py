@@ -60,8 +60,10 @@ def join_trials(
     kept = [each for each, _ in trials]
     cells = {tuple(each["cell"].items()) for each in kept}
     middle = sorted(trials, key=lambda trial: _main_rate(trial[1]))[len(trials) // 2][1]
+    first = min(kept, key=lambda each: (each["started_at"], each["run_id"]))
     joined = dict(middle) | {
-        "started_at": min(each["started_at"] for each in kept),
+        "run_id": f"{first['run_id']}.trials",  # the trials have files of their own
+        "started_at": first["started_at"],
         "interrupted": interrupted,
         "incomplete": [*_incomplete(trials), *([ended] if ended else [])],
         "trials": kept,

@@ -285,7 +285,8 @@ def test_a_file_that_says_how_often_has_each_trial_made_once(tmp_path: Path, amq
     result = json.loads(file.read_text())
     assert [trial["round"] for trial in result["trials"]] == [0, 1]
     runs = {trial["run_id"] for trial in result["trials"]}
-    assert {path.name for path in folder.glob("*.json")} == {f"{run}.json" for run in runs}
+    assert result["run_id"] == f"{min(runs)}.trials"
+    assert {path.name for path in folder.glob("*.json")} == {f"{run}.json" for run in (*runs, result["run_id"])}
     one = json.loads((folder / f"{min(runs)}.json").read_text())
     assert (one["trials"], one["scenario"]["repeat"], one["scenario"]["labels"]) == (None, 1, {"a": "b"})
     assert not list(folder.glob("*.html"))
