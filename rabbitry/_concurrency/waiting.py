@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
-from rabbitry._concurrency.elsewhere import of_another_loop, of_another_thread
+from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._errors import LocalProtocolError
 from rabbitry._later import Later
 
@@ -65,22 +65,6 @@ class Signal(Listener, Protocol):
         ...
 
 
-class AsyncioSignal:
-    """hot: a bare future. A ping-pong between tasks takes 2.7 us a turn, with `anyio.Event` 9; it is once a publish."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[None] = loop.create_future()
-
-    def set(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    def wait(self) -> Awaitable[None]:
-        return self._future
-
-
 class Waits(NamedTuple):
     """How to wait on one event loop.
 
@@ -111,18 +95,9 @@ def waits() -> Waits:
         return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, get_ident())
     # hot: AnyIO's own function looks up its backend each time. (Before 4.11 its token is asyncio's, and has no class.)
     backend = getattr(current_token(), "backend_class", anyio.lowlevel)
-    return Waits(
-        partial(AsyncioSignal, loop), backend.checkpoint_if_cancelled, partial(_check_asyncio, loop), get_ident()
-    )
-
-
-def _check_asyncio(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        if asyncio.get_running_loop() is loop:
-            return
-    except RuntimeError:  # of trio, or none
-        pass
-    raise of_another_loop()
+    ours = _waiting_asyncio()
+    new_signal = partial(ours.AsyncioSignal, loop, ours.wakes_of(loop))
+    return Waits(new_signal, backend.checkpoint_if_cancelled, partial(ours.check_loop, loop), get_ident())
 
 
 def _check_nothing() -> None:
@@ -164,7 +139,8 @@ def new_signal() -> Signal:
         signal: Signal = trio.TrioSignal()
         return signal
     try:
-        return AsyncioSignal(asyncio.get_running_loop())
+        signal = _waiting_asyncio().new_signal()
+        return signal
     except RuntimeError:
         return anyio.Event()
 
@@ -174,6 +150,13 @@ def _waiting_trio() -> ModuleType:
     from rabbitry._concurrency import waiting_trio
 
     return waiting_trio
+
+
+@cache
+def _waiting_asyncio() -> ModuleType:
+    from rabbitry._concurrency import waiting_asyncio
+
+    return waiting_asyncio
 
 
 async def wait_in_line(line: list[Signal], signal: Signal, pass_on: Callable[[], None]) -> None:

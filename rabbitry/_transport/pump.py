@@ -34,16 +34,22 @@ EARLY = 0.001  # loops may wake a timer this much too early (uvloop counts milli
 
 
 class AsyncioPump:
-    """Callbacks on the running asyncio loop: half the CPU of a task that awaits readability each time."""
+    """Callbacks on the running asyncio loop: half the CPU of a task that awaits readability each time. The tasks that a
+    pass has woken follow it at once, in the same callback, and the flush of what they wrote.
+    """
 
     def __init__(self, poller: Turn) -> None:
+        from rabbitry._concurrency.waiting_asyncio import wakes_of  # which needs asyncio, and that may not be there yet
+
         self._poller = poller
         self._loop = asyncio.get_running_loop()
         self._monotonic = clock().monotonic
         self._context = _context()
         # An event loop of our own may say whether it has anything to call: if not, nobody was woken by what was read.
         self._has_work: Callable[[], bool] | None = getattr(self._loop, "has_work", None)
+        self._wakes = wakes_of(self._loop)
         self._spins = 0
+        self._has_flushed = False  # since it last read, as that woke somebody
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,20 +78,37 @@ class AsyncioPump:
                     handle.cancel()
 
     def _on_readable(self) -> None:
-        if self._poller.poll() and (self._has_work is None or self._has_work()):
+        if self._read():
             self._spins = SPINS
             self.wake()
 
+    def _read(self) -> bool:
+        """One pass of the poller, then one step of each task that it has woken, and what these have written leaves.
+        True if spinning may be worth it.
+        """
+        poller, wakes = self._poller, self._wakes
+        wakes.begin()
+        try:
+            is_worth_it = poller.poll()
+        finally:
+            self._has_flushed = wakes.run()
+        if self._has_flushed:
+            poller.flush()
+            return is_worth_it
+        return is_worth_it and (self._has_work is None or self._has_work())
+
     def _end_turn(self) -> None:
         # `_turn` stays set until the end, so that the next call is queued behind the tasks that this one wakes.
+        self._has_flushed = False
         try:
             if self._spins:
                 self._spins -= 1
                 if not self._poller.is_awaiting():
                     self._spins = 0
-                elif self._poller.poll():
+                elif self._read():
                     self._spins = SPINS
-            self._poller.flush()
+            if not self._has_flushed:
+                self._poller.flush()
         finally:
             self._turn = None
             if self._spins or self._poller.has_work:

@@ -12,7 +12,6 @@ import anyio.lowlevel
 import pytest
 
 from rabbitry._concurrency.waiting import (
-    AsyncioSignal,
     Signal,
     Waiter,
     is_being_cancelled,
@@ -30,6 +29,8 @@ async def test_each_event_loop_has_its_own_signal(anyio_backend_name: str) -> No
 
         assert type(new_signal()) is TrioSignal
     else:
+        from rabbitry._concurrency.waiting_asyncio import AsyncioSignal
+
         assert type(new_signal()) is AsyncioSignal
     await waits().checkpoint_if_cancelled()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from rabbitry._concurrency.waiting import Signal, new_signal
 from rabbitry._transport import Poller
 from rabbitry._transport.contracts import Pump, Turn
 from rabbitry._transport.pump import SPINS, AsyncioPump, TaskPump
@@ -197,6 +199,37 @@ async def test_tasks_woken_by_data_write_together() -> None:
             peer.send(b"confirm")
         await until(lambda: not endpoint.transport.scheduled)
         assert len(b"".join(spy.sent)) == 100 and len(spy.sent) <= 3
+
+
+async def test_who_is_woken_by_data_writes_in_the_same_turn(anyio_backend_name: str) -> None:
+    """On asyncio a task that a reply wakes takes its step, and what it writes leaves, before the loop calls anything
+    else: the first write at once, the rest as soon as all have run.
+    """
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio has each task run in a turn of its own")
+    loop = asyncio.get_running_loop()
+    async with connected() as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        signals = [new_signal() for _ in range(3)]
+        written: list[list[bytes]] = []
+
+        def wake(_: bytes) -> None:
+            loop.call_soon(lambda: written.append(list(spy.sent)))
+            for told in signals:
+                told.set()
+
+        async def publish(told: Signal) -> None:
+            await told.wait()
+            endpoint.write(b"x")
+
+        endpoint.on_data = wake
+        async with anyio.create_task_group() as tg:
+            for told in signals:
+                tg.start_soon(publish, told)
+            await turns()
+            peer.send(b"confirm")
+        await until(lambda: not endpoint.transport.scheduled)
+        assert spy.sent == [b"x", b"xx"] and written[0] == spy.sent
 
 
 async def test_ctrl_c_goes_to_the_main_task(anyio_backend_name: str) -> None:
