@@ -16,7 +16,6 @@ import anyio
 
 from rabbitry._channel.channel import Channel, life_of
 from rabbitry._channel.delivery import Delivery
-from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.waiting import Waiter, checkpoint_if_cancelled
 from rabbitry._errors import (
     Closed,
@@ -197,7 +196,7 @@ class RPC:
         if self._error is not None:  # no reply will come
             await checkpoint_if_cancelled()
             raise self._error.copy()
-        remaining = _remaining()
+        remaining = endpoint.time_left()
         if remaining <= 0:
             await anyio.sleep_forever()  # nothing is sent when no time is left: the caller's scope cancels here
         correlation_id = urandom(8).hex()  # a server knows where replies go, but not which other calls wait there
@@ -329,12 +328,6 @@ class RPC:
 def calls_in_flight(rpc: RPC) -> int:
     """Calls whose reply has not come yet."""
     return len(rpc._waiters)
-
-
-def _remaining() -> float:
-    """The seconds that the caller's scopes leave, minus infinity where they are cancelled."""
-    deadline = anyio.current_effective_deadline()
-    return deadline - loop_time() if math.isfinite(deadline) else deadline
 
 
 class _Call(Waiter):

@@ -1,4 +1,4 @@
-"""What is asyncio's own of how this library waits: tasks that are woken while sockets are read."""
+"""What is asyncio's own of how this library waits: tasks that are woken while sockets are read, and AnyIO's scopes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from rabbitry._concurrency.waiting_asyncio import AsyncioSignal, new_signal, wakes_of
+from rabbitry._concurrency import waiting_asyncio
+from rabbitry._concurrency.waiting_asyncio import AsyncioSignal, looks, new_signal, wakes_of
 
 
 @pytest.fixture
@@ -192,3 +193,56 @@ async def test_what_ends_the_program_leaves_nobody_asleep() -> None:
     await asyncio.gather(*(task for _, task in others.values()))
     assert calls == ["one", "two", "three"]
     assert isinstance(first["one"][1].exception(), KeyboardInterrupt)
+
+
+# --- AnyIO's scopes ---------------------------------------------------------------------------------------------------
+
+
+def test_the_scopes_of_this_anyio_are_known() -> None:
+    assert waiting_asyncio._known_states() is not None
+
+
+def test_an_anyio_that_keeps_its_scopes_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from anyio._backends import _asyncio
+
+    class Other:
+        pass
+
+    monkeypatch.setattr(_asyncio, "CancelScope", Other)
+    assert waiting_asyncio._known_states() is None
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_looking_is_as_anyio_looks(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_known:
+        monkeypatch.setattr(waiting_asyncio, "_known_states", lambda: None)
+    look, time_left = looks(asyncio.get_running_loop())
+    with anyio.move_on_after(50) as outer, anyio.CancelScope():
+        await look()
+        assert 0 < time_left() <= 50
+        with anyio.CancelScope(shield=True):
+            outer.cancel()
+            await look()
+            assert time_left() == float("inf")
+        assert time_left() == -float("inf")
+        await look()
+        raise AssertionError("it was cancelled")
+    assert outer.cancelled_caught
+
+    async def bare() -> float:
+        await look()
+        return time_left()
+
+    assert await asyncio.create_task(bare()) == float("inf")  # a task that AnyIO does not know
+
+
+async def test_looking_in_no_task() -> None:
+    look, time_left = looks(asyncio.get_running_loop())
+    found: list[float] = []
+
+    def call() -> None:
+        list(look().__await__())
+        found.append(time_left())
+
+    await in_a_callback(call)
+    assert found == [float("inf")]
