@@ -25,12 +25,37 @@ if TYPE_CHECKING:
 else:
     asyncio = Later("asyncio")
 
-__all__ = ["SPINS", "AsyncioPump", "TaskPump"]
+__all__ = ["PATIENCE", "SPINS", "AsyncioPump", "TaskPump"]
 
 # After a pass with events that touched few sockets, one of which awaits a reply, this many more turns look for it
 # before the loop is left to sleep: waking from sleep would be a good part of a confirmed publish's latency.
 SPINS = 3
+# Where that one reply is all that is awaited, and what was read before came as soon, as from a broker on this machine,
+# it goes on looking for so many seconds. To sleep and be woken would take longer than the reply, and not much less CPU.
+PATIENCE = 0.00025
 EARLY = 0.001  # loops may wake a timer this much too early (uvloop counts milliseconds)
+
+
+class Patience:
+    """Whether to look on for a reply beyond the `SPINS`."""
+
+    __slots__ = ("_monotonic", "_poller", "_since", "_was_short")
+
+    def __init__(self, poller: Turn) -> None:
+        self._poller = poller
+        self._monotonic = clock().monotonic
+        self._since = 0.0  # when something was last read
+        self._was_short = False  # what had been waited for then
+
+    def begin(self) -> None:
+        """Something was read."""
+        now = self._monotonic()
+        self._was_short = now - self._since < PATIENCE
+        self._since = now
+
+    def lasts(self) -> bool:
+        """Whether to look again; asked where nothing was read."""
+        return self._was_short and self._monotonic() - self._since < PATIENCE and self._poller.awaits_one()
 
 
 class AsyncioPump:
@@ -49,6 +74,7 @@ class AsyncioPump:
         self._has_work: Callable[[], bool] | None = getattr(self._loop, "has_work", None)
         self._wakes = wakes_of(self._loop)
         self._spins = 0
+        self._patience = Patience(poller)
         self._has_flushed = False  # since it last read, as that woke somebody
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -80,6 +106,7 @@ class AsyncioPump:
     def _on_readable(self) -> None:
         if self._read():
             self._spins = SPINS
+            self._patience.begin()
             self.wake()
 
     def _read(self) -> bool:
@@ -102,11 +129,13 @@ class AsyncioPump:
         self._has_flushed = False
         try:
             if self._spins:
-                self._spins -= 1
                 if not self._poller.is_awaiting():
                     self._spins = 0
                 elif self._read():
                     self._spins = SPINS
+                    self._patience.begin()
+                elif self._spins > 1 or not self._patience.lasts():
+                    self._spins -= 1
             if not self._has_flushed:
                 self._poller.flush()
         finally:
@@ -135,6 +164,7 @@ class TaskPump:
     def __init__(self, poller: Turn) -> None:
         self._poller = poller
         self._monotonic = clock().monotonic
+        self._patience = Patience(poller)
         self._spins = 0  # while positive, `reading` comes back at the end of this turn and flushes, too
         self._parked: anyio.Event | None = None
         self._sleep: anyio.CancelScope | None = None
@@ -167,12 +197,14 @@ class TaskPump:
 
     async def reading(self) -> None:
         """Poll where there is something to read, and some turns longer while a reply is awaited."""
-        poller = self._poller
+        poller, patience = self._poller, self._patience
         descriptor = poller.descriptor
         while True:
             await self.wait_readable(descriptor)
             self._spins = SPINS
-            if not poller.poll():
+            if poller.poll():
+                patience.begin()
+            else:
                 self._spins = 0
             while self._spins:
                 await self.end_of_turn()
@@ -181,7 +213,8 @@ class TaskPump:
                     self._spins = 0
                 elif poller.poll():
                     self._spins = SPINS
-                else:
+                    patience.begin()
+                elif self._spins > 1 or not patience.lasts():
                     self._spins -= 1
                 poller.flush()
             if poller.has_work:

@@ -70,6 +70,9 @@ class FakeTurn:
     def is_awaiting(self) -> bool:
         return False
 
+    def awaits_one(self) -> bool:
+        return False
+
     def flush(self) -> None:
         self.calls.append("flush")
         self.has_work = False
@@ -144,13 +147,41 @@ async def test_no_spinning_without_a_reply_to_wait_for(pump: Any) -> None:
 
 async def test_spinning_starts_again_with_each_reply() -> None:
     async with connected() as (poller, endpoint, peer):
-        endpoint.outstanding = 1
+        endpoint.outstanding = 2
         counter = Counter(poller)
         endpoint.on_data = lambda data: len(endpoint.chunks) < 3 and peer.send(b"more")
         await ping(endpoint, peer)
         assert counter.passes.count(True) == 3
         assert counter.passes[-SPINS:] == [False] * SPINS
         assert len(counter.passes) <= 3 + SPINS + 3  # the event loop may call once more for each
+
+
+@pytest.mark.parametrize("pump", [None, TaskPump])
+@pytest.mark.parametrize("outstanding", [1, 2])
+async def test_looking_on_for_one_reply_where_the_last_came_soon(
+    pump: Any, outstanding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it may take to come as soon again; never for several, nor where the last took long."""
+    monkeypatch.setattr("rabbitry._transport.pump.PATIENCE", 0.2)
+    async with connected(pump) as (poller, endpoint, peer):
+        endpoint.outstanding = outstanding
+        counter = Counter(poller)
+        await ping(endpoint, peer)
+        assert counter.passes == [True] + [False] * SPINS
+        await anyio.sleep(0.3)
+        endpoint.on_data = lambda data: len(endpoint.chunks) == 1 and peer.send(b"more")
+        counter.passes.clear()
+        await ping(endpoint, peer)
+        await until(lambda: len(endpoint.chunks) == 2)
+        await anyio.sleep(0.4)
+        looks = counter.passes[::-1].index(True)
+        assert looks <= SPINS + 3 if outstanding == 2 else looks > SPINS + 10  # the loop may call once more for each
+        counter.passes.clear()
+        await anyio.sleep(0.1)
+        assert counter.passes == []
+        endpoint.on_data = None
+        await ping(endpoint, peer)
+        assert counter.passes == [True] + [False] * SPINS
 
 
 async def test_no_spinning_after_a_pass_that_touched_many() -> None:
