@@ -99,6 +99,7 @@ class Endpoint:
         "port",
         "protocol",
         "thread",
+        "time_left",
         "transport",
         "unmatched_returns",
         "watcher",
@@ -112,6 +113,7 @@ class Endpoint:
         self.new_signal: Callable[[], Signal] = waits.new_signal
         self.checkpoint_if_cancelled: Callable[[], Awaitable[None]] = waits.checkpoint_if_cancelled
         self.check_loop: Callable[[], None] = waits.check_loop
+        self.time_left: Callable[[], float] = waits.time_left
         self.thread: int = waits.thread
         self.transport: Transport = _NoTransport()
         self.blocked_reason: str | None = None

@@ -189,7 +189,7 @@ class ClientRPC:
 
     def _ready(self, exchange: str) -> RPC | None:
         """The `RPC` of the present life that calls through this exchange, if it is open."""
-        rpc = self._rpcs.get(self._key(exchange))
+        rpc = self._rpcs.get(exchange) or self._rpcs.get(self._key(exchange))
         return rpc if rpc is not None and rpc.is_open and self._is_open else None
 
     async def _opened_for(self, exchange: str) -> RPC:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
-from math import inf
+from math import inf, isfinite
 from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import anyio
 import anyio.lowlevel
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from rabbitry._concurrency.elsewhere import of_another_loop, of_another_thread
+from rabbitry._concurrency.clock import loop_time
+from rabbitry._concurrency.elsewhere import of_another_thread
 from rabbitry._errors import LocalProtocolError
 from rabbitry._later import Later
 
@@ -65,22 +66,6 @@ class Signal(Listener, Protocol):
         ...
 
 
-class AsyncioSignal:
-    """hot: a bare future. A ping-pong between tasks takes 2.7 us a turn, with `anyio.Event` 9; it is once a publish."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._future: asyncio.Future[None] = loop.create_future()
-
-    def set(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    def wait(self) -> Awaitable[None]:
-        return self._future
-
-
 class Waits(NamedTuple):
     """How to wait on one event loop.
 
@@ -92,6 +77,8 @@ class Waits(NamedTuple):
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     check_loop: Callable[[], None]
     """Raises in a task of any other event loop, which nothing here would ever wake."""
+    time_left: Callable[[], float]
+    """The seconds that the cancel scopes around the running task leave it; minus infinity where it is cancelled."""
     thread: int
     """The thread that it runs in, as `threading.get_ident` gives it."""
 
@@ -104,29 +91,24 @@ def waits() -> Waits:
         trio = _waiting_trio()
         if trio.in_trio_task():
             check_loop = partial(trio.check_token, trio.current_trio_token())
-            return Waits(trio.TrioSignal, trio.checkpoint_if_cancelled, check_loop, get_ident())
+            return Waits(trio.TrioSignal, trio.checkpoint_if_cancelled, check_loop, trio.time_left, get_ident())
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, get_ident())
-    # hot: AnyIO's own function looks up its backend each time. (Before 4.11 its token is asyncio's, and has no class.)
-    backend = getattr(current_token(), "backend_class", anyio.lowlevel)
-    return Waits(
-        partial(AsyncioSignal, loop), backend.checkpoint_if_cancelled, partial(_check_asyncio, loop), get_ident()
-    )
-
-
-def _check_asyncio(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        if asyncio.get_running_loop() is loop:
-            return
-    except RuntimeError:  # of trio, or none
-        pass
-    raise of_another_loop()
+        return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, _time_left, get_ident())
+    ours = _waiting_asyncio()
+    look, time_left = ours.looks(loop)
+    new_signal = partial(ours.AsyncioSignal, loop, ours.wakes_of(loop))
+    return Waits(new_signal, look, partial(ours.check_loop, loop), time_left, get_ident())
 
 
 def _check_nothing() -> None:
     """Whether the event loop is another one can't be told."""
+
+
+def _time_left() -> float:
+    deadline = anyio.current_effective_deadline()
+    return deadline - loop_time() if isfinite(deadline) else deadline
 
 
 def check_here(check_loop: Callable[[], None]) -> None:
@@ -164,7 +146,8 @@ def new_signal() -> Signal:
         signal: Signal = trio.TrioSignal()
         return signal
     try:
-        return AsyncioSignal(asyncio.get_running_loop())
+        signal = _waiting_asyncio().new_signal()
+        return signal
     except RuntimeError:
         return anyio.Event()
 
@@ -174,6 +157,13 @@ def _waiting_trio() -> ModuleType:
     from rabbitry._concurrency import waiting_trio
 
     return waiting_trio
+
+
+@cache
+def _waiting_asyncio() -> ModuleType:
+    from rabbitry._concurrency import waiting_asyncio
+
+    return waiting_asyncio
 
 
 async def wait_in_line(line: list[Signal], signal: Signal, pass_on: Callable[[], None]) -> None:

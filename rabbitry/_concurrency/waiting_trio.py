@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import trio
 from trio.lowlevel import (
     Abort,
@@ -15,7 +17,7 @@ from trio.lowlevel import (
 
 from rabbitry._concurrency.elsewhere import of_another_loop
 
-__all__ = ["TrioSignal", "check_token", "checkpoint_if_cancelled", "current_trio_token", "in_trio_task"]
+__all__ = ["TrioSignal", "check_token", "checkpoint_if_cancelled", "current_trio_token", "in_trio_task", "time_left"]
 
 
 def check_token(token: trio.lowlevel.TrioToken) -> None:
@@ -26,6 +28,12 @@ def check_token(token: trio.lowlevel.TrioToken) -> None:
     except RuntimeError:  # it is asyncio, or none
         pass
     raise of_another_loop()
+
+
+def time_left() -> float:
+    """The seconds that the cancel scopes around the running task leave it."""
+    deadline = trio.current_effective_deadline()
+    return deadline - trio.current_time() if isfinite(deadline) else deadline
 
 
 class TrioSignal:

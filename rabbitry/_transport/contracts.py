@@ -182,6 +182,10 @@ class Turn(Protocol):
         """Whether one of those few awaits a reply."""
         ...
 
+    def awaits_one(self) -> bool:
+        """Whether it was one socket, and awaits one reply. Asked where `is_awaiting` was true."""
+        ...
+
     def flush(self) -> None:
         """The end of the turn."""
         ...

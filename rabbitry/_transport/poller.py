@@ -230,6 +230,10 @@ class Poller:
                 return True
         return False
 
+    def awaits_one(self) -> bool:
+        """Whether the last pass with events touched one connection, and that awaits one reply."""
+        return len(self._touched) == 1 and self._touched[0].endpoint.awaiting == 1
+
     @property
     def has_work(self) -> bool:
         """Whether something waits for the end of the turn."""

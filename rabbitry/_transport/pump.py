@@ -25,25 +25,57 @@ if TYPE_CHECKING:
 else:
     asyncio = Later("asyncio")
 
-__all__ = ["SPINS", "AsyncioPump", "TaskPump"]
+__all__ = ["PATIENCE", "SPINS", "AsyncioPump", "TaskPump"]
 
 # After a pass with events that touched few sockets, one of which awaits a reply, this many more turns look for it
 # before the loop is left to sleep: waking from sleep would be a good part of a confirmed publish's latency.
 SPINS = 3
+# Where that one reply is all that is awaited, and what was read before came as soon, as from a broker on this machine,
+# it goes on looking for so many seconds. To sleep and be woken would take longer than the reply, and not much less CPU.
+PATIENCE = 0.00025
 EARLY = 0.001  # loops may wake a timer this much too early (uvloop counts milliseconds)
 
 
-class AsyncioPump:
-    """Callbacks on the running asyncio loop: half the CPU of a task that awaits readability each time."""
+class Patience:
+    """Whether to look on for a reply beyond the `SPINS`."""
+
+    __slots__ = ("_monotonic", "_poller", "_since", "_was_short")
 
     def __init__(self, poller: Turn) -> None:
+        self._poller = poller
+        self._monotonic = clock().monotonic
+        self._since = 0.0  # when something was last read
+        self._was_short = False  # what had been waited for then
+
+    def begin(self) -> None:
+        """Something was read."""
+        now = self._monotonic()
+        self._was_short = now - self._since < PATIENCE
+        self._since = now
+
+    def lasts(self) -> bool:
+        """Whether to look again; asked where nothing was read."""
+        return self._was_short and self._monotonic() - self._since < PATIENCE and self._poller.awaits_one()
+
+
+class AsyncioPump:
+    """Callbacks on the running asyncio loop: half the CPU of a task that awaits readability each time. The tasks that a
+    pass has woken follow it at once, in the same callback, and the flush of what they wrote.
+    """
+
+    def __init__(self, poller: Turn) -> None:
+        from rabbitry._concurrency.waiting_asyncio import wakes_of  # which needs asyncio, and that may not be there yet
+
         self._poller = poller
         self._loop = asyncio.get_running_loop()
         self._monotonic = clock().monotonic
         self._context = _context()
         # An event loop of our own may say whether it has anything to call: if not, nobody was woken by what was read.
         self._has_work: Callable[[], bool] | None = getattr(self._loop, "has_work", None)
+        self._wakes = wakes_of(self._loop)
         self._spins = 0
+        self._patience = Patience(poller)
+        self._has_flushed = False  # since it last read, as that woke somebody
         self._turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,20 +104,40 @@ class AsyncioPump:
                     handle.cancel()
 
     def _on_readable(self) -> None:
-        if self._poller.poll() and (self._has_work is None or self._has_work()):
+        if self._read():
             self._spins = SPINS
+            self._patience.begin()
             self.wake()
+
+    def _read(self) -> bool:
+        """One pass of the poller, then one step of each task that it has woken, and what these have written leaves.
+        True if spinning may be worth it.
+        """
+        poller, wakes = self._poller, self._wakes
+        wakes.begin()
+        try:
+            is_worth_it = poller.poll()
+        finally:
+            self._has_flushed = wakes.run()
+        if self._has_flushed:
+            poller.flush()
+            return is_worth_it
+        return is_worth_it and (self._has_work is None or self._has_work())
 
     def _end_turn(self) -> None:
         # `_turn` stays set until the end, so that the next call is queued behind the tasks that this one wakes.
+        self._has_flushed = False
         try:
             if self._spins:
-                self._spins -= 1
                 if not self._poller.is_awaiting():
                     self._spins = 0
-                elif self._poller.poll():
+                elif self._read():
                     self._spins = SPINS
-            self._poller.flush()
+                    self._patience.begin()
+                elif self._spins > 1 or not self._patience.lasts():
+                    self._spins -= 1
+            if not self._has_flushed:
+                self._poller.flush()
         finally:
             self._turn = None
             if self._spins or self._poller.has_work:
@@ -112,6 +164,7 @@ class TaskPump:
     def __init__(self, poller: Turn) -> None:
         self._poller = poller
         self._monotonic = clock().monotonic
+        self._patience = Patience(poller)
         self._spins = 0  # while positive, `reading` comes back at the end of this turn and flushes, too
         self._parked: anyio.Event | None = None
         self._sleep: anyio.CancelScope | None = None
@@ -144,12 +197,14 @@ class TaskPump:
 
     async def reading(self) -> None:
         """Poll where there is something to read, and some turns longer while a reply is awaited."""
-        poller = self._poller
+        poller, patience = self._poller, self._patience
         descriptor = poller.descriptor
         while True:
             await self.wait_readable(descriptor)
             self._spins = SPINS
-            if not poller.poll():
+            if poller.poll():
+                patience.begin()
+            else:
                 self._spins = 0
             while self._spins:
                 await self.end_of_turn()
@@ -158,7 +213,8 @@ class TaskPump:
                     self._spins = 0
                 elif poller.poll():
                     self._spins = SPINS
-                else:
+                    patience.begin()
+                elif self._spins > 1 or not patience.lasts():
                     self._spins -= 1
                 poller.flush()
             if poller.has_work:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 
 import anyio
@@ -12,7 +14,6 @@ import anyio.lowlevel
 import pytest
 
 from rabbitry._concurrency.waiting import (
-    AsyncioSignal,
     Signal,
     Waiter,
     is_being_cancelled,
@@ -30,6 +31,8 @@ async def test_each_event_loop_has_its_own_signal(anyio_backend_name: str) -> No
 
         assert type(new_signal()) is TrioSignal
     else:
+        from rabbitry._concurrency.waiting_asyncio import AsyncioSignal
+
         assert type(new_signal()) is AsyncioSignal
     await waits().checkpoint_if_cancelled()
 
@@ -47,6 +50,33 @@ async def test_who_need_not_wait_learns_of_each_cancellation() -> None:
         raise AssertionError("it was cancelled")
     assert outer.cancelled_caught and not inner.cancelled_caught
     await look()
+
+
+async def test_the_time_that_is_left_is_that_of_the_scopes_around() -> None:
+    """As AnyIO tells it: of the nearest deadline up to a shield, and none where a scope is cancelled."""
+    here, scopes = waits().time_left, ExitStack()
+
+    def enter(seconds: float = inf, *, shield: bool = False) -> anyio.CancelScope:
+        return scopes.enter_context(anyio.CancelScope(deadline=anyio.current_time() + seconds, shield=shield))
+
+    def is_as_expected() -> bool:
+        expected = anyio.current_effective_deadline() - anyio.current_time()
+        return here() == expected or here() == pytest.approx(expected, abs=5)
+
+    assert here() == inf
+    with scopes:
+        enter()
+        outer, inner = enter(50), enter(100)
+        assert is_as_expected() and 40 < here() <= 50
+        inner.deadline = anyio.current_time() + 20
+        assert is_as_expected() and here() <= 20
+        outer.cancel()
+        assert is_as_expected() and here() == -inf
+        enter(90, shield=True)
+        assert is_as_expected() and 80 < here() <= 90
+        enter(shield=True)
+        assert is_as_expected() and here() == inf
+    assert here() == inf
 
 
 async def test_a_signal_set_before_or_while_somebody_waits() -> None:

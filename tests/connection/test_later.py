@@ -21,7 +21,9 @@ class Timed:
         self.called: list[tuple[str, float]] = []
         monkeypatch.setattr(_endpoint, "monotonic", lambda: self.now)
         protocol: Any = SimpleNamespace(handle_timer=self.tick, events=[], out_size=0)
-        waits: Any = SimpleNamespace(new_signal=None, checkpoint_if_cancelled=None, check_loop=None, thread=0)
+        waits: Any = SimpleNamespace(
+            new_signal=None, checkpoint_if_cancelled=None, check_loop=None, time_left=None, thread=0
+        )
         self.endpoint = Endpoint(protocol, "", waits, "", 0)
         transport: Any = SimpleNamespace(start_timer=self.timers.append, is_reading_paused=False)
         self.endpoint.transport = transport

@@ -214,9 +214,14 @@ class Dialogue:
         return [data]
 
     def events(self) -> list[tuple[Any, ...]]:
-        """Take the events."""
+        """Take the events; confirms in a row as one, since how many are told of together depends on how they came."""
         taken, self.connection.events = self.connection.events, []
-        return [described(event) for event in taken]
+        found: list[tuple[Any, ...]] = []
+        for event in map(described, taken):
+            if event[0] == "confirmed" and found and found[-1][0] == "confirmed" and found[-1][2] == event[2]:
+                event = ("confirmed", found.pop()[1] + event[1], event[2])
+            found.append(event)
+        return found
 
     def sent(self) -> list[tuple[Any, ...]]:
         """Take what the client has queued."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from rabbitry._concurrency.waiting import Signal, new_signal
 from rabbitry._transport import Poller
 from rabbitry._transport.contracts import Pump, Turn
 from rabbitry._transport.pump import SPINS, AsyncioPump, TaskPump
@@ -66,6 +68,9 @@ class FakeTurn:
         return False
 
     def is_awaiting(self) -> bool:
+        return False
+
+    def awaits_one(self) -> bool:
         return False
 
     def flush(self) -> None:
@@ -142,13 +147,41 @@ async def test_no_spinning_without_a_reply_to_wait_for(pump: Any) -> None:
 
 async def test_spinning_starts_again_with_each_reply() -> None:
     async with connected() as (poller, endpoint, peer):
-        endpoint.outstanding = 1
+        endpoint.outstanding = 2
         counter = Counter(poller)
         endpoint.on_data = lambda data: len(endpoint.chunks) < 3 and peer.send(b"more")
         await ping(endpoint, peer)
         assert counter.passes.count(True) == 3
         assert counter.passes[-SPINS:] == [False] * SPINS
         assert len(counter.passes) <= 3 + SPINS + 3  # the event loop may call once more for each
+
+
+@pytest.mark.parametrize("pump", [None, TaskPump])
+@pytest.mark.parametrize("outstanding", [1, 2])
+async def test_looking_on_for_one_reply_where_the_last_came_soon(
+    pump: Any, outstanding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it may take to come as soon again; never for several, nor where the last took long."""
+    monkeypatch.setattr("rabbitry._transport.pump.PATIENCE", 0.2)
+    async with connected(pump) as (poller, endpoint, peer):
+        endpoint.outstanding = outstanding
+        counter = Counter(poller)
+        await ping(endpoint, peer)
+        assert counter.passes == [True] + [False] * SPINS
+        await anyio.sleep(0.3)
+        endpoint.on_data = lambda data: len(endpoint.chunks) == 1 and peer.send(b"more")
+        counter.passes.clear()
+        await ping(endpoint, peer)
+        await until(lambda: len(endpoint.chunks) == 2)
+        await anyio.sleep(0.4)
+        looks = counter.passes[::-1].index(True)
+        assert looks <= SPINS + 3 if outstanding == 2 else looks > SPINS + 10  # the loop may call once more for each
+        counter.passes.clear()
+        await anyio.sleep(0.1)
+        assert counter.passes == []
+        endpoint.on_data = None
+        await ping(endpoint, peer)
+        assert counter.passes == [True] + [False] * SPINS
 
 
 async def test_no_spinning_after_a_pass_that_touched_many() -> None:
@@ -197,6 +230,37 @@ async def test_tasks_woken_by_data_write_together() -> None:
             peer.send(b"confirm")
         await until(lambda: not endpoint.transport.scheduled)
         assert len(b"".join(spy.sent)) == 100 and len(spy.sent) <= 3
+
+
+async def test_who_is_woken_by_data_writes_in_the_same_turn(anyio_backend_name: str) -> None:
+    """On asyncio a task that a reply wakes takes its step, and what it writes leaves, before the loop calls anything
+    else: the first write at once, the rest as soon as all have run.
+    """
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio has each task run in a turn of its own")
+    loop = asyncio.get_running_loop()
+    async with connected() as (_, endpoint, peer):
+        spy = Spy(endpoint.transport)
+        signals = [new_signal() for _ in range(3)]
+        written: list[list[bytes]] = []
+
+        def wake(_: bytes) -> None:
+            loop.call_soon(lambda: written.append(list(spy.sent)))
+            for told in signals:
+                told.set()
+
+        async def publish(told: Signal) -> None:
+            await told.wait()
+            endpoint.write(b"x")
+
+        endpoint.on_data = wake
+        async with anyio.create_task_group() as tg:
+            for told in signals:
+                tg.start_soon(publish, told)
+            await turns()
+            peer.send(b"confirm")
+        await until(lambda: not endpoint.transport.scheduled)
+        assert spy.sent == [b"x", b"xx"] and written[0] == spy.sent
 
 
 async def test_ctrl_c_goes_to_the_main_task(anyio_backend_name: str) -> None:

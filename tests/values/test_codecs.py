@@ -6,11 +6,13 @@ import gzip
 import json
 import tracemalloc
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
 from time import process_time
 from typing import Any
 
 import anyio
+import msgpack
 import pytest
 
 import rabbitry
@@ -388,3 +390,28 @@ async def test_a_server_and_a_caller_that_have_begun_keep_their_codec(amqp_url: 
             async with connection.rpc(codec="json") as after:
                 assert await after.call(queue, 1) == ["own", 1]
             tg.cancel_scope.cancel()
+
+
+def test_packing_again_is_as_packing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After what could not be packed, what was large, and what packed another value amid its own packing."""
+    packers: list[msgpack.Packer] = []
+    monkeypatch.setattr(codecs, "_packers", packers)
+    encode = codecs.codec_named("msgpack").encode
+
+    class Nesting(Enum):
+        @property
+        def value(self) -> Any:  # asked for amid the packing
+            return encode([1, 2])
+
+        ONE = 1
+
+    assert encode({"a": [1, "b"]}) == msgpack.packb({"a": [1, "b"]})
+    assert encode([Nesting.ONE, 3]) == msgpack.packb([msgpack.packb([1, 2]), 3])
+    with pytest.raises(TypeError):
+        encode([1, object()])
+    assert encode([1]) == msgpack.packb([1])
+    kept = list(packers)
+    large = b"x" * codecs.PACKER_KEPT
+    assert encode(large) == msgpack.packb(large)
+    assert encode([2]) == msgpack.packb([2])
+    assert 0 < len(packers) <= len(kept) <= 2

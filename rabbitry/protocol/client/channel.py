@@ -37,6 +37,8 @@ __all__ = [
 _HEADS_KEPT = 256
 """Encoded basic.publish frames kept per channel, one for each (exchange, routing key, mandatory) lately used."""
 
+_OPEN = ChannelState.OPEN  # hot: see `connection`
+
 
 class ProtocolConsumer:
     """A consumer's entry in its channel. `discard` sends what still arrives back to the queue.
@@ -312,7 +314,7 @@ class ProtocolChannel(Settling):
         `properties` are the encoded content properties. Mandatory messages on a confirm channel must come through
         `publish_mandatory`, which marks them so that a return can be matched.
         """
-        if self.state is not ChannelState.OPEN:
+        if self.state is not _OPEN:
             raise self.end_error()
         try:
             head = self._heads[exchange, routing_key, mandatory]

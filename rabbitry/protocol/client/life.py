@@ -38,6 +38,8 @@ of itself.
 _ANSWERS_MAX = 10_000
 """Answers queued at once above which the connection ends: only a peer that asks without reading can come so far."""
 
+_CLOSED = ConnectionState.CLOSED  # hot: see `connection`
+
 
 class Acking(Protocol):
     """A channel while settlements of it wait to be made into frames."""
@@ -168,7 +170,7 @@ class ConnectionLife(Generic[Channel]):
 
     def expect(self, replies: int) -> None:
         """Count replies that come as deliveries (or with -1, no longer), which the protocol can't tell from others."""
-        if self.state is not ConnectionState.CLOSED:
+        if self.state is not _CLOSED:
             self.awaiting += replies
 
     def release(self, channel: Channel) -> None:

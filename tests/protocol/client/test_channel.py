@@ -641,12 +641,11 @@ def test_confirms(split: str) -> None:
         nack(1, 7, multiple=True),
         ack(1, 9),
     ) == [
-        ("confirmed", [2], True),
-        ("confirmed", [1, 3, 4], True),
-        ("confirmed", [6], False),
-        ("confirmed", [5, 7], False),
+        ("confirmed", [2, 1, 3, 4], True),
+        ("confirmed", [6, 5, 7], False),
         ("confirmed", [9], True),
     ]
+    assert channel.confirms.sizes() == {1: 3, 3: 1, 2: 1}
     assert dialogue.connection.awaiting == 2
     everything = ack(1, 0, multiple=True)
     assert dialogue.feed(ack(1, 0), everything, everything) == [("confirmed", [8, 10], True)]
@@ -656,6 +655,31 @@ def test_confirms(split: str) -> None:
     publish(channel, b"13", 13)
     assert dialogue.feed(ack(1, 99, multiple=True)) == [("confirmed", [13], True)]
     assert dialogue.connection.awaiting == 0
+
+
+def test_confirms_in_a_row_are_of_their_own_channels(split: str) -> None:
+    dialogue, one = with_channel(split, methods.ConfirmSelect())
+    two = dialogue.open_channel(methods.ConfirmSelect())
+    for number in range(1, 5):
+        publish(one, b"1", f"one {number}")
+        publish(two, b"2", f"two {number}")
+    other = two.number
+    assert dialogue.feed(ack(1, 1), ack(1, 2), ack(other, 1), ack(1, 4), nack(other, 2), ack(other, 3)) == [
+        ("confirmed", ["one 1", "one 2", "two 1", "one 4"], True),
+        ("confirmed", ["two 2"], False),
+        ("confirmed", ["two 3"], True),
+    ]
+    assert dialogue.connection.awaiting == 2
+
+
+def test_a_malformed_frame_behind_a_confirm(split: str) -> None:
+    """What came before it counts."""
+    dialogue, channel = with_channel(split, methods.ConfirmSelect())
+    publish(channel, b"1", 1)
+    publish(channel, b"2", 2)
+    told = dialogue.feed(ack(1, 1), ack(1, 2)[:-1] + b"\x00")
+    assert told[0] == ("confirmed", [1], True)
+    assert [each[0] for each in told[1:]] == ["channel ended", "ended"] and told[1][5] == [2]
 
 
 @settings(max_examples=200, deadline=None)
