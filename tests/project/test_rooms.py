@@ -114,8 +114,6 @@ REACHES = {
     "rabbitry._instrumented.client once._on_settled": "see above",
     "rabbitry._instrumented.life confirmation._on_settled": "an Observer takes the place of what it calls",
     "rabbitry._rpc.envelope content._header": "what could not be decoded, which no user is to see",
-    "rabbitry.protocol.client.messages delivery._channel": "hot: see there",
-    "rabbitry.protocol.client.messages delivery._header": "hot: a delivery made without a call of its constructor",
     "rabbitry.blocking.ahead consumer._return": "see below",
     "rabbitry.blocking.ahead consumer._take_some": "what has arrived: a batch would wait for its first one",
     "rabbitry.blocking.channel channel._publish_nowait": "hot: as of the client",
