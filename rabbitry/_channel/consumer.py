@@ -358,6 +358,14 @@ class Consumer:
             await self._wait()
         return self._take()
 
+    def _take_now(self) -> Delivery | None:
+        """What `__anext__` would give without waiting or giving way, taken without looking for a cancellation."""
+        calls = self._calls + 1
+        if self._buffer and calls & GIVE_WAY:
+            self._calls = calls
+            return self._take()
+        return None
+
     def _take(self) -> Delivery:
         delivery = self._buffer.popleft()
         if self._bound is None:

@@ -110,6 +110,10 @@ class Delivery(Content):
         self._wrote()
         return NOTHING  # type: ignore[no-any-return]
 
+    def _is_outstanding(self) -> bool:
+        """Neither settled nor stale. hot: without the calls of those."""
+        return self.delivery_tag in self._channel.tags.outstanding
+
     def _settled_too_late(self) -> None:
         """The connection counts those whose `process` block ended after their channel."""
         self._channel.connection.stale_settlements += 1
@@ -331,10 +335,9 @@ class ProcessDelivery:
 
 def settle_handled(delivery: Delivery) -> None:
     """Do what leaving the block without an error does."""
-    try:
-        if not delivery.is_settled:
-            delivery.ack()
-    except StaleDelivery:
+    if delivery._is_outstanding():
+        delivery.ack()
+    elif delivery.is_stale:
         ProcessDelivery(delivery, "raise").__exit__(None, None, None)  # which tells of it
 
 

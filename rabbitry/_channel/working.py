@@ -17,6 +17,7 @@ from rabbitry._channel.delivery import Delivery
 from rabbitry._channel.repeats import Repeats
 from rabbitry._channel.widening import Widening
 from rabbitry._concurrency.clock import loop_time
+from rabbitry._concurrency.lookout import Lookout
 from rabbitry._concurrency.scopes import background
 from rabbitry._errors import RabbitryError
 from rabbitry._values.options import check_concurrency
@@ -36,6 +37,12 @@ class Source(Protocol):
         """The next one; raises `StopAsyncIteration`, or why there are no more, to each task that asks."""
         ...
 
+    def _take_now(self) -> Delivery | None:
+        """The next one, where it is here; None also now and then, so that `__anext__` lets other tasks run. It does not
+        look for a cancellation.
+        """
+        ...
+
     def stop(self) -> None:
         """Take no more: what nobody has taken goes back."""
         ...
@@ -48,9 +55,9 @@ class Workers:
         "_at_work",
         "_concurrency",
         "_drain",
-        "_ending",
         "_errors",
         "_idle",
+        "_lookout",
         "_refusals",
         "_repeats",
         "_settle",
@@ -79,7 +86,7 @@ class Workers:
         self._repeats = Repeats()
         self._under_way: dict[anyio.CancelScope, Delivery] = {}
         self._idle = 0  # workers that have come to their end
-        self._ending = anyio.Event()
+        self._lookout = Lookout()  # for the end of all
         self._errors: list[Exception] = []  # of `settle`
         self._refusals: list[RabbitryError] = []  # of the source
 
@@ -95,7 +102,7 @@ class Workers:
                 tg.start_soon(self._work, source, number)
             task_status.started()
             try:
-                await self._ending.wait()
+                await self._lookout.wait()
             finally:
                 if self._widening is not None:
                     self._widening.start_soon = None
@@ -111,11 +118,18 @@ class Workers:
 
     async def _work(self, source: Source, number: int) -> None:
         settle, at_work, repeats, widening = self._settle, self._at_work, self._repeats, self._widening
+        lookout, take_now = self._lookout, source._take_now
         try:
             while True:
                 delivery = repeats.take() if repeats.waiting else None
                 if delivery is None:
-                    delivery = await source.__anext__()
+                    # hot: what is here is taken in 0.4 us; `__anext__` takes 3.3 on asyncio, 1.7 on trio
+                    if lookout.is_quiet:
+                        delivery = take_now()
+                    elif lookout.has_ended:
+                        return
+                    if delivery is None:
+                        delivery = await source.__anext__()
                     if repeats.former and repeats.holds(delivery):
                         continue
                 at_work[number] = delivery
@@ -123,7 +137,7 @@ class Workers:
                     await settle(delivery)
                 except Exception as error:
                     self._errors.append(error)
-                    self._ending.set()
+                    self._lookout.end()
                     return
                 finally:
                     at_work[number] = None
@@ -139,7 +153,7 @@ class Workers:
             self._refusals.append(error)
         self._idle += 1
         if self._idle == self._concurrency:
-            self._ending.set()
+            self._lookout.end()
 
     def _in_a_scope(self, settle: Settle) -> Settle:
         """What settles a delivery within a cancel scope of its own."""

@@ -213,6 +213,14 @@ class Subscription:
         """The next delivery. Cancelling it loses nothing: the delivery stays for the next call, or goes back."""
         return await self._next(Consumer.__anext__)
 
+    def _take_now(self) -> Delivery | None:
+        """As the consumer's of now: None where that has nothing, or none is there."""
+        consumer = self._consumer
+        delivery = consumer._take_now() if consumer is not None else None
+        if delivery is not None:
+            self._fruitless = 0
+        return delivery
+
     def batches(self, size: int, *, within: float | timedelta) -> SubscriptionBatches:
         """Iterate in batches of up to `size` deliveries (1 to 65,535) of one life, each complete `within` seconds of
         its first one.

@@ -23,7 +23,7 @@ from anyio.lowlevel import current_token
 
 from rabbitry._concurrency.elsewhere import of_another_loop
 
-__all__ = ["AsyncioSignal", "Wakes", "check_loop", "looks", "new_signal", "wakes_of"]
+__all__ = ["AsyncioSignal", "TellingSignal", "Wakes", "check_loop", "looks", "new_signal", "wakes_of"]
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -95,6 +95,30 @@ class AsyncioSignal:
 
     def wait(self) -> Awaitable[None]:
         return self._future
+
+
+class TellingSignal(asyncio.Future[None]):
+    """A signal that tells of a cancellation. Cancelling a task cancels, in that very call, the future that it awaits;
+    and AnyIO's scopes cancel their waiting tasks as `Task.cancel` does, before their `cancel` returns.
+    """
+
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._on_cancel = on_cancel
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Tell of it, and cancel."""
+        self._on_cancel()
+        return super().cancel(msg)
+
+    def set(self) -> None:
+        """Wake who waits."""
+        if not self.done():
+            self.set_result(None)
+
+    def wait(self) -> asyncio.Future[None]:
+        """What to await."""
+        return self
 
 
 def new_signal() -> AsyncioSignal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 
 import trio
@@ -17,7 +18,15 @@ from trio.lowlevel import (
 
 from rabbitry._concurrency.elsewhere import of_another_loop
 
-__all__ = ["TrioSignal", "check_token", "checkpoint_if_cancelled", "current_trio_token", "in_trio_task", "time_left"]
+__all__ = [
+    "TellingSignal",
+    "TrioSignal",
+    "check_token",
+    "checkpoint_if_cancelled",
+    "current_trio_token",
+    "in_trio_task",
+    "time_left",
+]
 
 
 def check_token(token: trio.lowlevel.TrioToken) -> None:
@@ -59,3 +68,17 @@ class TrioSignal:
     def _abort(self, _: object) -> Abort:
         self._task = None
         return Abort.SUCCEEDED
+
+
+class TellingSignal(TrioSignal):
+    """Tells of a cancellation, in the very call by which the scope is cancelled."""
+
+    __slots__ = ("_on_cancel",)
+
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_cancel = on_cancel
+
+    def _abort(self, _: object) -> Abort:
+        self._on_cancel()
+        return super()._abort(_)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import rabbitry
@@ -28,6 +29,63 @@ async def fill(client: rabbitry.Client, queue: str, bodies: list[bytes]) -> None
     async with client.publisher() as publisher:
         for body in bodies:
             await publisher.submit(body, routing_key=queue)
+
+
+# --- what is here is handled without waiting, and no longer than it may be --------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped", "failed"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_what_ends_it_is_seen_before_the_next_delivery(amqp_url: str, how: str, concurrency: int) -> None:
+    """Though the handlers never wait, and more is here already: it goes back."""
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await fill(client, queue, [b"%d" % number for number in range(100)])
+        stop, scope = rabbitry.Stop(), anyio.CancelScope()
+        handled: list[bytes] = []
+
+        async def handle(delivery: Delivery) -> None:
+            if not handled:
+                await anyio.sleep(0.5)  # all that may come is here then
+            handled.append(delivery.body)
+            if len(handled) == 10:
+                if how == "cancelled":
+                    scope.cancel()
+                elif how == "stopped":
+                    stop.set()
+                else:
+                    raise ValueError("boom")
+
+        with scope:
+            process = client.process(queue, handle, concurrency=concurrency, prefetch=100, on_error="raise", stop=stop)
+            if how == "failed":
+                with pytest.raises(ValueError, match="boom"):
+                    await process
+            else:
+                await process
+        assert scope.cancelled_caught == (how == "cancelled")
+        assert 10 <= len(handled) <= 9 + concurrency  # each of the others had one at hand
+        async with open_channel(amqp_url) as channel:
+            assert await has_counts(channel, queue, 100 - len(handled) + (how == "failed"))
+
+
+async def test_handlers_that_never_wait_let_other_tasks_run(amqp_url: str) -> None:
+    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
+        await fill(client, queue, [b"x"] * 1000)
+        handled = most = since = 0
+
+        async def handle(delivery: Delivery) -> None:
+            nonlocal handled, most, since
+            handled += 1
+            since += 1
+            most = max(most, since)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(lambda: client.process(queue, handle, prefetch=1000))
+            while handled < 1000:
+                since = 0
+                await anyio.lowlevel.checkpoint()
+            tg.cancel_scope.cancel()
+        assert most <= 64
 
 
 # --- what fails comes back ever more seldom ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rabbitry.protocol.client.connection_methods import receive_connection_metho
 from rabbitry.protocol.client.content import Content
 from rabbitry.protocol.client.handshake import Handshake, refused_greeting
 from rabbitry.protocol.client.life import ConnectionLife
-from rabbitry.protocol.client.messages import receive_body, receive_delivery, receive_header
+from rabbitry.protocol.client.messages import receive_body, receive_delivery, receive_header, receive_run
 from rabbitry.protocol.client.slots import Slot
 from rabbitry.protocol.client.states import ChannelState, ConnectionState
 from rabbitry.protocol.wire import methods
@@ -209,6 +209,8 @@ class ProtocolConnection(ConnectionLife[ProtocolChannel]):
                                     data[body + 7 : stop],
                                 )
                                 position = stop + 1
+                                if position < size:
+                                    position = receive_run(channel, data, start - 7, position)
                                 continue
                 elif (
                     key == _ACK

@@ -99,6 +99,10 @@ class DeliveryTags:
         if len(tags) == 1:
             yield tags[0], False
             return
+        if tags and not self.outstanding:  # hot: as where nothing is below the floor, but for looking at each tag
+            self._floor = self.last + 1
+            yield max(tags), True
+            return
         floor = self._raised_floor()
         below = [tag for tag in tags if tag < floor]
         if below:

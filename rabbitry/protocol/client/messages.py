@@ -8,6 +8,7 @@ be ends what it came for, not the connection, on which it would come again. Func
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 
@@ -18,11 +19,11 @@ from rabbitry.protocol.client.content import PUBLISH_TAG_HEADER, seems_streamed
 from rabbitry.protocol.client.states import ChannelState
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.assembly import Assembly
-from rabbitry.protocol.wire.constants import COMMAND_INVALID, UNEXPECTED_FRAME
+from rabbitry.protocol.wire.constants import BASIC_CLASS_ID, COMMAND_INVALID, FRAME_END, UNEXPECTED_FRAME
 from rabbitry.protocol.wire.methods import Method, decode_method
 from rabbitry.protocol.wire.properties import decode_properties
 
-__all__ = ["PROPERTIES_MAX", "receive_body", "receive_delivery", "receive_header"]
+__all__ = ["PROPERTIES_MAX", "receive_body", "receive_delivery", "receive_header", "receive_run"]
 
 PROPERTIES_MAX = 1048576
 """Bytes that a message's properties (its headers are the largest) may take, if frame_max is not more: to decode them
@@ -31,6 +32,7 @@ takes many times that, and RabbitMQ takes none of more than its own frame_max, 1
 
 _pack_deliver = Struct(">QB").pack
 _unpack_deliver = Struct(">QB").unpack_from
+_unpack_body_frame = Struct(">II").unpack_from  # the frame-end octet before it, its type and channel; its length
 
 
 def receive_header(channel: ProtocolChannel, payload: bytes) -> None:
@@ -96,6 +98,63 @@ def receive_delivery(channel: ProtocolChannel, payload: bytes, header: bytes, bo
     connection.events.append(
         connection.delivery_type(channel, consumer.token, tag, redelivered & 1 == 1, route, header, body)
     )
+
+
+def receive_run(channel: ProtocolChannel, data: bytes, first: int, position: int) -> int:
+    """The whole deliveries at `position` that are for the consumer of the one before, which begins at `first`, and as
+    long a route; where they end. What is unusual about the next one is for the general way to see.
+
+    hot: what is the same for all of them is looked up once, 3.8 us a message against 6.7 where forty come together;
+    test_channel holds it equal to `receive_delivery`.
+    """
+    fixed = 12 + data[first + 11]  # octets before the delivery tag, by which the method frame is known
+    start = data[first : first + fixed]
+    consumer = channel.consumers.get(start[12:])
+    connection = channel.connection
+    if consumer is None or consumer.discard or not data.startswith(start, position):
+        return position
+    longest, most = connection.body_max, min(connection.body_max, connection.max_message_size)
+    method = 8 + int.from_bytes(start[3:7], "big")
+    unpack_fields = _fields_of_run(method - fixed - 10)
+    header_begins, body_begins = 0xCE020000 | channel.number, 0xCE030000 | channel.number
+    size, route_before = len(data), b""
+    tags, token = channel.tags, consumer.token
+    make, append = connection.delivery_type, connection.events.append
+    last, is_settled, add = tags.last, not consumer.no_ack, tags.outstanding.add
+    try:
+        while size - position >= method + 30 and data.startswith(start, position):
+            tag, bits, route, begins, length, class_id, body_size = unpack_fields(data, position + fixed)
+            body = position + method + length + 8  # where its frame begins
+            if begins != header_begins or class_id != BASIC_CLASS_ID or not 14 <= length <= longest or size - body < 8:
+                break
+            begins, length = _unpack_body_frame(data, body - 1)
+            stop = body + 7 + length
+            if begins != body_begins or length != body_size or not 0 < length <= most or stop >= size:
+                break
+            if data[stop] != FRAME_END or (is_settled and tag <= last):
+                break
+            if route != route_before:
+                end = 1 + route[0]
+                if end >= len(route) or end + 1 + route[end] != len(route):
+                    break
+                route_before = route
+            if is_settled:
+                last = tag
+                add(tag)
+            header, content = data[position + method + 19 : body - 1], data[body + 7 : stop]
+            append(make(channel, token, tag, bits & 1 == 1, route_before, header, content))
+            position = stop + 1
+    finally:
+        tags.last = last
+    return position
+
+
+@lru_cache(256)
+def _fields_of_run(route: int) -> Callable[[bytes, int], tuple[int, int, bytes, int, int, int, int]]:
+    """What reads, from the delivery tag on, a delivery with a route of so many octets: tag, redelivered, route, the
+    frame-end octet with the header frame's type and channel, its length, class and body size.
+    """
+    return Struct(f">QB{route}sIIH2xQ").unpack_from
 
 
 def _finish_deliver(channel: ProtocolChannel, method: Method, header: bytes, body: bytes) -> None:

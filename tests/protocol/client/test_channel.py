@@ -1244,6 +1244,62 @@ def test_deliveries_as_the_general_way(messages: list[tuple[str, bool, str, str,
     assert len(outcomes[0][0]) == sum(message[0] != "gone" for message in messages)
 
 
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "a", "a", "b", "free", "gone"]),
+            st.sampled_from([("", "q"), ("", "q"), ("", "r"), ("e", "")]),
+            st.sampled_from([b"body", b"BODY", b"longer than that", b""]),
+            st.sampled_from([b"\0\0", b"\x10\0\2"]),
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+    st.integers(1, 3),
+    st.one_of(st.none(), st.tuples(st.integers(0, 600), st.integers(0, 255))),
+    st.sampled_from([b"", HEARTBEAT]),
+)
+def test_runs_of_deliveries_as_the_general_way(
+    messages: list[tuple[str, tuple[str, str], bytes, bytes]],
+    step: int,
+    fault: tuple[int, int] | None,
+    between: bytes,
+) -> None:
+    """What is alike and comes together is taken together, up to what is not, or is wrong."""
+    outcomes = []
+    for split in ("whole", "octets"):
+        dialogue, channel = with_channel(split)
+        for tag in ("a", "b"):
+            dialogue.consume(channel, tag)
+        dialogue.consume(channel, "free", no_ack=True)
+        channel.cancel(dialogue.consume(channel, "gone"), None)
+        dialogue.sent()
+        data = bytearray(
+            between.join(
+                deliver(
+                    1,
+                    tag * step,
+                    body,
+                    consumer_tag=consumer,
+                    redelivered=tag % 2 == 0,
+                    exchange=exchange,
+                    routing_key=key,
+                    properties=properties,
+                )
+                for tag, (consumer, (exchange, key), body, properties) in enumerate(messages, 1)
+            )
+        )
+        if fault is not None:
+            data[fault[0] % len(data)] = fault[1]
+        events = dialogue.feed(bytes(data))
+        if events and events[-1][0] == "ended":
+            outcomes.append((events[:-1], str(events[-1])))
+        else:
+            outcomes.append((events, dialogue.sent(), channel.tags.outstanding, channel.tags.last))
+    assert outcomes[0] == outcomes[1]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 12), st.integers(0, 255))
 def test_a_confirm_as_the_general_way(tag: int, bits: int) -> None:
