@@ -24,9 +24,8 @@ from rabbitry.protocol.wire.methods import Method, encode_method_frame
 __all__ = ["receive_acks", "receive_channel_method"]
 
 _unpack_ack = Struct(">QB").unpack_from
-_ACK_SIZE = (
-    21  # octets of a basic.ack's frame: a head of eleven, up to the method's id; delivery tag, bits and frame-end
-)
+_ACK_SIZE = 21
+"""Octets of a basic.ack's frame: a head of eleven, up to the method's id, the delivery tag, the bits and frame-end."""
 
 
 def receive_channel_method(channel: ProtocolChannel, method: Method) -> None:

@@ -677,6 +677,7 @@ def test_a_malformed_frame_behind_a_confirm(split: str) -> None:
     dialogue, channel = with_channel(split, methods.ConfirmSelect())
     publish(channel, b"1", 1)
     publish(channel, b"2", 2)
+    dialogue.sent()
     told = dialogue.feed(ack(1, 1), ack(1, 2)[:-1] + b"\x00")
     assert told[0] == ("confirmed", [1], True)
     assert [each[0] for each in told[1:]] == ["channel ended", "ended"] and told[1][5] == [2]
