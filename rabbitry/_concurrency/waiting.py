@@ -97,7 +97,7 @@ def waits() -> Waits:
     except RuntimeError:
         return Waits(anyio.Event, checkpoint_if_cancelled, _check_nothing, _time_left, get_ident())
     ours = _waiting_asyncio()
-    look, time_left = ours.looks(loop)
+    look, time_left = ours.looks()
     new_signal = partial(ours.AsyncioSignal, loop, ours.wakes_of(loop))
     return Waits(new_signal, look, partial(ours.check_loop, loop), time_left, get_ident())
 

@@ -2,25 +2,24 @@
 program on trio needs none of it.
 
 What must stay true: a task is woken once for each wait, takes one step then, and never amid another's or amid what is
-being read; who looks for a cancellation finds what AnyIO would find. Where a version of AnyIO keeps its cancel scopes
-otherwise than is known here, its own functions are asked.
+being read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
 from anyio.lowlevel import current_token
 
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.elsewhere import of_another_loop
 
 __all__ = ["AsyncioSignal", "TellingSignal", "Wakes", "check_loop", "looks", "new_signal", "wakes_of"]
@@ -140,81 +139,16 @@ def check_loop(loop: asyncio.AbstractEventLoop) -> None:
     raise of_another_loop()
 
 
-def looks(loop: asyncio.AbstractEventLoop) -> tuple[Callable[[], Awaitable[None]], Callable[[], float]]:
-    """This loop's `checkpoint_if_cancelled`, and what tells the seconds that the running task's cancel scopes leave."""
+def looks() -> tuple[Callable[[], Awaitable[None]], Callable[[], float]]:
+    """The running loop's `checkpoint_if_cancelled`, and what tells the seconds that cancel scopes leave its tasks.
+
+    hot: AnyIO's own functions find out each time which loop runs; its backend's don't.
+    """
     backend: Any = getattr(current_token(), "backend_class", None)  # (AnyIO before 4.11 has no class in its token)
-    general: Callable[[], Awaitable[None]] = (backend or anyio.lowlevel).checkpoint_if_cancelled
-    states = _known_states()
-    if states is None:
-        return general, partial(_time_left, (backend or anyio).current_effective_deadline, loop.time)
-    return _own_look(loop, states, general), partial(_time_left, _own_deadline(loop, states), loop.time)
+    look: Callable[[], Awaitable[None]] = (backend or anyio.lowlevel).checkpoint_if_cancelled
+    return look, partial(_time_left, (backend or anyio).current_effective_deadline)
 
 
-def _known_states() -> dict[ref[asyncio.Task[Any]], Any] | None:
-    """AnyIO's own record of the innermost cancel scope of each task; None where it is kept in another way."""
-    try:
-        from anyio._backends import _asyncio
-
-        scope: Any = _asyncio.CancelScope()
-        states: Any = _asyncio._task_states
-        if (scope._cancel_called, scope._shield, scope._parent_scope, scope._deadline) == (False, False, None, inf):
-            known: dict[ref[asyncio.Task[Any]], Any] | None = getattr(states, "data", None)
-            return known if type(states) is WeakKeyDictionary else None
-    except (ImportError, AttributeError):
-        pass
-    return None
-
-
-def _own_look(
-    loop: asyncio.AbstractEventLoop, states: dict[ref[asyncio.Task[Any]], Any], general: Callable[[], Awaitable[None]]
-) -> Callable[[], Awaitable[None]]:
-    """hot: what AnyIO's `checkpoint_if_cancelled` does, a sixth of a confirmed publish, in a third of the time: without
-    a coroutine, with one look-up of the task, and without asking the system for the process id, as CPython 3.11 does
-    where it is to find the loop.
-    """
-    nothing: asyncio.Future[None] = loop.create_future()
-    nothing.set_result(None)
-
-    def checkpoint_if_cancelled() -> Awaitable[None]:
-        try:
-            scope = states[ref(current_task(loop))].cancel_scope  # type: ignore[arg-type]  # or TypeError: in no task
-        except (KeyError, TypeError):
-            return nothing
-        while scope is not None:
-            if scope._cancel_called:
-                return general()
-            if scope._shield:
-                break
-            scope = scope._parent_scope
-        return nothing
-
-    return checkpoint_if_cancelled
-
-
-def _own_deadline(loop: asyncio.AbstractEventLoop, states: dict[ref[asyncio.Task[Any]], Any]) -> Callable[[], float]:
-    """hot: what `anyio.current_effective_deadline` does, which first finds out which event loop runs: that takes as
-    long as a request is in the making.
-    """
-
-    def current_effective_deadline() -> float:
-        deadline = inf
-        try:
-            scope = states[ref(current_task(loop))].cancel_scope  # type: ignore[arg-type]
-        except (KeyError, TypeError):
-            return deadline
-        while scope is not None:
-            if scope._cancel_called:
-                return -inf
-            if scope._deadline < deadline:
-                deadline = scope._deadline
-            if scope._shield:
-                break
-            scope = scope._parent_scope
-        return deadline
-
-    return current_effective_deadline
-
-
-def _time_left(current_effective_deadline: Callable[[], float], now: Callable[[], float]) -> float:
+def _time_left(current_effective_deadline: Callable[[], float]) -> float:
     deadline = current_effective_deadline()
-    return deadline - now() if isfinite(deadline) else deadline
+    return deadline - loop_time() if isfinite(deadline) else deadline

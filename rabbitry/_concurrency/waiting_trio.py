@@ -16,6 +16,7 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from rabbitry._concurrency.clock import loop_time
 from rabbitry._concurrency.elsewhere import of_another_loop
 
 __all__ = [
@@ -42,7 +43,7 @@ def check_token(token: trio.lowlevel.TrioToken) -> None:
 def time_left() -> float:
     """The seconds that the cancel scopes around the running task leave it."""
     deadline = trio.current_effective_deadline()
-    return deadline - trio.current_time() if isfinite(deadline) else deadline
+    return deadline - loop_time() if isfinite(deadline) else deadline
 
 
 class TrioSignal:

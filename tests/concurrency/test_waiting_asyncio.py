@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import pytest
 
-from rabbitry._concurrency import waiting_asyncio
 from rabbitry._concurrency.waiting_asyncio import AsyncioSignal, looks, new_signal, wakes_of
 
 
@@ -198,25 +197,8 @@ async def test_what_ends_the_program_leaves_nobody_asleep() -> None:
 # --- AnyIO's scopes ---------------------------------------------------------------------------------------------------
 
 
-def test_the_scopes_of_this_anyio_are_known() -> None:
-    assert waiting_asyncio._known_states() is not None
-
-
-def test_an_anyio_that_keeps_its_scopes_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anyio._backends import _asyncio
-
-    class Other:
-        pass
-
-    monkeypatch.setattr(_asyncio, "CancelScope", Other)
-    assert waiting_asyncio._known_states() is None
-
-
-@pytest.mark.parametrize("is_known", [True, False])
-async def test_looking_is_as_anyio_looks(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not is_known:
-        monkeypatch.setattr(waiting_asyncio, "_known_states", lambda: None)
-    look, time_left = looks(asyncio.get_running_loop())
+async def test_looking_is_as_anyio_looks() -> None:
+    look, time_left = looks()
     with anyio.move_on_after(50) as outer, anyio.CancelScope():
         await look()
         assert 0 < time_left() <= 50
@@ -237,7 +219,7 @@ async def test_looking_is_as_anyio_looks(is_known: bool, monkeypatch: pytest.Mon
 
 
 async def test_looking_in_no_task() -> None:
-    look, time_left = looks(asyncio.get_running_loop())
+    look, time_left = looks()
     found: list[float] = []
 
     def call() -> None:

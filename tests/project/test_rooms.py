@@ -98,6 +98,7 @@ REACHES = {
     "rabbitry._instrumented.client confirmation._on_settled": "whose operation goes on in another attempt",
     "rabbitry._instrumented.client once._on_settled": "see above",
     "rabbitry._instrumented.life confirmation._on_settled": "an Observer takes the place of what it calls",
+    "rabbitry._rpc.caller delivery._header": "hot: by its octets a reply is known like others, and is not decoded",
     "rabbitry._rpc.envelope content._header": "what could not be decoded, which no user is to see",
     "rabbitry.blocking.ahead consumer._return": "see below",
     "rabbitry.blocking.ahead consumer._take_some": "what has arrived: a batch would wait for its first one",

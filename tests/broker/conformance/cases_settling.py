@@ -424,9 +424,7 @@ def a_stream_is_gone_before_the_commit(c: Conversation) -> None:
 
 
 def settled_and_published_in_a_transaction(c: Conversation, kind: str, outcome: str) -> None:
-    """A consumer that may hold one message settles it and publishes two, for which another consumer waits, too. Whether
-    a classic queue heeds an acknowledgement first depends on how busy RabbitMQ is.
-    """
+    """A consumer that may hold one message settles it and publishes two, for which another consumer waits, too."""
     ch, other = c.channel(), c.channel()
     ch.durable(arguments={"x-queue-type": kind})
     ch.publish(b"1")
@@ -448,23 +446,11 @@ def settled_and_published_in_a_transaction(c: Conversation, kind: str, outcome: 
 
 
 @case
-def acknowledged_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
-    settled_and_published_in_a_transaction(c, "quorum", "ack")
-
-
-@case
-def rejected_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
-    settled_and_published_in_a_transaction(c, "quorum", "reject")
-
-
-@case
 def given_back_and_published_in_a_transaction(c: Conversation) -> None:
+    """No case of a classic queue's acknowledgement, nor of a quorum queue: whether RabbitMQ heeds the settlement or the
+    first message first there depends on how busy it is; see `test_a_commit_to_a_quorum_queue`.
+    """
     settled_and_published_in_a_transaction(c, "classic", "requeue")
-
-
-@case
-def given_back_and_published_in_a_transaction_to_a_quorum_queue(c: Conversation) -> None:
-    settled_and_published_in_a_transaction(c, "quorum", "requeue")
 
 
 @case

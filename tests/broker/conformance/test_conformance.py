@@ -19,8 +19,9 @@ from tests.broker.conformance import (  # noqa: F401 - they fill the catalogue
     cases_settling,
     cases_streams,
 )
+from tests.broker.conformance.cases_settling import settled_and_published_in_a_transaction
 from tests.broker.conformance.catalogue import CASES
-from tests.broker.conformance.conversation import transcript
+from tests.broker.conformance.conversation import Conversation, transcript
 from tests.broker.conformance.differences import DIFFERENCES
 
 
@@ -38,3 +39,18 @@ def test_case(name: str, rabbitmq: PrivateNode, embedded: str, version: str) -> 
 def test_there_are_many_cases() -> None:
     assert len(CASES) >= 400
     assert {name for name, _ in DIFFERENCES} <= set(CASES)
+
+
+@pytest.mark.parametrize("outcome", ["ack", "reject", "requeue"])
+def test_a_commit_to_a_quorum_queue(outcome: str, embedded: str) -> None:
+    """Of the embedded broker alone: RabbitMQ, unless it is busy, heeds a commit's settlements before its messages, too,
+    which wait for others to be written with them.
+    """
+
+    def case(c: Conversation) -> None:
+        settled_and_published_in_a_transaction(c, "quorum", outcome)
+
+    came = [entry[1:] for entry in transcript(case, embedded, is_embedded=True) if entry[0] == "unexpected"]
+    first = {"ack": b"3", "reject": b"3", "requeue": b"2"}[outcome]
+    limited = [body for _, fields, _, body in came if fields["consumer_tag"] == "limited"]
+    assert limited == [first] and len(came) == (3 if outcome == "requeue" else 2)
