@@ -24,7 +24,7 @@ All operations of the client at once, on connections through a proxy to a privat
 cluster of three; the fault strikes while they work, and they have to be at work again by themselves. A cell says what a
 user is told, and then, on asyncio / trio: how many rounds ended how; how many messages that were confirmed are missing;
 how many came twice; seconds from the end of the fault until the next round ended.
-Each cell is a test (`tests/fault_table`); this page is written by `python -m tests.measuring.fault_table`.
+Each cell is a test (`tests/measuring/fault_table`); this page is written by `python -m tests.measuring.fault_table`.
 """
 
 

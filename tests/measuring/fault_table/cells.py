@@ -41,7 +41,7 @@ LOST = {  # the connection is
     "declare": rule("waits, then done; all is there again", "declared", "declared"),
     "rpc": rule("goes on; calls under way: OutcomeUnknown", "answered OutcomeUnknown", "answered"),
     "serve": rule("goes on; requests are answered", "answered OutcomeUnknown", "answered"),
-    "close": rule("bounded", "closed", "closed"),
+    "close": rule("bounded; process: NotConnected", "closed process:_NotConnected", "closed"),
 }
 NO_LOSS_AT_ALL = {
     "publish": rule("waits until it clears", "confirmed", "confirmed"),
@@ -52,13 +52,18 @@ NO_LOSS_AT_ALL = {
     "declare": rule("goes on", "declared", "declared"),
     "rpc": rule("waits until it clears", "answered", "answered"),
     "serve": rule("waits until it clears", "answered", "answered"),
-    "close": rule("bounded", "closed", "closed"),
+    "close": rule("bounded; process: NotConnected", "closed process:_NotConnected", "closed"),
 }
 QUEUE_DELETED = {
     "publish": rule("Unroutable, as it is mandatory", "confirmed Unroutable", "Unroutable", False),
     "submit": rule("unroutable, as it is mandatory", "confirmed unroutable", "unroutable", False),
     "consume": rule("ConsumerCancelled", "received ConsumerCancelled", "ConsumerCancelled", False),
-    "ack": rule("acknowledged; then ConsumerCancelled", "acked ConsumerCancelled", "ConsumerCancelled", False),
+    "ack": rule(
+        "acknowledged, or StaleDelivery as the queue is gone; then ConsumerCancelled",
+        "acked StaleDelivery ConsumerCancelled",
+        "ConsumerCancelled",
+        False,
+    ),
     "get": rule("NotFound", "got NotFound", "NotFound", False),
     "declare": rule("declares it again", "declared", "declared"),
     "rpc": rule("Unroutable", "answered Unroutable TimeoutError server:_ConsumerCancelled", "Unroutable", False),
@@ -69,7 +74,10 @@ QUEUE_DELETED = {
         False,
     ),
     "close": rule(
-        "at once; process: ConsumerCancelled", "closed process:_ConsumerCancelled process:_NotFound", "", False
+        "at once; process: ConsumerCancelled, or NotConnected as the client was left",
+        "closed process:_ConsumerCancelled process:_NotFound process:_NotConnected",
+        "",
+        False,
     ),
 }
 RULES: dict[str, dict[str, Rule]] = dict.fromkeys(FAULTS, LOST) | {
