@@ -102,7 +102,7 @@ class Compat:
     else it has the tag of the next one."""
     commits_without: Literal["passed over", "partial", "resource error"]
     """What becomes of a commit to a queue that is gone by then: it is passed over, or the commit is carried out as far
-    as it can be and then refused if that was a classic queue, or ends the connection."""
+    as it can be (and then refused for a classic queue; for a stream it ends the connection), or ends the connection."""
     succession: Literal["age", "yields", "stalls"]
     """Who is next where a quorum queue has a single active consumer: the first that came; or the first of the highest
     priority, which takes over as soon as the active one has settled what it has, or unless it gave that back."""

@@ -16,9 +16,9 @@ from loadtest.output.charts.bars import Bar, Column, Row, bars_picture
 from loadtest.output.charts.panels import for_picture, make_panels
 from loadtest.output.naming import said
 from loadtest.output.told import headline_of
+from tests.measuring.bench.comparison.pictures import bars_of
 from tests.measuring.bench.comparison.plan import ONE_AT_A_TIME
-from tests.measuring.bench.comparison.result import cell_of, sizes_of
-from tests.measuring.bench.report import number
+from tests.measuring.bench.comparison.result import sizes_of
 
 Result = Mapping[str, Any]
 
@@ -68,21 +68,11 @@ def _is_serial(library: Mapping[str, Any]) -> bool:
 
 
 def _columns(result: Result, jobs: Mapping[str, str], figure: str, unit: str, divisor: float = 1) -> list[Column]:
-    columns = [Column(title, unit, _libraries(result, job, figure, divisor)) for job, title in jobs.items()]
+    columns = [
+        Column(title, unit, bars_of(result, job, min(sizes_of(result, job), default=0), figure, divisor))
+        for job, title in jobs.items()
+    ]
     return [column for column in columns if any(bar.value is not None for bar in column.bars)]
-
-
-def _libraries(result: Result, job: str, figure: str, divisor: float) -> list[Bar]:
-    size = min(sizes_of(result, job), default=0)
-    bars = []
-    for name, library in result["libraries"].items():
-        found = (cell_of(result, name, job, size) or {}).get(figure)
-        if found:
-            value, low, high = (found[each] / divisor for each in ("median", "low", "high"))
-            bars.append(Bar(library["title"], value, number(value), low, high, library["is_ours"]))
-        else:
-            bars.append(Bar(library["title"], None, "not measured", is_ours=library["is_ours"]))
-    return bars
 
 
 # --- ways to serve many clients ---------------------------------------------------------------------------------------

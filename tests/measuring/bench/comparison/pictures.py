@@ -38,7 +38,7 @@ def _by_size(result: Result, figure: str, unit: str, sentence: str) -> list[Row]
     rows = []
     for job, title in _TITLES.items():
         sizes = sizes_of(result, job)
-        columns = [Column(f"bodies of {format_size(size)}", unit, _bars(result, job, size, figure)) for size in sizes]
+        columns = [Column(f"bodies of {format_size(size)}", unit, bars_of(result, job, size, figure)) for size in sizes]
         if any(bar.value is not None for column in columns for bar in column.bars):
             notes = [
                 sentence,
@@ -59,14 +59,15 @@ def _serial(result: Result, job: str) -> Iterator[str]:
 def _memory(result: Result) -> list[Row]:
     rows = []
     for size in sizes_of(result, "connections"):
-        bars = _bars(result, "connections", size, "connection_bytes", 1024)
+        bars = bars_of(result, "connections", size, "connection_bytes", 1024)
         if any(bar.value is not None for bar in bars):
             sentence = "What an open connection with a channel adds to the client's process. Shorter is better."
             rows.append(Row("Memory a connection", sentence, [Column("", "memory a connection (KiB)", bars)]))
     return rows
 
 
-def _bars(result: Result, job: str, size: int, figure: str, divisor: float = 1) -> list[Bar]:
+def bars_of(result: Result, job: str, size: int, figure: str, divisor: float = 1) -> list[Bar]:
+    """A bar for each library: this figure of one job with bodies of one size."""
     bars = []
     for name, library in result["libraries"].items():
         cell = cell_of(result, name, job, size)
