@@ -219,9 +219,22 @@ class Client:
             on_unknown=on_unknown,
         )
 
+    async def _publish_after(
+        self,
+        before: Callable[[], Awaitable[None]],
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        while_down: WhileDown,
+        on_unknown: OnUnknown,
+    ) -> None:
+        """Publish what must be routed, and await `before` ahead of each attempt, in the life that it is made in."""
+        send = _sending(message, exchange, routing_key, True)
+        await self._senders.publish(send, exchange, while_down, self._senders.attempts(on_unknown), before)
+
     def _have_delays(self) -> Delays:
         if self._delays is None:
-            self._delays = Delays(self.publish, self._publishing)
+            self._delays = Delays(self._publish_after, self._publishing)
         return self._delays
 
     @asynccontextmanager

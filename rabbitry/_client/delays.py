@@ -15,8 +15,8 @@ expire, and are the same for every client of a virtual host.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from math import ceil
 from typing import Literal
 
@@ -28,7 +28,6 @@ from rabbitry._connection.connection import Connection
 from rabbitry._errors import (
     AccessRefused,
     ConnectionBlocked,
-    NotConnected,
     NotFound,
     PublishFailed,
     Refused,
@@ -132,11 +131,11 @@ class Delays:
     connection, in case that it is another broker's by then; and in between only for what `forget` was told of.
     """
 
-    __slots__ = ("_declared", "_life", "_link", "_lock", "_publish")
+    __slots__ = ("_declared", "_life", "_link", "_lock", "_publish_after")
 
-    def __init__(self, publish: Callable[..., Awaitable[None]], link: Link) -> None:
-        """`publish` is the client's, whose `link` is the publishing one."""
-        self._publish = publish
+    def __init__(self, publish_after: Callable[..., Awaitable[None]], link: Link) -> None:
+        """`publish_after` is the client's, whose `link` is the publishing one."""
+        self._publish_after = publish_after
         self._link = link
         self._lock = anyio.Lock()
         self._life = 0
@@ -210,26 +209,14 @@ class Delays:
         milliseconds = level_of(delay)
         name = name_of_level(milliseconds)
         needed = (milliseconds, to, *more)
+        provide = partial(self.provide, needed, while_down)
         for is_last in (False, True):
-            await self.provide(needed, while_down)
             try:
-                await self._publish(
-                    message,
-                    exchange=name,
-                    routing_key=routing_key,
-                    mandatory=True,
-                    while_down=while_down,
-                    on_unknown=on_unknown,
-                )
+                return await self._publish_after(provide, message, name, routing_key, while_down, on_unknown)
             except (Unroutable, Refused) as error:  # somebody has deleted the level
                 if is_last or (isinstance(error, Refused) and error.code != MISSING):
                     raise
                 self._declared = set()
-            else:
-                # where it was published in another life than it began in; the broker has it, whether or not this fails
-                with suppress(NotConnected, ConnectionBlocked):
-                    await self.provide(needed, while_down)
-                return
 
     def forget(self, *entities: Entity) -> None:
         """These were deleted, or declared, and with a queue or exchange that is new the binding to it is gone."""

@@ -6,7 +6,8 @@ stays open until its confirms have come.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import TypeAlias
 
@@ -73,19 +74,23 @@ class Senders:
         channel = self._channels.get(exchange) or self._channels.get(None)
         return channel if channel is not None and channel.is_open else None
 
-    async def publish(self, send: Send, exchange: str, while_down: WhileDown, attempts: Attempts) -> None:
+    async def publish(
+        self,
+        send: Send,
+        exchange: str,
+        while_down: WhileDown,
+        attempts: Attempts,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Have `send` publish a message through all lives: on the channel for this exchange, and alone on one once the
-        message is suspect.
+        message is suspect. `before` is awaited ahead of each attempt, once there is a channel for it: what it does in
+        the life of now is done where the message goes, or the attempt fails.
         """
         while not attempts.is_suspect:
-            channel = self.ready(exchange)
-            if channel is None:
-                try:
-                    channel = await self._opened(exchange, while_down)
-                except (NotConnected, ConnectionBlocked) as error:
-                    if attempts.unknown is not None:  # it may have arrived in a former life
-                        raise attempts.unknown from error
-                    raise
+            with _unknown_first(attempts):
+                channel = self.ready(exchange) or await self._opened(exchange, while_down)
+                if before is not None:
+                    await before()
             if while_down == "fail" and (reason := life_of(channel).endpoint.blocked_reason) is not None:
                 raise attempts.unknown or ConnectionBlocked(reason)
             try:
@@ -93,7 +98,7 @@ class Senders:
             except (PublishFailed, Closed) as error:
                 if not self.may_go_on(attempts, channel, error):
                     raise
-        await self._publish_alone(send, while_down, attempts)
+        await self._publish_alone(send, while_down, attempts, before)
 
     def attempts(self, on_unknown: OnUnknown) -> Attempts:
         """The attempts of one message: where it is suspect there is one more, alone on a channel."""
@@ -130,24 +135,41 @@ class Senders:
                     del self._channels[key]
                     self._renewal.retire(life_of(channel))
 
-    async def _publish_alone(self, send: Send, while_down: WhileDown, attempts: Attempts) -> None:
+    async def _publish_alone(
+        self,
+        send: Send,
+        while_down: WhileDown,
+        attempts: Attempts,
+        before: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         """The broker closed a channel, or the connection, for a message, and does not say which, or for another that
         is like this one. Alone on a channel the innocent get through; the culprit fails, and for good.
         """
         while True:
-            try:
+            with _unknown_first(attempts):
                 channel = await open_channel(self._link, while_down)
-            except (NotConnected, ConnectionBlocked) as error:
-                if attempts.unknown is not None:
-                    raise attempts.unknown from error
-                raise
             try:
-                return await send(channel)
-            except (PublishFailed, Closed) as error:
-                if attempts.next_step(error) == "never":
-                    raise
+                if before is not None:
+                    with _unknown_first(attempts):
+                        await before()
+                try:
+                    return await send(channel)
+                except (PublishFailed, Closed) as error:
+                    if attempts.next_step(error) == "never":
+                        raise
             finally:
                 await life_of(channel).close()
+
+
+@contextmanager
+def _unknown_first(attempts: Attempts) -> Iterator[None]:
+    """Where there is no connection for another attempt, the former one says more: its message may have arrived."""
+    try:
+        yield
+    except (NotConnected, ConnectionBlocked) as error:
+        if attempts.unknown is not None:
+            raise attempts.unknown from error
+        raise
 
 
 class Renewal:

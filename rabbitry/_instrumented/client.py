@@ -5,7 +5,7 @@ What must stay true: as in `_instrumented`; `open_client` makes one of these onl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -144,7 +144,31 @@ class InstrumentedClient(Client):
             return await self._publish_later(
                 message, exchange, routing_key, mandatory, delay, while_down or self._while_down, on_unknown
             )
-        operation = PublishOperation(message, name_of(exchange, Exchange), routing_key)
+        policy = while_down or self._while_down
+        await self._publish_observed(message, name_of(exchange, Exchange), routing_key, mandatory, policy, on_unknown)
+
+    async def _publish_after(
+        self,
+        before: Callable[[], Awaitable[None]],
+        message: Message,
+        exchange: str,
+        routing_key: str,
+        while_down: WhileDown,
+        on_unknown: OnUnknown,
+    ) -> None:
+        await self._publish_observed(message, exchange, routing_key, True, while_down, on_unknown, before)
+
+    async def _publish_observed(
+        self,
+        message: Message | bytes,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool,
+        policy: WhileDown,
+        on_unknown: OnUnknown,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        operation = PublishOperation(message, exchange, routing_key)
         channel = self._senders.ready(operation.exchange)
         if channel is not None:  # else it is known by the end
             endpoint = life_of(channel).endpoint
@@ -154,10 +178,9 @@ class InstrumentedClient(Client):
             assert isinstance(channel, InstrumentedChannel)
             await channel.publish_within(operation, mandatory)
 
-        policy = while_down or self._while_down
         with self._instruments.around(operation, "confirmed"):
             check_policies(policy, on_unknown)
-            await self._senders.publish(send, operation.exchange, policy, self._senders.attempts(on_unknown))
+            await self._senders.publish(send, exchange, policy, self._senders.attempts(on_unknown), before)
 
     @asynccontextmanager
     async def rpc(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -353,6 +354,26 @@ async def test_in_a_new_life_all_is_declared_again(amqp_url: str) -> None:
         assert (await arrival(client, queue))[0].body == b"2"
 
 
+async def test_what_is_sent_again_finds_all_of_it_there(amqp_url: str) -> None:
+    """Its delay is over before anything could be declared behind it."""
+    async with (
+        some_queue(amqp_url) as queue,
+        through_proxy(amqp_url) as (client, proxy),
+        open_channel(amqp_url) as channel,
+    ):
+        await client.publish(b"1", routing_key=queue, delay=0.05)
+        await arrival(client, queue)
+        for link in proxy.links:
+            link.stall()
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(partial(client.publish, b"2", routing_key=queue, delay=0.05, on_unknown="republish"))
+            await anyio.wait_all_tasks_blocked()
+            await channel.unbind_queue(queue, "rabbitry.delayed.queues", routing_key=queue)
+            proxy.delay = 0.1  # each way, so that a confirm comes when the message has gone on
+            proxy.cut()
+        assert (await arrival(client, queue))[0].body == b"2"
+
+
 async def test_who_would_rather_fail_does(amqp_url: str) -> None:
     async with some_queue(amqp_url) as queue, through_proxy(amqp_url) as (client, proxy):
         await client.publish(b"1", routing_key=queue, delay=0.1)
@@ -362,25 +383,6 @@ async def test_who_would_rather_fail_does(amqp_url: str) -> None:
         proxy.accept()
         await client.publish(b"3", routing_key=queue, delay=0.1)
         assert {(await arrival(client, queue))[0].body for _ in range(2)} == {b"1", b"3"}
-
-
-async def test_what_was_confirmed_is_no_failure_though_the_connection_is_lost_then(
-    amqp_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with some_queue(amqp_url) as queue, rabbitry.open_client(amqp_url) as client:
-        await client.publish(b"1", routing_key=queue, delay=0.1)
-        provide, calls = delays.Delays.provide, 0
-
-        async def lost_after_the_confirm(self: delays.Delays, *args: Any) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise NotConnected("lost")
-            await provide(self, *args)
-
-        monkeypatch.setattr(delays.Delays, "provide", lost_after_the_confirm)
-        await client.publish(b"2", routing_key=queue, delay=0.1, while_down="fail")
-        assert calls == 2
 
 
 async def test_who_would_rather_fail_does_not_wait_for_those_who_wait(amqp_url: str) -> None:

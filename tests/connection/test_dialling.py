@@ -232,7 +232,10 @@ async def test_a_slow_handshake_is_not_given_up(addresses: Addresses) -> None:
         assert connection._endpoint.transport.describe().startswith("127.0.0.2:")
 
 
-async def test_one_connection_where_the_first_answers(addresses: Addresses, node: PrivateNode, poller: None) -> None:
+async def test_one_connection_where_the_first_answers(
+    addresses: Addresses, node: PrivateNode, poller: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialling, "ATTEMPT_DELAY", 30.0)  # no machine is so busy
     for _ in range(3):
         addresses.broker(node)
     async with rabbitry.open_reactor() as reactor:

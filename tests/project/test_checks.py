@@ -83,8 +83,10 @@ def test_fixture(broken): pass
     line = "3 passed, 0 failed, 0 skipped; 2 tests passed only when run alone: "
     line += "test_it.py::test_flaky[a::b [c]], test_it.py::test_fixture"
     assert check(tests, "-n", "1") == (0, line)
-    _, alone = read(tmp_path / "outcomes" / "tests.jsonl")
+    together, alone = read(tmp_path / "outcomes" / "tests.jsonl")
     assert len(alone.tests) == 2
+    reasons = together.reasons.values()
+    assert [("test_it.py:" in reason, "assert" in reason) for reason in reasons] == [(True, True)] * 2
 
 
 def test_what_fails_alone_too_is_red(check: Check) -> None:

@@ -340,7 +340,7 @@ class Client:
                     self.ended.append(event)
                 case Content():
                     assert event.consumer in self.consuming
-        return [tuple(map(comparable, described(event))) for event in taken]
+        return joined([tuple(map(comparable, described(event))) for event in taken])
 
     def take_sent(self) -> bytes:
         """Take the octets."""
@@ -492,6 +492,16 @@ _ACTIONS: list[tuple[Callable[[Client, int, int], None], float]] = [
     (Client.lose, 0.03),
     (Client.abort, 0.03),
 ]
+
+
+def joined(told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """With confirms that follow one another as one: of those that come together it is told together."""
+    found: list[tuple[Any, ...]] = []
+    for event in told:
+        if found and event[0] == found[-1][0] == "confirmed" and event[2] == found[-1][2]:
+            event = ("confirmed", found.pop()[1] + event[1], event[2])
+        found.append(event)
+    return found
 
 
 def comparable(item: Any) -> Any:

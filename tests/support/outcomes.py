@@ -23,6 +23,7 @@ class Run:
     """One run of pytest. Of each test it keeps the worst outcome: its fixtures, it itself and its end have one each."""
 
     tests: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)  # of those that failed
     seconds: Counter[str] = field(default_factory=Counter)  # of each file
     accidents: list[str] = field(default_factory=list)
     status: int | None = None  # None: it was killed
@@ -33,6 +34,8 @@ class Run:
             if outcome:
                 self.tests[name] = min(outcome, self.tests.get(name, outcome), key=WORST_FIRST.index)
             self.seconds[name.partition("::")[0]] += record.get("seconds", 0.0)
+            if "reason" in record:
+                self.reasons.setdefault(name, record["reason"])
         elif "accident" in record:
             self.accidents.append(record["accident"])
         else:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -23,7 +24,17 @@ WORTH_TRYING = 20  # where more failed, no wait was too short
 
 SLOWEST = 12  # files, which are told: what makes the whole take as long as it does
 
+REASON = 400  # characters
+
 ALONE = "--alone"
+
+
+def reason(report: pytest.TestReport) -> str:
+    """Where it failed and the beginning of what it says there: enough to tell why without its traceback."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is None:
+        return str(report.longrepr)[-REASON:]
+    return f"{Path(crash.path).name}:{crash.lineno}: {crash.message[:REASON]}"
 
 
 class Recorder:
@@ -40,6 +51,8 @@ class Recorder:
         record = {"test": report.nodeid, "seconds": round(report.duration, 3)}
         if report.when == "call" or report.outcome != "passed":
             record["outcome"] = report.outcome
+        if report.failed:
+            record["reason"] = reason(report)
         self._write(record)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -104,6 +117,8 @@ def main(path: Path, words: list[str]) -> int:
         print(f"\n{tests} failed side by side. Once more, alone:", *again, sep="\n  ", flush=True)
         # in the place of this process, so that a signal finds it, and with nothing imported that the first run left
         os.execv(sys.executable, [sys.executable, "-m", "tests.support.twice", str(path), ALONE, *again])
+    for name in again:
+        print(f"\n{name} failed side by side:", indent(runs[0].reasons.get(name, "?"), "    "), sep="\n")
     line, status = conclude(runs)
     print(line, flush=True)
     return status

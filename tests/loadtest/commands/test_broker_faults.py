@@ -173,7 +173,8 @@ def test_a_second_of_pause_in_four_omits_nobody(backend: str, victim: PrivateNod
     for share in shares:
         assert 0.95 * rate * seconds <= share.count <= 1.2 * rate * seconds
         chance = 1.5 / share.count  # each client is due at a moment of its own
-        assert share.seen > (1 - TOLERANCE) * share.predicted - chance, share
+        under_way = share.usual_ms / 1000 / seconds  # what a busy machine usually takes says little of that moment
+        assert share.seen > (1 - TOLERANCE) * (share.predicted - under_way) - chance, share
 
 
 @on_trio
