@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
+from anyio.lowlevel import RunVar
 
 from rabbitry._concurrency.clock import clock
 from rabbitry._transport.addresses import Address, os_error, peer_name
@@ -48,6 +49,21 @@ STALE_TIMERS = 64  # fewer are not worth rebuilding the heap for
 PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 
 
+_BUFFER: RunVar[memoryview] = RunVar("rabbitry's receive buffer")
+
+
+def receive_buffer() -> memoryview:
+    """One for all pollers of an event loop: what is received is used before anything else runs, and no part of it kept.
+    A connection without a reactor has a poller of its own, and would have these 256 KiB, too.
+    """
+    try:
+        return _BUFFER.get()
+    except LookupError:
+        buffer = memoryview(bytearray(BUFFER_SIZE))
+        _BUFFER.set(buffer)
+        return buffer
+
+
 class Poller:
     """Connects sockets and serves them all from one place in the event loop. Not for use from other threads.
 
@@ -57,7 +73,7 @@ class Poller:
 
     def __init__(self, pump: Callable[[Poller], Pump] | None = None) -> None:
         self.epoll: select.epoll = select.epoll()
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._buffer = receive_buffer()
         self.view: memoryview = self._buffer  # the part received into by every transport, kept by none
         self.next_deadline: float | None = None  # the earliest in the heap; it may be stale, which costs one look
         self.context: Context = copy_context()  # of what is called while reading, like the pump's

@@ -7,6 +7,7 @@ import resource
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -249,6 +250,18 @@ async def test_closing_ends_what_is_left_and_the_selector_last() -> None:
         await anyio.sleep(0.02)
         assert not endpoint.fired
     assert open_descriptors() <= before
+
+
+async def test_the_pollers_of_a_loop_receive_into_one_buffer(anyio_backend_name: str) -> None:
+    async with running_poller() as first, running_poller() as second:
+        assert second.view.obj is first.view.obj
+
+    async def other_loop() -> object:
+        async with running_poller() as poller:
+            return poller.view.obj
+
+    run = partial(anyio.run, other_loop, backend=anyio_backend_name)
+    assert await anyio.to_thread.run_sync(run) is not first.view.obj
 
 
 async def test_stopping_before_running() -> None:
