@@ -39,6 +39,7 @@ __all__ = ["ServerConnection", "State"]
 _unpack_frame = Struct(">BHI").unpack_from
 _unpack_content_header = Struct(">HHQ").unpack_from
 _pack_content_header = Struct(">BHIHHQ").pack
+_unpack_header_frame = Struct(">BHIHHQ").unpack_from
 _pack_frame_head = Struct(">BHI").pack
 
 _OPEN = methods.ChannelOpen.key
@@ -79,11 +80,12 @@ class State(Enum):
 class _Channel:
     """What is kept of a channel that is open, or whose close is not yet answered."""
 
-    __slots__ = ("is_closing", "method", "parts", "properties", "remaining", "size")
+    __slots__ = ("former", "is_closing", "method", "parts", "properties", "remaining", "size")
 
     def __init__(self) -> None:
         self.is_closing = False
         self.method: Method | None = None  # whose content is being received
+        self.former: tuple[bytes | None, Method | None] = None, None  # the last such method: as it came, and decoded
         self.properties: bytes | None = None
         self.parts: list[bytes] = []
         self.remaining = 0
@@ -309,6 +311,9 @@ class ServerConnection:
                 position = end + 1
                 if self.state is State.OPEN and number:
                     command = self._receive_frame(kind, number, data[start:end])
+                    channel = self._channels.get(number)
+                    if command is None and channel is not None and channel.method is not None:
+                        command, position = self._receive_whole_content(channel, number, data, position)
                     if command is not None:
                         yield command
                         if command.method.key == _CLOSE and self.is_heard(number):
@@ -390,9 +395,14 @@ class ServerConnection:
             elif key == _CLOSE:
                 self._queue(encode_method_frame(number, methods.ChannelCloseOk()))
             return None
+        former_payload, former = channel.former
+        if payload == former_payload:  # hot: most publishes go where the last one went
+            channel.method, channel.properties = former, None
+            return None
         method = self._decode(payload)
         if method.has_content:
             channel.method, channel.properties = method, None
+            channel.former = payload, method
             return None
         if key == _OPEN:
             raise Refusal(504, "second 'channel.open' seen", (method.class_id, method.method_id))
@@ -421,6 +431,32 @@ class ServerConnection:
         if kind == FRAME_HEARTBEAT and not payload:
             return Refusal(505, f"type {kind}, all octets = <<>>", (0, 0))
         return self._ill_formed(kind, payload, "unknown_frame")
+
+    def _receive_whole_content(
+        self, channel: _Channel, number: int, data: bytes, position: int
+    ) -> tuple[Command | None, int]:
+        """The command whose content is two good frames at `position`, and where they end. Otherwise there is none: they
+        are received one by one.
+
+        hot: without a look at each frame a small message takes a third less.
+        """
+        method = channel.method
+        if channel.properties is not None or len(data) - position < 30:
+            return None, position
+        assert method is not None
+        kind, of, length, class_id, _weight, size = _unpack_header_frame(data, position)
+        end = position + 7 + length
+        body = end + 8
+        if (kind, of, class_id) != (FRAME_HEADER, number, method.class_id) or length < 14 or body + size >= len(data):
+            return None, position
+        if data[end] != FRAME_END or data[body + size] != FRAME_END:
+            return None, position
+        if _unpack_frame(data, end + 1) != (FRAME_BODY, number, size) or not 0 < size <= self.max_message_size:
+            return None, position
+        if max(size, length) > self.body_max + TOLERATED:
+            return None, position
+        channel.method = None
+        return Command(number, method, data[position + 19 : end], data[body : body + size]), body + size + 1
 
     def _receive_content(self, channel: _Channel, kind: int, number: int, payload: bytes) -> Command | None:
         """A frame where the header or the body of `channel.method` must follow."""

@@ -112,6 +112,28 @@ def test_a_message_comes_whole_however_it_is_cut() -> None:
         assert (command.number, command.method, command.body, command.excess) == (1, publish, body, 0)
 
 
+def test_small_messages_are_read_alike_at_once_and_octet_by_octet() -> None:
+    """With each of their octets wrong, too; and where frames of another channel, or an empty method, come between."""
+
+    def heard(*data: bytes) -> Any:
+        connection = with_channel(max_message_size=60)
+        fed(connection, method_frame(2, methods.ChannelOpen()))
+        connection.data_to_send()
+        events = fed(connection, *data)
+        names = ("number", "method", "properties", "body", "excess")
+        told = [(type(event), *(getattr(event, name, None) for name in names)) for event in events]
+        return told, connection.data_to_send(), connection.state
+
+    one, other = methods.BasicPublish(routing_key="k"), methods.BasicPublish(routing_key="other")
+    messages = [(one, b"1"), (one, b"22"), (other, b""), (other, b"x" * 60), (one, b"x" * 61), (one, b"3")]
+    said = b"".join(b"".join(content_frames(1, *message)) for message in messages)
+    interrupted = b"".join(content_frames(1, one, b"4")[:1]) + method_frame(2, methods.ChannelClose(reply_code=200))
+    variants = [said, said + interrupted, raw_frame(1, 1, b""), said + raw_frame(1, 1, b"")]
+    variants += [said[:at] + bytes([said[at] ^ bit]) + said[at + 1 :] for at in range(len(said)) for bit in (1, 128)]
+    for variant in variants:
+        assert heard(variant) == heard(*(variant[at : at + 1] for at in range(len(variant)))), variant
+
+
 def test_a_body_too_large_is_dropped_and_told() -> None:
     connection = with_channel(max_message_size=100)
     (command,) = fed(connection, b"".join(content_frames(1, methods.BasicPublish(), b"x" * 9000)))
