@@ -7,7 +7,8 @@ chain of calls; at least once (`x-dead-letter-strategy`), it is held until all o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from rabbitry.broker.compat import Compat
@@ -49,10 +50,20 @@ class Burials:
         if queue.options.dead_letter_exchange is None or self._queues.get(queue.name) is not queue:
             return
         self._dead.append((entry, queue, reason))
+        with self.behind(now):
+            pass
+
+    @contextmanager
+    def behind(self, now: float) -> Iterator[None]:
+        """What dies in this block is dealt with at its end: a message that is given to several queues is in each of
+        them before what one has dropped for it.
+        """
         if self._is_burying:
+            yield
             return
         self._is_burying = True
         try:
+            yield
             while self._dead:
                 self._dead_letter(*self._dead.popleft(), now)
         finally:

@@ -180,12 +180,13 @@ class Channel:
 
     def _tx_commit(self, method: methods.TxCommit, now: float) -> None:
         transaction = self._end_transaction()
+        publishes = [self._with_routes_of_now(each) for each in transaction.publishes]
         settlements = list(transaction.settlements())
         alive = self._peer.vhost.queues
-        if all(alive.get(each.name) is not None for _, _, _, routed in transaction.publishes for each in routed):
+        if all(alive.get(each.name) is not None for _, _, _, routed in publishes for each in routed):
             settlements = self._settle_ahead(settlements, now)
         is_whole = True
-        for exchange, message, mandatory, routed in transaction.publishes:
+        for exchange, message, mandatory, routed in publishes:
             queues = [queue for each in routed if (queue := self._peer.vhost.queues.get(each.name)) is not None]
             if len(queues) < len(routed) and self._peer.compat.commits_without == "resource error":
                 self._consuming.put_back(transaction.held())
@@ -204,6 +205,12 @@ class Channel:
         if not is_whole:
             raise Refusal(406, "partial tx completion")
         self._send(methods.TxCommitOk())
+
+    def _with_routes_of_now(self, publish: Publish) -> Publish:
+        """A publish as it is committed: a route by the default exchange is a name where its queue is looked up then."""
+        if publish.exchange.name or self._peer.compat.commits_without != "passed over":
+            return publish
+        return publish._replace(queues=self._peer.vhost.route(publish.exchange, publish.message))
 
     def _settle_ahead(self, settlements: Iterable[Settlement], now: float) -> list[Settlement]:
         """Settle what quorum queues have delivered, which they heed before what is published to them; what is left."""

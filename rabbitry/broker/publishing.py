@@ -7,6 +7,7 @@ its confirm. Queues the answers, sends nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rabbitry.broker.arguments import not_here
 from rabbitry.broker.exchanges import Exchange
@@ -20,6 +21,8 @@ from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.properties import decode_properties, encode_properties
 
 __all__ = ["Publishing"]
+
+_NOTHING = nullcontext()
 
 
 class Publishing:
@@ -109,11 +112,12 @@ class Publishing:
             self._return(message)
         if world.history.most:
             world.history.add(message, peer.user.name, vhost.name, queues)
-        accepted = True
-        for queue in queues:
-            accepted = queue.publish(message, now, self) and accepted
-            if queue.consumers.may_stall:
-                self._met[queue] = None
+        with vhost.burials.behind(now) if len(queues) > 1 else _NOTHING:
+            accepted = True
+            for queue in queues:
+                accepted = queue.publish(message, now, self) and accepted
+                if queue.consumers.may_stall:
+                    self._met[queue] = None
         if tag:
             self._confirmed.append((tag, accepted))
         return accepted

@@ -51,7 +51,7 @@ class VirtualHost:
         }
         self.replies: ReplyAddresses = ReplyAddresses(compat)
         self._timers = timers
-        self._bury = Burials(self.queues, self.exchanges, self.route, compat, timers).bury
+        self.burials: Burials = Burials(self.queues, self.exchanges, self.route, compat, timers)
 
     # --- names -----------------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class VirtualHost:
             limit = default if options.delivery_limit is None else options.delivery_limit
             options = replace(options, delivery_limit=None if limit < 0 else limit)
         fields: dict[str, Any] = {
-            "bury": self._bury,
+            "bury": self.burials.bury,
             "timers": self._timers,
             "now": now,
             "durable": durable,

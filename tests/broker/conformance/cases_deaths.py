@@ -389,6 +389,22 @@ def a_delivery_limit_dead_letters(c: Conversation) -> None:
 
 
 @case
+def what_a_publish_drops_comes_behind_it(c: Conversation) -> None:
+    """Of two queues that get a message one drops its head for it, which goes to the other."""
+    ch = c.channel()
+    ch.exchange("x", "fanout")
+    ch.declare("drops", {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": c.name("all")})
+    ch.declare("all")
+    ch.bind("drops", "x")
+    ch.bind("all", "x")
+    ch.publish(b"1", "", exchange="x")
+    c.pause(0.2)
+    ch.publish(b"2", "", exchange="x")
+    c.pause(0.2)
+    ch.drain("all")
+
+
+@case
 def dead_letters_of_a_quorum_queue(c: Conversation) -> None:
     ch = c.channel()
     ch.exchange("dlx", "fanout")

@@ -423,6 +423,19 @@ def a_stream_is_gone_before_the_commit(c: Conversation) -> None:
     commit_to_a_queue_that_is_gone(c, "stream")
 
 
+@case
+def a_queue_is_there_before_the_commit(c: Conversation) -> None:
+    """But not when what is for it was published."""
+    ch, other = c.channel(), c.channel()
+    ch.request(methods.TxSelect())
+    ch.publish(b"1", "late", mandatory=True)
+    other.declare("late")
+    ch.publish(b"2", "late", mandatory=True)
+    ch.request(methods.TxCommit())
+    ch.silent(0.2)
+    other.drain("late")
+
+
 def settled_and_published_in_a_transaction(c: Conversation, kind: str, outcome: str) -> None:
     """A consumer that may hold one message settles it and publishes two, for which another consumer waits, too."""
     ch, other = c.channel(), c.channel()
