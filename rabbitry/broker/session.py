@@ -362,11 +362,11 @@ class Session:
         """Close the channel, or the connection."""
         connection, channel = self._connection, self._channels.get(number)
         connection.refuse(number, refusal, ids)  # what came just ahead is not confirmed any more, as in RabbitMQ
-        if connection.state is not State.OPEN:
-            self._release(now)
-        elif channel is not None:
+        if channel is not None:  # it goes ahead of others, also where it is the connection that ends over it
             del self._channels[number]
             channel.release(now)
+        if connection.state is not State.OPEN:
+            self._release(now)
 
     def _release(self, now: float) -> None:
         """What belongs to the connection goes."""

@@ -774,6 +774,22 @@ def a_quorum_queue_knows_a_consumer_again_that_has_something_to_settle(c: Conver
 
 
 @case
+def a_quorum_queue_counts_a_consumer_that_is_called_as_a_get_is_numbered(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.get()
+    ch.consume(tag="1")
+    ch.count()
+
+
+@case
+def a_quorum_queue_counts_a_consumer_and_a_get(c: Conversation) -> None:
+    ch = filled_quorum(c, 1)
+    ch.get()
+    ch.consume(tag="one")
+    ch.count()
+
+
+@case
 def a_quorum_queue_counts_what_expires_next(c: Conversation) -> None:
     ch = filled_quorum(c, 1)
     ch.publish(b"2", expiration="0")

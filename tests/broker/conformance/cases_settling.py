@@ -399,6 +399,33 @@ def a_publisher_ends_while_nobody_is_the_single_active_consumer(c: Conversation)
     other.silent(0.2)
 
 
+def a_connection_ends_over_a_command(c: Conversation, holder: int, consumer: int) -> None:
+    """Of its second channel: the quorum queue's consumer on the other one gets what this one had, or the other way
+    round; the count of deliveries tells.
+    """
+    watcher = c.channel()
+    watcher.quorum()
+    watcher.publish(b"1")
+    c.pause(0.2)
+    connection = c.connect()
+    channels = {number: connection.channel(number) for number in (1, 2)}
+    channels[holder].get()
+    channels[consumer].consume()
+    channels[2].publish(b"2", immediate=True)
+    c.pause(0.3)
+    watcher.get()
+
+
+@case
+def a_connection_ends_over_a_command_of_who_holds_a_delivery(c: Conversation) -> None:
+    a_connection_ends_over_a_command(c, 2, 1)
+
+
+@case
+def a_connection_ends_over_a_command_of_who_consumes(c: Conversation) -> None:
+    a_connection_ends_over_a_command(c, 1, 2)
+
+
 def commit_to_a_queue_that_is_gone(c: Conversation, kind: str) -> None:
     ch, other = c.channel(), c.channel()
     ch.durable(arguments={"x-queue-type": kind})

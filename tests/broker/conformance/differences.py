@@ -21,5 +21,8 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ): "RabbitMQ counts deliveries in headers of any depth; the embedded broker passes headers on as they are that "
     "have more than 64 tables one in another, or more than 4,096 values",
     ("headers_that_are_deep_and_a_death", ""): "the same for x-death",
+    ("a_quorum_queue_counts_a_consumer_that_is_called_as_a_get_is_numbered", ""): "who gets a message from a quorum "
+    "queue is called by the number of its delivery there: RabbitMQ takes a consumer of the same channel whose tag is "
+    "that number for the same one",
     ("direct_reply_to_is_declared", "4.3"): "RabbitMQ 4.3 crashes (541) at a reply name that it has not made up",
 }
