@@ -23,7 +23,6 @@ from rabbitry._errors import (
     Closed,
     ConnectionBlocked,
     Nacked,
-    NotConnected,
     OutcomeUnknown,
     PublishFailed,
     RabbitryError,
@@ -163,10 +162,10 @@ class Senders:
 
 @contextmanager
 def _unknown_first(attempts: Attempts) -> Iterator[None]:
-    """Where there is no connection for another attempt, the former one says more: its message may have arrived."""
+    """Whatever another attempt fails at before it begins, the former one says more: its message may have arrived."""
     try:
         yield
-    except (NotConnected, ConnectionBlocked) as error:
+    except RabbitryError as error:
         if attempts.unknown is not None:
             raise attempts.unknown from error
         raise

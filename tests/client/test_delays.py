@@ -22,7 +22,9 @@ from rabbitry import (
     Message,
     Nacked,
     NotConnected,
+    NotFound,
     Operation,
+    OutcomeUnknown,
     Queue,
     Refused,
     Unroutable,
@@ -372,6 +374,31 @@ async def test_what_is_sent_again_finds_all_of_it_there(amqp_url: str) -> None:
             proxy.delay = 0.1  # each way, so that a confirm comes when the message has gone on
             proxy.cut()
         assert (await arrival(client, queue))[0].body == b"2"
+
+
+async def test_what_may_have_arrived_is_not_called_unroutable(amqp_url: str) -> None:
+    """The queue that it was for is gone as it is to be sent again."""
+    async with (
+        some_queue(amqp_url) as queue,
+        through_proxy(amqp_url) as (client, proxy),
+        open_channel(amqp_url) as channel,
+    ):
+        await client.publish(b"1", routing_key=queue, delay=0.05)
+        await arrival(client, queue)
+        for link in proxy.links:
+            link.stall()
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tg:
+
+                async def publish() -> None:
+                    with pytest.raises(OutcomeUnknown) as caught:
+                        await client.publish(b"2", routing_key=queue, delay=0.05, on_unknown="republish")
+                    assert isinstance(caught.value.__cause__, NotFound)
+
+                tg.start_soon(publish)
+                await anyio.wait_all_tasks_blocked()
+                await channel.delete_queue(queue)
+                proxy.cut()
 
 
 async def test_who_would_rather_fail_does(amqp_url: str) -> None:
