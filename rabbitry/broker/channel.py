@@ -210,7 +210,8 @@ class Channel:
         """A publish as it is committed: a route by the default exchange is a name where its queue is looked up then."""
         if publish.exchange.name or self._peer.compat.commits_without != "passed over":
             return publish
-        return publish._replace(queues=self._peer.vhost.route(publish.exchange, publish.message))
+        exchange, message, mandatory, _ = publish
+        return Publish(exchange, message, mandatory, self._peer.vhost.route(exchange, message))
 
     def _settle_ahead(self, settlements: Iterable[Settlement], now: float) -> list[Settlement]:
         """Settle what quorum queues have delivered, which they heed before what is published to them; what is left."""

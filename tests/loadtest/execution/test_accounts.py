@@ -54,7 +54,10 @@ async def test_a_wrong_reply_counts_with_its_wait(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Caller, "call", call)
     rpc = (await conduct(Broker(), "--callers 2 --warmup 0"))["rpc"]
-    assert rpc["errors"] == rpc["calls"] == rpc["latency_ms"]["count"] > 0
+    assert rpc["errors"] == rpc["calls"] > 0
+    begun_behind_the_end = rpc["calls"] - rpc["latency_ms"]["count"]  # where it is busy
+    assert 0 <= begun_behind_the_end <= 2 < rpc["calls"]
+    assert rpc["latency_ms"]["min"] >= 100
 
 
 async def test_a_round_whose_channel_fails_makes_no_call(monkeypatch: pytest.MonkeyPatch) -> None:

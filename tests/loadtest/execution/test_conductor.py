@@ -322,7 +322,7 @@ async def test_the_drain_waits_for_the_last_who_was_woken(monkeypatch: pytest.Mo
         tally = run.record.tally
         while not tally.sent == tally.confirmed == run.record.ledger.unique:
             await anyio.sleep(0.001)
-        time.sleep(ends - time.monotonic() + 0.001)  # noqa: ASYNC251 - those who are due now can't be woken
+        time.sleep(max(0.0, ends - time.monotonic()) + 0.001)  # noqa: ASYNC251 - those who are due now can't be woken
 
     monkeypatch.setattr(Conductor, "_pause", pause_and_stand_still)
     result = await conduct(Broker(), "--producers 30 --consumers 2 --rate 100 --duration 0.3 --warmup 0.1")
