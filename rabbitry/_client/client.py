@@ -221,15 +221,16 @@ class Client:
 
     async def _publish_after(
         self,
-        before: Callable[[], Awaitable[None]],
-        message: Message,
+        before: Callable[[], Awaitable[None]] | None,
+        message: Message | bytes,
         exchange: str,
         routing_key: str,
+        mandatory: bool,
         while_down: WhileDown,
         on_unknown: OnUnknown,
     ) -> None:
-        """Publish what must be routed, and await `before` ahead of each attempt, in the life that it is made in."""
-        send = _sending(message, exchange, routing_key, True)
+        """Publish, and await `before` ahead of each attempt, in the life that it is made in."""
+        send = _sending(message, exchange, routing_key, mandatory)
         await self._senders.publish(send, exchange, while_down, self._senders.attempts(on_unknown), before)
 
     def _have_delays(self) -> Delays:

@@ -212,7 +212,7 @@ class Delays:
         provide = partial(self.provide, needed, while_down)
         for is_last in (False, True):
             try:
-                return await self._publish_after(provide, message, name, routing_key, while_down, on_unknown)
+                return await self._publish_after(provide, message, name, routing_key, True, while_down, on_unknown)
             except (Unroutable, Refused) as error:  # somebody has deleted the level
                 if is_last or (isinstance(error, Refused) and error.code != MISSING):
                     raise

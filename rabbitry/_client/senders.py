@@ -86,10 +86,12 @@ class Senders:
         the life of now is done where the message goes, or the attempt fails.
         """
         while not attempts.is_suspect:
-            with _unknown_first(attempts):
-                channel = self.ready(exchange) or await self._opened(exchange, while_down)
-                if before is not None:
-                    await before()
+            channel = self.ready(exchange)
+            if channel is None or before is not None:
+                with _unknown_first(attempts):
+                    channel = channel or await self._opened(exchange, while_down)
+                    if before is not None:
+                        await before()
             if while_down == "fail" and (reason := life_of(channel).endpoint.blocked_reason) is not None:
                 raise attempts.unknown or ConnectionBlocked(reason)
             try:

@@ -145,28 +145,19 @@ class InstrumentedClient(Client):
                 message, exchange, routing_key, mandatory, delay, while_down or self._while_down, on_unknown
             )
         policy = while_down or self._while_down
-        await self._publish_observed(message, name_of(exchange, Exchange), routing_key, mandatory, policy, on_unknown)
+        await self._publish_after(
+            None, message, name_of(exchange, Exchange), routing_key, mandatory, policy, on_unknown
+        )
 
     async def _publish_after(
         self,
-        before: Callable[[], Awaitable[None]],
-        message: Message,
-        exchange: str,
-        routing_key: str,
-        while_down: WhileDown,
-        on_unknown: OnUnknown,
-    ) -> None:
-        await self._publish_observed(message, exchange, routing_key, True, while_down, on_unknown, before)
-
-    async def _publish_observed(
-        self,
+        before: Callable[[], Awaitable[None]] | None,
         message: Message | bytes,
         exchange: str,
         routing_key: str,
         mandatory: bool,
-        policy: WhileDown,
+        while_down: WhileDown,
         on_unknown: OnUnknown,
-        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         operation = PublishOperation(message, exchange, routing_key)
         channel = self._senders.ready(operation.exchange)
@@ -179,8 +170,8 @@ class InstrumentedClient(Client):
             await channel.publish_within(operation, mandatory)
 
         with self._instruments.around(operation, "confirmed"):
-            check_policies(policy, on_unknown)
-            await self._senders.publish(send, exchange, policy, self._senders.attempts(on_unknown), before)
+            check_policies(while_down, on_unknown)
+            await self._senders.publish(send, exchange, while_down, self._senders.attempts(on_unknown), before)
 
     @asynccontextmanager
     async def rpc(

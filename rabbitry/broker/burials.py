@@ -49,9 +49,8 @@ class Burials:
         """Dead-letter a message, or drop it: so what comes back to a queue that is gone."""
         if queue.options.dead_letter_exchange is None or self._queues.get(queue.name) is not queue:
             return
-        self._dead.append((entry, queue, reason))
         with self.behind(now):
-            pass
+            self._dead.append((entry, queue, reason))
 
     @contextmanager
     def behind(self, now: float) -> Iterator[None]:

@@ -588,7 +588,7 @@ async def consumer_next_that_waits(stage: Stage) -> AsyncGenerator[Operation, At
         await iterated(stage, queue, consumer, (yield consumer.__anext__()))
 
 
-@case("Batches.__anext__")
+@case("Batches.__anext__", least=2)  # all three may be there at its second look
 async def batch_next(stage: Stage) -> AsyncGenerator[Operation, Attempt]:
     queue = await exclusive_queue(stage.channel)
     async with stage.channel.consume(queue) as consumer, stage.connection.channel() as other:

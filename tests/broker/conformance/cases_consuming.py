@@ -773,20 +773,21 @@ def a_quorum_queue_knows_a_consumer_again_that_has_something_to_settle(c: Conver
     ch.take()
 
 
-@case
-def a_quorum_queue_counts_a_consumer_that_is_called_as_a_get_is_numbered(c: Conversation) -> None:
+def a_quorum_queue_counts_a_get_and_a_consumer(c: Conversation, tag: str) -> None:
     ch = filled_quorum(c, 1)
     ch.get()
-    ch.consume(tag="1")
+    ch.consume(tag=tag)
     ch.count()
+
+
+@case
+def a_quorum_queue_counts_a_consumer_that_is_called_as_a_get_is_numbered(c: Conversation) -> None:
+    a_quorum_queue_counts_a_get_and_a_consumer(c, "1")
 
 
 @case
 def a_quorum_queue_counts_a_consumer_and_a_get(c: Conversation) -> None:
-    ch = filled_quorum(c, 1)
-    ch.get()
-    ch.consume(tag="one")
-    ch.count()
+    a_quorum_queue_counts_a_get_and_a_consumer(c, "one")
 
 
 @case
