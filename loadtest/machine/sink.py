@@ -37,15 +37,19 @@ class Message:
 
 
 class Queue:
-    """Hands each message to the next consumer that may have it."""
+    """Hands each message to the next consumer that may have it.
 
-    __slots__ = ("consumers", "is_stream", "messages", "name")
+    Consumers that can't take one now leave the round until they can: their number costs nothing.
+    """
+
+    __slots__ = ("consumers", "is_stream", "messages", "name", "ready")
 
     def __init__(self, name: str, is_stream: bool) -> None:
         self.name = name
         self.is_stream = is_stream
         self.messages: deque[Message] = deque()
-        self.consumers: deque[Consumer] = deque()
+        self.consumers: list[Consumer] = []
+        self.ready: deque[Consumer] = deque()
 
     def put(self, message: Message) -> None:
         """A message arrives."""
@@ -58,22 +62,34 @@ class Queue:
 
     def dispatch(self) -> None:
         """Hands over what there is to those who have room."""
-        messages, consumers = self.messages, self.consumers
-        waiting = len(consumers)
-        while messages and waiting:
-            consumer = consumers[0]
-            consumers.rotate(-1)
+        messages, ready = self.messages, self.ready
+        while messages and ready:
+            consumer = ready[0]
             if consumer.has_room:
+                ready.rotate(-1)
                 consumer.deliver(messages.popleft())
-                waiting = len(consumers)
             else:
-                waiting -= 1
+                ready.popleft()
+                consumer.is_ready = False
+
+    def welcome(self, consumer: Consumer) -> None:
+        """A consumer may be able to take a message from now on."""
+        if not consumer.is_ready:
+            consumer.is_ready = True
+            self.ready.append(consumer)
+        self.dispatch()
+
+    def leave(self, consumer: Consumer) -> None:
+        """A consumer is over."""
+        self.consumers.remove(consumer)
+        if consumer.is_ready:
+            self.ready.remove(consumer)
 
 
 class Consumer:
     """A subscription."""
 
-    __slots__ = ("channel", "no_ack", "outstanding", "prefetch", "queue", "tag")
+    __slots__ = ("channel", "is_ready", "no_ack", "outstanding", "prefetch", "queue", "tag")
 
     def __init__(self, channel: Channel, queue: Queue, tag: str, no_ack: bool) -> None:
         self.channel = channel
@@ -82,6 +98,7 @@ class Consumer:
         self.no_ack = no_ack
         self.prefetch = 0 if no_ack else channel.prefetch
         self.outstanding = 0
+        self.is_ready = False
 
     @property
     def has_room(self) -> bool:
@@ -124,7 +141,7 @@ class Channel:
     def settle(self, tag: int, multiple: bool, requeue: bool = False) -> None:
         """The client answers a delivery, or all up to it."""
         tags = [each for each in self.unsettled if each <= tag or not tag] if multiple else [tag]
-        queues: dict[Queue, None] = {}
+        freed: dict[Consumer, None] = {}
         for each in tags:
             settled = self.unsettled.pop(each, None)
             if settled is not None:
@@ -133,14 +150,17 @@ class Channel:
                 if requeue:
                     message.is_redelivered = True
                     consumer.queue.messages.appendleft(message)
-                queues[consumer.queue] = None
-        for queue in queues:
-            queue.dispatch()
+                freed[consumer] = None
+        for consumer in freed:
+            if self.consumers.get(consumer.tag) is consumer:
+                consumer.queue.welcome(consumer)
+            else:
+                consumer.queue.dispatch()
 
     def release(self) -> None:
         """The channel is over: its consumers go, and what they hold goes back."""
         for consumer in self.consumers.values():
-            consumer.queue.consumers.remove(consumer)
+            consumer.queue.leave(consumer)
         self.consumers.clear()
         self.client.sink.callers.pop(self.reply_address, None)
         for tag in sorted(self.unsettled, reverse=True):
@@ -231,9 +251,7 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio's: it has caught up."""
         self._buffered = 0
-        for channel in self.channels.values():
-            for consumer in channel.consumers.values():
-                consumer.queue.dispatch()
+        self._welcome_consumers()
 
     def data_received(self, data: bytes) -> None:
         """asyncio's."""
@@ -266,7 +284,15 @@ class Client(asyncio.Protocol):
         """What was queued leaves."""
         self._is_flushing = False
         if self.connection.out_size and self._transport is not None:
+            was_full = self.connection.out_size >= ROOM
             self._transport.write(self.connection.data_to_send())
+            if was_full and not self._buffered:
+                self._welcome_consumers()
+
+    def _welcome_consumers(self) -> None:
+        for channel in self.channels.values():
+            for consumer in channel.consumers.values():
+                consumer.queue.welcome(consumer)
 
     def _command(self, command: Command) -> None:
         method, number = command.method, command.number
@@ -319,7 +345,7 @@ class Client(asyncio.Protocol):
             case methods.BasicCancel():
                 consumer = channel.consumers.pop(method.consumer_tag, None)
                 if consumer is not None:
-                    consumer.queue.consumers.remove(consumer)
+                    consumer.queue.leave(consumer)
                 return None if method.nowait else methods.BasicCancelOk(consumer_tag=method.consumer_tag)
             case methods.QueueDeclare():
                 return self._declare(channel, method)
@@ -376,7 +402,7 @@ class Client(asyncio.Protocol):
         if not method.nowait:
             self.connection.send(channel.number, methods.BasicConsumeOk(consumer_tag=tag))
         queue.consumers.append(consumer)
-        queue.dispatch()
+        queue.welcome(consumer)
         return None
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import rabbitry
 from loadtest.commands.calibrating import open_sink
+from loadtest.machine.sink import Message, Queue
 
 
 @pytest.fixture
@@ -64,6 +65,49 @@ async def test_prefetch_bounds_what_is_unanswered_and_what_is_put_back_comes_aga
             held[2].reject(requeue=False)
         # what was held goes back when its channel closes
         await until_async(lambda: count(channel, "bounded"), 8)
+
+
+async def test_consumers_of_one_queue_take_turns_and_one_that_is_cancelled_hands_its_turn_on(url: str) -> None:
+    async with rabbitry.connect(url) as connection, connection.channel(confirm=True) as channel:
+        await channel.declare_queue("shared")
+        got: dict[str, list[bytes]] = {"leaving": [], "staying": []}
+        async with connection.channel(prefetch=1) as staying, staying.consume("shared") as later:
+            async with connection.channel(prefetch=1) as leaving, leaving.consume("shared") as first:
+                for number in range(2):
+                    await channel.publish(str(number).encode(), routing_key="shared")
+                for name, deliveries in (("staying", later), ("leaving", first)):
+                    delivery = await anext(deliveries)
+                    got[name].append(delivery.body)
+                    delivery.ack()
+            for number in range(2, 6):
+                await channel.publish(str(number).encode(), routing_key="shared")
+            for _ in range(4):
+                delivery = await anext(later)
+                got["staying"].append(delivery.body)
+                delivery.ack()
+        assert got == {"leaving": [b"1"], "staying": [b"0", b"2", b"3", b"4", b"5"]}
+
+
+def test_consumers_without_room_are_looked_at_once() -> None:
+    class Full:
+        """A consumer that never has room, and counts how often it is asked."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+            self.is_ready = False
+
+        @property
+        def has_room(self) -> bool:
+            self.asked += 1
+            return False
+
+    queue, consumers = Queue("crowded", is_stream=False), [Full() for _ in range(200)]
+    queue.consumers.extend(consumers)  # type: ignore[arg-type]
+    for consumer in consumers:
+        queue.welcome(consumer)  # type: ignore[arg-type]
+    for _ in range(100):
+        queue.put(Message("", "crowded", b"", b""))
+    assert [consumer.asked for consumer in consumers] == [1] * 200
 
 
 async def count(channel: rabbitry.Channel, queue: str) -> int:
