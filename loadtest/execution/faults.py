@@ -3,7 +3,8 @@ was.
 
 It alone changes the broker or the clients' sockets while they work. A fault's effects are what is counted from its
 begin until the next one begins, or until the run is over. Outages are told to `LOOK`, the time between two looks. Of
-several workloads at once, each tells what became of itself, and the first one does what concerns all.
+several workloads at once, each tells what became of itself. The first one does what concerns all, and has all begin to
+count at that moment: none misses what happens to it before its own time has come.
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ class Faults:
         self._random = Random(run.settings.seed)
         self._watches = {name: _Watch() for name in _watched(run)}
         self._latest: tuple[dict[str, Any], dict[str, int]] | None = None
+        self._is_over = False
+        self._all = run.timelines
+        self._all.append(self)
 
     async def run(self) -> None:
         """Does each fault at its time, from when the measurement begins; watches until cancelled."""
@@ -90,7 +94,14 @@ class Faults:
             tg.start_soon(self._end_early, tg.cancel_scope)
             for fault in sorted(self._run.settings.faults, key=lambda each: each.at):
                 await anyio.sleep(began + fault.at - monotonic())
-                tg.start_soon(self._do, fault, self._begin(fault, monotonic() - began))
+                at = monotonic() - began
+                if fault.action in OF_CONSUMERS:
+                    tg.start_soon(self._do, fault, self._begin(fault, at))
+                elif self._run.is_first:
+                    for timeline in self._all:
+                        if timeline is not self and not timeline._is_over:
+                            timeline._begin(fault, at)
+                    tg.start_soon(self._do, fault, self._begin(fault, at))
 
     async def _end_early(self, scope: anyio.CancelScope) -> None:
         """An interrupt ends what is being done: stock is to be taken of a broker that answers."""
@@ -99,6 +110,23 @@ class Faults:
 
     def close(self) -> None:
         """Tells what came of the latest fault; the run is over."""
+        self._is_over = True
+        self._tell()
+
+    # --- what is done -----------------------------------------------------------------------------------------------
+
+    def _begin(self, fault: Fault, at: float) -> dict[str, Any]:
+        self._tell()
+        entry: dict[str, Any] = {"fault": str(fault), "action": fault.action, "at_seconds": round(at, 3), "error": None}
+        if self._run.settings.workload:
+            entry["workload"] = self._run.settings.workload
+        self._run.record.scene.faults.append(entry)
+        self._latest = entry, self._counts()
+        for watch in self._watches.values():
+            watch.begin()
+        return entry
+
+    def _tell(self) -> None:
         if self._latest is None:
             return
         fault, before = self._latest
@@ -109,22 +137,7 @@ class Faults:
             fault[f"{name}_outage_seconds"] = round(watch.longest, 3)
             fault[f"{name}_recovery_seconds"] = None if watch.recovered is None else round(watch.recovered, 3)
 
-    # --- what is done -----------------------------------------------------------------------------------------------
-
-    def _begin(self, fault: Fault, at: float) -> dict[str, Any]:
-        self.close()
-        entry: dict[str, Any] = {"fault": str(fault), "action": fault.action, "at_seconds": round(at, 3), "error": None}
-        if self._run.settings.workload:
-            entry["workload"] = self._run.settings.workload
-        self._run.record.scene.faults.append(entry)
-        self._latest = entry, self._counts()
-        for watch in self._watches.values():
-            watch.begin()
-        return entry
-
     async def _do(self, fault: Fault, entry: dict[str, Any]) -> None:
-        if fault.action not in OF_CONSUMERS and not self._run.is_first:
-            return
         try:
             if fault.action == "kill-sockets":
                 assert fault.share is not None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from math import ceil
 from time import monotonic_ns
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -32,6 +32,9 @@ from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Role, Settings
 from loadtest.scenarios.shapes import ShapedSchedule
+
+if TYPE_CHECKING:
+    from loadtest.execution.faults import Faults
 
 Read = Callable[[bytes], Stamp | None]
 """How a body's stamp is read."""
@@ -94,6 +97,8 @@ class Run:
         """Whether it does what is to be done once for all workloads: faults to the broker and to sockets."""
         self.barrier: Barrier | None = None
         """What this run waits at, once everyone is there, until the other workloads are ready, too."""
+        self.timelines: list[Faults] = []
+        """The timelines of faults of all workloads, in one list that they share."""
         hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
         self.hindrance = Hindrance() if hindered else None
         """What faults do to consumers; None where none does."""
@@ -254,7 +259,7 @@ def start_workloads(settings: Settings) -> list[Run]:
     name, barrier = name_run(now), Barrier(len(settings.workloads))
     runs = [Run(each, make_plan(each, f"{name}.{each.workload}"), now) for each in settings.workloads]
     for run in runs:
-        run.barrier, run.is_first = barrier, run is runs[0]
+        run.barrier, run.is_first, run.timelines = barrier, run is runs[0], runs[0].timelines
     return runs
 
 

@@ -48,9 +48,27 @@ async def test_a_fault_that_is_cut_off_says_so_unless_that_was_asked_for(is_inte
     assert entry["error"] == (None if is_interrupted else "it was not over when the run ended")
 
 
-async def test_of_several_workloads_the_first_does_what_concerns_all() -> None:
-    line = ["--producers", "1", "--consumers", "1", "--duration", "20", "--fault", "1s stop 5s"]
-    run, node = start_run(parse_settings(line, {})), Node()
-    run.is_first = False
-    await Faults(run, node, ["amqp://localhost"], lambda: 0, lambda: None)._do(run.settings.faults[0], {"error": None})
-    assert not node.done
+async def test_of_several_workloads_the_first_does_what_concerns_all_and_each_counts_from_that_moment() -> None:
+    """The clock of the other one is behind: its own time for the fault has not come when it happens."""
+    line = ["--producers", "1", "--consumers", "1", "--duration", "20", "--fault", "0.05s stop 0.05s"]
+    first, other, node = start_run(parse_settings(line, {})), start_run(parse_settings(line, {})), Node()
+    other.is_first, other.timelines = False, first.timelines
+    timelines = [Faults(run, node, ["amqp://localhost"], lambda: 0, lambda: None) for run in (first, other)]
+    async with anyio.create_task_group() as tg:
+        for timeline in timelines:
+            tg.start_soon(timeline.run)
+        first.measuring.set()
+        with anyio.fail_after(5):
+            while not node.done:
+                await anyio.sleep(0.01)
+        other.record.tally.dropped += 3
+        other.measuring.set()
+        with anyio.fail_after(5):
+            while len(node.done) < 2:
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.1)  # the other one's own time is past
+        tg.cancel_scope.cancel()
+    for timeline in timelines:
+        timeline.close()
+    assert node.done == ["pause", "resume"]
+    assert [fault["dropped"] for run in (first, other) for fault in run.record.scene.faults] == [0, 3]
