@@ -208,6 +208,17 @@ class Consumers:
                 consumer.is_waiting = True
         return None
 
+    def take_back_turn(self, consumer: Consumer) -> None:
+        """It was the one that `next` named, and there was nothing for it: it is the next one still."""
+        if self.is_single_active:
+            return
+        turn = self._turns[consumer.priority]
+        if consumer.is_waiting:
+            consumer.is_waiting = False
+        else:
+            turn.pop()
+        turn.appendleft(consumer)
+
     @property
     def active(self) -> Consumer | None:
         """The one that gets messages where only one does: it stays that, unless it has gone or is out of the turn by

@@ -205,8 +205,8 @@ class Queue:
             if consumer is None:
                 return
             entry = self._take(now)
-            if entry is None:  # what was left had expired: it has left the turn for nothing
-                self.consumers.unblock(consumer)
+            if entry is None:  # what was left had expired
+                self.consumers.take_back_turn(consumer)
                 return
             consumer.channel.deliver(consumer, entry, now)
 

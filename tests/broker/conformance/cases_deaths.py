@@ -42,6 +42,39 @@ def an_expiration_of_zero(c: Conversation) -> None:
     ch.take()
 
 
+@case
+def what_has_expired_as_it_comes_back_takes_nobodys_turn(c: Conversation) -> None:
+    ch = c.channel()
+    ch.declare()
+    ch.confirm()
+    ch.consume(tag="a")
+    ch.publish(b"1")
+    ch.publish(b"gone by then", expiration="0")
+    ch.take(2)
+    ch.consume(tag="b")
+    ch.recover()
+    ch.take()
+    ch.publish_all([b"2", b"3", b"4"])
+    ch.take(3)
+
+
+@case
+def what_has_expired_in_a_quorum_queue_as_it_comes_back_takes_nobodys_turn(c: Conversation) -> None:
+    ch = c.channel()
+    ch.quorum()
+    ch.confirm()
+    ch.consume(tag="a")
+    ch.publish(b"1")
+    ch.publish(b"gone by then", expiration="100")
+    ch.take(2)
+    ch.consume(tag="b")
+    c.pause(0.3)
+    ch.recover()
+    ch.take()
+    ch.publish_all([b"2", b"3", b"4"])
+    ch.take(3)
+
+
 def by_priority(c: Conversation) -> Channel:
     """A channel, and its queue with a message of priority 1 that stays."""
     ch = c.channel()
