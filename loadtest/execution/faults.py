@@ -82,8 +82,7 @@ class Faults:
         self._watches = {name: _Watch() for name in _watched(run)}
         self._latest: tuple[dict[str, Any], dict[str, int]] | None = None
         self._is_over = False
-        self._all = run.timelines
-        self._all.append(self)
+        run.timelines.append(self)
 
     async def run(self) -> None:
         """Does each fault at its time, from when the measurement begins; watches until cancelled."""
@@ -98,15 +97,20 @@ class Faults:
                 if fault.action in OF_CONSUMERS:
                     tg.start_soon(self._do, fault, self._begin(fault, at))
                 elif self._run.is_first:
-                    for timeline in self._all:
-                        if timeline is not self and not timeline._is_over:
-                            timeline._begin(fault, at)
+                    for timeline in self._run.timelines:
+                        if timeline is not self:
+                            timeline.notice(fault, at)
                     tg.start_soon(self._do, fault, self._begin(fault, at))
 
     async def _end_early(self, scope: anyio.CancelScope) -> None:
         """An interrupt ends what is being done: stock is to be taken of a broker that answers."""
         await self._run.enough.wait()
         scope.cancel()
+
+    def notice(self, fault: Fault, at: float) -> None:
+        """See `Timeline`."""
+        if not self._is_over:
+            self._begin(fault, at)
 
     def close(self) -> None:
         """Tells what came of the latest fault; the run is over."""

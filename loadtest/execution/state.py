@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from math import ceil
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import anyio
 
@@ -27,20 +27,25 @@ from loadtest.execution.timetable import Timetable
 from loadtest.metrics.latencies import NEVER, Measurement
 from loadtest.metrics.ledger import Ledger
 from loadtest.metrics.record import Phase, Planned, Record
-from loadtest.scenarios.faults import OF_CONSUMERS
+from loadtest.scenarios.faults import OF_CONSUMERS, Fault
 from loadtest.scenarios.plan import Plan, make_plan
 from loadtest.scenarios.schedule import NANOSECONDS, Schedule
 from loadtest.scenarios.settings import Role, Settings
 from loadtest.scenarios.shapes import ShapedSchedule
-
-if TYPE_CHECKING:
-    from loadtest.execution.faults import Faults
 
 Read = Callable[[bytes], Stamp | None]
 """How a body's stamp is read."""
 
 MOST_POINTS = 200_000
 """How many waits of messages never sent are told apart; of more, each counts for several neighbours."""
+
+
+class Timeline(Protocol):
+    """The faults of a workload, as those of another see them."""
+
+    def notice(self, fault: Fault, at: float) -> None:
+        """Another workload does this fault now, `at` seconds into the measurement: it counts here, too."""
+        ...
 
 
 class Attendance(Protocol):
@@ -97,8 +102,8 @@ class Run:
         """Whether it does what is to be done once for all workloads: faults to the broker and to sockets."""
         self.barrier: Barrier | None = None
         """What this run waits at, once everyone is there, until the other workloads are ready, too."""
-        self.timelines: list[Faults] = []
-        """The timelines of faults of all workloads, in one list that they share."""
+        self.timelines: list[Timeline] = []
+        """Those of all workloads, in one list that they share."""
         hindered = any(fault.action in OF_CONSUMERS for fault in settings.faults)
         self.hindrance = Hindrance() if hindered else None
         """What faults do to consumers; None where none does."""

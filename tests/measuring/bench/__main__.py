@@ -30,6 +30,7 @@ from tests.measuring.bench.comparison import plan as comparison
 from tests.measuring.bench.comparison.rounds import Trial, format_size, measure, run_rounds
 from tests.measuring.bench.plan import C_CLIENT, CONNECTIONS, FIGURES, Group
 from tests.measuring.bench.runner import Outcome, Runner, Unavailable, compile_reference, environment
+from tests.measuring.bench.tls import open_tls_broker
 from tests.measuring.bench.verdict import judge, summarise
 
 ROUNDS = 7
@@ -54,6 +55,7 @@ def parse(words: Sequence[str] | None) -> Namespace:
     add("--size", action="append", choices=sizes, metavar="SIZE", help=f"of bodies, repeatable: {', '.join(sizes)}")
     add("--minutes", type=float, default=MINUTES, metavar="N", help="begin no round that would end later (default 28)")
     add("--seed", type=int, metavar="N", help="of the order of runs (default: a new one, in the result)")
+    add("--tls", action="store_true", help="libraries over TLS: without the C program, whose jobs don't speak it")
     add("--connection-rounds", type=int, default=2, metavar="N", help="of bounds: pairs with many connections (2)")
     add("--connections", type=int, default=CONNECTIONS, metavar="N", help="of bounds: how many these are (10000)")
     add("--url", default=os.environ.get("RABBITMQ_URL"), help="a running broker, with its default user")
@@ -67,6 +69,8 @@ def parse(words: Sequence[str] | None) -> Namespace:
     options.bounds = options.bounds or bool(only and not compared)
     if options.bounds and (options.library or options.size):
         parser.error("--library and --size belong to the comparison of libraries")
+    if options.tls and (options.bounds or options.url):
+        parser.error("--tls compares libraries on a private broker: not with --bounds, nor --url (or RABBITMQ_URL)")
     if options.quick:
         options.rounds, options.connection_rounds, options.connections, options.scale = 2, 2, 200, 0.05
     if options.rounds is None:
@@ -87,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> int:
         skipped: list[str] = []
         program: Path | None = None
         try:
-            program = compile_reference(directory)
+            program = None if options.tls else compile_reference(directory)
         except Unavailable as reason:
             skipped.append(f"{C_CLIENT}: {reason}")
             print(f"without {skipped[0]}", flush=True)
@@ -105,9 +109,14 @@ def compare(options: Namespace, program: Path | None, skipped: list[str]) -> int
     rounds, interrupted = 0, False
     try:
         # few connections, so that its sockets are as RabbitMQ has them: small buffers would stall large messages
-        with _broker(options.url, comparison.CONNECTIONS) as (url, node):
-            found_environment = environment(node, program)
-            runner = Runner(url, node, program)
+        with ExitStack() as stack:
+            variables: dict[str, str] = {}
+            if options.tls:
+                node, url, variables = stack.enter_context(open_tls_broker(comparison.CONNECTIONS))
+            else:
+                url, node = stack.enter_context(_broker(options.url, comparison.CONNECTIONS))
+            found_environment = environment(node, program) | ({"transport": "TLS"} if options.tls else {})
+            runner = Runner(url, node, program, variables=variables)
             rounds = run_rounds(
                 partial(measure, runner),
                 blocks,

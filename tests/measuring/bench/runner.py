@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,13 +72,24 @@ def compile_reference(directory: Path) -> Path:
 
 
 class Runner:
-    """Runs against one broker: a private node, or `url`. What it runs is imported from `root`."""
+    """Runs against one broker: a private node, or `url`. What it runs is imported from `root`, and has the `variables`
+    in its environment.
+    """
 
-    def __init__(self, url: str, node: PrivateNode | None, reference: Path | None, root: Path = ROOT) -> None:
+    def __init__(
+        self,
+        url: str,
+        node: PrivateNode | None,
+        reference: Path | None,
+        root: Path = ROOT,
+        *,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._url = url
         self._node = node
         self._reference = reference
         self._root = root
+        self._environment = {**os.environ, **(variables or {})}
 
     def run(self, run: Run, round: int) -> Outcome:
         is_storm = run.job in ("connections", "clients", "opening")
@@ -115,6 +126,7 @@ class Runner:
             done = subprocess.run(
                 command,
                 cwd=self._root,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

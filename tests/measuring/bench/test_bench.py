@@ -210,6 +210,8 @@ def test_what_is_asked_for(words: list[str], bounds: bool, rounds: int) -> None:
         ["--bounds", "--only", "libraries"],
         ["--only", "libraries", "--only", "publish"],
         ["--only", "publish", "--library", "pika"],
+        ["--tls", "--bounds"],
+        ["--tls", "--url", "amqp://localhost"],
     ],
 )
 def test_wrong_usage(words: list[str]) -> None:

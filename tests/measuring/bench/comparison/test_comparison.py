@@ -285,6 +285,17 @@ def test_a_small_run_from_its_words_to_its_files(amqp_url: str, tmp_path: Path, 
     assert output.with_suffix(".md").exists() and "round 1 of 1" in capsys.readouterr().out
 
 
+@pytest.mark.rabbitmq("a node with TLS is started")
+@pytest.mark.usefixtures("at_once")
+def test_libraries_verify_a_broker_over_tls(tmp_path: Path) -> None:
+    words = ["--tls", "--only", "libraries one by one", "--rounds", "1", "--scale", "0.02"]
+    assert main([*words, "--output", str(tmp_path / "tls.json")]) == 0
+    found = result.read(tmp_path / "tls.json")
+    assert {cell["library"] for cell in found["cells"]} == {library.name for library in PYTHON}
+    assert not any(cell["failures"] for cell in found["cells"])
+    assert found["environment"]["transport"] == "TLS"
+
+
 @pytest.mark.usefixtures("at_once")
 def test_without_the_c_client_it_goes_on_and_says_so(
     amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
