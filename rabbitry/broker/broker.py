@@ -7,6 +7,8 @@ is touched: no file, no process, no port but the one asked for.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import ssl
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
@@ -20,6 +22,7 @@ from rabbitry._concurrency.clock import monotonic, wall_time
 from rabbitry._concurrency.scopes import background
 from rabbitry._concurrency.virtual import refuse_real_sockets
 from rabbitry._transport import StreamTransport
+from rabbitry.broker.checks import check_int
 from rabbitry.broker.compat import Version
 from rabbitry.broker.controls import Controls
 from rabbitry.broker.listening import listen
@@ -62,6 +65,8 @@ class Broker(Controls):
         max_connections: int = 20_000,
         memory_limit: int = 1024**3,
     ) -> None:
+        for name, value in (("history", history), ("max_connections", max_connections), ("memory_limit", memory_limit)):
+            check_int(name, value)
         if history < 0:
             raise ValueError(f"history must be 0 or more, not {history}")
         if consumer_timeout is not None and not consumer_timeout > 0:
@@ -80,6 +85,7 @@ class Broker(Controls):
         self._exit: AsyncExitStack | None = None
         self._tg: TaskGroup | None = None
         self._earlier: anyio.Event | None = None
+        self._is_listening = False
         self._url = ""
 
     def __repr__(self) -> str:
@@ -109,20 +115,34 @@ class Broker(Controls):
 
     def add_vhost(self, name: str) -> None:
         """Another virtual host; the user guest may do everything in it."""
+        if not isinstance(name, str):
+            raise TypeError(f"a virtual host's name must be a str, not {name!r}")
         self._world.add_vhost(name)
         self._world.users["guest"].permissions[name] = Permissions(".*", ".*", ".*")
 
     def add_user(self, name: str, password: str) -> None:
-        """Another user, who may enter no virtual host yet: see `set_permissions`."""
+        """Another user, who may enter no virtual host yet: see `set_permissions`. `ValueError` for one who is there."""
+        if not isinstance(name, str) or not isinstance(password, str):
+            raise TypeError("a user's name and password must be str")
+        if name in self._world.users:
+            raise ValueError(f"there is a user {name!r} already")
         self._world.add_user(name, password)
 
     def set_permissions(
         self, user: str, vhost: str = "/", *, configure: str = ".*", write: str = ".*", read: str = ".*"
     ) -> None:
         """What the user may do there: regular expressions for names of queues and exchanges, as in RabbitMQ. Channels
-        that are open may go on with what they have been permitted."""
+        that are open may go on with what they have been permitted. `ValueError` for what is no regular expression, and
+        for a user or a virtual host that is not there."""
         if user not in self._world.users or vhost not in self._world.vhosts:
             raise ValueError(f"there is no user {user!r} or no virtual host {vhost!r}: add them first")
+        for name, pattern in (("configure", configure), ("write", write), ("read", read)):
+            if not isinstance(pattern, str):
+                raise TypeError(f"{name} must be a str, not {pattern!r}")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name} must be a regular expression, and {pattern!r} is none: {error}") from None
         self._world.users[user].permissions[vhost] = Permissions(configure, write, read)
 
     # --- the ways in -------------------------------------------------------------------------------------------------
@@ -169,24 +189,30 @@ class Broker(Controls):
         port: int = 0,
         *,
         tls: ssl.SSLContext | None = None,
-        unix_path: str | None = None,
+        unix_path: str | os.PathLike[str] | None = None,
     ) -> None:
         """Accept connections on a port, one that is free by default; `url` is known, and answers, when this returns.
 
         `tls` is a server's context; clients whose certificate it verifies may log in by EXTERNAL, as the user of the
         certificate's distinguished name. `unix_path` is for a Unix socket instead of a port: the file goes with the
-        broker. `OSError` where the port or the path can't be had, `ValueError` for both TLS and a path,
-        `LocalProtocolError` where time is virtual.
+        broker. Cancelled, it listens nowhere, and may be called again. `OSError` where the port or the path can't be
+        had, `ValueError` for both TLS and a path, a client's TLS context, or a port that is none, `TypeError` for
+        arguments of other types, `LocalProtocolError` where time is virtual.
         """
         running = self._running()
         refuse_real_sockets("a broker on a port")
-        if self._url:
-            raise LocalProtocolError(f"the broker listens already, at {self._url}")
-        if tls is not None and unix_path is not None:
-            raise ValueError("tls is for a port: a Unix socket needs none")
-        listening = await listen(host, port, tls=tls, path=unix_path, new_session=self._new_session)
+        if self._is_listening:
+            raise LocalProtocolError(f"the broker listens already, at {self._url or 'what it is about to have'}")
+        path = _checked_place(host, port, tls, unix_path)
+        self._is_listening = True
+        try:
+            listening = await listen(host, port, tls=tls, path=path, new_session=self._new_session)
+        except BaseException:
+            self._is_listening = False
+            raise
+        with anyio.CancelScope(shield=True):  # it takes no time, and who has the port must close it
+            await running.start(listening.run)
         self._url = listening.url
-        await running.start(listening.run)
 
     @property
     def url(self) -> str:
@@ -234,3 +260,26 @@ class Broker(Controls):
                 timers.run(monotonic())
             except Exception:  # a defect must not end everybody's connections
                 logger.exception("the embedded broker failed at something that was due")
+
+
+def _checked_place(
+    host: str, port: int, tls: ssl.SSLContext | None, unix_path: str | os.PathLike[str] | None
+) -> str | None:
+    """The absolute path, if it is one. Raises `TypeError` and `ValueError` for what is no place to listen at."""
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a str, not {host!r}")
+    check_int("port", port)
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls must be an ssl.SSLContext, not {tls!r}")
+    if tls is not None and unix_path is not None:
+        raise ValueError("tls is for a port: a Unix socket needs none")
+    if tls is not None and tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("tls is a client's context: make one of ssl.PROTOCOL_TLS_SERVER")
+    if unix_path is None:
+        return None
+    path = os.fspath(unix_path)
+    if not isinstance(path, str):
+        raise TypeError(f"unix_path must be a str or a path of str, not {unix_path!r}")
+    return os.path.abspath(path)

@@ -14,6 +14,7 @@ __all__ = [
     "age",
     "at_least_one",
     "at_least_zero",
+    "check_int",
     "choice",
     "dead_letter_key",
     "delay",
@@ -26,6 +27,12 @@ __all__ = [
 
 _AGE = re.compile(r"([0-9]+)(Y|M|D|h|m|s)\Z")
 _UNITS = {"Y": 365 * 86_400_000, "M": 30 * 86_400_000, "D": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+
+
+def check_int(name: str, value: object) -> None:
+    """Raise the `TypeError` of an argument of this package's own functions that is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
 
 
 class Invalid(Exception):

@@ -29,6 +29,9 @@ def publish(
     queues = vhost.route(vhost.exchanges[exchange], message)
     if world.history.most:
         world.history.add(message, "", vhost.name, queues)
+    caller = None if exchange else vhost.replies.find(routing_key)
+    if caller is not None:
+        caller.deliver_reply(message)
     return tuple([queue.name for queue in queues if queue.publish(message, now)])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rabbitry import Message
 from rabbitry._concurrency.clock import monotonic
 from rabbitry.broker import inspection
+from rabbitry.broker.checks import check_int
 from rabbitry.broker.commands import cancel_consumers, drain, publish
 from rabbitry.broker.inspection import Published, QueueState, StoredMessage
 from rabbitry.broker.served import ServedConnection
@@ -59,9 +60,12 @@ class Controls:
     ) -> tuple[str, ...]:
         """Publish without a client; the names of the queues that have taken it, which may be none.
 
+        A reply to a call of a client's, whose routing key is the request's reply-to, goes to whom it is for.
         `LookupError` for an exchange or a virtual host that is not there; what can't be sent raises `ValueError` or
         `TypeError`.
         """
+        for name, value in (("routing_key", routing_key), ("exchange", exchange)):
+            _check_short(name, value)
         made = message if isinstance(message, Message) else Message(message)
         properties = made.encoded_properties()
         vhost = self._vhost(virtual_host)
@@ -100,15 +104,15 @@ class Controls:
         self._world.raise_alarm(_checked_alarm(alarm))
 
     def clear_alarm(self, alarm: Alarm = "memory") -> None:
-        """The alarm is over; once none is left, publishers go on (connection.unblocked)."""
+        """The alarm is over; once none is left, publishers go on (connection.unblocked). What the broker raises itself,
+        above its `memory_limit`, stays until there is less."""
         self._world.clear_alarm(_checked_alarm(alarm), monotonic())
 
     def stop_faults(self) -> None:
         """Nothing that was asked for here goes wrong any more: no alarm, no fault that is still to come, and
         connections are accepted and read."""
         self._world.faults.disarm()
-        for alarm in list(self._world.alarms):
-            self.clear_alarm(alarm)
+        self._world.clear_alarms(monotonic())
         for session in list(self._sessions):
             session.resume(monotonic())
 
@@ -118,7 +122,15 @@ class Controls:
         return self._world.vhosts[name]
 
 
+def _check_short(name: str, value: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+    if len(value.encode()) > 255:
+        raise ValueError(f"{name} must have at most 255 octets: {value!r}")
+
+
 def _checked(count: int) -> int:
+    check_int("count", count)
     if count < 0:
         raise ValueError(f"count must be 0 or more, not {count}")
     return count

@@ -63,7 +63,8 @@ class Listening:
         try:
             async with anyio.create_task_group() as tg:
                 if isinstance(poller, Poller):
-                    await tg.start(poller.run)
+                    with anyio.CancelScope(shield=True):  # it is shielded itself, and ends when it is told to
+                        await tg.start(poller.run)
                     for each in self._listeners:
                         tg.start_soon(self._accept_at, each.extra(SocketAttribute.raw_socket), poller)
                 else:
@@ -155,7 +156,7 @@ async def _wait_after(error: Exception) -> None:
 async def listen(
     host: str, port: int, *, tls: ssl.SSLContext | None, path: str | None, new_session: NewSession
 ) -> Listening:
-    """Have the port, or the Unix socket at `path`. Raises `OSError` where it can't be had."""
+    """Have the port, or the Unix socket at `path`, which is absolute. Raises `OSError` where it can't be had."""
     if path is not None:
         listener = await anyio.create_unix_listener(path)
         return Listening([listener], f"amqp+unix://{quote(path)}", new_session, tls, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rabbitry._concurrency.clock import monotonic
+from rabbitry.broker.checks import check_int
 from rabbitry.broker.session import Session
 from rabbitry.protocol.server.refusals import NAMES
 
@@ -71,6 +72,7 @@ class ServedConnection:
 
     def drop_after(self, frames: int) -> None:
         """Drop it once `frames` more frames of the client's have come and were answered. `ValueError` below 0."""
+        check_int("frames", frames)
         if frames < 0:
             raise ValueError(f"frames must be 0 or more, not {frames}")
         self._session.cut_after(frames)

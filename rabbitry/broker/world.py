@@ -66,10 +66,11 @@ class World:
         self.history: History = History(history)
         self.clients: dict[Client, None] = {}
         self.alarms: dict[Alarm, None] = {}
-        """Those that are raised: publishers are blocked."""
+        """Those that are up, for whatever reason: publishers are blocked."""
         self._memory_limit = memory_limit
         self._unlooked = 0  # octets that came since memory was added up
-        self._is_full = False  # the alarm of memory is this broker's own
+        self._raised: dict[Alarm, None] = {}  # by command
+        self._is_full = False  # above the limit: memory is short whatever is commanded
         self.users: dict[str, User] = {}
         self.vhosts: dict[str, VirtualHost] = {}
         self.properties: dict[str, Any] = _properties(self.compat)
@@ -117,12 +118,26 @@ class World:
     # --- alarms ----------------------------------------------------------------------------------------------------
 
     def raise_alarm(self, alarm: Alarm) -> None:
-        """Who publishes from now on is blocked."""
-        self.alarms[alarm] = None
+        """By command: who publishes from now on is blocked."""
+        self._raised[alarm] = None
+        self._find_alarms()
 
     def clear_alarm(self, alarm: Alarm, now: float) -> None:
-        """Once there is none, whoever was blocked goes on."""
-        self.alarms.pop(alarm, None)
+        """By command. Once there is none, whoever was blocked goes on."""
+        self._raised.pop(alarm, None)
+        self._find_alarms()
+        self._unblock(now)
+
+    def clear_alarms(self, now: float) -> None:
+        """All that were raised by command are over."""
+        for alarm in list(self._raised):
+            self.clear_alarm(alarm, now)
+
+    def _find_alarms(self) -> None:
+        own: dict[Alarm, None] = {"memory": None} if self._is_full else {}
+        self.alarms = self._raised | own
+
+    def _unblock(self, now: float) -> None:
         if not self.alarms:
             for client in list(self.clients):
                 client.unblock(now)
@@ -134,13 +149,14 @@ class World:
             self._unlooked = 0
             if not self._is_full and self.used_octets > self._memory_limit:
                 self._is_full = True
-                self.raise_alarm("memory")
+                self._find_alarms()
                 self.timers.schedule(now + LOOK_SECONDS, self._look_at_memory)
 
     def _look_at_memory(self, now: float) -> None:
         if self._memory_limit is None or self.used_octets <= self._memory_limit:
             self._is_full = False
-            self.clear_alarm("memory", now)
+            self._find_alarms()
+            self._unblock(now)
         else:
             self.timers.schedule(now + LOOK_SECONDS, self._look_at_memory)
 

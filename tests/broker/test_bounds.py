@@ -14,6 +14,7 @@ from functools import partial
 import anyio
 import pytest
 from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 
 import rabbitry
 from rabbitry.broker import Broker
@@ -101,6 +102,37 @@ async def test_an_alarm_by_command_outlives_the_memorys_own() -> None:
         await anyio.sleep(0.25)
         assert connection.is_blocked
         broker.clear_alarm("disk")
+        await until(lambda: not connection.is_blocked)
+
+
+async def test_the_memorys_own_alarm_is_not_ended_by_command() -> None:
+    async with Broker(memory_limit=LIMIT) as broker, broker.connect() as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        while not connection.is_blocked:
+            with suppress(anyio.WouldBlock):
+                channel.publish_nowait(BODY, routing_key="q")
+            await checkpoint()
+        broker.raise_alarm()
+        broker.stop_faults()
+        broker.clear_alarm()
+        await anyio.sleep(0.25)
+        assert connection.is_blocked
+        broker.drain("q")
+        await until(lambda: not connection.is_blocked)
+
+
+async def test_an_alarm_of_memory_by_command_outlives_the_memorys_own() -> None:
+    async with Broker(memory_limit=LIMIT) as broker, broker.connect() as connection, connection.channel() as channel:
+        await channel.declare_queue("q")
+        while not connection.is_blocked:
+            with suppress(anyio.WouldBlock):
+                channel.publish_nowait(BODY, routing_key="q")
+            await checkpoint()
+        broker.raise_alarm()
+        broker.drain("q")
+        await anyio.sleep(0.25)
+        assert connection.is_blocked
+        broker.clear_alarm()
         await until(lambda: not connection.is_blocked)
 
 

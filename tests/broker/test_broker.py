@@ -133,6 +133,10 @@ async def test_wrong_orders_and_arguments() -> None:
     for wrong in ({"history": -1}, {"max_connections": 0}, {"memory_limit": 0}, {"consumer_timeout": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Broker(**wrong)  # type: ignore[arg-type]
+    for name in ("history", "max_connections", "memory_limit"):
+        for value in (1.5, "1", True):
+            with pytest.raises(TypeError, match=f"{name} must be an int"):
+                Broker(**{name: value})  # type: ignore[arg-type]
     broker = Broker()
     with pytest.raises(rabbitry.LocalProtocolError, match="listen"):
         broker.url
@@ -169,6 +173,24 @@ async def test_users_and_virtual_hosts() -> None:
                 async with broker.connect(url):
                     pass
         assert "secret" not in repr(broker)
+
+
+async def test_users_and_permissions_that_are_none_are_told_at_once() -> None:
+    async with Broker() as broker:
+        with pytest.raises(ValueError, match="already"):
+            broker.add_user("guest", "another")
+        for wrong in ((b"name", "password"), ("name", None)):
+            with pytest.raises(TypeError, match="must be str"):
+                broker.add_user(*wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="must be a str"):
+            broker.add_vhost(None)  # type: ignore[arg-type]
+        for name in ("configure", "write", "read"):
+            with pytest.raises(ValueError, match=f"{name} must be a regular expression"):
+                broker.set_permissions("guest", **{name: "["})
+            with pytest.raises(TypeError, match=f"{name} must be a str"):
+                broker.set_permissions("guest", **{name: None})  # type: ignore[arg-type]
+        async with broker.connect() as connection, connection.channel() as channel:
+            await check_channel(channel)
 
 
 @pytest.mark.parametrize("argument", ["x-delayed-retry-type", "x-delayed-retry-min"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -290,3 +292,17 @@ async def test_what_comes_while_it_is_stalled_is_dealt_with_in_its_order() -> No
         broker.stop_faults()
         await until(lambda: "q" in broker.queues() and broker.queue("q").bodies == [b"1", b"2", b"3"])
         await stream.aclose()
+
+
+@pytest.mark.parametrize("count", [1.5, "1", True])
+async def test_counts_that_are_none(count: Any) -> None:
+    """Half a fault would never be used up."""
+    async with Broker() as broker, broker.connect():
+        for fault in (
+            broker.nack_publishes,
+            broker.return_publishes,
+            broker.duplicate_deliveries,
+            broker.connections[0].drop_after,
+        ):
+            with pytest.raises(TypeError, match="must be an int"):
+                fault(count)

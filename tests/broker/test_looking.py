@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import anyio
 import pytest
 
 import rabbitry
@@ -156,3 +157,26 @@ async def test_no_history_is_kept_where_none_is_wanted() -> None:
         await channel.declare_queue("q")
         await channel.publish(b"m", routing_key="q")
         assert broker.published() == []
+
+
+async def test_a_test_answers_a_call() -> None:
+    async with Broker() as broker, broker.open_client() as client, client.rpc() as rpc:
+        await client.declare(rabbitry.Queue("prices"))
+
+        async def answer() -> None:
+            await until(lambda: bool(broker.queue("prices").ready))
+            [request] = broker.drain("prices")
+            reply = rabbitry.Message.json(3, correlation_id=request.properties.correlation_id)
+            assert broker.publish(reply, request.properties.reply_to or "") == ()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(answer)
+            with anyio.fail_after(5):
+                assert await rpc.call("prices", "tea") == 3
+
+
+async def test_what_can_not_be_sent_is_not_published() -> None:
+    async with Broker() as broker:
+        for value, error in (("k" * 256, ValueError), (b"k", TypeError), (None, TypeError)):
+            with pytest.raises(error, match="routing_key must"):
+                broker.publish(b"m", value)  # type: ignore[arg-type]

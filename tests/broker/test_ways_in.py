@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 import trustme
+from anyio.lowlevel import checkpoint
 from cryptography.x509 import load_pem_x509_certificate
 
 import rabbitry
-from rabbitry.broker import Broker
+from rabbitry.broker import Broker, listening
 from rabbitry.broker.certificates import name_in_certificate
 from tests.broker.test_broker import sessions
 from tests.support.helpers import check_channel, until
@@ -104,10 +109,11 @@ async def test_passwords(mechanism: str) -> None:
                 pass
 
 
-async def test_a_unix_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unix_path", [str, Path, os.path.relpath])
+async def test_a_unix_socket(tmp_path: Path, unix_path: Callable[[Path], str | Path]) -> None:
     path = tmp_path / "broker.sock"
     async with Broker() as broker:
-        await broker.listen(unix_path=str(path))
+        await broker.listen(unix_path=unix_path(path))
         assert broker.url == f"amqp+unix://{path}"
         async with rabbitry.connect(broker.url) as connection, connection.channel() as channel:
             await check_channel(channel)
@@ -123,6 +129,74 @@ async def test_a_place_that_can_not_be_had(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             await two.listen(unix_path=str(tmp_path / "missing" / "socket"))
         await two.listen()
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ({"host": None}, TypeError),
+        ({"port": "5672"}, TypeError),
+        ({"port": 70000}, ValueError),
+        ({"tls": True}, TypeError),
+        ({"tls": ssl.create_default_context()}, ValueError),
+        ({"unix_path": b"socket"}, TypeError),
+    ],
+)
+async def test_what_is_no_place_is_told_at_once(place: dict[str, Any], error: type[Exception]) -> None:
+    async with Broker() as broker:
+        with pytest.raises(error, match=next(iter(place))):
+            await broker.listen(**place)
+        await broker.listen()
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+async def test_listening_is_cancelled(steps: int) -> None:
+    """Whenever that is: it ends, and either listens or can be asked again."""
+    with anyio.fail_after(10):
+        async with Broker() as broker:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(broker.listen)
+                for _ in range(steps):
+                    await checkpoint()
+                tg.cancel_scope.cancel()
+            if not broker._is_listening:
+                await broker.listen()
+            async with rabbitry.connect(broker.url):
+                pass
+
+
+async def test_listening_is_cancelled_once_the_port_is_had() -> None:
+    with anyio.fail_after(10):
+        async with Broker() as broker, anyio.create_task_group() as tg:
+            had = listening.listen
+
+            async def listen(*args: Any, **options: Any) -> listening.Listening:
+                place = await had(*args, **options)
+                tg.cancel_scope.cancel()
+                return place
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("rabbitry.broker.broker.listen", listen)
+                await broker.listen()
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", int(broker.url.rpartition(":")[2])))
+
+
+async def test_listening_twice_at_once() -> None:
+    async with Broker() as broker:
+        refused = []
+
+        async def listen() -> None:
+            try:
+                await broker.listen()
+            except rabbitry.LocalProtocolError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(listen)
+            tg.start_soon(listen)
+        assert len(refused) == 1 and "already" in str(refused[0])
 
 
 @pytest.mark.parametrize(
