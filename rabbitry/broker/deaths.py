@@ -45,8 +45,10 @@ def dead_message(
     }
     if message.facts.expiration is not None:
         death["original-expiration"] = message.facts.expiration
-    deaths = _deaths(headers) if compat.believes_x_death else list(message.deaths)
-    is_first = not deaths
+    if compat.believes_x_death:
+        deaths, is_first = _deaths(headers), "x-death" not in headers  # whatever is in there
+    else:
+        deaths, is_first = list(message.deaths), not message.deaths
     earlier = next((each for each in deaths if (each.get("queue"), each.get("reason")) == (queue.name, reason)), None)
     if earlier is not None:
         others = [each for each in deaths if each is not earlier]

@@ -115,7 +115,7 @@ def _declare_queue(peer: Peer, last_queue: str, method: methods.QueueDeclare, no
         peer.check("configure", "queue", name)
         queue = vhost.declare_queue(
             name,
-            durable=method.durable,
+            durable=method.durable and not method.exclusive,  # which would not outlive its connection
             auto_delete=method.auto_delete,
             owner=peer if method.exclusive else None,
             arguments=method.arguments,

@@ -133,14 +133,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """Tells sync tests what they can use."""
-    if fixturedef.func in ASYNC_FIXTURES:
-        test = getattr(request.node, "obj", None)
-        test = getattr(getattr(test, "hypothesis", None), "inner_test", test)
-        if not iscoroutinefunction(test):
-            pytest.fail(
-                f"{fixturedef.argname} lives in the event loop of an async test; a sync one uses embedded_broker_url, "
-                "rabbitmq_url or broker_url",
-                pytrace=False,
-            )
-    return (yield)
+    """Tells sync tests what they can use: by what the fixture does for them, as pytest has a fixture half set up that
+    fails before it begins, for all tests that come after."""
+    function = fixturedef.func
+    if function not in ASYNC_FIXTURES or _is_async(request.node):
+        return (yield)
+
+    def refuse(**_: object) -> None:
+        pytest.fail(
+            f"{fixturedef.argname} lives in the event loop of an async test; a sync one uses embedded_broker_url, "
+            "rabbitmq_url or broker_url",
+            pytrace=False,
+        )
+
+    fixturedef.func = refuse  # type: ignore[misc]
+    try:
+        return (yield)
+    finally:
+        fixturedef.func = function  # type: ignore[misc]
+
+
+def _is_async(node: object) -> bool:
+    test = getattr(node, "obj", None)
+    return iscoroutinefunction(getattr(getattr(test, "hypothesis", None), "inner_test", test))

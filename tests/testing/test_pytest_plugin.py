@@ -147,6 +147,31 @@ def test_a_sync_test_is_told_what_it_can_use(check: Check) -> None:
     )
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_tests_after_a_sync_one_have_their_brokers(check: Check, runner: str) -> None:
+    tests = f"""
+import pytest
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_sync(embedded_broker, time): pass
+
+@pytest.mark.{runner}
+async def test_async(embedded_broker):
+    async with embedded_broker.connect() as connection:
+        assert connection.is_open
+
+def test_sync_on_demand(request):
+    request.getfixturevalue("broker_proxy")
+
+@pytest.mark.{runner}
+async def test_proxy(broker_proxy): pass
+"""
+    out = check(tests, runner).stdout
+    good = 4 if runner == "anyio" else 2  # on both of its backends
+    assert "AssertionError" not in out and f"{good} passed" in out
+    assert out.count("a sync one uses") >= 3 and "broker_proxy lives in the event loop" in out
+
+
 def test_what_fails_in_the_fixture_reaches_the_test(check: Check) -> None:
     tests = "@pytest.mark.parametrize('broker_compat', ['2.0'])\nasync def test_it(embedded_broker): pass"
     for runner in RUNNERS:

@@ -407,6 +407,17 @@ def somebodys_own_x_death(c: Conversation) -> None:
 
 
 @case
+def somebodys_own_x_death_that_says_nothing(c: Conversation) -> None:
+    """No death is the first one where there is an x-death, as clients send it that write it as text, say."""
+    ch = with_dead_letters(c)
+    for value in ([], "[{queue=q, count=1}]", 5, {"count": 1}):
+        ch.publish(b"1", headers={"x-death": value})
+        ch.reject(ch.get(), requeue=False)
+        c.pause()
+        ch.drain("dead")
+
+
+@case
 def a_delivery_limit_dead_letters(c: Conversation) -> None:
     ch = c.channel()
     ch.exchange("dlx", "fanout")

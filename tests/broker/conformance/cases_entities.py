@@ -107,6 +107,17 @@ def an_exclusive_queue_that_was_declared_durable(c: Conversation) -> None:
 
 
 @case
+def an_exclusive_queue_is_as_durable_as_its_connection(c: Conversation) -> None:
+    """Which of the two it was declared as makes no difference."""
+    ch = c.channel()
+    ch.declare("a", durable=True, exclusive=True)
+    ch.declare("a", exclusive=True)
+    ch.declare("b", exclusive=True)
+    ch.declare("b", durable=True, exclusive=True)
+    ch.declare("b", durable=True, exclusive=True, auto_delete=True)
+
+
+@case
 def redeclared_with_an_argument_more(c: Conversation) -> None:
     ch = c.channel()
     ch.durable()
