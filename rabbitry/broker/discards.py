@@ -30,13 +30,14 @@ class DeadLetter(NamedTuple):
 class Discards:
     """Those of one queue. To full quorum queues it is the publisher of what it sends."""
 
-    __slots__ = ("__weakref__", "_held", "_waiting", "count", "is_watched", "octets")
+    __slots__ = ("__weakref__", "_held", "_waiting", "content_octets", "count", "is_watched", "octets")
 
     def __init__(self) -> None:
         self._held: dict[int, DeadLetter] = {}  # by identity, the oldest first
         self._waiting: deque[DeadLetter] = deque()
         self.count: int = 0
-        self.octets: int = 0
+        self.octets: int = 0  # of bodies
+        self.content_octets: int = 0  # of properties, too
         """Of their bodies."""
         self.is_watched: bool = False
         """Whether somebody will send again what is held."""
@@ -54,6 +55,7 @@ class Discards:
             self._held[id(letter)] = letter
         self.count += 1
         self.octets += len(letter.message.body)
+        self.content_octets += letter.message.octets
 
     def admit(self) -> DeadLetter | None:
         """The next of those that wait, which is to be sent now: if there is one, and room for it."""
@@ -68,6 +70,7 @@ class Discards:
         if self._held.pop(id(letter), None) is not None:
             self.count -= 1
             self.octets -= len(letter.message.body)
+            self.content_octets -= letter.message.octets
 
     def held(self) -> Collection[DeadLetter]:
         """What has been sent and is kept, the oldest first."""
@@ -77,4 +80,4 @@ class Discards:
         """Forget them all: the queue is gone."""
         self._held.clear()
         self._waiting.clear()
-        self.count = self.octets = 0
+        self.count = self.octets = self.content_octets = 0

@@ -64,13 +64,20 @@ class Faults:
 
 
 class FrameCut:
-    """Lets so many frames of a client's pass, whole, and nothing after."""
+    """Lets so many frames of a client's pass, whole, and nothing after. `begun` has passed already of a frame whose end
+    is still to come: the first of them.
+    """
 
-    __slots__ = ("_left", "_rest", "is_over")
+    __slots__ = ("_left", "_passed", "_rest", "is_over")
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, *, begun: bytes) -> None:
+        self._rest = begun
+        self._passed = len(begun)  # of the rest
+        self.begin_again(frames)
+
+    def begin_again(self, frames: int) -> None:
+        """So many from now on."""
         self._left = frames
-        self._rest = b""
         self.is_over: bool = frames == 0
 
     def take(self, data: bytes) -> bytes:
@@ -84,5 +91,9 @@ class FrameCut:
             passed = end
             self._left -= 1
             self.is_over = self._left == 0
+        if not passed:
+            self._rest = data
+            return b""
         self._rest = b"" if self.is_over else data[passed:]
-        return data[:passed]
+        begun, self._passed = self._passed, 0
+        return data[begun:passed]

@@ -50,16 +50,16 @@ class History:
     def add(self, message: Message, user: str, virtual_host: str, queues: Sequence[Named]) -> None:
         """hot: with every message. What was told is put into words when somebody asks."""
         self._records.append((message, user, virtual_host, queues))
-        self._octets += len(message.body)
+        self._octets += message.octets
         if self._octets > MOST_OCTETS:
             self._trim()
 
     def _trim(self) -> None:
         records = self._records
-        self._octets = sum([len(message.body) for message, *_ in records])
+        self._octets = sum([message.octets for message, *_ in records])
         if self._octets > MOST_OCTETS:
             while self._octets > TRIMMED_OCTETS:
-                self._octets -= len(records.popleft()[0].body)
+                self._octets -= records.popleft()[0].octets
 
     def records(self) -> list[Record]:
         """The oldest first."""

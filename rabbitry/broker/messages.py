@@ -69,6 +69,11 @@ class Message:
         self.was_delivered: bool = was_delivered
         self.counts: Counts | None = counts
 
+    @property
+    def octets(self) -> int:
+        """Of its content: properties and body. Limits of queues count the body alone."""
+        return len(self.properties) + len(self.body)
+
 
 @lru_cache(1024)
 def _cached(properties: bytes) -> Facts:

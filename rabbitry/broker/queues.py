@@ -35,6 +35,7 @@ class Queue:
         "_admission",
         "_bury",
         "_bytes",
+        "_content",
         "_expiring",
         "_has_priorities",
         "_leaving",
@@ -101,7 +102,8 @@ class Queue:
         """Messages that are ready."""
         self.got: int = 0
         """Messages that were got, and are not settled."""
-        self._bytes = 0
+        self._bytes = 0  # of bodies, as limits count them
+        self._content = 0  # of properties, too
         self._ready: InPlace | ReturnsFirst = ReturnsFirst() if self.is_quorum else InPlace(options.max_priority)
         self._places = 0
         self._expiring = 0  # of those that are ready
@@ -153,12 +155,14 @@ class Queue:
     def _count(self, entry: Entry) -> None:
         self.count += 1
         self._bytes += len(entry.message.body)
+        self._content += entry.message.octets
         if entry.expires is not None:
             self._expiring += 1
 
     def _discount(self, entry: Entry) -> None:
         self.count -= 1
         self._bytes -= len(entry.message.body)
+        self._content -= entry.message.octets
         if entry.expires is not None:
             self._expiring -= 1
         if self._admission is not None:
@@ -267,7 +271,7 @@ class Queue:
 
     def purge(self) -> int:
         """Drop what is ready; how many that were."""
-        count, self.count, self._bytes, self._expiring = self.count, 0, 0, 0
+        count, self.count, self._bytes, self._content, self._expiring = self.count, 0, 0, 0, 0
         self._ready.clear()
         if self._admission is not None:
             self._admission.shrink(self.total, self.octets)
@@ -400,6 +404,11 @@ class Queue:
     def octets(self) -> int:
         """Of the bodies of those."""
         return self._bytes if self.discards is None else self._bytes + self.discards.octets
+
+    @property
+    def content_octets(self) -> int:
+        """What those take, whatever limits count."""
+        return self._content if self.discards is None else self._content + self.discards.content_octets
 
     @property
     def has_exclusive_consumer(self) -> bool:

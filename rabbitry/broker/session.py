@@ -186,8 +186,8 @@ class Session:
 
     @property
     def held_octets(self) -> int:
-        """Bodies that were delivered and are not settled, and what waits to be sent."""
-        held = sum(len(each.entry.message.body) for channel in self._channels.values() for each in channel.held)
+        """Messages that were delivered and are not settled, and what waits to be sent."""
+        held = sum(each.entry.message.octets for channel in self._channels.values() for each in channel.held)
         return held + self._connection.out_size
 
     def drop(self) -> None:
@@ -198,7 +198,10 @@ class Session:
 
     def cut_after(self, frames: int) -> None:
         """End it without a word once so many more frames of the client's have been dealt with."""
-        self._cut = FrameCut(frames)
+        if self._cut is None:
+            self._cut = FrameCut(frames, begun=self._connection.unfinished)
+        else:
+            self._cut.begin_again(frames)
         if self._cut.is_over:
             self.drop()
 

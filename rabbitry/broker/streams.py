@@ -89,6 +89,7 @@ class Stream(Queue):
         self._stored.append(_Stored(self._numbered(message), time))
         self.count += 1
         self._bytes += len(message.body)
+        self._content += message.octets
         if is_full:
             self._retain(time)
         self.dispatch(now)
@@ -130,6 +131,7 @@ class Stream(Queue):
             del self._stored[:gone]
             self._first += gone
             self._bytes -= sum(len(message.body) for message in messages)
+            self._content -= sum(message.octets for message in messages)
             self.count -= len(messages)
 
     # --- messages out ----------------------------------------------------------------------------------------------

@@ -17,6 +17,10 @@ from rabbitry.protocol.server.refusals import Refusal
 __all__ = ["Unsettled", "UnsettledDeliveries", "by_queue", "in_turn"]
 
 
+SPARE = 64
+"""Tags of settled deliveries that are kept, beside as many as there are unsettled ones."""
+
+
 class Unsettled(NamedTuple):
     """A delivery: `consumer` is None for one that was got, `queue` for one that has gone back already (its consumer had
     it for too long) or never counted; `since` is when it was made."""
@@ -54,6 +58,8 @@ class UnsettledDeliveries:
         """A delivery with a tag above all others."""
         self._by_tag[unsettled.tag] = unsettled
         self._order.append(unsettled.tag)
+        if len(self._order) > 2 * len(self._by_tag) + SPARE:  # an old one stays, and those behind it come and go
+            self._order = deque(self._by_tag)
 
     def take(self, tag: int, multiple: bool) -> list[Unsettled]:
         """Those that a settlement means, in the order of their tags. Raises `Refusal` for a tag that is not there."""

@@ -23,7 +23,7 @@ __all__ = ["Alarm", "Client", "World"]
 Alarm: TypeAlias = Literal["memory", "disk"]
 
 MESSAGE_OCTETS = 500
-"""What a message in a queue takes beside its body, about."""
+"""What a message in a queue takes beside its content, about."""
 LOOKS = 64
 """How often, while its limit comes in, the memory that is used is added up."""
 LOOK_SECONDS = 0.1
@@ -164,7 +164,7 @@ class World:
     def used_octets(self) -> int:
         """What queues and clients hold, about."""
         queues = [queue for vhost in self.vhosts.values() for queue in vhost.queues.values()]
-        in_queues = sum(queue.octets + MESSAGE_OCTETS * queue.total for queue in queues)
+        in_queues = sum(queue.content_octets + MESSAGE_OCTETS * queue.total for queue in queues)
         return in_queues + sum(client.held_octets for client in self.clients)
 
 

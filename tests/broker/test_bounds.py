@@ -18,9 +18,12 @@ from anyio.lowlevel import checkpoint
 
 import rabbitry
 from rabbitry.broker import Broker
+from rabbitry.broker.entries import Entry
 from rabbitry.broker.listening import Listening
 from rabbitry.broker.memory import memory_streams
+from rabbitry.broker.messages import Facts, Message
 from rabbitry.broker.peer import ROOM
+from rabbitry.broker.unsettled import SPARE, Unsettled, UnsettledDeliveries
 from rabbitry.protocol.wire import methods
 from rabbitry.protocol.wire.properties import Properties, encode_properties
 from tests.broker.test_broker import sessions
@@ -73,6 +76,20 @@ async def test_publishers_wait_while_queues_hold_too_much(way: str) -> None:
             broker.drain("q")
             await until(lambda: not publishing.is_blocked)
             await check_channel(channel)
+
+
+async def test_headers_count_as_bodies_do() -> None:
+    message = rabbitry.Message(b"", headers={"fields": "x" * 50_000})
+    async with Broker(memory_limit=LIMIT, history=0) as broker, broker.connect() as connection:
+        async with connection.channel() as channel:
+            await channel.declare_queue("q")
+            with anyio.move_on_after(1):
+                for _ in range(400):
+                    await channel.publish(message, routing_key="q")
+            assert connection.is_blocked
+            assert LIMIT < broker._world.used_octets < LIMIT * 1.3
+            broker.drain("q")
+            await until(lambda: not connection.is_blocked)
 
 
 @WAYS
@@ -278,6 +295,17 @@ async def test_a_message_takes_no_more_than_is_counted() -> None:
         finally:
             tracemalloc.stop()
         assert 5000 * 100 < taken < broker._world.used_octets
+
+
+def test_settled_deliveries_behind_an_unsettled_one_are_forgotten() -> None:
+    entry = Entry(Message("", ("q",), b"", b"", Facts({}, None, None, None, None)), 0, 0, None)
+    deliveries = UnsettledDeliveries()
+    for tag in range(1, 2000):
+        deliveries.add(Unsettled(tag, entry, None, None, 0.0))
+        if tag > 2:
+            deliveries.take(tag, multiple=False)
+    assert len(deliveries) == 2 and len(deliveries._order) <= 2 * 2 + SPARE + 1
+    assert [one.tag for one in deliveries.take(2, multiple=True)] == [1, 2]
 
 
 # --- a flood of connections ------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 import anyio
@@ -25,13 +27,29 @@ PUBLISH = methods.BasicPublish(routing_key="q")
 
 @given(frames=st.integers(0, 7), cuts=st.lists(st.integers(1, 200), max_size=20))
 def test_whole_frames_pass_however_they_come(frames: int, cuts: list[int]) -> None:
-    cut, octets, passed = FrameCut(frames), b"".join(SENT), b""
+    cut, octets, passed = FrameCut(frames, begun=b""), b"".join(SENT), b""
     for size in (*cuts, len(octets)):
         if not cut.is_over:
             passed += cut.take(octets[:size])
         octets = octets[size:]
     assert passed == (b"".join(SENT[: 1 + frames]) if frames else b"")
     assert cut.is_over == (frames <= len(SENT) - 1)
+
+
+@given(frames=st.integers(1, 7), sent=st.integers(8, 200), cuts=st.lists(st.integers(1, 200), max_size=20))
+def test_a_frame_that_has_begun_to_come_is_the_first(frames: int, sent: int, cuts: list[int]) -> None:
+    octets, ends = b"".join(SENT), list(accumulate(map(len, SENT)))
+    sent = min(sent, len(octets))
+    place = bisect_right(ends, sent) - 1
+    cut = FrameCut(1 + frames, begun=octets[ends[place] : sent])
+    cut.begin_again(frames)
+    passed, rest = octets[:sent], octets[sent:]
+    for size in (*cuts, len(octets)):
+        if not cut.is_over:
+            passed += cut.take(rest[:size])
+        rest = rest[size:]
+    assert passed == octets[: ends[min(place + frames, len(ends) - 1)]]
+    assert cut.is_over == (place + frames < len(ends))
 
 
 def test_counts_go_down() -> None:
@@ -187,6 +205,17 @@ async def test_a_connection_is_dropped_after_so_many_frames(way: str) -> None:
         async with broker.connect():
             with pytest.raises(ValueError, match="frames"):
                 broker.connections[0].drop_after(-1)
+
+
+async def test_a_connection_is_dropped_after_the_frame_that_it_is_amid() -> None:
+    declare = method_frame(1, methods.QueueDeclare(queue="amid"))
+    async with Broker() as broker, await broker.dial("", 0) as stream:
+        await stream.send(b"".join((*HANDSHAKE, method_frame(1, methods.ChannelOpen()), declare[:9])))
+        await until(lambda: bool(broker.connections) and bool(broker.connections[0].channels))
+        broker.connections[0].drop_after(1)
+        await stream.send(declare[9:] + method_frame(1, methods.QueueDeclare(queue="beyond")))
+        await until(lambda: not broker.connections)
+        assert list(broker.queues()) == ["amid"]
 
 
 async def test_a_connection_is_stalled_and_goes_on() -> None:

@@ -200,6 +200,11 @@ class ServerConnection:
         self._queue(b"".join(parts))
 
     @property
+    def unfinished(self) -> bytes:
+        """What has come of a frame whose end has not."""
+        return bytes(self._tail)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more is read."""
         return self.state is State.CLOSED
