@@ -36,9 +36,10 @@ class Discards:
         self._held: dict[int, DeadLetter] = {}  # by identity, the oldest first
         self._waiting: deque[DeadLetter] = deque()
         self.count: int = 0
-        self.octets: int = 0  # of bodies
-        self.content_octets: int = 0  # of properties, too
+        self.octets: int = 0
         """Of their bodies."""
+        self.content_octets: int = 0
+        """Of their bodies and properties."""
         self.is_watched: bool = False
         """Whether somebody will send again what is held."""
 
