@@ -29,19 +29,19 @@ async def at_work(*words: str) -> AsyncIterator[tuple[Run, Pace]]:
 
 
 async def test_what_falls_due_while_it_sleeps_waited_for_no_room() -> None:
-    """Timers are coarser than an interval of 0.1 ms: most messages leave together with the one before."""
+    """Timers are coarser than an interval of 0.04 ms: most messages leave together with the one before."""
     waited = bunched = 0
-    async with at_work("--rate-each", "10000") as (run, pace):
+    async with at_work("--rate-each", "25000") as (run, pace):
         run.measurement.open(0, 2**62)
         for _ in range(1000):
             assert await pace.next() is not None
             waited += pace.was_due
             bunched += pace.slept_over
-    assert bunched > 500
+    assert bunched > 400
     assert waited < 250, "but for those that fell due while the loop itself ran"
     assert run.measurement.inside.wake.count == 1000 - waited
     woken = run.measurement.inside.wake.percentile(0.5)
-    assert woken is not None and woken > 0.1
+    assert woken is not None and woken > 0.04
 
 
 async def test_what_falls_due_while_the_broker_answers_waited_for_room() -> None:
