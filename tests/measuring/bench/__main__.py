@@ -91,7 +91,9 @@ def main(words: Sequence[str] | None = None) -> int:
         skipped: list[str] = []
         program: Path | None = None
         try:
-            program = None if options.tls else compile_reference(directory)
+            if options.tls:
+                raise Unavailable("its jobs don't speak TLS")
+            program = compile_reference(directory)
         except Unavailable as reason:
             skipped.append(f"{C_CLIENT}: {reason}")
             print(f"without {skipped[0]}", flush=True)
